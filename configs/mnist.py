@@ -1,0 +1,73 @@
+"""Permutation invariant MNIST: §6.6 and figure 6 of the paper.
+
+    python -m scripts.data mnist
+    python -m scripts.train --config=configs/mnist.py --config.norm=batch --workdir=runs/x
+    python -m scripts.sweep --config=configs/mnist.py
+
+Test error after 65 epochs in the paper: none 1.50 %, batch 1.33 %, layer 1.30 % (batch size 128).
+Where a value comes from stands beside it: §, or "ours" where the paper is silent.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(scale="paper"):
+    config = ConfigDict()
+    config.experiment = "mnist"
+    config.scale = scale
+    config.dataset = "mnist"  # §6.6: 55,000 training cases; or "digits", built in
+    config.data_dir = "data"
+
+    config.norm = "layer"  # a key of norms
+    config.norms = dict(
+        none={},
+        batch=dict(kind="batch", sites=("a", "out"), gain=1.0, unbiased=False),  # §6.6: all layers
+        layer=dict(kind="layer", sites=("a",), gain=1.0),  # §6.6: not on the logits; §6: gain 1
+        weight=dict(kind="weight", sites=("a",), gain=1.0),  # not in figure 6
+    )
+    config.hidden = 1000  # figure 6: 784-1000-1000-10; ReLU: ours
+    config.init = "he_normal"  # ours
+
+    config.batch_size = 128  # §6.6: also 4
+    config.steps = "65 epochs"  # figure 6: epochs 0 to 64
+    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # §6.6: Adam; rest ours
+    config.lr = (1e-3,)  # ours
+    config.clip = 0.0  # ours: none
+    config.seeds = (0,)
+    config.data_seed = 0  # order of the training cases, the same in every lane
+
+    config.log_every = "1 epoch"
+    config.eval_every = "1 epoch"
+    config.save_every = "5 epochs"
+    config.select = dict(split="valid", metric="error", mode="min")  # the best checkpoint
+    config.steps_per_call = 11  # divides an epoch at batch sizes 128 and 4
+    config.update(SCALES[scale])
+    return config
+
+
+SCALES = ConfigDict(
+    dict(
+        paper={},
+        small=dict(dataset="digits", hidden=100, steps_per_call=108),
+        tiny=dict(
+            dataset="digits",
+            hidden=8,
+            batch_size=4,
+            steps="4 steps",
+            log_every="1 step",
+            eval_every="2 steps",
+            save_every="2 steps",
+            steps_per_call=2,
+        ),
+    )
+)
+
+
+def sweep():
+    """Figure 6: three norms at two batch sizes; three seeds: ours."""
+    for batch_size in (128, 4):
+        for norm in ("none", "batch", "layer"):
+            run = dict(norm=norm, batch_size=batch_size, seeds=(0, 1, 2))
+            if norm == "batch" and batch_size == 4:
+                run["norms.batch.unbiased"] = True  # §6.6: n/(n − 1) at batch size 4
+            yield run

@@ -1,0 +1,47 @@
+"""Data sets by name. Preparing may download and convert; loading what is prepared needs only numpy.
+
+To add one: a file here with ``prepare(data_dir, source=None)``, ending in `arrays.write`, and its
+name below.
+"""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+
+from experiments.datasets import arrays
+from ln.errors import choose
+
+# Imported when prepared, not before: they may need large packages.
+MODULES = {
+    "digits": "experiments.datasets.digits",
+    "mnist": "experiments.datasets.mnist",
+}
+BUILT_IN = ("digits",)  # need no files, so that loading prepares them where that is still to do
+
+
+def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:
+    """Makes ``<data_dir>/<name>`` and says so.
+
+    Args:
+        name: of the data set, a key of MODULES.
+        data_dir: where prepared data sets lie.
+        source: a folder with the original files; None downloads them or takes the built-in ones.
+
+    Raises:
+        InputError: unknown name, or files that cannot be used.
+    """
+    module = importlib.import_module(choose("data set", name, MODULES))
+    module.prepare(data_dir, source)
+
+
+def load(name: str, data_dir: str | Path) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of a prepared data set, ``load(...)["train"]["x"]``, mapped read-only.
+
+    Raises:
+        InputError: unknown name, or not prepared; says how to do that.
+    """
+    choose("data set", name, MODULES)
+    if name in BUILT_IN and not arrays.is_prepared(data_dir, name):
+        prepare(name, data_dir)
+    return arrays.read(data_dir, name)

@@ -1,0 +1,69 @@
+"""Data as functions of the step: order of an epoch, padding, and work done one step ahead.
+
+Nothing here has a position of its own: whoever knows the step knows the batch, so that a resumed
+run needs no iterator to go on.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+
+from ln.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@lru_cache(maxsize=4)
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order ``[n]`` in which an epoch visits n cases: a new permutation every epoch."""
+    order = np.random.default_rng((seed, epoch)).permutation(n)
+    order.setflags(write=False)  # shared by all callers
+    return order
+
+
+def batch_cases(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
+    """Which cases ``[batch_size]`` of n make the batch of a step; an incomplete one is dropped.
+
+    Raises:
+        InputError: the batch is larger than the data set.
+    """
+    if not 1 <= batch_size <= n:
+        raise InputError(f"config.batch_size is {batch_size}; this data set has {n} cases.")
+    epoch, k = divmod(step, n // batch_size)
+    return epoch_order(n, seed, epoch)[k * batch_size :][:batch_size]
+
+
+def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cuts arrays ``[N, ...]`` into blocks ``[N/size, size, ...]``, the last one padded.
+
+    Returns them with weights ``[N/size, size]``: 1 for a case, 0 for padding.
+    """
+    n = len(next(iter(arrays.values())))
+    count = -(-n // size)
+
+    def cut(array):
+        padding = [(0, count * size - n)] + [(0, 0)] * (array.ndim - 1)
+        return np.pad(array, padding).reshape(count, size, *array.shape[1:])
+
+    return {k: cut(v) for k, v in arrays.items()}, cut(np.ones(n, np.float32))
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yields function(item) for every item; a thread works on the next while the caller works."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
+        waiting: deque = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # the caller may stop early
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,240 @@
+"""Normalization: the paper's equations as functions, and Flax modules that own their parameters.
+
+A model receives one object, ``norm``, and asks it for modules by site. It never knows which
+normalization runs:
+
+    a = norm.dense("a", H)(x)        # summed inputs a = W x, never with a bias of their own
+    h = relu(norm("a")(a))           # h = f(normalized a)
+
+The sites are
+
+    x, h    input and recurrent half of a cell's gates; the cell adds its own bias b
+    c       the cell state on its way to the output
+    a       a feed-forward layer; its norm owns the bias, as in eq. 1
+    out     the output layer, likewise
+
+No bias ever sits under a norm: its gradient would be rounding noise, which Adam divides by itself.
+
+Shapes: B cases of a batch, D inputs, H units of a layer. ``[..., H]`` is any number of leading axes.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ln.errors import InputError, choose
+
+EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
+SITES = ("x", "h", "c", "a", "out")
+
+Initializer = Callable[..., jax.Array]
+
+
+def layer_norm(a, gain, bias, epsilon=EPSILON):
+    """Eqs. 3-4: mean and deviation over the H units of a layer, separately for every case.
+
+    Args:
+        a: summed inputs ``[..., H]``.
+        gain, bias: ``[H]`` or scalars, shared by all cases and time steps.
+        epsilon: added to the variance. A constant ``a`` gives ``bias``.
+
+    The deviation is taken about the mean (two passes): E[a²] − E[a]² would lose all digits in
+    float32 where the mean is large.
+    """
+    centred = a - a.mean(-1, keepdims=True)
+    sigma = jnp.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    return gain * centred / sigma + bias
+
+
+def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
+    """Eq. 2: normalizes every unit with its own mean and variance over the cases.
+
+    Args:
+        a: summed inputs ``[..., H]``.
+        mu, var: ``[H]``, of a batch (`batch_moments`) or of the training set.
+        gain, bias: ``[H]`` or scalars.
+        epsilon: added to the variance.
+    """
+    return gain * (a - mu) / jnp.sqrt(var + epsilon) + bias
+
+
+def weight_norm(v, gain):
+    """§5.1: W = gain v / ‖v‖. ``v [D, H]`` holds the weight vector of unit i in column i."""
+    return gain * v / jnp.linalg.norm(v, axis=0)
+
+
+def batch_moments(a, mask=None, unbiased=False):
+    """Mean and variance ``[H]`` over those cases of ``a [B, H]`` where mask ``[B]`` is true.
+
+    ``unbiased`` divides the squares by n − 1 instead of n (§6.6 at batch size 4). With no case at
+    all both are 0.
+    """
+    m = jnp.ones(a.shape[:1], a.dtype) if mask is None else mask.astype(a.dtype)
+    n = jnp.maximum(m.sum(), 1)
+    mu = (m[:, None] * a).sum(0) / n
+    squares = (m[:, None] * (a - mu) ** 2).sum(0)
+    return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
+
+
+class Identity(nn.Module):
+    """No normalization; with ``bias`` it is the a + b of eq. 1."""
+
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, a, mask=None):
+        return a + self.param("bias", nn.initializers.zeros, a.shape[-1:]) if self.bias else a
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization of ``a [..., H]``.
+
+    It looks at no other case, so it has neither a use for the mask nor a training mode.
+    """
+
+    gain: float = 1.0
+    epsilon: float = EPSILON
+
+    @nn.compact
+    def __call__(self, a, mask=None):
+        gain = self.param("gain", nn.initializers.constant(self.gain), a.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, a.shape[-1:])
+        return layer_norm(a, gain, bias, self.epsilon)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization of ``a [B, H]``: batch statistics in training, running ones in test.
+
+    The running averages ("stats": mean, var, count) start as a plain mean over the first batches,
+    weight 1/n for the n-th, and go over to an exponential one: an average that starts at 0 and 1
+    would make every early test result an artifact.
+
+    Attributes:
+        train: whether the statistics are the batch's (and the averages move) or the averages.
+        gain: what the gains start at.
+        bias: whether there is one; at x and h the cell's own b does its work (Cooijmans et al.).
+        momentum: weight of the old average, once enough batches have been seen.
+        unbiased: divides by n − 1, as §6.6 does at batch size 4.
+        epsilon: added to the variance.
+
+    Raises:
+        ValueError: a has not two axes.
+    """
+
+    train: bool
+    gain: float = 1.0
+    bias: bool = True
+    momentum: float = 0.99
+    unbiased: bool = False
+    epsilon: float = EPSILON
+
+    @nn.compact
+    def __call__(self, a, mask=None):
+        if a.ndim != 2:
+            raise ValueError(f"batch norm wants summed inputs a [B, H], one batch; got {a.shape}")
+        units = a.shape[-1:]
+        gain = self.param("gain", nn.initializers.constant(self.gain), units)
+        bias = self.param("bias", nn.initializers.zeros, units) if self.bias else 0.0
+        mean = self.variable("stats", "mean", jnp.zeros, units)
+        var = self.variable("stats", "var", jnp.ones, units)
+        count = self.variable("stats", "count", jnp.zeros, ())
+        if not self.train:
+            return batch_norm(a, mean.value, var.value, gain, bias, self.epsilon)
+
+        mu, s2 = batch_moments(a, mask, self.unbiased)
+        if not self.is_initializing():
+            # A time step past the end of every sequence has no case and teaches nothing.
+            seen = jnp.bool_(True) if mask is None else mask.any()
+            keep = jnp.minimum(self.momentum, count.value / (count.value + 1))
+            keep = jnp.where(seen, keep, 1.0)
+            mean.value = keep * mean.value + (1 - keep) * mu
+            var.value = keep * var.value + (1 - keep) * s2
+            count.value = count.value + seen
+        return batch_norm(a, mu, s2, gain, bias, self.epsilon)
+
+
+class WeightNormDense(nn.Module):
+    """Summed inputs ``a = W x [..., H]`` with W = gain v / ‖v‖ (§5.1); no bias, like its twin."""
+
+    features: int
+    gain: float = 1.0
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x):
+        v = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        gain = self.param("gain", nn.initializers.constant(self.gain), (self.features,))
+        return x @ weight_norm(v, gain)
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """Makes the modules of one choice of normalization; what every model and cell receives.
+
+    Attributes:
+        kind: "none", "layer", "batch" or "weight".
+        sites: where it sits. Anywhere else there is no normalization.
+        options: fields of the module (of LayerNorm, BatchNorm or WeightNormDense), as pairs.
+        train: bound here, so that no ``train=`` travels through cells and models.
+    """
+
+    kind: str = "none"
+    sites: tuple[str, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    train: bool = False
+
+    def __call__(self, site: str, **module) -> nn.Module:
+        """The module that maps summed inputs of a site to normalized ones: norm(a, mask) -> a."""
+        kind = self.kind if choose_site(site) in self.sites else "none"
+        options = dict(self.options) | module
+        # Who brings the bias: a layer's norm (a, out); at c the norm, where there is one; at x and
+        # h the cell has its own b, and only layer norm keeps one more (eqs. 20 and 26; BN: §3.2).
+        match kind:
+            case "layer":
+                return LayerNorm(**options)
+            case "batch":
+                return BatchNorm(self.train, bias=site not in ("x", "h"), **options)
+        return Identity(bias=site in ("a", "out"), **module)
+
+    def dense(self, site: str, features: int, **module) -> nn.Module:
+        """The matrix product in front of a site, x ``[..., D]`` -> W x ``[..., features]``."""
+        if self.kind == "weight" and choose_site(site) in self.sites:
+            return WeightNormDense(features, **dict(self.options), **module)
+        return nn.Dense(features, use_bias=False, **module)
+
+
+# What a config may say of each kind, by field.
+KINDS = {
+    "none": (),
+    "layer": ("gain", "epsilon"),
+    "batch": ("gain", "momentum", "unbiased", "epsilon"),
+    "weight": ("gain",),
+}
+
+
+def choose_site(site: str) -> str:
+    return choose("norm site", site, dict.fromkeys(SITES, site))
+
+
+def make_norm(config, train: bool) -> Norm:
+    """Turns ``config.norm``, a key of the table ``config.norms``, into a Norm.
+
+    This is the only code that reads ``config.norm``.
+
+    Raises:
+        InputError: an unknown name, kind, site or option, with the nearest right one.
+    """
+    options = dict(choose("config.norm", config.norm, config.norms))
+    where = f"config.norms.{config.norm}"
+    kind = options.pop("kind", "none")
+    fields = choose(f"{where}.kind", kind, KINDS)
+    sites = tuple(map(choose_site, options.pop("sites", ())))
+    if kind == "weight" and "c" in sites:
+        raise InputError(f"{where}.sites has 'c', but weight norm needs a matrix and c has none.")
+    for name in options:
+        choose(f"{where} option", name, dict.fromkeys(fields))
+    return Norm(kind, sites, tuple(sorted(options.items())), train)

@@ -1,0 +1,310 @@
+"""A run on disk: one folder, one config, and nothing in it that a killed process could spoil.
+
+    config.json     the config, whole; a folder belongs to one config for ever
+    sessions.jsonl  one line per start: command, versions, device, commit, first step
+    metrics.jsonl   one line per lane, step and split: the source of every figure and table
+    events/         the same numbers for TensorBoard, made anew from metrics.jsonl at each start
+    checkpoints/    the newest two and the best (orbax)
+    finished.json   there once the last step is done
+"""
+
+from collections.abc import Iterator, Mapping
+import datetime
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+import platform
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import filelock
+import flax.serialization
+import jax
+import numpy as np
+
+from ln.errors import InputError, choose
+
+Row = dict[str, Any]
+
+PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
+
+
+def as_json(config) -> dict:
+    """The config as plain JSON data (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """Names what differs between two configs, one string like "lr: 0.1 -> 0.2" per key."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key, "(none)"), new.get(key, "(none)")
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {json.dumps(a)} -> {json.dumps(b)}")
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a JSON-lines file; a last line that a killed process left half-written is not one.
+
+    Raises:
+        InputError: a line in the middle is broken.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise InputError(f"{path} line {number} is not JSON ({error}).") from error
+    return rows
+
+
+def load(folder: Path) -> tuple[dict, list[Row]]:
+    """Returns the config and the metrics of a run, finished or not."""
+    folder = Path(folder)
+    return json.loads((folder / "config.json").read_text()), read_rows(folder / "metrics.jsonl")
+
+
+def find(root: Path) -> Iterator[Path]:
+    """Yields the run folders under root, in order of their names."""
+    for path in sorted(Path(root).rglob("config.json")):
+        if (path.parent / "metrics.jsonl").exists():
+            yield path.parent
+
+
+def is_finished(folder: Path) -> bool:
+    return (Path(folder) / "finished.json").exists()
+
+
+def commit() -> str | None:
+    """The git commit of the code that runs, "+" behind it where files differ from it."""
+
+    def git(*words):
+        return subprocess.run(
+            ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an installed package, or no git here
+
+
+def environment() -> dict:
+    """What a number may depend on besides the config."""
+    device = jax.devices()[0]
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+    return dict(
+        commit=commit(),
+        python=platform.python_version(),
+        versions={name: importlib.metadata.version(name) for name in packages},
+        device=device.device_kind,
+        backend=device.platform,
+        devices=jax.device_count(),
+        cores=os.cpu_count(),
+        system=platform.platform(),
+    )
+
+
+class Run:
+    """A run folder opened for writing, by this process alone.
+
+    Args:
+        folder: made if it is not there.
+        config: a ConfigDict.
+        lanes: the (seed, learning rate) of each lane.
+
+    Raises:
+        InputError: the folder belongs to another config, holds something else, or another process
+            is writing to it.
+    """
+
+    def __init__(self, folder: Path | str, config, lanes: list[tuple[int, float]]):
+        self.folder = Path(folder).absolute()  # orbax wants an absolute path
+        self.lanes = lanes
+        wanted = as_json(config)
+        self._claim(wanted)
+        self._select = wanted["select"]
+        self._metrics = self.folder / "metrics.jsonl"
+        self._checkpoints = self._checkpoint_manager()
+        self._file = None
+        self._writers: list = []
+
+    def _claim(self, config: dict) -> None:
+        path = self.folder / "config.json"
+        others = self.folder.exists() and {p.name for p in self.folder.iterdir()}
+        if others and not path.exists() and others - {"config.json.tmp", "lock"}:
+            raise InputError(
+                f"{self.folder} is not empty and holds no config.json, so it is no run folder. "
+                f"Choose another --workdir."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.folder / "lock")
+        try:
+            self._lock.acquire(timeout=0)  # the system lets go of it when this process dies
+        except filelock.Timeout:
+            raise InputError(
+                f"Another process is writing to {self.folder}. Wait for it, stop it, or choose "
+                f"another --workdir."
+            ) from None
+        if path.exists():
+            known = json.loads(path.read_text())
+            changes = differences(
+                {k: v for k, v in known.items() if k not in PLACES},
+                {k: v for k, v in config.items() if k not in PLACES},
+            )
+            if changes:
+                self._lock.release()
+                raise InputError(
+                    f"{self.folder} was made by another config ({'; '.join(changes)}). "
+                    f"Choose another --workdir, or give the same settings to resume."
+                )
+        else:
+            write_atomically(path, json.dumps(config, indent=2) + "\n")
+
+    def _checkpoint_manager(self):
+        import orbax.checkpoint as ocp  # half a second that a reader of runs does not need
+
+        policies = ocp.checkpoint_managers
+        best = policies.BestN(
+            n=1,
+            get_metric_fn=lambda metrics: metrics["select"],
+            reverse=choose("config.select.mode", self._select["mode"], {"min": True, "max": False}),
+            keep_checkpoints_without_metrics=False,
+        )
+        return ocp.CheckpointManager(
+            self.folder / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best])
+            ),
+        )
+
+    def restore(self, state):
+        """Returns (state, sums) of the newest checkpoint, or (state, {}) where there is none.
+
+        Args:
+            state: a pytree of arrays like the saved one.
+
+        Raises:
+            InputError: the checkpoint holds another kind of state.
+        """
+        import orbax.checkpoint as ocp
+
+        step = self._checkpoints.latest_step()
+        if step is None:
+            return state, {}
+        like = flax.serialization.to_state_dict(jax.device_get(state))
+        try:
+            saved = self._checkpoints.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise InputError(
+                f"The checkpoint of step {step} in {self.folder / 'checkpoints'} does not fit this "
+                f"code ({str(error).splitlines()[0]}). Use the commit in sessions.jsonl, or choose "
+                f"another --workdir."
+            ) from error
+        sums = {name: np.array(values) for name, values in saved["sums"].items()}
+        return jax.device_put(flax.serialization.from_state_dict(state, saved["state"])), sums
+
+    def save(self, step: int, state, sums: dict[str, np.ndarray], score: float | None) -> None:
+        """Writes a checkpoint in the background: the state, and what was summed since the last row.
+
+        Args:
+            score: value of config.select at this step, by which the best one is kept; None where
+                the step was not evaluated.
+        """
+        import orbax.checkpoint as ocp
+
+        # A copy, since the trainer gives the state's own memory to the next step.
+        copy = jax.tree.map(np.array, flax.serialization.to_state_dict(state))
+        self._checkpoints.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(copy),
+                sums=ocp.args.JsonSave({name: values.tolist() for name, values in sums.items()}),
+            ),
+            metrics=None if score is None else {"select": score},
+            force=True,
+        )
+
+    def start(self, step: int) -> None:
+        """Begins a session at a step: rows beyond it are dropped, since they will come again."""
+        kept = [row for row in read_rows(self._metrics) if row["step"] <= step]
+        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._metrics.open("a")
+        self._writers = self._tensorboard()
+        for row in kept:
+            self._to_tensorboard(row)
+        session = dict(
+            time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            command=" ".join(sys.orig_argv[1:]),
+            step=step,
+            **environment(),
+        )
+        with (self.folder / "sessions.jsonl").open("a") as file:
+            file.write(json.dumps(session) + "\n")
+
+    def _tensorboard(self) -> list:
+        events = self.folder / "events"
+        shutil.rmtree(events, ignore_errors=True)
+        try:
+            from tensorboard.summary import Writer
+        except ImportError:
+            print("No tensorboard here: metrics.jsonl is written, events/ is not.", flush=True)
+            return []
+        return [Writer(str(events / f"seed={seed},lr={lr:g}")) for seed, lr in self.lanes]
+
+    def _to_tensorboard(self, row: Row) -> None:
+        if self._writers:
+            writer = self._writers[self.lanes.index((row["seed"], row["lr"]))]
+            for name, value in row.items():
+                if name not in ("step", "epoch", "split", "seed", "lr"):
+                    writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def write(self, step: int, epoch: float | None, split: str, metrics: dict) -> None:
+        """Appends one row per lane; every value of metrics holds one number per lane."""
+        for n, (seed, lr) in enumerate(self.lanes):
+            row = dict(step=step, epoch=epoch, split=split, seed=seed, lr=lr)
+            row |= {name: float(values[n]) for name, values in metrics.items()}
+            self._file.write(json.dumps(row) + "\n")
+            self._to_tensorboard(row)
+        self._file.flush()  # on its way to disk before a checkpoint of this step can exist
+
+    def finish(self, summary: dict) -> None:
+        self._checkpoints.wait_until_finished()
+        write_atomically(self.folder / "finished.json", json.dumps(summary, indent=2) + "\n")
+
+    def close(self) -> None:
+        self._checkpoints.wait_until_finished()
+        self._checkpoints.close()
+        if self._file:
+            self._file.close()
+        for writer in self._writers:
+            writer.close()
+        self._lock.release()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+

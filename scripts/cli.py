@@ -1,0 +1,60 @@
+"""What the commands share: flags in, one clear line out when something the user gave is wrong."""
+
+from pathlib import Path
+import runpy
+import sys
+
+from absl import app, flags, logging
+
+from ln.errors import DivergedError, InputError, choose, nearest
+
+# What absl, ml_collections and a config file raise for a misspelt flag, key or value.
+FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+
+
+def fail(error: BaseException) -> None:
+    """Prints the error as one line, without a traceback, and leaves with exit status 2."""
+    words = error.args[0] if isinstance(error, KeyError) and error.args else error
+    print(f"error: {' '.join(str(words).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_config_file(word: str) -> None:
+    """Refuses a --config=FILE:SCALE whose file or scale does not exist.
+
+    Raises:
+        InputError: with the nearest right name.
+    """
+    name, _, scale = word.removeprefix("--config=").partition(":")
+    path = Path(name)
+    if not path.is_file():
+        known = [other.as_posix() for other in path.parent.glob("*.py") if other.stem != "__init__"]
+        raise InputError(f"There is no config file {name}.{nearest(name, known)}")
+    if scale:
+        choose(f"scale of {name}", scale, runpy.run_path(name).get("SCALES", {}))
+
+
+def parse(argv: list[str]) -> list[str]:
+    try:
+        for word in argv:
+            if word.startswith("--config="):
+                check_config_file(word)
+        return flags.FLAGS(argv)
+    except AttributeError as error:  # ml_collections' way to say that a key does not exist
+        words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        return fail(InputError(f"Unknown config key '{words}"))
+    except FLAG_ERRORS as error:
+        return fail(error)
+
+
+def run(main) -> None:
+    """Runs main(argv) of a script; ``--help`` prints the docstring and the flags of the script."""
+
+    def guarded(argv):
+        logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
+        try:
+            return main(argv)
+        except (InputError, DivergedError) as error:
+            return fail(error)
+
+    app.run(guarded, flags_parser=parse)

@@ -1,0 +1,87 @@
+"""Prepares a data set: makes <data_dir>/<name>/, the arrays that training reads.
+
+    python -m scripts.data --list               which there are, which are prepared
+    python -m scripts.data mnist                downloads MNIST, 11 MB, and prepares it, 55 MB
+    python -m scripts.data mnist --from=DIR     prepares it from the four original files in DIR:
+                                                train-images-idx3-ubyte, train-labels-idx1-ubyte,
+                                                t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte,
+                                                each as it is or gzipped
+    python -m scripts.data digits               the built-in stand-in, 1,797 real digits of 8 x 8
+                                                pixels; no download
+
+What is prepared already is left alone. Nothing half-made is left behind by a command that fails.
+"""
+
+import os
+
+from absl import flags
+
+from ln.errors import InputError, choose
+from scripts import cli
+
+FROM = flags.DEFINE_string("from", None, "Folder with the original files; default: download them.")
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
+LIST = flags.DEFINE_bool("list", False, "Lists the data sets and stops.")
+
+
+def megabytes(arrays: dict) -> str:
+    return f"{sum(array['bytes'] for array in arrays.values()) / 1e6:.1f} MB"
+
+
+def state(name: str, data_dir: str) -> str:
+    """One line on a data set: prepared or not, where, how large."""
+    from experiments import datasets
+
+    folder = os.path.join(data_dir, name)
+    try:
+        if datasets.arrays.is_prepared(data_dir, name):
+            found = datasets.arrays.manifest(data_dir, name)["arrays"]
+            return f"prepared      {folder}, {megabytes(found)}"
+    except InputError as error:
+        return f"in the way    {error}"
+    if os.path.exists(folder):
+        return f"incomplete    {folder}, mended by {datasets.arrays.command(data_dir, name)}"
+    if name in datasets.BUILT_IN:
+        return "built in      prepared when first used"
+    return f"not prepared  {datasets.arrays.command(data_dir, name)}"
+
+
+def summary(name: str, data_dir: str) -> None:
+    """Prints what a prepared data set holds."""
+    from experiments import datasets
+
+    found = datasets.arrays.manifest(data_dir, name)
+    for split, arrays in datasets.load(name, data_dir).items():
+        for key, array in arrays.items():
+            what = f"{split}.{key}"
+            line = f"  {what:<8}  {array.dtype!s:<6} {list(array.shape)!s:<13}"
+            line += f" {found['arrays'][what]['bytes'] / 1e6:8.2f} MB"
+            if key == "x":
+                line += f"   mean pixel {array.mean():.2f} of 255 = {array.mean() / 255:.4f}"
+            print(line)
+    print(f"  source: {found['source']}")
+    print(f"  folder: {os.path.join(data_dir, name)}, {megabytes(found['arrays'])}")
+
+
+def main(argv: list[str]) -> None:
+    from experiments import datasets
+
+    data_dir = os.path.expanduser(DATA_DIR.value)
+    source = os.path.expanduser(FROM.value) if FROM.value is not None else None
+    if LIST.value:
+        for name in datasets.MODULES:
+            print(f"{name:<8}  {state(name, data_dir)}")
+        return
+    if len(argv) != 2:
+        raise InputError(
+            f"Give one data set, as in `python -m scripts.data mnist`, not {len(argv) - 1}. "
+            f"Known: {', '.join(datasets.MODULES)}."
+        )
+    name = argv[1]
+    choose("data set", name, datasets.MODULES)
+    datasets.prepare(name, data_dir, source)
+    summary(name, data_dir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,40 @@
+r"""Trains one config into one run folder; the same command again resumes it.
+
+    python -m scripts.train --config=configs/mnist.py:small --workdir=runs/try
+    python -m scripts.train --config=configs/mnist.py:small --config.norm=batch \
+        --config.batch_size=4 --config.seeds=0,1,2 --workdir=runs/batch4
+
+--config=FILE:SCALE picks a config file and one of its scales (paper, small, tiny); any of its keys
+is set by --config.KEY=VALUE. All pairs of --config.seeds and --config.lr train side by side in one
+program. Lengths are written as "300 steps" or "65 epochs". Ctrl-C saves and says how to resume.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from ln.errors import InputError
+from scripts import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
+WORKDIR = flags.DEFINE_string("workdir", None, "the run folder: config, metrics, checkpoints")
+
+
+def main(_):
+    if CONFIG.value is None or WORKDIR.value is None:
+        raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
+    from ln import train  # jax takes a second: not before the flags are known to be right
+
+    import experiments
+
+    task = experiments.load(CONFIG.value)
+    try:
+        train.fit(task, CONFIG.value, WORKDIR.value)
+    except train.Interrupted as stopped:
+        print(f"{stopped}. To resume: {' '.join(['python', *sys.orig_argv[1:]])}", flush=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,603 @@
+"""Data sets: what is accepted, what is refused and how, and what lies on disk afterwards."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+from pathlib import Path
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments import datasets
+from experiments.datasets import arrays, digits, mnist
+from ln.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def refused(*words):
+    """Expects an InputError of one line that contains all the words."""
+
+    @contextlib.contextmanager
+    def expectation():
+        with pytest.raises(InputError) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words:
+            assert str(word) in message
+
+    return expectation()
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+# --- Prepared arrays ---
+
+
+def splits(n=3):
+    x = np.arange(n * 4, dtype=np.uint8).reshape(n, 4)
+    return dict(
+        train=dict(x=x, y=np.arange(n, dtype=np.int32)),
+        test=dict(x=x[::-1], y=np.zeros(n, np.int32)),
+    )
+
+
+def write(data_dir, content=None):
+    return arrays.write(data_dir, "toy", content or splits(), dict(source="a test"))
+
+
+def test_what_is_written_is_read(tmp_path, capsys):
+    folder = write(tmp_path)
+    found = arrays.read(tmp_path, "toy")
+    for split, expected in splits().items():
+        for key, values in expected.items():
+            np.testing.assert_array_equal(found[split][key], values)
+            assert found[split][key].dtype == values.dtype
+    assert found.keys() == splits().keys()
+    assert not found["train"]["x"].flags.writeable
+    assert f"prepared in {folder}" in capsys.readouterr().out
+    assert names(tmp_path) == ["toy"]
+
+
+def test_dataset_json_tells_what_the_arrays_are(tmp_path):
+    folder = write(tmp_path)
+    found = json.loads((folder / "dataset.json").read_text())
+    assert (found["name"], found["version"], found["source"]) == ("toy", 1, "a test")
+    assert "made_at" in found
+    x = splits()["test"]["x"]
+    assert found["arrays"]["test.x"] == dict(
+        shape=[3, 4],
+        dtype="uint8",
+        sha256=hashlib.sha256(x.tobytes()).hexdigest(),
+        bytes=(folder / "test.x.npy").stat().st_size,
+    )
+
+
+def test_equal_content_is_left_alone(tmp_path, capsys):
+    folder = write(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (folder / "notes.txt").write_text("the user's own")
+    capsys.readouterr()
+    write(tmp_path)
+    assert "there already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (folder / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("other", [splits(4), {"train": splits()["train"]}])
+def test_other_content_is_never_overwritten(tmp_path, other):
+    folder = write(tmp_path)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with refused(folder, "Delete or move", "python -m scripts.data toy"):
+        write(tmp_path, other)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_array_edited_after_preparation_is_never_overwritten(tmp_path):
+    path = write(tmp_path) / "train.x.npy"
+    edited = path.read_bytes()[:-1] + b"\xff"
+    path.write_bytes(edited)
+    with refused(path, "was changed", "Delete or move"):
+        write(tmp_path)
+    assert path.read_bytes() == edited
+
+
+@pytest.mark.parametrize("left", ["a user's file", None])
+def test_a_folder_without_dataset_json_is_refused_and_kept(tmp_path, left):
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    if left:
+        (folder / "mine.txt").write_text(left)
+    for attempt in (write, lambda data_dir: arrays.read(data_dir, "toy")):
+        with refused(folder, "not a prepared data set", "Move it away"):
+            attempt(tmp_path)
+    assert names(folder) == (["mine.txt"] if left else [])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"name": "mnist", "version": 1, "arrays": {}}'])
+def test_a_foreign_dataset_json_is_refused(tmp_path, text):
+    folder = write(tmp_path)
+    (folder / "dataset.json").write_text(text)
+    with refused(folder, "not a prepared data set", "toy, version 1"):
+        arrays.read(tmp_path, "toy")
+
+
+def test_an_incomplete_folder_is_mended(tmp_path, capsys):
+    folder = write(tmp_path)
+    (folder / "train.x.npy").unlink()
+    short = folder / "test.y.npy"
+    short.write_bytes(short.read_bytes()[:-1])
+    assert not arrays.is_prepared(tmp_path, "toy")
+    capsys.readouterr()
+    write(tmp_path)
+    assert "made anew: test.y.npy, train.x.npy" in capsys.readouterr().out
+    assert arrays.is_prepared(tmp_path, "toy")
+    np.testing.assert_array_equal(
+        arrays.read(tmp_path, "toy")["train"]["x"], splits()["train"]["x"]
+    )
+    assert not [name for name in names(folder) if "partial" in name]
+
+
+def test_a_missing_data_set_is_refused_with_the_command_that_makes_it(tmp_path):
+    with refused(tmp_path / "toy", f"`python -m scripts.data toy --data_dir={tmp_path}`"):
+        arrays.read(tmp_path, "toy")
+
+
+def test_a_missing_array_is_refused_by_name(tmp_path):
+    path = write(tmp_path) / "test.x.npy"
+    path.unlink()
+    with refused(path, "it is missing", "python -m scripts.data toy"):
+        arrays.read(tmp_path, "toy")
+
+
+def test_a_truncated_array_is_refused_by_name(tmp_path):
+    path = write(tmp_path) / "test.x.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with refused(path, "expected 140 bytes, found 139", "python -m scripts.data toy"):
+        arrays.read(tmp_path, "toy")
+
+
+def test_an_array_of_another_shape_is_refused(tmp_path):
+    path = write(tmp_path) / "test.x.npy"
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((4, 3), np.uint8))
+    with refused(path, "expected uint8 [3, 4], found uint8 [4, 3]", "python -m scripts.data toy"):
+        arrays.read(tmp_path, "toy")
+
+
+def test_a_file_that_is_no_array_is_refused(tmp_path):
+    path = write(tmp_path) / "test.x.npy"
+    path.write_bytes(bytes(path.stat().st_size))
+    with refused(path, "expected uint8 [3, 4], found no array"):
+        arrays.read(tmp_path, "toy")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("full"), KeyboardInterrupt()])
+def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch, error):
+    save, calls = arrays.save, []
+
+    def interrupted(path, values):
+        calls.append(path)
+        if len(calls) == 3:
+            raise error
+        return save(path, values)
+
+    monkeypatch.setattr(arrays, "save", interrupted)
+    with pytest.raises(type(error)):
+        write(tmp_path)
+    assert names(tmp_path) == []
+    monkeypatch.undo()
+    write(tmp_path)
+    assert arrays.is_prepared(tmp_path, "toy")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, values):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(arrays, "save", full)
+    with refused(tmp_path / "toy", "No space left", "--data_dir"):
+        write(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_killed_preparation_is_never_read_and_cleaned_up_at_the_next(tmp_path):
+    for number in range(2):
+        leftover = tmp_path / f".toy.{number}.partial"
+        leftover.mkdir()
+        (leftover / "train.x.npy").write_bytes(b"half")
+    (tmp_path / ".toys.0.partial").mkdir()  # another data set's
+    assert not arrays.is_prepared(tmp_path, "toy")
+    with refused("No data set in"):
+        arrays.read(tmp_path, "toy")
+    write(tmp_path)
+    assert names(tmp_path) == [".toys.0.partial", "toy"]
+
+
+def test_of_two_preparations_at_once_the_second_finds_the_first_ones(tmp_path, monkeypatch, capsys):
+    save = arrays.save
+    started: list[Path] = []
+
+    def overtaken(path, values):
+        if not started:
+            started.append(path)
+            write(tmp_path)  # installs its own and takes ours for a leftover
+        return save(path, values)
+
+    monkeypatch.setattr(arrays, "save", overtaken)
+    write(tmp_path)
+    assert "prepared in" in (out := capsys.readouterr().out) and "there already" in out
+    assert names(tmp_path) == ["toy"]
+    assert arrays.is_prepared(tmp_path, "toy")
+
+
+# --- MNIST ---
+
+TRAIN, VALID, TEST = 7, 5, 4
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+def idx(magic, values):
+    return struct.pack(f">{1 + values.ndim}I", magic, *values.shape) + values.tobytes()
+
+
+@pytest.fixture
+def contents(monkeypatch):
+    """The four files of a tiny MNIST, and `mnist` expecting them: name -> unpacked bytes."""
+    draw = np.random.RandomState(0)
+    found, originals = {}, {}
+    for stem, original in mnist.ORIGINALS.items():
+        n = TEST if stem.startswith("t10k") else TRAIN + VALID
+        shape = (n, *original.shape[1:])
+        values = draw.randint(0, 256 if len(shape) == 3 else 10, shape).astype(np.uint8)
+        found[stem] = idx(original.magic, values)
+        digest = hashlib.sha256(found[stem]).hexdigest()
+        originals[stem] = mnist.Original(original.magic, shape, digest)
+    monkeypatch.setattr(mnist, "ORIGINALS", originals)
+    monkeypatch.setattr(mnist, "VALID", VALID)
+    return found
+
+
+@pytest.fixture
+def source(contents, tmp_path):
+    """A folder with the four files, gzipped."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for stem, data in contents.items():
+        (folder / f"{stem}.gz").write_bytes(gzip.compress(data))
+    return folder
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return tmp_path / "data"
+
+
+def test_the_first_of_the_training_files_validate_and_the_rest_train(source, contents, data_dir):
+    mnist.prepare(data_dir, source)
+    found = datasets.load("mnist", data_dir)
+    images = np.frombuffer(contents[IMAGES], np.uint8, offset=16).reshape(-1, 784)
+    labels = np.frombuffer(contents[LABELS], np.uint8, offset=8)
+    np.testing.assert_array_equal(found["valid"]["x"], images[:VALID])
+    np.testing.assert_array_equal(found["valid"]["y"], labels[:VALID])
+    np.testing.assert_array_equal(found["train"]["x"], images[VALID:])
+    np.testing.assert_array_equal(found["train"]["y"], labels[VALID:])
+    assert found["test"]["x"].shape == (TEST, 784)
+    for split in found.values():
+        assert (split["x"].dtype, split["y"].dtype) == (np.uint8, np.int32)
+    assert str(source) in arrays.manifest(data_dir, "mnist")["source"]
+
+
+def test_the_paper_has_55000_training_5000_validation_and_10000_test_cases():
+    shapes = {stem: original.shape for stem, original in mnist.ORIGINALS.items()}
+    assert shapes[IMAGES] == (60_000, 28, 28) and shapes[LABELS] == (60_000,)
+    assert shapes["t10k-images-idx3-ubyte"] == (10_000, 28, 28)
+    assert mnist.VALID == 5_000
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("dot", [False, True])
+def test_files_are_found_gzipped_or_not_in_both_spellings(tmp_path, contents, data_dir, dot, end):
+    for stem, data in contents.items():
+        name = stem.replace("-idx", ".idx") if dot else stem
+        (tmp_path / (name + end)).write_bytes(gzip.compress(data) if end else data)
+    mnist.prepare(data_dir, tmp_path)
+    assert arrays.is_prepared(data_dir, "mnist")
+
+
+def test_a_source_that_is_no_folder_is_refused(contents, tmp_path, data_dir):
+    with refused(tmp_path / "nowhere", "not a folder", "--from=DIR", IMAGES):
+        mnist.prepare(data_dir, tmp_path / "nowhere")
+
+
+def test_a_missing_file_is_refused_by_name(source, data_dir):
+    (source / f"{LABELS}.gz").unlink()
+    with refused(source, f"{LABELS}.gz", "train-labels.idx1-ubyte", "put one of them there"):
+        mnist.prepare(data_dir, source)
+    assert not data_dir.exists()
+
+
+def changed(header=None, body=lambda values: values):
+    """Returns a function that puts other integers into the header, or another body."""
+
+    def change(data, integers):
+        start = struct.pack(f">{integers}I", *header) if header else data[: 4 * integers]
+        return start + body(data[4 * integers :])
+
+    return change
+
+
+BAD_FILES = dict(
+    magic=(IMAGES, changed((2049, 12, 28, 28)), ["magic number 2051", "found 2049"]),
+    label_magic=(LABELS, changed((2051, 12)), ["magic number 2049", "found 2051"]),
+    count=(IMAGES, changed((2051, 11, 28, 28)), ["(12, 28, 28)", "found (11, 28, 28)"]),
+    fewer_labels=(LABELS, changed((2049, 11), lambda b: b[:-1]), ["(12,)", "found (11,)"]),
+    size=(IMAGES, changed((2051, 12, 14, 56)), ["(12, 28, 28)", "found (12, 14, 56)"]),
+    short=(IMAGES, changed(body=lambda b: b[:-1]), ["length", "9424", "found 9423"]),
+    long=(LABELS, changed(body=lambda b: b + b"\0"), ["length", "20", "found 21"]),
+    empty=(LABELS, lambda data, integers: b"", ["header of 8 bytes", "found 0 bytes"]),
+    label=(LABELS, changed(body=lambda b: b"\x0a" + b[1:]), ["labels 0 to 9", "found 10"]),
+    other=(IMAGES, changed(body=lambda b: b[::-1]), ["original MNIST", "sha256"]),
+)
+
+
+@pytest.mark.parametrize("bad", BAD_FILES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bad_file_is_refused_by_name_expectation_and_finding(
+    source, contents, data_dir, bad, packed
+):
+    stem, change, words = BAD_FILES[bad]
+    data = change(contents[stem], 4 if stem == IMAGES else 2)
+    (source / f"{stem}.gz").unlink()
+    path = source / (f"{stem}.gz" if packed else stem)
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with refused(path, "expected", *words, "Get the original file again"):
+        mnist.prepare(data_dir, source)
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("kept", [1 / 2, 0.999])
+def test_a_truncated_gzip_is_refused_by_name(source, data_dir, kept):
+    path = source / f"{IMAGES}.gz"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with refused(path, "expected a whole gzip file", "truncated"):
+        mnist.prepare(data_dir, source)
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("place", [-6, 40])  # in the checksum, in the middle
+def test_a_damaged_gzip_is_refused_by_name(source, data_dir, place):
+    path = source / f"{LABELS}.gz"
+    data = bytearray(gzip.compress(bytes(range(200))))
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    with refused(path, "damaged"):
+        mnist.prepare(data_dir, source)
+
+
+def test_a_web_page_in_place_of_a_gzip_is_refused_by_name(source, data_dir):
+    path = source / f"{IMAGES}.gz"
+    path.write_bytes(b"<!DOCTYPE html>404")
+    with refused(path, "expected a gzip file", "<!DOCTYP", "Get it again"):
+        mnist.prepare(data_dir, source)
+    assert not data_dir.exists()
+
+
+def test_mnist_that_is_prepared_is_not_downloaded_again(source, data_dir, monkeypatch, capsys):
+    mnist.prepare(data_dir, source)
+    monkeypatch.setattr(mnist, "download", lambda folder: pytest.fail("downloads"))
+    capsys.readouterr()
+    mnist.prepare(data_dir)
+    assert "there already" in capsys.readouterr().out
+
+
+# --- MNIST by tensorflow-datasets, without network ---
+
+
+@pytest.fixture
+def server(source, tmp_path, monkeypatch):
+    """tensorflow-datasets, its connection replaced by the files of the source folder."""
+    pytest.importorskip("tensorflow_datasets")
+    requests = pytest.importorskip("requests")
+    from tensorflow_datasets.core.download import downloader
+
+    @contextlib.contextmanager
+    def open_url(url, **_):
+        path = source / url.rsplit("/", 1)[1]
+        if not path.exists():
+            raise requests.ConnectionError("unplugged")
+        yield SimpleNamespace(url=url, headers={}), [path.read_bytes()]
+
+    answer = SimpleNamespace(raise_for_status=lambda: None)
+    monkeypatch.setattr(requests, "head", lambda url, timeout: answer)
+    monkeypatch.setattr(downloader, "_open_url", open_url)
+    monkeypatch.setattr(downloader, "MAX_RETRIES", downloader.MAX_RETRIES)  # undone afterwards
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    return SimpleNamespace(source=source, temporary=temporary)
+
+
+def test_mnist_is_downloaded_through_tensorflow_datasets(server, data_dir, monkeypatch):
+    monkeypatch.setattr(mnist, "URL", "https://mnist.invalid/")  # no digest known for these
+    mnist.prepare(data_dir)
+    assert datasets.load("mnist", data_dir)["train"]["x"].shape == (TRAIN, 784)
+    assert "mnist.invalid" in arrays.manifest(data_dir, "mnist")["source"]
+    assert names(server.temporary) == []
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_download_of_another_file_is_refused(server, data_dir):
+    with refused(f"{mnist.URL}{IMAGES}.gz is not the original", "--from=DIR", "digits"):
+        mnist.prepare(data_dir)
+    assert names(server.temporary) == [] and not data_dir.exists()
+
+
+def test_a_connection_lost_on_the_way_leaves_nothing(server, data_dir, monkeypatch):
+    monkeypatch.setattr(mnist, "URL", "https://mnist.invalid/")
+    (server.source / f"{LABELS}.gz").unlink()
+    with refused("Cannot download", "ConnectionError", "--from=DIR"):
+        mnist.prepare(data_dir)
+    assert names(server.temporary) == [] and not data_dir.exists()
+
+
+def test_without_network_the_download_says_what_to_do(data_dir, tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    from tensorflow_datasets.core.download import downloader
+
+    monkeypatch.setattr(downloader, "MAX_RETRIES", 10)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens there
+        monkeypatch.setattr(mnist, "URL", f"http://127.0.0.1:{unused.getsockname()[1]}/")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with refused(mnist.URL, "No network?", "--from=DIR", "`digits`", f"{IMAGES}.gz"):
+            mnist.prepare(data_dir)
+    assert downloader.MAX_RETRIES == 1
+    assert names(tmp_path) == []
+
+
+def test_without_tensorflow_datasets_the_download_says_what_to_do(data_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with refused("requirements.txt", "tensorflow_datasets", "--from=DIR", "`digits`"):
+        mnist.prepare(data_dir)
+    assert not data_dir.exists()
+
+
+# --- Digits ---
+
+
+def test_digits_are_1297_training_200_validation_and_300_test_cases(data_dir):
+    digits.prepare(data_dir)
+    found = arrays.read(data_dir, "digits")
+    assert {k: v["x"].shape for k, v in found.items()} == dict(
+        train=(1297, 64), valid=(200, 64), test=(300, 64)
+    )
+    for split in found.values():
+        assert split["x"].dtype == np.uint8 and split["x"].max() == 255 and split["x"].min() == 0
+        assert split["y"].dtype == np.int32 and set(split["y"].tolist()) == set(range(10))
+
+
+def test_digits_are_the_same_ones_everywhere(data_dir):
+    digits.prepare(data_dir)
+    recorded = arrays.manifest(data_dir, "digits")["arrays"]
+    assert {key: recorded[key]["sha256"][:8] for key in ("train.x", "valid.x", "test.x")} == {
+        "train.x": "d228536e",
+        "valid.x": "b4e16693",
+        "test.x": "fc50f5db",
+    }
+
+
+def test_no_digit_is_in_two_splits(data_dir):
+    from sklearn.datasets import load_digits
+
+    digits.prepare(data_dir)
+    found = np.concatenate([split["x"] for split in arrays.read(data_dir, "digits").values()])
+    pixels = np.round(load_digits().data * (255 / 16))
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, pixels.tolist()))
+
+
+def test_digits_take_no_source(tmp_path, data_dir):
+    with refused("digits is built in", "--from"):
+        digits.prepare(data_dir, tmp_path)
+    assert not data_dir.exists()
+
+
+# --- By name ---
+
+
+def test_every_name_can_be_prepared():
+    for name, module in datasets.MODULES.items():
+        assert callable(__import__(module, fromlist=["prepare"]).prepare), name
+    assert set(datasets.BUILT_IN) <= set(datasets.MODULES)
+
+
+def test_loading_prepares_what_is_built_in_once(data_dir, capsys):
+    first = datasets.load("digits", data_dir)
+    assert capsys.readouterr().out == f"digits: prepared in {data_dir / 'digits'}\n"
+    second = datasets.load("digits", data_dir)
+    assert capsys.readouterr().out == ""
+    np.testing.assert_array_equal(first["train"]["x"], second["train"]["x"])
+
+
+def test_loading_prepares_nothing_else(data_dir):
+    with refused(data_dir / "mnist", "python -m scripts.data mnist"):
+        datasets.load("mnist", data_dir)
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("use", [datasets.load, datasets.prepare])
+def test_a_misspelt_data_set_is_refused_with_the_nearest_name(data_dir, use):
+    with refused("'mnits'", "Did you mean 'mnist'?"):
+        use("mnits", data_dir)
+
+
+def python(*words, **options):
+    return subprocess.run(
+        (sys.executable, *map(str, words)), cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def test_loading_prepared_data_imports_no_preparing_package(source, data_dir):
+    mnist.prepare(data_dir, source)
+    digits.prepare(data_dir)
+    code = (
+        "import sys; from experiments import datasets; "
+        f"[datasets.load(name, {os.fspath(data_dir)!r}) for name in ('mnist', 'digits')]; "
+        "bad = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'scipy', 'requests'}; "
+        "sys.exit(' '.join(bad & set(sys.modules)) or None)"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+# --- The command ---
+
+
+@pytest.mark.slow
+def test_the_command_prepares_lists_and_summarizes(tmp_path):
+    before = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}")
+    assert "built in" in before.stdout and "not prepared" in before.stdout
+    done = python("-m", "scripts.data", "digits", f"--data_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "[1297, 64]" in done.stdout and "mean pixel 77.92 of 255" in done.stdout
+    assert str(tmp_path / "digits") in done.stdout
+    after = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}")
+    assert f"prepared      {tmp_path / 'digits'}, 0.1 MB" in after.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ((), "Give one data set"),
+        (("mnits",), "Did you mean 'mnist'?"),
+        (("mnist", "--from=nowhere"), "nowhere is not a folder"),
+        (("digits", "--form=x"), "from"),
+    ],
+)
+def test_the_command_refuses_in_one_line(tmp_path, words, message):
+    done = python("-m", "scripts.data", *words, f"--data_dir={tmp_path}")
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.count("\n") == 1
+    assert names(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_help_says_what_it_does_with_examples_and_imports_nothing_large():
+    done = python("-X", "importtime", "-m", "scripts.data", "--help")
+    assert "python -m scripts.data mnist --from=DIR" in done.stdout
+    for package in ("numpy", "jax", "sklearn", "tensorflow_datasets"):
+        assert f" {package}\n" not in done.stderr

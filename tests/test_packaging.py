@@ -1,0 +1,112 @@
+"""What is installed, from where, and who may import whom."""
+
+import ast
+from importlib.metadata import packages_distributions
+from pathlib import Path
+import re
+import subprocess
+import sys
+import tomllib
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def requirements(lines):
+    """Returns the requirements on these lines of a requirements file, {name: [Requirement]}."""
+    found = {}
+    for line in lines:
+        if re.match(r"\w", line):
+            requirement = Requirement(line.split("#")[0].strip(" \\\n"))
+            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return found
+
+
+ASKED = requirements((ROOT / "requirements.txt").read_text().splitlines())
+LOCKED = requirements((ROOT / "requirements.lock").read_text().splitlines())
+LIBRARY = requirements(
+    tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+)
+
+
+def files(*folders):
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path.relative_to(ROOT) for path in paths]
+
+
+def imported(path):
+    """Returns the top-level packages that a file imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(path.parts[0] if node.level else node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_requirements_name_no_package_index_and_no_path_of_a_machine(name):
+    text = (ROOT / name).read_text()
+    assert not re.findall(r"\S*://\S*|--\S*index\S*|--find-links.*|\s[~/]\S*|\b[A-Z]:\\\S*", text)
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0"])
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, python):
+    environment = {"python_full_version": python, "python_version": python[:4]}
+    (asked,) = ASKED[name]
+    pins = [
+        pin
+        for pin in LOCKED.get(name, [])
+        if pin.marker is None or pin.marker.evaluate(environment)
+    ]
+    assert len(pins) == 1, f"{name} is not in requirements.lock: make it again"
+    (version,) = (specifier.version for specifier in pins[0].specifier)
+    assert version in asked.specifier
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARY))
+def test_the_library_asks_for_the_same_range_as_the_repository(name):
+    assert [r.specifier for r in LIBRARY[name]] == [r.specifier for r in ASKED.get(name, [])]
+
+
+@pytest.mark.parametrize("path", files("ln"), ids=str)
+def test_the_library_declares_what_it_imports(path):
+    distributions = packages_distributions()
+    ours = sys.stdlib_module_names | {"ln"}
+    for name in imported(path) - ours:
+        assert {canonicalize_name(d) for d in distributions.get(name, [])} & set(LIBRARY), name
+
+
+def test_importing_the_library_and_the_experiments_imports_nothing_that_training_does_without():
+    modules = [".".join(path.with_suffix("").parts) for path in files("ln", "experiments")]
+    heavy = {"tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn"}
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules}: importlib.import_module(name.removesuffix('.__init__'))\n"
+        f"print(*sorted({heavy} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", files("configs"), ids=str)
+def test_a_config_imports_nothing_but_ml_collections(path):
+    assert imported(path) <= {"ml_collections"}
+
+
+@pytest.mark.parametrize("path", files("ln"), ids=str)
+def test_the_library_imports_no_experiment_no_script_and_no_config(path):
+    assert not imported(path) & {"experiments", "scripts", "configs", "tests"}
+
+
+@pytest.mark.parametrize("path", files("experiments"), ids=str)
+def test_an_experiment_imports_no_script_and_no_config(path):
+    assert not imported(path) & {"scripts", "configs", "tests"}
