@@ -24,7 +24,7 @@ help:
 	@echo "make reproduce   runs the experiments at SCALE=$(SCALE) on DATA=$(DATA) and writes a page of figures"
 	@echo "make test        runs the tests; ARGS='-m \"not slow\"' for the fast half, ARGS=tests/test_norm.py for a file"
 	@echo "make lint        checks style and types"
-	@echo "Each first installs what it needs with PYTHON=$(PYTHON) (3.11 or newer) into VENV=$(VENV), about 1 GB."
+	@echo "Each first installs what it needs with PYTHON=$(PYTHON) (3.11 or newer) into VENV=$(VENV), 1.3 GB, a minute or more."
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m scripts.reproduce --scale=$(SCALE) --data_dir=$(DATA) $(ARGS)

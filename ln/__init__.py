@@ -1,1 +1,1 @@
-"""Layer normalization (Ba, Kiros, Hinton 2016) for JAX and Flax. See `ln.norm` for the equations."""
+"""Layer normalization (Ba, Kiros, Hinton 2016) for JAX and Flax. The equations: `ln.norm`."""

@@ -14,7 +14,9 @@ class DivergedError(FloatingPointError):
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns " Did you mean 'layer'?" where one of the choices is close to the name, else ""."""
-    close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(
+        str(name), [str(choice) for choice in choices], n=1, cutoff=0.5
+    )
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

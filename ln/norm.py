@@ -15,7 +15,7 @@ The sites are
 
 No bias ever sits under a norm: its gradient would be rounding noise, which Adam divides by itself.
 
-Shapes: B cases of a batch, D inputs, H units of a layer. ``[..., H]`` is any number of leading axes.
+Shapes: B cases of a batch, D inputs, H units of a layer. ``[..., H]`` has any leading axes.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
 """A run on disk: one folder, one config, and nothing in it that a killed process could spoil.
 
-    config.json     the config, whole; a folder belongs to one config for ever
-    sessions.jsonl  one line per start: command, versions, device, commit, first step
-    metrics.jsonl   one line per lane, step and split: the source of every figure and table
-    events/         the same numbers for TensorBoard, made anew from metrics.jsonl at each start
-    checkpoints/    the newest two and the best (orbax)
-    finished.json   there once the last step is done
+config.json     the config, whole; a folder belongs to one config for ever
+sessions.jsonl  one line per start: command, versions, device, commit, first step
+metrics.jsonl   one line per lane, step and split: the source of every figure and table
+events/         the same numbers for TensorBoard, made anew from metrics.jsonl at each start
+checkpoints/    the newest two and the best (orbax)
+finished.json   there once the last step is done
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,11 @@ import json
 import os
 from pathlib import Path
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import filelock
 import flax.serialization
@@ -57,7 +58,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSON-lines file; a last line that a killed process left half-written is not one.
+    """The rows of a JSON-lines file, without a last line that a killed process left half-written.
 
     Raises:
         InputError: a line in the middle is broken.
@@ -88,6 +89,10 @@ def find(root: Path) -> Iterator[Path]:
 
 def is_finished(folder: Path) -> bool:
     return (Path(folder) / "finished.json").exists()
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str | None:
@@ -142,7 +147,7 @@ class Run:
         self._select = wanted["select"]
         self._metrics = self.folder / "metrics.jsonl"
         self._checkpoints = self._checkpoint_manager()
-        self._file = None
+        self._file: TextIO | None = None
         self._writers: list = []
 
     def _claim(self, config: dict) -> None:
@@ -255,8 +260,8 @@ class Run:
         for row in kept:
             self._to_tensorboard(row)
         session = dict(
-            time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            command=" ".join(sys.orig_argv[1:]),
+            time=now(),
+            command=shlex.join(sys.orig_argv[1:]),
             step=step,
             **environment(),
         )
@@ -282,16 +287,25 @@ class Run:
 
     def write(self, step: int, epoch: float | None, split: str, metrics: dict) -> None:
         """Appends one row per lane; every value of metrics holds one number per lane."""
+        file = self._file
+        assert file is not None, "start() comes before write()"
         for n, (seed, lr) in enumerate(self.lanes):
             row = dict(step=step, epoch=epoch, split=split, seed=seed, lr=lr)
             row |= {name: float(values[n]) for name, values in metrics.items()}
-            self._file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row) + "\n")
             self._to_tensorboard(row)
-        self._file.flush()  # on its way to disk before a checkpoint of this step can exist
+        file.flush()  # on its way to disk before a checkpoint of this step can exist
 
-    def finish(self, summary: dict) -> None:
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, once it is wholly written."""
         self._checkpoints.wait_until_finished()
-        write_atomically(self.folder / "finished.json", json.dumps(summary, indent=2) + "\n")
+        return self._checkpoints.latest_step()
+
+    def finish(self, step: int) -> None:
+        """Marks the run as finished, once its last checkpoint is wholly written."""
+        self._checkpoints.wait_until_finished()
+        done = dict(step=step, time=now())
+        write_atomically(self.folder / "finished.json", json.dumps(done) + "\n")
 
     def close(self) -> None:
         self._checkpoints.wait_until_finished()
@@ -307,4 +321,3 @@ class Run:
 
     def __exit__(self, *_):
         self.close()
-

@@ -8,6 +8,7 @@ batches, so every leaf of `State` has a leading lane axis that no task or model 
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import datetime
 from functools import partial
 import itertools
 import math
@@ -65,8 +66,7 @@ class Task:
         raise NotImplementedError
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
     """Everything that changes, or that may differ between lanes. In `fit` every leaf is
     ``[lanes, ...]``."""
 
@@ -92,7 +92,9 @@ def make_optimizer(config) -> optax.GradientTransformation:
     options = dict(config.optimizer)
     kind = options.pop("kind")
     direction = choose("config.optimizer.kind", kind, OPTIMIZERS)(**options)
-    return optax.chain(optax.clip_by_global_norm(config.clip), direction) if config.clip else direction
+    return (
+        optax.chain(optax.clip_by_global_norm(config.clip), direction) if config.clip else direction
+    )
 
 
 def init_state(task: Task, optimizer, seed, lr) -> State:
@@ -110,7 +112,7 @@ def init_state(task: Task, optimizer, seed, lr) -> State:
 
 
 def train_step(task: Task, optimizer, state: State, batch: Batch):
-    """One update of one lane. Returns the new state and scalars: the loss and what the task logs."""
+    """One update of one lane. Returns the new state, and scalars: the loss, and the task's own."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
     def loss(params):
@@ -147,7 +149,9 @@ def make_call(task: Task, optimizer) -> Callable:
         # XLA would lay the gradients out transposed behind a lane axis of length 1, and Adam would
         # take twice as long to read them.
         state, metrics = jax.lax.scan(step, lane(state, 0), batches)
-        return jax.tree.map(lambda leaf: leaf[None], state), {k: v[:, None] for k, v in metrics.items()}
+        return jax.tree.map(lambda leaf: leaf[None], state), {
+            k: v[:, None] for k, v in metrics.items()
+        }
 
     return jax.jit(call, donate_argnums=0)
 
@@ -163,7 +167,9 @@ def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
     Returns:
         variables -> {metric: float}, each case with the same weight.
     """
-    batches, weights = jax.device_put(data.blocks(arrays, min(block, len(next(iter(arrays.values()))))))
+    batches, weights = jax.device_put(
+        data.blocks(arrays, min(block, len(next(iter(arrays.values())))))
+    )
 
     @jax.jit
     def sums(variables, batches, weights):
@@ -190,14 +196,14 @@ def in_steps(name: str, text: str, steps_per_epoch: int | None) -> int:
     """
     number, _, unit = str(text).strip().partition(" ")
     try:
-        count = float(number.replace("_", ""))
+        count = float(number)
     except ValueError:
         count = math.nan
     per = {"": 1, "step": 1, "epoch": steps_per_epoch}.get(unit.strip().removesuffix("s"), 0)
     if per is None:
         raise InputError(f"config.{name} is {text!r}, but this task has no epochs: give steps.")
     steps = count * per
-    if not steps >= 1 or steps != int(steps):
+    if not 1 <= steps < math.inf or steps != int(steps):
         raise InputError(
             f'config.{name} is {text!r}; write a positive length as "300 steps" or "65 epochs".'
         )
@@ -217,7 +223,9 @@ class Plan:
     @classmethod
     def of(cls, config, task: Task) -> "Plan":
         if config.steps_per_call < 1:
-            raise InputError(f"config.steps_per_call is {config.steps_per_call}; it must be 1 or more.")
+            raise InputError(
+                f"config.steps_per_call is {config.steps_per_call}; it must be 1 or more."
+            )
         lengths = ("steps", "log_every", "eval_every", "save_every")
         found = {k: in_steps(k, config[k], task.steps_per_epoch) for k in lengths}
         return cls(**found, steps_per_call=config.steps_per_call)
@@ -229,7 +237,9 @@ class Plan:
         """The steps of each call from here to the end. Calls stop where something is due."""
         while step < self.steps:
             every = (self.log_every, self.eval_every, self.save_every)
-            stop = min(step + self.steps_per_call, self.steps, *(step - step % e + e for e in every))
+            stop = min(
+                step + self.steps_per_call, self.steps, *(step - step % e + e for e in every)
+            )
             yield range(step, stop)
             step = stop
 
@@ -248,63 +258,85 @@ def make_lanes(config) -> list[tuple[int, float]]:
         )
     for seed, lr in lanes:
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise InputError(f"config.seeds has {seed!r}; a seed is a whole number from 0 to 2³¹−1.")
+            raise InputError(
+                f"config.seeds has {seed!r}; a seed is a whole number from 0 to 2³¹−1."
+            )
         if not isinstance(lr, int | float) or not 0 < lr < math.inf:
             raise InputError(f"config.lr has {lr!r}; a learning rate is a positive number.")
     return [(seed, float(lr)) for seed, lr in lanes]
 
 
 class Call(NamedTuple):
-    """A dispatched call: the steps it makes, and its metrics, still on their way."""
+    """A dispatched call: the steps it makes, and its metrics ``[K, lanes]``, still on their way."""
 
     steps: range
     metrics: dict[str, jax.Array]
 
 
+class Means:
+    """Means of the updates' metrics since the last row. The sums are part of a checkpoint."""
+
+    def __init__(self, sums: dict[str, np.ndarray]):
+        self.sums = dict(sums)  # name -> [lanes], and the count of updates
+
+    def add(self, metrics: dict[str, np.ndarray]) -> None:
+        """Adds metrics ``[K, lanes]`` of K updates."""
+        counted = {**metrics, "count": np.ones_like(metrics["loss"])}
+        for name, values in counted.items():
+            self.sums[name] = self.sums.get(name, 0.0) + values.sum(0, dtype=np.float64)
+
+    def take(self) -> dict[str, np.ndarray]:
+        """Returns the means ``[lanes]`` and starts anew."""
+        sums, self.sums = self.sums, {}
+        count = sums.pop("count")
+        return {name: values / count for name, values in sums.items()}
+
+
 class Progress:
-    """One line: a living one on a terminal, else a plain one every few seconds."""
+    """One line: a living one on a terminal, else a plain one every ten seconds."""
 
     def __init__(self, name: str, first: int, steps: int):
         self.name, self.first, self.steps = name, first, steps
-        self.living = sys.stdout.isatty()
+        self.is_terminal = sys.stdout.isatty()
         self.began = self.shown = time.monotonic()
 
-    def show(self, step: int, loss: np.ndarray, last: bool = False) -> None:
-        now = time.monotonic()
-        if not last and now - self.shown < (0.2 if self.living else 10):
+    def show(self, step: int, loss: np.ndarray) -> None:
+        now, last = time.monotonic(), step == self.steps
+        if now - self.shown < (0.2 if self.is_terminal else 10) and not last:
             return
         self.shown = now
-        rate = (step - self.first) / max(now - self.began, 1e-9)  # this session's steps only
-        eta = time.strftime("%H:%M:%S", time.gmtime((self.steps - step) / rate))
+        rate = (step - self.first) / max(now - self.began, 1e-9)  # of this session only
+        eta = datetime.timedelta(seconds=round((self.steps - step) / rate))
         losses = " ".join(f"{value:.4g}" for value in loss[:4]) + (" …" if len(loss) > 4 else "")
         line = (
             f"{self.name}  step {step:,}/{self.steps:,} ({step / self.steps:.0%})  "
             f"{rate:,.1f} steps/s  loss {losses}  ETA {eta}"
         )
-        print(f"\r\033[K{line}" if self.living else line, end="", flush=True)
-        if last or not self.living:
+        print(f"\r\033[K{line}" if self.is_terminal else line, end="", flush=True)
+        if last or not self.is_terminal:
             print(flush=True)
 
 
-class Interrupt:
-    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after the current call."""
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by the user and saved; running the same command goes on."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request to save and stop after the current call."""
 
     def __init__(self):
         self.asked = False
+        self.before: dict = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._ask) for s in self.SIGNALS}
-        else:
-            self.before = {}
+            signals = (signal.SIGINT, signal.SIGTERM)
+            self.before = {s: signal.signal(s, self._ask) for s in signals}
         return self
 
     def _ask(self, number, frame):
         self.asked = True
-        for s, handler in self.before.items():  # a second one ends the process as usual
-            signal.signal(s, handler)
+        self.__exit__()  # a second one ends the process as usual
         print("\nStopping after this call, to save …", flush=True)
 
     def __exit__(self, *_):
@@ -312,18 +344,42 @@ class Interrupt:
             signal.signal(s, handler)
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by the user and saved; running the same command goes on."""
-
-
-def check_finite(call: Call, metrics: dict[str, np.ndarray], lanes) -> None:
-    bad = ~np.isfinite(metrics["loss"])  # [K, lanes]
-    if bad.any():
-        k, n = np.argwhere(bad)[0]
+def check_losses(call: Call, loss: np.ndarray, lanes: list[tuple[int, float]]) -> None:
+    """Raises DivergedError where a loss ``[K, lanes]`` is not finite."""
+    bad = np.argwhere(~np.isfinite(loss))
+    if len(bad):
+        k, n = bad[0]
+        seed, lr = lanes[n]
         raise DivergedError(
-            f"The loss is {metrics['loss'][k, n]} at step {call.steps[k] + 1} in lane {n} "
-            f"(seed {lanes[n][0]}, lr {lanes[n][1]:g})"
+            f"The loss is {loss[k, n]} at step {call.steps[k] + 1} in lane {n} "
+            f"(seed {seed}, lr {lr:g})."
         )
+
+
+def check_state(state: State, lanes: list[tuple[int, float]]) -> None:
+    """Raises DivergedError where a parameter, statistic or moment is not finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
+        if len(bad):
+            n = bad[0][0]
+            seed, lr = lanes[n]
+            raise DivergedError(
+                f"State{jax.tree_util.keystr(path)} is not finite after step {state.step[n]} "
+                f"in lane {n} (seed {seed}, lr {lr:g})."
+            )
+
+
+def evaluate(task: Task, state: State) -> dict[str, dict[str, list[float]]]:
+    """Evaluates every lane; returns split -> metric -> one value per lane."""
+    lanes = range(len(state.step))
+    scores = [
+        task.evaluate({"params": lane(state.params, n), "stats": lane(state.stats, n)})
+        for n in lanes
+    ]
+    return {
+        split: {name: [scores[n][split][name] for n in lanes] for name in scores[0][split]}
+        for split in scores[0]
+    }
 
 
 def fit(task: Task, config, workdir: Path | str) -> State:
@@ -336,91 +392,83 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         The last state; every leaf has a leading lane axis.
 
     Raises:
-        InputError: a setting or the folder cannot be used; before anything is computed.
+        InputError: a setting or the folder cannot be used (before anything is computed), or the
+            device has too little memory.
         DivergedError: a loss or parameter is not finite. The last checkpoint is from before.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
     with runs.Run(workdir, config, lanes) as run, Interrupt() as interrupt:
+        print(f"{run.folder}: {len(lanes)} lane(s) on {jax.devices()[0].device_kind}", flush=True)
         seeds, rates = (jnp.array(column) for column in zip(*lanes, strict=True))
-        fresh = jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
-        state, sums = run.restore(fresh)
-        first = int(state.step[0])
-        run.start(first)
-        if first:
-            print(f"Resuming {run.folder} at step {first:,}.", flush=True)
-        return _train(task, plan, lanes, run, interrupt, make_call(task, optimizer), state, sums)
+        try:
+            fresh = jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
+            return _train(task, plan, make_call(task, optimizer), fresh, run, interrupt)
+        except DivergedError as error:
+            step = run.newest()
+            kept = "no checkpoint was made yet" if step is None else f"checkpoint {step:,} is kept"
+            raise DivergedError(
+                f"{error} Training stopped; {kept} in {run.folder}. "
+                f"A smaller config.lr or a config.clip may help."
+            ) from None
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise InputError(
+                f"Out of memory with {len(lanes)} lane(s) and config.batch_size="
+                f"{config.batch_size}: make one of them smaller, or config.steps_per_call."
+            ) from error
 
 
-def _train(task, plan, lanes, run, interrupt, call, state, sums):
-    """The loop of `fit`; sums holds what was summed since the last row of split "update"."""
-    first, began = int(state.step[0]), time.monotonic()
-    progress = Progress(task.config.experiment, first, plan.steps)
-    sums = dict(sums)
+def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, interrupt) -> State:
+    state, sums = run.restore(state)
+    first, means = int(state.step[0]), Means(sums)
+    run.start(first)
+    if first:
+        print(f"Resuming at step {first:,}.", flush=True)
+    progress, select = Progress(task.config.experiment, first, plan.steps), task.config.select
 
-    def epoch(step):
-        return step / task.steps_per_epoch if task.steps_per_epoch else None
+    def write(step, split, metrics):
+        run.write(
+            step, step / task.steps_per_epoch if task.steps_per_epoch else None, split, metrics
+        )
 
     def settle(done: Call | None) -> None:
-        """Fetches a call's metrics, and writes the mean since the last row where one is due."""
+        """Fetches the metrics of a call, and writes a row where one is due."""
         if done is None:
             return
         step, metrics = done.steps[-1] + 1, jax.device_get(done.metrics)
-        check_finite(done, metrics, lanes)
-        for name, values in metrics.items():
-            sums[name] = sums.get(name, 0.0) + values.sum(0, dtype=np.float64)
-        sums["count"] = sums.get("count", 0.0) + np.full(len(lanes), len(done.steps), np.float64)
+        check_losses(done, metrics["loss"], run.lanes)
+        means.add(metrics)
         if plan.due(plan.log_every, step):
-            count = sums.pop("count")
-            run.write(step, epoch(step), "update", {k: v / count for k, v in sums.items()})
-            sums.clear()
+            write(step, "update", means.take())
         progress.show(step, metrics["loss"][-1])
 
-    def evaluate(step) -> float:
-        """Writes a row per lane and split; returns the mean of config.select over lanes."""
-        scores = [
-            task.evaluate({"params": lane(state.params, n), "stats": lane(state.stats, n)})
-            for n in range(len(lanes))
-        ]
-        for split in scores[0]:
-            columns = {name: [s[split][name] for s in scores] for name in scores[0][split]}
-            run.write(step, epoch(step), split, columns)
-        select = task.config.select
-        metrics = choose("config.select.split", select.split, scores[0])
-        choose("config.select.metric", select.metric, metrics)
-        return float(np.mean([s[select.split][select.metric] for s in scores]))
-
-    def save(step, score) -> None:
-        finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state)
-        if not all(jax.tree.leaves(finite)):
-            raise DivergedError(f"A parameter is not finite after step {step}")
-        run.save(step, state, sums, score)
-
     def prepare(steps: range):
-        batches = [task.batch(n) for n in steps]
+        batches = [task.batch(step) for step in steps]
         return steps, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
 
     waiting = None
-    try:
-        for steps, batches in data.ahead(prepare, plan.calls(first)):
-            state, metrics = call(state, batches)
-            settle(waiting)
-            waiting, step = Call(steps, metrics), steps[-1] + 1
-            evaluating, saving = plan.due(plan.eval_every, step), plan.due(plan.save_every, step)
-            if evaluating or saving or interrupt.asked:
-                settle(waiting)
-                waiting = None
-                score = evaluate(step) if evaluating else None
-                if saving or interrupt.asked:
-                    save(step, score)
-            if interrupt.asked and step < plan.steps:
-                raise Interrupted(f"Saved step {step:,} in {run.folder}")
-    except DivergedError as error:
-        raise DivergedError(
-            f"{error}. Training stopped; the last good checkpoint is kept in "
-            f"{run.folder / 'checkpoints'}. A smaller config.lr or a config.clip may help."
-        ) from None
-    if first < plan.steps:
-        progress.show(plan.steps, jax.device_get(metrics["loss"])[-1], last=True)
-    run.finish(dict(step=plan.steps, seconds_of_last_session=time.monotonic() - began))
+    for steps, batches in data.ahead(prepare, plan.calls(first)):
+        state, metrics = call(state, batches)
+        settle(waiting)
+        waiting, step, score = Call(steps, metrics), steps[-1] + 1, None
+        evaluating, saving = plan.due(plan.eval_every, step), plan.due(plan.save_every, step)
+        if not (evaluating or saving or interrupt.asked):
+            continue
+
+        settle(waiting)
+        waiting = None
+        if evaluating:
+            scores = evaluate(task, state)
+            for split, columns in scores.items():
+                write(step, split, columns)
+            split = choose("config.select.split", select.split, scores)
+            score = float(np.mean(choose("config.select.metric", select.metric, split)))
+        if saving or interrupt.asked:
+            check_state(state, run.lanes)
+            run.save(step, state, means.sums, score)
+        if interrupt.asked and step < plan.steps:
+            raise Interrupted(f"Saved step {step:,} in {run.folder}")
+    run.finish(plan.steps)
     return state

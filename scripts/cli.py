@@ -2,6 +2,8 @@
 
 from pathlib import Path
 import runpy
+import signal
+import subprocess
 import sys
 
 from absl import app, flags, logging
@@ -10,6 +12,8 @@ from ln.errors import DivergedError, InputError, choose, nearest
 
 # What absl, ml_collections and a config file raise for a misspelt flag, key or value.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+
+INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 
 
 def fail(error: BaseException) -> None:
@@ -47,6 +51,15 @@ def parse(argv: list[str]) -> list[str]:
         return fail(error)
 
 
+def call(words: list[str]) -> int:
+    """Runs another command of this project, ``python`` left out, and returns its exit status.
+
+    Ctrl-C reaches both; the other one saves and ends, and waiting for it is all to do here.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    return subprocess.run([sys.executable, *words]).returncode
+
+
 def run(main) -> None:
     """Runs main(argv) of a script; ``--help`` prints the docstring and the flags of the script."""
 
@@ -56,5 +69,8 @@ def run(main) -> None:
             return main(argv)
         except (InputError, DivergedError) as error:
             return fail(error)
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
 
     app.run(guarded, flags_parser=parse)

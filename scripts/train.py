@@ -9,6 +9,7 @@ is set by --config.KEY=VALUE. All pairs of --config.seeds and --config.lr train 
 program. Lengths are written as "300 steps" or "65 epochs". Ctrl-C saves and says how to resume.
 """
 
+import shlex
 import sys
 
 from absl import flags
@@ -24,16 +25,15 @@ WORKDIR = flags.DEFINE_string("workdir", None, "the run folder: config, metrics,
 def main(_):
     if CONFIG.value is None or WORKDIR.value is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
-    from ln import train  # jax takes a second: not before the flags are known to be right
-
-    import experiments
+    import experiments  # jax takes a second: not before the flags are known to be right
+    from ln import train
 
     task = experiments.load(CONFIG.value)
     try:
         train.fit(task, CONFIG.value, WORKDIR.value)
     except train.Interrupted as stopped:
-        print(f"{stopped}. To resume: {' '.join(['python', *sys.orig_argv[1:]])}", flush=True)
-        sys.exit(130)
+        print(f"{stopped}. To resume: python {shlex.join(sys.orig_argv[1:])}", flush=True)
+        sys.exit(cli.INTERRUPTED)
 
 
 if __name__ == "__main__":

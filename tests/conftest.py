@@ -1,4 +1,4 @@
-"""Set before any test imports jax: compiled programs are kept from one run of the tests to the next."""
+"""Before a test imports jax: compiled programs are kept from one run of the tests to the next."""
 
 import os
 from pathlib import Path

@@ -27,9 +27,9 @@ def requirements(lines):
 
 ASKED = requirements((ROOT / "requirements.txt").read_text().splitlines())
 LOCKED = requirements((ROOT / "requirements.lock").read_text().splitlines())
-LIBRARY = requirements(
-    tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LIBRARY = requirements(PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), []))
+PEERS = {"torch"}  # what scripts/benchmark.py compares with, where it is installed
 
 
 def files(*folders):
@@ -74,12 +74,13 @@ def test_the_library_asks_for_the_same_range_as_the_repository(name):
     assert [r.specifier for r in LIBRARY[name]] == [r.specifier for r in ASKED.get(name, [])]
 
 
-@pytest.mark.parametrize("path", files("ln"), ids=str)
-def test_the_library_declares_what_it_imports(path):
-    distributions = packages_distributions()
-    ours = sys.stdlib_module_names | {"ln"}
-    for name in imported(path) - ours:
-        assert {canonicalize_name(d) for d in distributions.get(name, [])} & set(LIBRARY), name
+@pytest.mark.parametrize("path", files("ln", "experiments", "scripts"), ids=str)
+def test_what_is_imported_is_asked_for_by_name(path):
+    asked = LIBRARY if path.parts[0] == "ln" else ASKED
+    provided_by = packages_distributions()
+    ours = {"ln", "experiments", "scripts", "configs"}
+    for name in imported(path) - sys.stdlib_module_names - ours - PEERS:
+        assert {canonicalize_name(d) for d in provided_by.get(name, [])} & set(asked), name
 
 
 def test_importing_the_library_and_the_experiments_imports_nothing_that_training_does_without():

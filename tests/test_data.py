@@ -1,0 +1,180 @@
+"""Data as functions of the step: which cases, in which order, padded how, and prepared when."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from ln.data import ahead, batch_cases, blocks, epoch_order
+from ln.errors import InputError
+
+SECONDS = 30  # after which a thread that should have acted is given up
+
+# --- Order ---
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_an_epoch_visits_every_case_once(epoch):
+    assert sorted(epoch_order(50, seed=3, epoch=epoch)) == list(range(50))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone():
+    before = [epoch_order(50, seed, epoch).copy() for seed, epoch in [(0, 0), (0, 5), (4, 1)]]
+    np.random.seed(1)  # the global generator has no part in it
+    epoch_order.cache_clear()
+    after = [epoch_order(50, seed, epoch) for seed, epoch in reversed([(0, 0), (0, 5), (4, 1)])]
+    np.testing.assert_array_equal(before, after[::-1])
+
+
+def test_every_seed_and_epoch_has_an_order_of_its_own():
+    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+    assert tuple(range(50)) not in orders
+
+
+def test_the_shared_order_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        epoch_order(50, 0, 0)[0] = 1
+
+
+def test_the_batches_of_an_epoch_are_its_order_cut_in_pieces():
+    for epoch in range(3):
+        cases = [batch_cases(epoch * 5 + k, n=20, batch_size=4, seed=9) for k in range(5)]
+        assert [len(batch) for batch in cases] == [4] * 5
+        np.testing.assert_array_equal(np.concatenate(cases), epoch_order(20, 9, epoch))
+
+
+def test_an_incomplete_last_batch_is_dropped_and_no_batch_lies_in_two_epochs():
+    n, size, per_epoch = 22, 4, 5
+    for epoch in range(3):
+        cases = [batch_cases(epoch * per_epoch + k, n, size, seed=0) for k in range(per_epoch)]
+        np.testing.assert_array_equal(np.concatenate(cases), epoch_order(n, 0, epoch)[:20])
+
+
+def test_no_case_is_left_out_for_ever():
+    seen = {case for step in range(50) for case in batch_cases(step, n=22, batch_size=4, seed=0)}
+    assert seen == set(range(22))
+
+
+def test_one_batch_may_hold_all_cases():
+    for step in range(3):
+        np.testing.assert_array_equal(batch_cases(step, 6, 6, 0), epoch_order(6, 0, step))
+
+
+@pytest.mark.parametrize("size", [7, 0, -1])
+def test_a_batch_that_the_data_cannot_fill_is_refused(size):
+    with pytest.raises(InputError, match=f"config.batch_size is {size}; this data set has 6 cases"):
+        batch_cases(0, n=6, batch_size=size, seed=0)
+
+
+# --- Blocks ---
+
+
+@pytest.mark.parametrize("n, count", [(7, 3), (6, 2), (1, 1)])
+def test_blocks_hold_every_case_in_order_and_padding_weighs_nothing(n, count):
+    arrays = dict(
+        x=np.arange(1, 1 + 4 * n, dtype=np.uint8).reshape(n, 2, 2),
+        y=np.arange(1, 1 + n, dtype=np.int32),
+    )
+    cut, weights = blocks(arrays, size=3)
+    assert weights.shape == (count, 3) and weights.sum() == n
+    assert cut["x"].shape == (count, 3, 2, 2) and cut["x"].dtype == np.uint8
+    assert cut["y"].shape == (count, 3) and cut["y"].dtype == np.int32
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(cut[name][weights == 1], array)
+        assert (cut[name][weights == 0] == 0).all()
+
+
+# --- One item ahead ---
+
+
+def test_results_are_those_of_map_in_its_order():
+    for n in (0, 1, 2, 9):
+        assert list(ahead(lambda item: item**2, range(n))) == [item**2 for item in range(n)]
+
+
+def test_the_next_item_is_worked_on_while_the_caller_has_the_last():
+    begun = [threading.Event() for _ in range(4)]
+    threads = set()
+
+    def work(item):
+        threads.add(threading.current_thread())
+        begun[item].set()
+        return item
+
+    results = ahead(work, range(4))
+    for item in range(3):
+        assert next(results) == item
+        assert begun[item + 1].wait(SECONDS)  # nobody has asked for it yet
+    assert list(results) == [3]
+    assert len(threads) == 1 and threading.current_thread() not in threads
+
+
+def test_no_more_than_one_item_is_taken_ahead():
+    taken = []
+
+    def items():
+        for item in range(9):
+            taken.append(item)
+            yield item
+
+    results = ahead(lambda item: item, items())
+    for item in range(8):
+        assert next(results) == item
+        assert len(taken) == item + 2
+    results.close()
+
+
+def test_the_caller_may_work_while_the_function_waits():
+    """With a function that cannot end before the caller has seen the result before it."""
+    seen = threading.Event()
+
+    def work(item):
+        assert item == 0 or seen.wait(SECONDS)
+        return item
+
+    results = ahead(work, range(2))
+    assert next(results) == 0
+    seen.set()
+    assert next(results) == 1
+
+
+def test_an_error_of_the_function_reaches_the_caller_in_its_turn():
+    threads = []
+
+    def work(item):
+        threads.append(threading.current_thread())
+        if item == 2:
+            raise KeyError("no item 2")
+        return item
+
+    results = ahead(work, range(9))
+    assert next(results) == 0
+    assert next(results) == 1
+    with pytest.raises(KeyError, match="no item 2"):
+        next(results)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_an_error_of_the_items_reaches_the_caller():
+    def items():
+        yield 0
+        raise KeyError("no items")
+
+    with pytest.raises(KeyError, match="no items"):
+        list(ahead(lambda item: item, items()))
+
+
+def test_a_caller_who_stops_early_ends_the_thread():
+    threads, done = [], []
+
+    def work(item):
+        threads.append(threading.current_thread())
+        done.append(item)
+        return item
+
+    results = ahead(work, range(1000))
+    assert next(results) == 0
+    results.close()
+    assert not any(thread.is_alive() for thread in threads)
+    assert max(done) <= 1

@@ -1,0 +1,283 @@
+"""The trainer: lanes, plans, calls, resuming in one process, and what it refuses."""
+
+import itertools
+import json
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import mnist
+import experiments
+from ln import train
+from ln.errors import DivergedError, InputError
+
+NORMS = ("none", "batch", "layer", "weight")
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory):
+    data_dir = str(tmp_path_factory.mktemp("data"))
+
+    def make(**overrides):
+        config = mnist.get_config("tiny")
+        config.data_dir = data_dir
+        config.update_from_flattened_dict(overrides)
+        return config
+
+    return make
+
+
+def fit(config, folder):
+    return train.fit(experiments.load(config), config, folder)
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_lane_is_a_run(make_config, tmp_path, norm):
+    both = fit(make_config(norm=norm, seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "all")
+    for n, (seed, lr) in enumerate(itertools.product((0, 1), (1e-2, 1e-3))):
+        one = fit(make_config(norm=norm, seeds=(seed,), lr=(lr,)), tmp_path / str(n))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5),
+            train.lane(both.params, n),
+            train.lane(one.params, 0),
+        )
+
+
+def test_lanes_of_different_seeds_and_rates_differ(make_config, tmp_path):
+    state = fit(make_config(seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "run")
+    kernel = state.params["Dense_0"]["kernel"]
+    for n, m in itertools.combinations(range(4), 2):
+        assert np.abs(kernel[n] - kernel[m]).max() > 1e-3
+
+
+def test_a_call_is_its_steps_one_by_one(make_config):
+    config = make_config(norm="batch", seeds=(3,))
+    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    alone = train.init_state(task, optimizer, jnp.int32(3), jnp.float32(1e-3))
+    call = train.make_call(task, optimizer)
+    batches = [task.batch(n) for n in range(3)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    together, metrics = call(jax.tree.map(lambda leaf: jnp.array([leaf]), alone), stacked)
+    for n, batch in enumerate(batches):
+        alone, found = train.train_step(task, optimizer, alone, batch)
+        np.testing.assert_allclose(metrics["loss"][n, 0], found["loss"], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        train.lane(together, 0),
+        alone,
+    )
+
+
+def test_the_state_is_donated(make_config):
+    config = make_config()
+    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    state = jax.vmap(lambda seed: train.init_state(task, optimizer, seed, 1e-3))(jnp.arange(1))
+    batches = jax.tree.map(lambda leaf: leaf[None], task.batch(0))
+    train.make_call(task, optimizer)(state, batches)
+    assert state.params["Dense_0"]["kernel"].is_deleted()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_resumed_run_is_the_same_run(make_config, tmp_path, norm):
+    config = make_config(norm=norm, seeds=(0, 1), steps="8 steps", log_every="3 steps")
+    whole = fit(config, tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    task = experiments.load(config)
+    batch = task.batch
+
+    def fail_at_7(step):
+        if step == 7:  # after the checkpoints of steps 2 and 4, in the middle of a logged stretch
+            raise Stopped
+        return batch(step)
+
+    task.batch = fail_at_7
+    with pytest.raises(Stopped):
+        train.fit(task, config, tmp_path / "broken")
+    resumed = fit(config, tmp_path / "broken")
+    assert_equal(whole, resumed)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
+
+
+def test_calls_of_another_length_are_the_same_run(make_config, tmp_path):
+    a = fit(make_config(steps_per_call=1), tmp_path / "a")
+    b = fit(make_config(steps_per_call=2), tmp_path / "b")
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+
+
+def test_nothing_is_compiled_twice(make_config, tmp_path, monkeypatch):
+    calls = []
+    make_call = train.make_call
+    monkeypatch.setattr(
+        train, "make_call", lambda *args: calls.append(make_call(*args)) or calls[0]
+    )
+    fit(make_config(steps="8 steps"), tmp_path / "run")
+    fit(make_config(steps="16 steps"), tmp_path / "run2")
+    assert [call._cache_size() for call in calls[:1]] == [1]
+
+
+def test_metrics_have_one_row_per_lane_step_and_split(make_config, tmp_path):
+    fit(make_config(seeds=(0, 1), log_every="1 step"), tmp_path / "run")
+    found = [(r["step"], r["split"], r["seed"]) for r in rows(tmp_path / "run")]
+    updates = [(step, "update", seed) for step in (1, 2, 3, 4) for seed in (0, 1)]
+    splits = [(s, p, seed) for s in (2, 4) for p in ("train", "valid", "test") for seed in (0, 1)]
+    assert sorted(found) == sorted(updates + splits)
+
+
+def test_an_update_row_is_the_mean_since_the_row_before(make_config, tmp_path):
+    fit(make_config(log_every="1 step"), tmp_path / "each")
+    fit(make_config(log_every="4 steps"), tmp_path / "mean")
+    each = [r["loss"] for r in rows(tmp_path / "each") if r["split"] == "update"]
+    (mean,) = [r["loss"] for r in rows(tmp_path / "mean") if r["split"] == "update"]
+    np.testing.assert_allclose(mean, np.mean(each), rtol=1e-5)
+
+
+def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
+    config = make_config()
+    task = experiments.load(config)
+    batch, threads = task.batch, set()
+    task.batch = lambda step: threads.add(threading.current_thread()) or batch(step)
+    train.fit(task, config, tmp_path / "run")
+    assert threading.current_thread() not in threads and len(threads) == 1
+
+
+class Exploding(train.Task):
+    """A loss that is fine until a step, then NaN in one lane."""
+
+    bad_step, bad_seed = 5, 7
+
+    def init(self, key):
+        return {"params": {"w": jax.random.normal(key, (3,))}}
+
+    def batch(self, step):
+        return {"step": np.int32(step)}
+
+    def loss(self, variables, batch, key, train):
+        # The lane of bad_seed is recognized by the random numbers of its key.
+        lane_key = jax.random.fold_in(jax.random.key(self.bad_seed), batch["step"])
+        is_bad_lane = (jax.random.key_data(key) == jax.random.key_data(lane_key)).all()
+        explodes = is_bad_lane & (batch["step"] == self.bad_step)
+        loss = (variables["params"]["w"] ** 2).sum() + jnp.where(explodes, jnp.nan, 0.0)
+        return loss, ({}, {"w": loss})
+
+    def evaluate(self, variables):
+        return {"valid": {"error": float(jnp.abs(variables["params"]["w"]).sum())}}
+
+
+def test_a_nan_loss_stops_and_names_step_and_lane_and_keeps_the_last_good_checkpoint(
+    make_config, tmp_path
+):
+    config = make_config(seeds=(6, 7), steps="20 steps", steps_per_call=3)
+    with pytest.raises(DivergedError, match=r"nan at step 6 in lane 1 \(seed 7, lr 0\.001\)") as e:
+        train.fit(Exploding(config), config, tmp_path / "run")
+    assert "checkpoint 4 is kept" in str(e.value)
+    assert sorted(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()) == [2, 4]
+    assert not (tmp_path / "run/finished.json").exists()
+
+
+def test_a_state_that_is_not_finite_is_never_saved(make_config):
+    config = make_config(seeds=(6, 7))
+    optimizer = train.make_optimizer(config)
+    state = jax.vmap(lambda s: train.init_state(Exploding(config), optimizer, s, 1e-3))(
+        jnp.array([6, 7])
+    )
+    train.check_state(state, [(6, 1e-3), (7, 1e-3)])
+    broken = state.replace(params={"w": state.params["w"].at[1, 2].set(jnp.inf)})
+    with pytest.raises(DivergedError, match=r"params.*'w'.* lane 1 \(seed 7"):
+        train.check_state(broken, [(6, 1e-3), (7, 1e-3)])
+
+
+@pytest.mark.parametrize(
+    "text, steps",
+    [("300", 300), ("300 steps", 300), ("1 step", 1), ("65 epochs", 650), ("0.5 epochs", 5)],
+)
+def test_lengths_are_read(text, steps):
+    assert train.in_steps("steps", text, 10) == steps
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-3", "1.5", "3 weeks", "1e9x", "nan", "inf", "0.33 epochs"]
+)
+def test_lengths_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match="config.eval_every"):
+        train.in_steps("eval_every", text, 10)
+
+
+def test_epochs_are_refused_where_there_are_none():
+    with pytest.raises(InputError, match="no epochs"):
+        train.in_steps("steps", "2 epochs", None)
+
+
+def test_calls_are_a_function_of_the_step_alone():
+    plan = train.Plan(steps=50, log_every=7, eval_every=10, save_every=20, steps_per_call=4)
+    calls = list(plan.calls(0))
+    assert [step for call in calls for step in call] == list(range(50))
+    stops = [call.stop for call in calls]
+    assert {7, 10, 14, 20, 40, 50} <= set(stops) and max(len(call) for call in calls) == 4
+    for n, stop in enumerate(stops):
+        assert list(plan.calls(stop)) == calls[n + 1 :]
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("seeds", (), "config.seeds"),
+        ("seeds", (1, 1), "twice"),
+        ("seeds", (-1,), "seed"),
+        ("lr", (0.0,), "learning rate"),
+        ("lr", (float("nan"),), "learning rate"),
+        ("steps_per_call", 0, "steps_per_call"),
+        ("steps", "ten", "config.steps"),
+        ("optimizer.kind", "adm", "Did you mean 'adam'"),
+        ("select.mode", "mni", "Did you mean 'min'"),
+        ("norm", "layr", "Did you mean 'layer'"),
+        ("experiment", "mnits", "Did you mean 'mnist'"),
+        ("dataset", "digts", "Did you mean 'digits'"),
+        ("init", "he_norml", "Did you mean 'he_normal'"),
+        ("norms.layer.sites", ("b",), "norm site"),
+        ("batch_size", 10_000, "1297 cases"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_computed(
+    make_config, tmp_path, monkeypatch, key, value, words
+):
+    monkeypatch.setattr(train, "make_call", lambda *_: pytest.fail("it began to train"))
+    with pytest.raises(InputError, match=words):
+        fit(make_config(**{key: value}), tmp_path / "run")
+
+
+def test_clipping_bounds_the_gradient(make_config):
+    config = make_config(clip=0.1, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
+    optimizer = train.make_optimizer(config)
+    grads = {"w": jnp.array([30.0, 40.0])}
+    direction, _ = optimizer.update(grads, optimizer.init(grads))
+    clipped = np.array([0.06, 0.08])  # of norm 0.1; Adam without memory: g / (|g| + 1)
+    np.testing.assert_allclose(direction["w"], clipped / (clipped + 1), rtol=1e-5)
+
+
+def test_adam_is_torch_adam(make_config):
+    torch = pytest.importorskip("torch")
+    optimizer, lr = train.make_optimizer(make_config()), 1e-3
+    w = np.array([1.0, -2.0, 3.0], np.float32)
+    ours, theirs = jnp.array(w), torch.tensor(w, requires_grad=True)
+    state, peer = optimizer.init(ours), torch.optim.Adam([theirs], lr=lr)
+    for step in range(5):
+        grad = np.sin(w + step).astype(np.float32)
+        direction, state = optimizer.update(jnp.array(grad), state)
+        ours = ours - lr * direction
+        theirs.grad = torch.tensor(grad)
+        peer.step()
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-6)
