@@ -5,6 +5,8 @@ import pkgutil
 
 from ln.errors import choose
 
+SHARED = ("curves",)  # modules here that are no experiment
+
 
 def load(config):
     """Returns the Task of ``config.experiment``.
@@ -12,6 +14,8 @@ def load(config):
     Raises:
         InputError: there is no such experiment, or its data are missing or broken.
     """
-    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg]
+    modules = [
+        m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg and m.name not in SHARED
+    ]
     name = choose("config.experiment", config.experiment, dict(zip(modules, modules, strict=True)))
     return importlib.import_module(f"experiments.{name}").Task(config)

@@ -1,0 +1,158 @@
+"""Curves out of runs and out of the paper's figures, in one form, and what claims ask of them."""
+
+from collections.abc import Mapping
+import csv
+import dataclasses
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ln.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes, as FIGURES of a config describes it.
+
+    Attributes:
+        name: the panel's key in claims and in results/published/<figure>.csv.
+        where: config keys and values of the runs that belong here; each norm is one curve.
+        split, metric: the rows that are drawn.
+        label: of the y axis, with the unit.
+        times: from the metric's unit (also that of the published numbers) to the label's.
+        digits: format of a number on the page, ".3f".
+        limits: the y axis shows at least this range.
+        x, x_per, x_plus: the x axis shows row[x] / x_per + x_plus, the paper's count.
+        landmarks: values of x whose numbers are tabulated.
+        summaries: (mean, median or min; of how many last values, 0 for all) to tabulate.
+    """
+
+    name: str
+    title: str
+    where: Mapping
+    split: str
+    metric: str
+    label: str
+    times: float = 1.0
+    digits: str = ".3f"
+    log: bool = False
+    limits: tuple[float, float]
+    x: str
+    x_per: float = 1.0
+    x_plus: float = 0.0
+    x_label: str
+    x_log: bool = False
+    landmarks: tuple[float, ...] = ()
+    summaries: tuple[tuple[str, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One quantity over the course of training.
+
+    Attributes:
+        x: ``[N]``, increasing.
+        lanes: ``[L, N]``, one row per seed; of a published curve the two edges of its band.
+        complete: whether it goes to the end.
+    """
+
+    x: np.ndarray
+    lanes: np.ndarray
+    complete: bool = True
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.lanes.mean(0)
+
+    def at(self, x: float) -> np.ndarray:
+        """The lanes' values ``[L]`` at x; ``[0]`` where there is no reading."""
+        (found,) = np.nonzero(np.isclose(self.x, x))
+        return self.lanes[:, found[0]] if len(found) else np.array([])
+
+    def last(self, name: str, count: int) -> np.ndarray:
+        """The mean, median or min of each lane's last values, ``[L]``; count 0: of all.
+
+        ``[0]`` where the curve does not go to the end.
+        """
+        done = self.complete and len(self.x) >= count
+        return getattr(np, name)(self.lanes[:, -count:], axis=1) if done else np.array([])
+
+
+def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:
+    """The curve of a run's rows in a panel, where every lane has a reading; None without any."""
+    lanes: dict[tuple, dict[float, float]] = {}
+    for row in rows:
+        if row["split"] == panel.split and panel.metric in row and row[panel.x] is not None:
+            readings = lanes.setdefault((row["seed"], row["lr"]), {})
+            readings[row[panel.x] / panel.x_per + panel.x_plus] = row[panel.metric]
+    if not lanes:
+        return None
+    x = sorted(set.intersection(*(set(readings) for readings in lanes.values())))
+    return Curve(
+        np.array(x), np.array([[lane[at] for at in x] for lane in lanes.values()]), complete
+    )
+
+
+def published(path: Path) -> dict[tuple[str, str], Curve]:
+    """Reads results/published/<figure>.csv: (panel, norm) -> curve.
+
+    The paper has bands, not runs. The two edges of a band stand in for lanes: the widest spread
+    that the band allows, with the published line as its mean. Without a band, the line is one lane.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing; git restore it: it belongs to this repository.")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    points: dict[tuple[str, str], list] = {}
+    for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+        half = (float(row["high"]) - float(row["low"])) / 2 if row["low"] else math.nan
+        points.setdefault((row["panel"], row["norm"]), []).append(
+            (float(row["x"]), float(row["y"]), half)
+        )
+    curves = {}
+    for key, rows in points.items():
+        x, y, half = np.array(rows).T
+        curves[key] = Curve(x, y[None] if np.isnan(half).any() else np.stack([y - half, y + half]))
+    return curves
+
+
+class Estimate(NamedTuple):
+    """A mean over lanes with its standard error. Differences add the errors in quadrature."""
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, lanes: np.ndarray) -> "Estimate":
+        return cls(float(lanes.mean()), float(lanes.std(ddof=1) / math.sqrt(len(lanes))))
+
+    def minus(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.value - other.value, math.hypot(self.error, other.error))
+
+
+class Verdict(NamedTuple):
+    """What runs say of a claim, and the numbers behind it."""
+
+    word: str
+    because: str
+
+
+CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED = (
+    "confirmed",
+    "contradicted",
+    "not decided",
+    "not tested",
+)
+
+Curves = Mapping[tuple[str, str], Curve]  # (panel, norm) -> curve
+
+
+def missing(curves: Curves, wanted: Mapping[tuple[str, str], str]) -> str:
+    """Says which of the wanted curves, (panel, norm) -> name, a claim still needs; "" if none."""
+    usable = {key for key, curve in curves.items() if curve.complete and len(curve.lanes) > 1}
+    names = [name for key, name in wanted.items() if key not in usable]
+    return f"needs finished runs, of two seeds or more, with {', '.join(names)}" if names else ""

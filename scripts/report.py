@@ -1,0 +1,412 @@
+"""Draws figures, fills tables and decides claims from run folders: one page, <out>/index.html.
+
+    python -m scripts.report --runs=runs/small
+    python -m scripts.report --runs=runs/paper --out=report/paper
+
+Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
+also of runs that still go on. What to draw stands in the config of their experiment (FIGURES,
+CLAIMS), the paper's curves in results/published/. The page holds everything it shows; its pictures
+also lie beside it as PNG files.
+"""
+
+import base64
+from collections.abc import Iterator
+import dataclasses
+import datetime
+import importlib
+import importlib.util
+import inspect
+import io
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ln.errors import InputError
+from scripts import cli
+
+RUNS = flags.DEFINE_string("runs", "runs/small", "folder with run folders, at any depth")
+OUT = flags.DEFINE_string("out", "report", "folder of the page; made if it is not there")
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
+MARK = '<meta name="generator" content="scripts.report">'  # by this a page is known as ours
+
+# Config keys that change neither what is learned nor what is drawn, or that name the curve.
+ASIDE = ("data_dir", "scale", "seeds", "norm", "steps_per_call", "log_every", "save_every")
+
+# Name, colour (Okabe and Ito's, told apart by the colour-blind) and marker (for black and white).
+STYLES = dict(
+    none=("no norm", "#4d4d4d", "s"),
+    batch=("batch norm", "#d55e00", "^"),
+    layer=("layer norm", "#0072b2", "o"),
+    weight=("weight norm", "#009e73", "D"),
+)
+FURTHER = (("#cc79a7", "v"), ("#e69f00", "P"), ("#56b4e9", "X"))  # for other names, in turn
+
+
+@dataclasses.dataclass
+class Run:
+    """A run folder as the report sees it.
+
+    Attributes:
+        rows: of one learning rate: where a run has several, the best by its config.select.
+        changes: how the config differs from the nearest run of the paper's sweep.
+    """
+
+    folder: Path
+    config: dict
+    rows: list[dict]
+    sessions: list[dict]
+    finished: bool
+    lr: float
+    changes: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def seeds(self) -> str:
+        return ", ".join(map(str, self.config["seeds"]))
+
+    @property
+    def progress(self) -> str:
+        planned = str(self.config["steps"])
+        unit = "epoch" if "epoch" in planned else "step"
+        return f"{self.rows[-1][unit] if self.rows else 0:,g} of {planned}"
+
+    @property
+    def commands(self) -> list[str]:
+        """What was typed, each once: a run that was stopped has several sessions."""
+        return list(dict.fromkeys(f"python {session['command']}" for session in self.sessions))
+
+    @property
+    def versions(self) -> str:
+        found = [" ".join(pair) for s in self.sessions for pair in s["versions"].items()]
+        return ", ".join(dict.fromkeys(found))
+
+    @property
+    def commits(self) -> str:
+        found = [str(session["commit"]) for session in self.sessions]
+        return ", ".join(dict.fromkeys(text[:10] + text[40:] for text in found))
+
+    def every(self, key: str) -> str:
+        """What the sessions say of a key, each value once."""
+        return ", ".join(dict.fromkeys(str(session[key]) for session in self.sessions))
+
+
+@dataclasses.dataclass
+class Section:
+    """The runs of one experiment that differ from the paper in the same way, norms apart."""
+
+    experiment: str
+    scale: str
+    changes: list[str]
+    runs: list[Run]
+
+    @property
+    def title(self) -> str:
+        return f"{self.experiment}, scale {self.scale}"
+
+    @property
+    def setting(self) -> str:
+        return "; ".join(self.changes).replace("->", "→") or "the paper's setting"
+
+    @property
+    def seeds(self) -> str:
+        return " or ".join(dict.fromkeys(run.seeds for run in self.runs))
+
+
+def read_run(folder: Path) -> Run:
+    from ln import runs
+
+    config, rows = runs.load(folder)
+    lr = best_lr(config, rows)
+    return Run(
+        folder=folder,
+        config=config,
+        rows=[row for row in rows if row["lr"] == lr],
+        sessions=runs.read_rows(folder / "sessions.jsonl"),
+        finished=runs.is_finished(folder),
+        lr=lr,
+        changes=changes_against_paper(config),
+    )
+
+
+def best_lr(config: dict, rows: list[dict]) -> float:
+    """The learning rate whose mean over seeds of config.select was best at any evaluation."""
+    select = config["select"]
+    sign = 1 if select["mode"] == "min" else -1
+    sums: dict[tuple, float] = {}
+    for row in rows:
+        if row["split"] == select["split"]:
+            key = row["lr"], row["step"]
+            sums[key] = sums.get(key, 0.0) + sign * row[select["metric"]]
+    return min(sums, key=sums.__getitem__)[0] if sums else config["lr"][0]
+
+
+def changes_against_paper(config: dict) -> list[str]:
+    """The differences to the nearest run of the paper's sweep, norm and ASIDE apart."""
+    from ln import runs
+
+    module, norm = importlib.import_module(f"configs.{config['experiment']}"), config["norm"]
+
+    def compared(config):
+        chosen = {norm: config["norms"].get(norm, {})}
+        return {k: v for k, v in config.items() if k not in ASIDE} | {"norms": chosen}
+
+    found = []
+    for point in module.sweep():
+        paper = module.get_config("paper")
+        paper.update_from_flattened_dict(point)
+        found.append(runs.differences(compared(runs.as_json(paper)), compared(config)))
+    return min(found, key=len)
+
+
+def read_sections(root: Path) -> list[Section]:
+    """All runs below root of experiments that have figures.
+
+    Raises:
+        InputError: there are none.
+    """
+    from ln import runs
+
+    sections: dict[tuple, Section] = {}
+    for folder in runs.find(root):
+        name = runs.load(folder)[0]["experiment"]
+        if importlib.util.find_spec(f"configs.{name}") is None:
+            raise InputError(
+                f"{folder} is of experiment {name!r}, but there is no configs/{name}.py."
+            )
+        if not hasattr(importlib.import_module(f"configs.{name}"), "FIGURES"):
+            continue
+        run = read_run(folder)
+        changes = [text for text in run.changes if not text.startswith("norms.")]
+        key = (name, run.config["scale"], *changes)
+        sections.setdefault(key, Section(name, run.config["scale"], changes, [])).runs.append(run)
+    if not sections:
+        raise InputError(
+            f"There is no run to report in {root}. First train some: "
+            f"python -m scripts.sweep --config=configs/mnist.py:small --root={root.as_posix()}"
+        )
+    return list(sections.values())
+
+
+def curves_of(section: Section, panel) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Yields ((panel, norm), curve) of the runs that belong in a panel; runs that differ in nothing
+    but their seeds are one curve.
+
+    Raises:
+        InputError: two runs are the same curve, but not the same settings.
+    """
+    from experiments import curves
+
+    groups: dict[str, list[Run]] = {}
+    for run in section.runs:
+        if all(run.config.get(key) == value for key, value in panel.where.items()):
+            groups.setdefault(run.config["norm"], []).append(run)
+    for norm, runs in groups.items():
+        seeds = [seed for run in runs for seed in run.config["seeds"]]
+        if len(set(seeds)) < len(seeds) or any(run.changes != runs[0].changes for run in runs):
+            raise InputError(
+                f"{' and '.join(str(run.folder) for run in runs)} are the same curve of the same "
+                f"figure. Name a folder by --runs that holds only one of them."
+            )
+        rows = [row for run in runs for row in run.rows]
+        curve = curves.from_rows(rows, panel, complete=all(run.finished for run in runs))
+        if curve is not None:
+            yield (panel.name, norm), curve
+
+
+def styles_of(norms) -> dict[str, tuple]:
+    """norm -> (name, colour, marker), in the order in which they are drawn and tabulated."""
+    others = [norm for norm in norms if norm not in STYLES]
+    further = {norm: (norm, *FURTHER[n % len(FURTHER)]) for n, norm in enumerate(others)}
+    return {norm: style for norm, style in STYLES.items() if norm in norms} | further
+
+
+def draw(panels, columns: int, ours: dict, theirs: dict) -> bytes:
+    """Draws panels with a common legend below; returns a PNG.
+
+    Args:
+        ours, theirs: (panel, norm) -> curve.
+    """
+    from matplotlib.figure import Figure
+
+    norms = styles_of(dict.fromkeys(norm for _, norm in [*ours, *theirs]))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.3 * rows + 0.6), dpi=150, layout="constrained")
+    lines = {}
+    for n, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, n)
+        axes.set_yscale("log" if panel.log else "linear")
+        axes.set_xscale("log" if panel.x_log else "linear")
+        for who, curves in (("paper", theirs), ("ours", ours)):
+            for norm, (name, colour, marker) in norms.items():
+                if (panel.name, norm) in curves:
+                    line = draw_curve(axes, curves[panel.name, norm], panel, who, colour, marker)
+                    lines.setdefault(f"{name}, {who}", line)
+        axes.set_ylim(y_limits(panel, ours, theirs))
+        axes.margins(x=0.02)
+        missing = not any(name == panel.name for name, _ in ours)
+        axes.set_title(panel.title + (" (no run of ours)" if missing else ""), fontsize=11)
+        axes.set_xlabel(panel.x_label)
+        axes.set_ylabel(panel.label)
+        axes.grid(True, color="#e0e0e0", linewidth=0.6)
+    names = sorted(lines, key=lambda name: name.endswith(", paper"))
+    figure.legend(
+        [lines[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncols=3 * columns,
+        fontsize=8,
+        frameon=False,
+    )
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def draw_curve(axes, curve, panel, who: str, colour: str, marker: str):
+    """Draws the mean line, and the band from the lowest to the highest lane."""
+    ours = who == "ours"
+    low, high = panel.times * curve.lanes.min(0), panel.times * curve.lanes.max(0)
+    axes.fill_between(curve.x, low, high, color=colour, alpha=0.22 if ours else 0.10, linewidth=0)
+    (line,) = axes.plot(
+        curve.x,
+        panel.times * curve.mean,
+        color=colour,
+        alpha=1.0 if ours else 0.5,
+        linestyle="-" if ours else (0, (4, 2)),
+        linewidth=1.8 if ours else 1.2,
+        marker=marker,
+        markersize=4.5,
+        markerfacecolor=colour if ours else "white",
+        markevery=0.15,
+        zorder=3 if ours else 2,
+    )
+    return line
+
+
+def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:
+    """The panel's limits, widened: on a log axis to all lines, else to most of ours.
+
+    A linear axis cuts off the highest tenth (the start, and spikes), as the paper's does.
+    """
+    import numpy as np
+
+    low, high = panel.limits
+    for (name, _), curve in [*ours.items(), *(theirs.items() if panel.log else ())]:
+        values = panel.times * curve.mean
+        values = values[np.isfinite(values) & ((values > 0) | (not panel.log))]
+        if name == panel.name and len(values):
+            ends = np.quantile(values, (0, 1) if panel.log else (0.0, 0.9))
+            low, high = min(low, ends[0]), max(high, ends[1])
+    return (low / 2, high * 2) if panel.log else (low, high + 0.02 * (high - low))
+
+
+def table(panel, ours: dict, theirs: dict) -> dict:
+    """Ours beside the paper's, at the panel's landmarks and in its summaries."""
+    norms = styles_of(dict.fromkeys(norm for name, norm in [*ours, *theirs] if name == panel.name))
+    labels = [f"{panel.x_label} {x:g}" for x in panel.landmarks]
+    for name, count in panel.summaries:
+        labels.append(f"{name} of last {count}" if count else f"{name} of all")
+    head, columns = [], []
+    for norm, (name, *_) in norms.items():
+        curve, paper = ours.get((panel.name, norm)), theirs.get((panel.name, norm))
+        if paper is not None:  # the edges of its band are no seeds
+            paper = dataclasses.replace(paper, lanes=paper.mean[None])
+        head += [
+            f"{name}: ours" + (f", seeds:\N{NO-BREAK SPACE}{len(curve.lanes)}" if curve else ""),
+            f"{name}: paper",
+        ]
+        columns += [cells(c, panel) if c else ["–"] * len(labels) for c in (curve, paper)]
+    rows = list(zip(labels, *columns, strict=True))
+    return dict(title=f"{panel.label}, {panel.title}", head=head, rows=rows)
+
+
+def cells(curve, panel) -> list[str]:
+    """One column of a table: a curve at the landmarks and in the summaries of its panel."""
+    values = [curve.at(x) for x in panel.landmarks]
+    values += [curve.last(name, count) for name, count in panel.summaries]
+    return [number(panel.times * lanes, panel.digits) for lanes in values]
+
+
+def number(lanes, digits: str) -> str:
+    """The mean over lanes ``[L]`` and, of two or more, the standard deviation; "–" of none."""
+    if not len(lanes):
+        return "–"
+    spread = f" ± {lanes.std(ddof=1):{digits}}" if len(lanes) > 1 else ""
+    return f"{lanes.mean():{digits}}{spread}".replace("e-0", "e-")
+
+
+def decide(section: Section, ours: dict, theirs: dict) -> list[dict]:
+    """The claims of an experiment by its runs, and by the same rule on the published curves."""
+    rules = importlib.import_module(f"experiments.{section.experiment}")
+    found = []
+    for claim in getattr(importlib.import_module(f"configs.{section.experiment}"), "CLAIMS", ()):
+        rule = getattr(rules, claim["rule"])
+        doc = " ".join(inspect.getdoc(rule).split())
+        found.append(dict(claim, rule=doc, ours=rule(ours), paper=rule(theirs)))
+    return found
+
+
+def report(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
+    """What the template shows of a section, and its pictures by file name."""
+    from experiments import curves
+
+    figures, pictures, ours, theirs = [], {}, {}, {}
+    for entry in importlib.import_module(f"configs.{section.experiment}").FIGURES:
+        figure = dict(entry, panels=[curves.Panel(**panel) for panel in entry["panels"]])
+        of_paper = curves.published(PUBLISHED / f"{figure['name']}.csv")
+        of_runs = dict(item for panel in figure["panels"] for item in curves_of(section, panel))
+        ours, theirs = ours | of_runs, theirs | of_paper
+        file = f"{slug}-{figure['name']}.png"
+        pictures[file] = draw(figure["panels"], figure["columns"], of_runs, of_paper)
+        for panel in figure["panels"]:  # one by one, so that a phone shows them below each other
+            picture = base64.b64encode(draw([panel], 1, of_runs, of_paper)).decode()
+            figure.setdefault("pictures", []).append((f"{panel.label}, {panel.title}", picture))
+        figure["tables"] = [table(panel, of_runs, of_paper) for panel in figure["panels"]]
+        figures.append(dict(figure, file=file))
+    claims = decide(section, ours, theirs)
+    return dict(section=section, figures=figures, claims=claims), pictures
+
+
+def main(_):
+    import jinja2
+
+    from ln import runs
+
+    root, out = Path(RUNS.value), Path(OUT.value)
+    page = out / "index.html"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out={out} is a file. Give a folder.")
+    if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{page} is no page of this command. Choose another --out.")
+    sections, pictures = [], {}
+    for n, section in enumerate(read_sections(root), start=1):
+        shown, drawn = report(section, f"{n}-{section.experiment}-{section.scale}")
+        sections.append(shown)
+        pictures |= drawn
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html").render(
+        sections=sections,
+        root=root.as_posix(),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        mark=MARK,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        runs.write_atomically(out / name, picture)
+    runs.write_atomically(page, text)
+    print(f"The report: {page}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,352 @@
+"""The report: curves out of runs and out of the paper, verdicts on claims, and the page."""
+
+import importlib
+import json
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import mnist as config_file
+from experiments import curves
+from experiments.curves import Curve, Estimate, Panel
+from experiments.mnist import claim_25, claim_26
+from ln import runs
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "results" / "published"
+WITH_FIGURES = [
+    path.stem
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if hasattr(importlib.import_module(f"configs.{path.stem}"), "FIGURES")
+]
+
+
+def a_panel(**changes):
+    needed = dict(
+        name="p", title="", where={}, split="test", metric="error", label="", limits=(0, 1)
+    )
+    return Panel(**needed | dict(x="epoch", x_label="epoch") | changes)
+
+
+# --- Published curves ---
+
+LANDMARKS = [  # read off figure 6
+    ("error_batch128", "layer", 64, 0.01295),
+    ("error_batch128", "batch", 64, 0.01325),
+    ("error_batch128", "none", 0, 0.0300),
+    ("error_batch4", "batch", 20, 0.04225),
+    ("error_batch4", "layer", 64, 0.01365),
+    ("nll_batch128", "layer", 21, 1.5e-3),
+    ("nll_batch128", "layer", 22, 1.9e-5),
+    ("nll_batch128", "none", 42, 1.5e-6),
+    ("nll_batch128", "none", 64, 6.4e-11),
+    ("nll_batch4", "batch", 10, 5.7e-2),
+    ("nll_batch4", "layer", 64, 1.9e-4),
+]
+
+
+@pytest.mark.parametrize("panel, norm, epoch, value", LANDMARKS)
+def test_the_published_curves_go_through_the_landmarks_of_figure_6(panel, norm, epoch, value):
+    mean = curves.published(PUBLISHED / "figure_6.csv")[panel, norm].at(epoch).mean()
+    assert mean == pytest.approx(value, rel=0.03 if panel.startswith("nll") else 1e-9)
+
+
+def test_the_last_ten_epochs_of_the_published_test_errors_have_the_known_means():
+    published = curves.published(PUBLISHED / "figure_6.csv")
+    found = {key: 100 * curve.mean[-10:].mean() for key, curve in published.items()}
+    assert len(found) == 12
+    assert found["error_batch128", "layer"] == pytest.approx(1.29, abs=0.005)
+    assert found["error_batch128", "none"] == pytest.approx(1.51, abs=0.005)
+    assert found["error_batch4", "batch"] == pytest.approx(2.10, abs=0.005)
+
+
+def test_a_published_curve_without_a_band_is_one_lane(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("# from somewhere\npanel,norm,x,y,low,high\np,layer,0,1,,\np,layer,1,2,,\n")
+    curve = curves.published(path)["p", "layer"]
+    assert curve.lanes.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("name", WITH_FIGURES)
+def test_figures_and_claims_of_a_config_name_things_that_exist(name):
+    config_file, rules = (
+        importlib.import_module(f"{p}.{name}") for p in ("configs", "experiments")
+    )
+    sweep = [set(point) for point in config_file.sweep()]
+    for figure in config_file.FIGURES:
+        panels = [Panel(**panel) for panel in figure["panels"]]
+        published = curves.published(PUBLISHED / f"{figure['name']}.csv")
+        assert {panel.name for panel in panels} == {key[0] for key in published}
+        assert all(set(panel.where) <= point for panel in panels for point in sweep)
+    for claim in config_file.CLAIMS:
+        assert "Confirmed where" in getattr(rules, claim["rule"]).__doc__
+
+
+# --- Curves of runs ---
+
+
+def test_a_curve_has_the_readings_that_every_lane_has():
+    rows = [
+        dict(step=step, epoch=step / 10, split=split, seed=seed, lr=0.1, error=step + seed)
+        for step in (10, 20, 30)
+        for split in ("train", "test")
+        for seed in (0, 1)
+    ]
+    curve = curves.from_rows(rows[:-1], a_panel(x_plus=-1), complete=True)
+    assert curve.x.tolist() == [0, 1]  # the last row of lane 1 had not been written
+    assert curve.lanes.tolist() == [[10, 20], [11, 21]]
+    assert curve.at(1).tolist() == [20, 21] and curve.at(5).tolist() == []
+    assert curves.from_rows(rows, a_panel(x="step", x_per=5), complete=True).x.tolist() == [2, 4, 6]
+    assert curves.from_rows(rows, a_panel(split="valid"), complete=True) is None
+
+
+def test_an_unfinished_curve_has_no_last_values():
+    x, lanes = np.arange(3.0), np.array([[3.0, 2.0, 1.0], [5.0, 4.0, 3.0]])
+    assert Curve(x, lanes).last("mean", 2).tolist() == [1.5, 3.5]
+    assert Curve(x, lanes).last("min", 0).tolist() == [1, 3]
+    assert Curve(x, lanes).last("mean", 4).tolist() == []
+    assert Curve(x, lanes, complete=False).last("mean", 2).tolist() == []
+
+
+def test_an_estimate_has_the_standard_error_of_the_mean():
+    a, b = Estimate.of(np.array([1.0, 2.0, 3.0])), Estimate.of(np.array([1.0, 1.0]))
+    assert a == pytest.approx((2, 1 / np.sqrt(3)))
+    assert a.minus(b) == pytest.approx((1, 1 / np.sqrt(3)))
+
+
+# --- Claims ---
+
+
+def flat(value, spread=0.0, complete=True, lanes=2):
+    """A curve of 65 epochs that stays at a value, with lanes one spread apart."""
+    each = value + spread * np.arange(lanes)[:, None]
+    return Curve(np.arange(65.0), each * np.ones(65), complete)
+
+
+def errors(layer, batch, **changes):
+    """Test errors (batch size 128, batch size 4) as curves."""
+    return {
+        (f"error_batch{size}", norm): flat(value, **changes)
+        for norm, values in (("layer", layer), ("batch", batch))
+        for size, value in zip((128, 4), values, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    "layer, batch, word",
+    [
+        ((0.013, 0.014), (0.013, 0.020), "confirmed"),
+        ((0.013, 0.020), (0.013, 0.014), "contradicted"),
+        ((0.013, 0.014), (0.013, 0.015), "not decided"),  # within twice the standard error
+    ],
+)
+def test_robustness_is_judged_by_how_much_more_the_error_worsens(layer, batch, word):
+    verdict = claim_25(errors(layer, batch, spread=0.001))
+    assert verdict.word == word
+    assert f"to {100 * (layer[1] + 0.0005):.3f} %" in verdict.because
+
+
+def test_robustness_is_not_judged_before_both_batch_sizes_are_done():
+    done = errors((0.013, 0.014), (0.013, 0.020))
+    del done["error_batch4", "batch"]
+    done["error_batch4", "layer"] = flat(0.014, complete=False)
+    verdict = claim_25(done)
+    assert verdict.word == "not tested"
+    assert verdict.because.endswith("with layer norm at batch size 4, batch norm at batch size 4.")
+    assert claim_25(errors((0.013, 0.014), (0.013, 0.020), lanes=1)).word == "not tested"
+
+
+def losses(**values):
+    """Training NLLs as curves, from batch4=(layer, batch)."""
+    return {
+        (f"nll_{size}", norm): flat(value, spread=1e-4)
+        for size, pair in values.items()
+        for norm, value in zip(("layer", "batch"), pair, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    "found, word",
+    [
+        (losses(batch128=(1e-3, 1e-2), batch4=(1e-3, 1e-2)), "confirmed"),
+        (losses(batch128=(1e-3, 1e-2), batch4=(1e-2, 1e-3)), "contradicted"),
+        (losses(batch128=(1e-3, 1e-2), batch4=(1e-3, 1.05e-3)), "not decided"),
+        (losses(batch128=(1e-2, 1e-3)), "contradicted"),
+        ({}, "not tested"),
+    ],
+)
+def test_faster_training_is_judged_by_all_seeds_at_the_end(found, word):
+    assert claim_26(found).word == word
+
+
+def test_each_batch_size_is_judged_by_itself():
+    verdict = claim_26(losses(batch128=(1e-3, 1e-2)))
+    assert verdict.word == "confirmed"
+    assert "Batch size 4: not tested" in verdict.because
+
+
+def test_the_crossing_is_the_epoch_from_which_on_layer_norm_stays_below():
+    found = losses(batch128=(1e-3, 1e-2))
+    layer = found["nll_batch128", "layer"]
+    layer.lanes[:, 7:20] = 0.1
+    assert "at 80% of the epochs, and stays there from epoch 20 on" in claim_26(found).because
+    layer.lanes[:, -1] = 0.1
+    assert "but not at last" in claim_26(found).because
+
+
+def test_the_rules_on_the_papers_own_curves():
+    published = curves.published(PUBLISHED / "figure_6.csv")
+    assert claim_26(published).word == "confirmed"
+    assert "from epoch 22 on" in claim_26(published).because  # at batch size 128
+    assert "+0.547 ± 0.300" in claim_25(published).because  # the band is as wide as two runs allow
+
+
+# --- The page ---
+
+
+def write_run(root, norm, batch_size, error, nll, epochs=65, **changes):
+    """Writes a run folder of invented numbers: two seeds, 1 ± 0.1 times the values."""
+    config = config_file.get_config("tiny")
+    sizes = dict(norm=norm, batch_size=batch_size, seeds=(0, 1), steps="65 epochs")
+    config.update_from_flattened_dict(sizes | changes)
+    rows = [
+        dict(step=10 * epoch, epoch=epoch, split=split, seed=seed, lr=lr)
+        | dict(error=error * (0.9 + 0.2 * seed) * lr / 1e-3, nll=nll * (0.9 + 0.2 * seed))
+        for epoch in map(float, range(1, epochs + 1))
+        for split in ("train", "valid", "test")
+        for seed in (0, 1)
+        for lr in config.lr
+    ]
+    session = dict(
+        command=f"-m scripts.train --config.norm={norm}",
+        commit="0123456789" * 4 + "+",
+        python="3.11.9",
+        versions=dict(jax="0.10.2"),
+        device="invented",
+    )
+    folder = root / "mnist" / f"norm={norm},batch_size={batch_size}"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(runs.as_json(config)))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    if epochs == 65:
+        (folder / "finished.json").write_text("{}")
+    return folder
+
+
+def report(root, out):
+    command = [sys.executable, "-m", "scripts.report", f"--runs={root}", f"--out={out}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def page_of(root, out):
+    done = report(root, out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"The report: {out / 'index.html'}"
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+def verdicts(page):
+    """What the page says of claims 25 and 26 by our runs."""
+    return re.findall(r'verdict [\w ]+">([\w ]+)</strong> by our runs', page)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """(page, its folder): layer norm is better, weight norm goes on; apart from them, since it
+    differs in its learning rates, a run without norm.
+    """
+    root, out = tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("page")
+    for batch_size, batch_error in ((128, 0.014), (4, 0.050)):
+        write_run(root, "layer", batch_size, error=0.0125, nll=1e-5)
+        write_run(root, "batch", batch_size, error=batch_error, nll=1e-2)
+    write_run(root, "none", 128, error=0.020, nll=1e-3, lr=(1e-3, 2e-3))
+    write_run(root, "weight", 128, error=0.023, nll=1e-3, epochs=3)
+    return page_of(root, out), out
+
+
+@pytest.mark.slow
+def test_the_page_holds_its_pictures_and_names_every_norm(good):
+    page, out = good
+    assert page.count('src="data:image/png;base64,iVBOR') >= 4
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)|<script|@import|url\(""", page)
+    for name in ("no norm", "batch norm", "layer norm", "weight norm"):
+        assert f"{name}: ours" in page
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
+    assert {path.suffix for path in out.iterdir()} == {".png", ".html"}  # nothing unfinished
+
+
+@pytest.mark.slow
+def test_the_page_has_our_number_beside_the_papers(good):
+    page, _ = good
+    rows = re.findall(r"<th>epoch 64</th>(.*?)</tr>", page, re.DOTALL)
+    cells = [re.findall(r">([^<>]+)</td>", row) for row in rows]
+    assert "1.250 ± 0.177" in cells[2]  # layer norm at batch size 128
+    assert "1.295" in cells[2]
+    assert cells[2].index("1.295") == cells[2].index("1.250 ± 0.177") + 1
+
+
+@pytest.mark.slow
+def test_the_page_names_what_was_scaled_and_how_it_was_run(good):
+    page, _ = good
+    for words in (
+        "dataset: &#34;mnist&#34; → &#34;digits&#34;",
+        "hidden: 1000 → 8",
+        "python -m scripts.train --config.norm=batch",
+        "0123456789+",
+        "jax 0.10.2",
+    ):
+        assert words in page
+    assert "hidden: 1000 → 8" in page[page.index("Claims of the paper") :]
+
+
+@pytest.mark.slow
+def test_a_run_that_still_goes_on_is_labelled_and_has_no_last_values(good):
+    page, _ = good
+    assert "norm=weight,batch_size=128 has done 3 of 65 epochs" in page
+    assert "2.300 ± 0.325" in page and "–" in page
+
+
+@pytest.mark.slow
+def test_of_several_learning_rates_the_best_by_validation_is_reported(good):
+    page, _ = good
+    assert "0.001, best of 0.001, 0.002" in page
+    assert "2.000 ± 0.283" in page and "4.000" not in page
+
+
+@pytest.mark.slow
+def test_verdicts_turn_with_the_numbers(good, tmp_path):
+    assert verdicts(good[0])[:2] == ["confirmed", "confirmed"]
+    for batch_size, layer_error in ((128, 0.014), (4, 0.050)):
+        write_run(tmp_path, "layer", batch_size, error=layer_error, nll=1e-2)
+        write_run(tmp_path, "batch", batch_size, error=0.0125, nll=1e-5)
+    page = page_of(tmp_path, tmp_path / "page")
+    assert verdicts(page) == ["contradicted", "contradicted"]
+    assert page_of(tmp_path, tmp_path / "page")  # it may write over its own page
+
+
+@pytest.mark.slow
+def test_what_cannot_be_reported_is_refused_in_one_line(tmp_path):
+    none = report(tmp_path / "nothing", tmp_path / "page")
+    assert none.returncode == 2 and "python -m scripts.sweep --config=" in none.stderr
+
+    runs_ = tmp_path / "runs"
+    first = write_run(runs_ / "a", "layer", 128, error=0.01, nll=1e-3)
+    foreign = tmp_path / "site" / "index.html"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    kept = report(runs_, foreign.parent)
+    assert kept.returncode == 2 and "Choose another --out" in kept.stderr
+    assert foreign.read_text() == "mine"
+
+    second = write_run(runs_ / "b", "layer", 128, error=0.02, nll=1e-3)
+    twice = report(runs_, tmp_path / "page")
+    assert twice.returncode == 2
+    assert str(first) in twice.stderr and str(second) in twice.stderr
+    for refused in (none, kept, twice):
+        assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "page").exists()

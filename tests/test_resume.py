@@ -1,0 +1,143 @@
+"""Real processes, really killed: what is resumed is the same run, bit for bit."""
+
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+pytestmark = pytest.mark.slow
+PROJECT = Path(__file__).parent.parent
+SETTINGS = (
+    "--config=configs/mnist.py:tiny",
+    "--config.norm=batch",  # with statistics to lose
+    "--config.hidden=64",
+    "--config.seeds=0,1",
+    "--config.steps=1200",
+    "--config.log_every=70",  # so that checkpoints fall between two rows
+    "--config.eval_every=400",
+    "--config.save_every=40",
+    "--config.steps_per_call=10",
+)
+
+
+def start(folder, data_dir, *settings):
+    words = [*SETTINGS, f"--config.data_dir={data_dir}", f"--workdir={folder}", *settings]
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.train", *words],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill(process):
+    process.kill()
+    process.communicate()
+
+
+def wait_until(condition, process):
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"ended before it could be stopped:\n{process.communicate()[0]}")
+        time.sleep(0.0005)
+
+
+def last_state(folder):
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        step = manager.latest_step()
+        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        return step, restored["state"]
+
+
+def assert_same_run(a, b):
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    (step_a, state_a), (step_b, state_b) = last_state(a), last_state(b)
+    assert step_a == step_b == 1200
+
+    def compare(x, y):
+        assert type(x) is type(y)
+        if isinstance(x, dict):
+            assert x.keys() == y.keys()
+            for key in x:
+                compare(x[key], y[key])
+        else:
+            np.testing.assert_array_equal(x, y)
+
+    compare(state_a, state_b)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """The run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finish(start(folder, data_dir))
+    return folder
+
+
+def test_a_run_killed_in_training_and_in_checkpoints_is_the_same_run(whole, data_dir, tmp_path):
+    folder = tmp_path / "run"
+    checkpoints = folder / "checkpoints"
+
+    def newest():
+        return max((int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()), default=0)
+
+    process = start(folder, data_dir)  # killed between checkpoints
+    wait_until(lambda: newest() >= 200, process)
+    kill(process)
+
+    torn = 0
+    for _ in range(5):  # killed while a checkpoint is written; it may just have been finished
+        before = newest()
+        process = start(folder, data_dir)
+        wait_until(lambda: newest() > before and list(checkpoints.glob("*-tmp*")), process)  # noqa: B023
+        kill(process)
+        torn = len(list(checkpoints.glob("*-tmp*")))
+        if torn:
+            break
+    assert torn, "no kill hit a checkpoint in the making"
+
+    process = start(folder, data_dir)
+    assert "Resuming at step" in finish(process)
+    assert_same_run(whole, folder)
+    sessions = [json.loads(s) for s in (folder / "sessions.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in sessions] == sorted(s["step"] for s in sessions)
+
+
+def test_ctrl_c_saves_and_says_how_to_resume_the_same_run(whole, data_dir, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, data_dir, "--config.save_every=1200")
+    wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
+    wait_until(lambda: (folder / "metrics.jsonl").stat().st_size > 1000, process)
+    process.send_signal(signal.SIGINT if os.name == "posix" else signal.CTRL_C_EVENT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    assert f"--workdir={folder}" in output and "To resume: python -m scripts.train" in output
+    step, _ = last_state(folder)
+    assert 0 < step < 1200 and step % 10 == 0
+    finish(start(folder, data_dir, "--config.save_every=1200"))
+    assert_same_run(whole, folder)
+
+
+def test_a_finished_run_is_not_trained_again(whole, data_dir):
+    before = (whole / "metrics.jsonl").read_bytes()
+    finish(start(whole, data_dir))
+    assert (whole / "metrics.jsonl").read_bytes() == before

@@ -1,0 +1,185 @@
+"""Run folders: what is refused, what is kept, what is dropped."""
+
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import mnist
+from ln import runs
+from ln.errors import InputError
+
+LANES = [(0, 1e-3), (1, 1e-3)]
+STATE = {"params": {"w": jnp.arange(6.0).reshape(2, 3)}, "stats": {}, "step": jnp.zeros(2, int)}
+
+
+def make_config(**overrides):
+    config = mnist.get_config("tiny")
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def open_run(folder, **overrides):
+    return runs.Run(folder, make_config(**overrides), LANES)
+
+
+def write_steps(run, *steps):
+    run.start(0)
+    for step in steps:
+        run.write(step, None, "update", {"loss": np.array([0.1, 0.2]) * step})
+
+
+def test_a_folder_of_another_config_is_refused_and_left_as_it_was(tmp_path):
+    open_run(tmp_path / "run").close()
+    before = (tmp_path / "run/config.json").read_text()
+    with pytest.raises(InputError, match=r'norm: "layer" -> "batch".*another --workdir'):
+        open_run(tmp_path / "run", norm="batch")
+    assert (tmp_path / "run/config.json").read_text() == before
+    open_run(tmp_path / "run").close()  # and it is not locked
+
+
+def test_a_place_is_not_part_of_what_is_computed(tmp_path):
+    open_run(tmp_path / "run").close()
+    open_run(tmp_path / "run", data_dir="elsewhere").close()
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty and holds no config.json"):
+        open_run(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with open_run(tmp_path / "run"):
+        with pytest.raises(InputError, match="Another process is writing"):
+            open_run(tmp_path / "run")
+    open_run(tmp_path / "run").close()
+
+
+def test_a_select_mode_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="Did you mean 'max'"):
+        open_run(tmp_path / "run", **{"select.mode": "maxi"})
+
+
+def test_differences_name_every_key_once():
+    old = dict(a=1, b=dict(c=2, d=[3]), e=4)
+    new = dict(a=1, b=dict(c=5, d=[3]), f=4)
+    assert runs.differences(old, new) == ["b.c: 2 -> 5", 'e: 4 -> "(none)"', 'f: "(none)" -> 4']
+
+
+def test_state_and_sums_come_back_as_they_were(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+        run.save(3, STATE, {"loss": np.array([0.1, 1 / 3])}, None)
+    with open_run(tmp_path / "run") as run:
+        assert run.newest() == 3
+        state, sums = run.restore({**STATE, "params": {"w": jnp.zeros((2, 3))}})
+    np.testing.assert_array_equal(state["params"]["w"], STATE["params"]["w"])
+    assert sums["loss"].tolist() == [0.1, 1 / 3]
+
+
+def test_without_a_checkpoint_the_state_is_the_fresh_one(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        assert run.restore(STATE) == (STATE, {})
+
+
+def test_a_saved_state_is_a_copy(tmp_path):
+    leaf = np.zeros((2, 3))
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+        run.save(1, {"w": leaf}, {}, None)
+        leaf += 7  # the trainer reuses the memory while the checkpoint is still being written
+        state, _ = run.restore({"w": leaf})
+    assert (np.asarray(state["w"]) == 0).all()
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+        run.save(3, STATE, {}, None)
+        run.newest()
+        with pytest.raises(InputError, match="checkpoint of step 3 .* does not fit"):
+            run.restore({**STATE, "params": {"v": jnp.zeros((2, 4))}})
+
+
+@pytest.mark.parametrize("mode, best", [("min", 2), ("max", 3)])
+def test_the_newest_two_and_the_best_checkpoint_are_kept(tmp_path, mode, best):
+    with open_run(tmp_path / "run", **{"select.mode": mode}) as run:
+        run.start(0)
+        for step, score in enumerate([0.5, 0.3, 0.9, 0.6, 0.5, 0.4], start=1):
+            run.save(step, STATE, {}, score)
+    kept = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()}
+    assert kept == {best, 5, 6}
+
+
+def test_rows_beyond_the_checkpoint_are_dropped(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        write_steps(run, 1, 2, 3)
+    with open_run(tmp_path / "run") as run:
+        run.start(2)
+    _, rows = runs.load(tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 1, 2, 2]
+
+
+def test_a_half_written_last_row_is_dropped(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        write_steps(run, 1)
+    path = tmp_path / "run/metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 1, "sp')
+    assert len(runs.load(tmp_path / "run")[1]) == 2
+    with open_run(tmp_path / "run") as run:
+        run.start(1)
+    assert path.read_text().endswith("}\n") and path.read_text().count("\n") == 2
+
+
+def test_a_broken_row_in_the_middle_is_refused_by_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(InputError, match="metrics.jsonl line 2 is not JSON"):
+        runs.read_rows(path)
+
+
+def test_a_session_tells_what_the_numbers_may_depend_on(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+    sessions = [json.loads(s) for s in (tmp_path / "run/sessions.jsonl").read_text().splitlines()]
+    assert len(sessions) == 2
+    wanted = {"time", "command", "step", "commit", "python", "versions", "device", "backend"}
+    assert wanted <= sessions[0].keys() and "jax" in sessions[0]["versions"]
+
+
+def test_finished_runs_are_told_from_others(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        write_steps(run, 1)
+        assert not runs.is_finished(tmp_path / "run")
+        run.finish(1)
+    assert runs.is_finished(tmp_path / "run")
+    assert list(runs.find(tmp_path)) == [tmp_path / "run"]
+
+
+def test_tensorboard_shows_the_rows_and_none_twice(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with open_run(tmp_path / "run") as run:
+        write_steps(run, 1, 2, 3)
+    with open_run(tmp_path / "run") as run:
+        run.start(2)
+        run.write(4, None, "update", {"loss": np.array([0.4, 0.8])})
+    events = EventAccumulator(str(tmp_path / "run/events/seed=1,lr=0.001"))
+    events.Reload()
+    (tag,) = events.Tags()["tensors"]
+    assert tag == "update/loss" and [e.step for e in events.Tensors(tag)] == [1, 2, 4]
+
+
+def test_a_machine_without_tensorboard_trains_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    with open_run(tmp_path / "run") as run:
+        write_steps(run, 1)
+    assert "No tensorboard" in capsys.readouterr().out
+    assert len(runs.load(tmp_path / "run")[1]) == 2

@@ -1,0 +1,121 @@
+"""The commands: what they say, what they refuse, what they skip and go on with."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from configs import mnist
+from ln import runs
+from ln.errors import InputError
+from scripts import sweep
+
+PROJECT = Path(__file__).parent.parent
+SCRIPTS = sorted(p.stem for p in (PROJECT / "scripts").glob("[a-z]*.py") if p.stem != "cli")
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=PROJECT, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_what_a_command_does_with_an_example_and_loads_nothing_heavy(name):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"scripts.{name}", "--help"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert f"python -m scripts.{name}" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "absl.flags" in imported
+    assert not imported & {"jax", "flax", "sklearn", "matplotlib", "torch", "tensorflow_datasets"}
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--config=configs/mnist.py:smal"], "Did you mean 'small'"),
+        (["--config=configs/mnit.py"], "Did you mean 'configs/mnist.py'"),
+        (["--config=configs/mnist.py:tiny", "--config.nrm=layer"], 'Did you mean "norm"'),
+        (["--config=configs/mnist.py:tiny", "--config.norms.layer.gian=2"], 'Did you mean "gain"'),
+        (["--config=configs/mnist.py:tiny", "--config.hidden=8.5"], "config.hidden=8.5"),
+        (["--config=configs/mnist.py:tiny", "--workdri=x"], "Did you mean: workdir"),
+        (["--config=configs/mnist.py:tiny"], "--workdir=DIR"),
+        ([], "--config=FILE"),
+    ],
+)
+def test_train_refuses_a_wrong_flag_in_one_line(words, message):
+    done = run("scripts.train", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_a_grid_is_the_product_of_its_axes():
+    config = mnist.get_config("tiny")
+    points = sweep.read_grid(["norm=none,layer", "batch_size=128,4"], config)
+    assert points == [dict(norm=n, batch_size=b) for n in ("none", "layer") for b in ("128", "4")]
+
+
+@pytest.mark.parametrize(
+    "axes, message",
+    [
+        (["nrm=none"], "Did you mean 'norm'"),
+        (["norms.layer.gian=1"], "Did you mean 'norms.layer.gain'"),
+        (["norm"], "write KEY=VALUE"),
+        (["norm=none", "norm=layer"], "twice"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(axes, message):
+    with pytest.raises(InputError, match=message):
+        sweep.read_grid(axes, mnist.get_config("tiny"))
+
+
+def test_runs_are_named_by_their_overrides_and_by_lanes_only_where_these_vary():
+    points = [dict(norm=n, seeds=(0, 1)) for n in ("none", "layer")]
+    assert sweep.run_names(points) == ["norm=none", "norm=layer"]
+    points = [dict(norm="none", lr=lr) for lr in (0.1, 0.2)]
+    assert sweep.run_names(points) == ["norm=none,lr=0.1", "norm=none,lr=0.2"]
+    with pytest.raises(InputError, match="the same"):
+        sweep.run_names([dict(norm="none"), dict(norm="none")])
+
+
+def test_a_sweep_that_is_wrong_anywhere_starts_nothing(tmp_path):
+    done = run(
+        "scripts.sweep",
+        "--config=configs/mnist.py:tiny",
+        "--grid=norm=none,layr",
+        f"--root={tmp_path / 'runs'}",
+        f"--config.data_dir={tmp_path}",
+    )
+    assert done.returncode == 2 and "Did you mean 'layer'" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_past_a_failure_and_skips_what_is_finished(tmp_path):
+    words = (
+        "scripts.sweep",
+        "--config=configs/mnist.py:tiny",
+        "--grid=norm=none,layer",
+        "--grid=lr=1e30,1e-3",  # the first diverges at once
+        "--config.clip=0.0",
+        f"--root={tmp_path / 'runs'}",
+        f"--config.data_dir={tmp_path}",
+    )
+    first = run(*words)
+    assert first.returncode == 1, first.stderr
+    root = tmp_path / "runs/mnist"
+    finished = {p.name for p in root.iterdir() if runs.is_finished(p)}
+    assert finished == {"norm=none,lr=1e-3", "norm=layer,lr=1e-3"}
+    assert "2 of 4 runs failed" in first.stderr and "norm=none,lr=1e30" in first.stderr
+    assert json.loads((root / "norm=none,lr=1e-3/config.json").read_text())["lr"] == [1e-3]
+
+    second = run(*words)
+    assert second.returncode == 1 and "4 runs in" in second.stdout and "[1/2]" in second.stdout
+    assert len((root / "norm=none,lr=1e-3/sessions.jsonl").read_text().splitlines()) == 1
