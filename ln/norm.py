@@ -40,7 +40,8 @@ def layer_norm(a, gain, bias, epsilon=EPSILON):
     Args:
         a: summed inputs ``[..., H]``.
         gain, bias: ``[H]`` or scalars, shared by all cases and time steps.
-        epsilon: added to the variance. A constant ``a`` gives ``bias``.
+        epsilon: added to the variance. A constant ``a`` gives ``bias``, up to the rounding of its
+            mean divided by √epsilon.
 
     The deviation is taken about the mean (two passes): E[a²] − E[a]² would lose all digits in
     float32 where the mean is large.
@@ -75,7 +76,8 @@ def batch_moments(a, mask=None, unbiased=False):
     """
     m = jnp.ones(a.shape[:1], a.dtype) if mask is None else mask.astype(a.dtype)
     n = jnp.maximum(m.sum(), 1)
-    mu = (m[:, None] * a).sum(0) / n
+    a = jnp.where(m[:, None] > 0, a, 0)  # padding may hold anything, also NaN
+    mu = a.sum(0) / n
     squares = (m[:, None] * (a - mu) ** 2).sum(0)
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
 
@@ -202,7 +204,7 @@ class Norm:
 
     def dense(self, site: str, features: int, **module) -> nn.Module:
         """The matrix product in front of a site, x ``[..., D]`` -> W x ``[..., features]``."""
-        if self.kind == "weight" and choose_site(site) in self.sites:
+        if choose_site(site) in self.sites and self.kind == "weight":
             return WeightNormDense(features, **dict(self.options), **module)
         return nn.Dense(features, use_bias=False, **module)
 
