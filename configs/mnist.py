@@ -110,6 +110,7 @@ FIGURES = (
                     log=True,
                     limits=(1e-7, 1.0),
                     digits=".2g",
+                    levels=(1e-2, 1e-3, 1e-4, 1e-6),
                 ),
                 dict(
                     split="test",

@@ -27,6 +27,8 @@ class Panel:
         x, x_per, x_plus: the x axis shows row[x] / x_per + x_plus, the paper's count.
         landmarks: values of x whose numbers are tabulated.
         summaries: (mean, median or min; of how many last values, 0 for all) to tabulate.
+        levels: values of the metric for which to tabulate the x that first reaches them.
+        falling: whether less is better.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Panel:
     x_log: bool = False
     landmarks: tuple[float, ...] = ()
     summaries: tuple[tuple[str, int], ...] = ()
+    levels: tuple[float, ...] = ()
+    falling: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Curve:
         """
         done = self.complete and len(self.x) >= count
         return getattr(np, name)(self.lanes[:, -count:], axis=1) if done else np.array([])
+
+    def first(self, level: float, falling: bool = True) -> np.ndarray:
+        """The x at which each lane first reaches a level, ``[L]``; NaN where it never does."""
+        reached = self.lanes <= level if falling else self.lanes >= level
+        return np.where(reached.any(1), self.x[reached.argmax(1)], np.nan)
 
 
 def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:

@@ -272,6 +272,10 @@ def draw_curve(axes, curve, panel, who: str, colour: str, marker: str):
     ours = who == "ours"
     low, high = panel.times * curve.lanes.min(0), panel.times * curve.lanes.max(0)
     axes.fill_between(curve.x, low, high, color=colour, alpha=0.22 if ours else 0.10, linewidth=0)
+    if (
+        ours
+    ):  # the lanes themselves: a mean over runs of which one has not fallen yet hides the rest
+        axes.plot(curve.x, panel.times * curve.lanes.T, color=colour, alpha=0.5, linewidth=0.6)
     (line,) = axes.plot(
         curve.x,
         panel.times * curve.mean,
@@ -311,6 +315,7 @@ def table(panel, ours: dict, theirs: dict) -> dict:
     labels = [f"{panel.x_label} {x:g}" for x in panel.landmarks]
     for name, count in panel.summaries:
         labels.append(f"{name} of last {count}" if count else f"{name} of all")
+    labels += [f"first {panel.x_label} at {panel.times * level:g}" for level in panel.levels]
     head, columns = [], []
     for norm, (name, *_) in norms.items():
         curve, paper = ours.get((panel.name, norm)), theirs.get((panel.name, norm))
@@ -329,7 +334,14 @@ def cells(curve, panel) -> list[str]:
     """One column of a table: a curve at the landmarks and in the summaries of its panel."""
     values = [curve.at(x) for x in panel.landmarks]
     values += [curve.last(name, count) for name, count in panel.summaries]
-    return [number(panel.times * lanes, panel.digits) for lanes in values]
+    found = [number(panel.times * lanes, panel.digits) for lanes in values]
+    return found + [first(curve, level, panel.falling) for level in panel.levels]
+
+
+def first(curve, level: float, falling: bool) -> str:
+    """Where each lane first reaches a level, such as "36, 41, never"; "…" where it still may."""
+    never = "never" if curve.complete else "…"
+    return ", ".join(never if x != x else f"{x:g}" for x in curve.first(level, falling))
 
 
 def number(lanes, digits: str) -> str:

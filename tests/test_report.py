@@ -112,6 +112,12 @@ def test_an_unfinished_curve_has_no_last_values():
     assert Curve(x, lanes, complete=False).last("mean", 2).tolist() == []
 
 
+def test_a_level_is_reached_by_each_lane_at_its_own_time_or_never():
+    curve = curves.Curve(np.array([3.0, 4.0, 5.0]), np.array([[9, 2, 5], [9, 8, 7], [1, 8, 7]]))
+    np.testing.assert_array_equal(curve.first(2), [4, np.nan, 3])
+    np.testing.assert_array_equal(curve.first(8, falling=False), [3, 3, 4])
+
+
 def test_an_estimate_has_the_standard_error_of_the_mean():
     a, b = Estimate.of(np.array([1.0, 2.0, 3.0])), Estimate.of(np.array([1.0, 1.0]))
     assert a == pytest.approx((2, 1 / np.sqrt(3)))
