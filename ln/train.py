@@ -156,6 +156,12 @@ def make_call(task: Task, optimizer) -> Callable:
     return jax.jit(call, donate_argnums=0)
 
 
+def batches_of(task: Task, steps: range) -> tuple[range, Batch]:
+    """The batches of a call on the device, leaves ``[K, ...]``, behind the steps they are for."""
+    batches = [task.batch(step) for step in steps]
+    return steps, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
+
+
 def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
     """Compiles the means of per-case metrics over a whole split.
 
@@ -444,12 +450,8 @@ def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, 
             write(step, "update", means.take())
         progress.show(step, metrics["loss"][-1])
 
-    def prepare(steps: range):
-        batches = [task.batch(step) for step in steps]
-        return steps, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
-
     waiting = None
-    for steps, batches in data.ahead(prepare, plan.calls(first)):
+    for steps, batches in data.ahead(partial(batches_of, task), plan.calls(first)):
         state, metrics = call(state, batches)
         settle(waiting)
         waiting, step, score = Call(steps, metrics), steps[-1] + 1, None

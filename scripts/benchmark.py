@@ -1,15 +1,18 @@
 r"""Measures speed side by side with other implementations of the same computation.
 
-    python -m scripts.benchmark mnist               the training step of §6.6's network, 5 minutes
-    python -m scripts.benchmark mnist --case=full-4 --out=speed.json
+    python -m scripts.benchmark mnist               the training step of §6.6's network, 6 minutes
+    python -m scripts.benchmark mnist --case=full-4 --case=small-4 --out=speed.json
     python -m scripts.benchmark mnist --case=tiny-4 --quick     shows that all of it works, no more
 
 Every implementation runs in a process of its own. First each must compute the same losses as ours
 from the same weights and batches. Then they are timed in turn, round after round, so that whatever
 else the machine does hits all alike; a table shows medians over the rounds, and the median of the
-ratios to ours within each round. The processes get the environment of this command, unchanged:
-allocator, threads and XLA flags are the same for all. --out=FILE.json writes the numbers of every
-round with versions, device and commit. PyTorch is one of the peers where it is installed.
+ratios to ours within each round. Cases of mnist: full-128, full-4, small-128, small-4 (network and
+batch size). PyTorch is one of the peers where it is installed: pip install torch.
+
+The processes get the environment of this command unchanged, so allocator, threads and XLA flags
+are the same for all. On a machine with a GPU set JAX_PLATFORMS=cpu. On one that is busy otherwise
+set OMP_WAIT_POLICY=PASSIVE, or PyTorch's waiting threads spin against the other work.
 """
 
 from collections.abc import Callable, Mapping
@@ -134,6 +137,7 @@ class Remote:
 
     def __exit__(self, *_):
         self.pipe.close()
+        self.process.terminate()
         self.process.join()
 
 
@@ -165,8 +169,10 @@ class Measured(NamedTuple):
 
 
 def difference(losses: list[float], reference: list[float]) -> float:
-    """The largest relative difference between losses; 0 for a peer that learns nothing."""
-    return max((abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=False)), default=0.0)
+    """The largest relative difference between losses; 0 for a peer that has none."""
+    if not losses:
+        return 0.0
+    return float(np.max(np.abs(np.subtract(losses, reference) / reference)))
 
 
 def compare(
@@ -184,7 +190,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         print(f"{case}: starting {', '.join(peers)}", flush=True)
         remotes = {k: stack.enter_context(Remote(k, make)) for k, make in peers.items()}
-        losses = {name: remote("losses", 4) for name, remote in remotes.items()}  # after 0..3 steps
+        losses = {k: remote("losses", 4) for k, remote in remotes.items()}  # after 0, 1, 2, 3 steps
         reference = next(iter(losses.values()))
         for name in remotes:
             if not difference(losses[name], reference) <= TOLERANCE:
@@ -262,8 +268,8 @@ MNIST_CASES = {
 MNIST_USUAL = ("full-128", "full-4", "small-128", "small-4")
 SHAPES = {"mnist": (55_000, 784), "digits": (1_297, 64)}  # training cases and pixels
 
-CALL = "ours, batches on the device"
-UNVMAPPED = "ours unvmapped, one step a dispatch, batch on the device"
+CALL = "our compiled call alone"
+UNVMAPPED = "our step unvmapped"
 STREAM = "a += s b"
 
 
@@ -330,19 +336,14 @@ class Ours(Peer):
         self.state = init(*map(jnp.array, columns))
         self.step = 0
 
-    def prepare(self, numbers: range):
-        import jax
-
-        batches = [self.task.batch(n) for n in numbers]
-        return numbers, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
-
     def calls(self, steps: int):
         """Makes that many steps or a few more; yields the metrics of each call."""
-        from ln import data
+        from ln import data, train
 
+        prepare = partial(train.batches_of, self.task)
         stop = self.step + steps
         todo = itertools.takewhile(lambda numbers: numbers.start < stop, self.plan.calls(self.step))
-        for numbers, batches in data.ahead(self.prepare, todo):
+        for numbers, batches in data.ahead(prepare, todo):
             self.state, metrics = self.call(self.state, batches)
             self.step = numbers.stop
             yield metrics
@@ -367,7 +368,9 @@ class OursOnDevice(Ours):
 
     def __init__(self, config):
         super().__init__(config)
-        numbers, self.batches = self.prepare(next(self.plan.calls(0)))
+        from ln import train
+
+        numbers, self.batches = train.batches_of(self.task, next(self.plan.calls(0)))
         self.steps_per_call = len(numbers)
 
     def run(self, steps):
@@ -563,9 +566,9 @@ class Stream(Peer):
 MNIST_PEERS = {"ours": Ours, CALL: OursOnDevice, UNVMAPPED: Unvmapped, "Flax + Optax": Flax}
 TORCH_PEERS = {
     "PyTorch eager": Torch,
-    "PyTorch eager, Adam(foreach=True)": partial(Torch, foreach=True),
-    "PyTorch eager, Adam(fused=True)": partial(Torch, fused=True),
-    "PyTorch eager, Adam(fused=True), 1 thread": partial(Torch, fused=True, threads=1),
+    "PyTorch eager (foreach Adam)": partial(Torch, foreach=True),
+    "PyTorch eager (fused Adam)": partial(Torch, fused=True),
+    "PyTorch eager (fused Adam, 1 thread)": partial(Torch, fused=True, threads=1),
 }
 
 
@@ -584,7 +587,7 @@ def mnist_case(name: str, case: Case, folder: str, timing: Timing) -> dict:
     weights = first_weights(config)
     has_torch = importlib.util.find_spec("torch") is not None
     kinds = MNIST_PEERS | (TORCH_PEERS if has_torch else {})
-    missing = {} if has_torch else dict.fromkeys(TORCH_PEERS, "not installed: pip install torch")
+    missing = {} if has_torch else {"PyTorch eager": "not installed: pip install torch"}
     peers = {label: partial(kind, config) for label, kind in kinds.items()}
     if case.scale == "paper":
         peers[STREAM] = Stream
@@ -687,7 +690,8 @@ def environment() -> dict:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found["versions"]["torch"] = importlib.metadata.version("torch")
     variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith(TUNING)}
-    return dict(**found, variables=variables)
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    return dict(**found, variables=variables, load_average=load)
 
 
 def main(argv):
@@ -696,15 +700,19 @@ def main(argv):
     benchmark = choose("benchmark", argv[1], BENCHMARKS)
     out = OUT.value and Path(OUT.value)
     if out and (out.exists() or not out.parent.is_dir()):
-        raise InputError(f"--out={out} is there already, or its folder is not: choose another.")
+        raise InputError(f"--out={out} is there already, or its folder is not: give another name.")
     timing = Timing(2, 0.05) if QUICK.value else Timing(ROUNDS.value, 0.5)
 
     where = in_process(environment)
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     variables = ", ".join(f"{name}={value}" for name, value in where["variables"].items())
-    print(f"{where['cores']} cores, {where['device']}, {where['system']}, commit {where['commit']}")
-    print(f"python {where['python']}, {versions}")
-    print(f"Environment: {variables or 'no variable that sets allocator, threads or compiler'}\n")
+    print(
+        f"{where['cores']} cores, load average {where['load_average']}, device {where['device']}, "
+        f"{where['system']}, commit {where['commit']}\n"
+        f"python {where['python']}, {versions}\n"
+        f"Environment: {variables or 'no variable that sets allocator, threads or compiler'}\n",
+        flush=True,
+    )
     results = dict(benchmark=argv[1], timing=timing._asdict(), environment=where)
     results |= benchmark(CASE.value, timing)
     if out:
