@@ -92,9 +92,8 @@ def make_optimizer(config) -> optax.GradientTransformation:
     options = dict(config.optimizer)
     kind = options.pop("kind")
     direction = choose("config.optimizer.kind", kind, OPTIMIZERS)(**options)
-    return (
-        optax.chain(optax.clip_by_global_norm(config.clip), direction) if config.clip else direction
-    )
+    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+    return optax.chain(*clip, direction)
 
 
 def init_state(task: Task, optimizer, seed, lr) -> State:
@@ -149,9 +148,8 @@ def make_call(task: Task, optimizer) -> Callable:
         # XLA would lay the gradients out transposed behind a lane axis of length 1, and Adam would
         # take twice as long to read them.
         state, metrics = jax.lax.scan(step, lane(state, 0), batches)
-        return jax.tree.map(lambda leaf: leaf[None], state), {
-            k: v[:, None] for k, v in metrics.items()
-        }
+        metrics = jax.tree.map(lambda values: values[:, None], metrics)
+        return jax.tree.map(lambda leaf: leaf[None], state), metrics
 
     return jax.jit(call, donate_argnums=0)
 
@@ -173,9 +171,8 @@ def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
     Returns:
         variables -> {metric: float}, each case with the same weight.
     """
-    batches, weights = jax.device_put(
-        data.blocks(arrays, min(block, len(next(iter(arrays.values())))))
-    )
+    cases = len(next(iter(arrays.values())))
+    batches, weights = jax.device_put(data.blocks(arrays, min(block, cases)))
 
     @jax.jit
     def sums(variables, batches, weights):

@@ -154,6 +154,47 @@ def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
     assert threading.current_thread() not in threads and len(threads) == 1
 
 
+def test_metrics_are_fetched_one_call_late(make_config, tmp_path, monkeypatch):
+    events = []
+    make_call, check_losses = train.make_call, train.check_losses
+
+    def recorded(*arguments):
+        call = make_call(*arguments)
+        return lambda *inputs: events.append("dispatch") or call(*inputs)
+
+    monkeypatch.setattr(train, "make_call", recorded)
+    monkeypatch.setattr(
+        train, "check_losses", lambda *args: events.append("fetch") or check_losses(*args)
+    )
+    late = dict(steps="6 steps", log_every="6 steps", eval_every="6 steps", save_every="6 steps")
+    fit(make_config(**late), tmp_path / "run")
+    assert events == ["dispatch", "dispatch", "fetch", "dispatch", "fetch", "fetch"]
+
+
+def show_progress(capsys, monkeypatch, is_terminal):
+    clock = iter([100.0, 101.0, 101.1, 110.0, 150.0])  # seconds; the first is the beginning
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(train.sys.stdout, "isatty", lambda: is_terminal)
+    progress = train.Progress("mnist", 1_000, 2_000)  # resumed at step 1,000
+    for step in (1_010, 1_011, 1_100, 2_000):
+        progress.show(step, np.array([0.5, 0.25]))
+    return capsys.readouterr().out
+
+
+def test_progress_is_one_living_line_on_a_terminal(capsys, monkeypatch):
+    shown = show_progress(capsys, monkeypatch, is_terminal=True)
+    assert shown.count("\r") == 3 and shown.count("\n") == 1  # one came too early to be shown
+
+
+def test_progress_is_plain_lines_elsewhere(capsys, monkeypatch):
+    shown = show_progress(capsys, monkeypatch, is_terminal=False)
+    assert "\r" not in shown
+    first, last = shown.splitlines()
+    # A hundred steps in ten seconds of this session leave 900 steps, so 90 seconds.
+    assert first == "mnist  step 1,100/2,000 (55%)  10.0 steps/s  loss 0.5 0.25  ETA 0:01:30"
+    assert last.startswith("mnist  step 2,000/2,000 (100%)") and last.endswith("ETA 0:00:00")
+
+
 class Exploding(train.Task):
     """A loss that is fine until a step, then NaN in one lane."""
 
