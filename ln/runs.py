@@ -74,6 +74,10 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def write_rows(path: Path, rows: list[Row]) -> None:
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
 def load(folder: Path) -> tuple[dict, list[Row]]:
     """Returns the config and the metrics of a run, finished or not."""
     folder = Path(folder)
@@ -143,8 +147,9 @@ class Run:
         self.folder = Path(folder).absolute()  # orbax wants an absolute path
         self.lanes = lanes
         wanted = as_json(config)
+        modes = {"min": True, "max": False}
+        self._less_is_better = choose("config.select.mode", wanted["select"]["mode"], modes)
         self._claim(wanted)
-        self._select = wanted["select"]
         self._metrics = self.folder / "metrics.jsonl"
         self._checkpoints = self._checkpoint_manager()
         self._file: TextIO | None = None
@@ -189,7 +194,7 @@ class Run:
         best = policies.BestN(
             n=1,
             get_metric_fn=lambda metrics: metrics["select"],
-            reverse=choose("config.select.mode", self._select["mode"], {"min": True, "max": False}),
+            reverse=self._less_is_better,
             keep_checkpoints_without_metrics=False,
         )
         return ocp.CheckpointManager(
@@ -254,7 +259,7 @@ class Run:
     def start(self, step: int) -> None:
         """Begins a session at a step: rows beyond it are dropped, since they will come again."""
         kept = [row for row in read_rows(self._metrics) if row["step"] <= step]
-        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        write_rows(self._metrics, kept)
         self._file = self._metrics.open("a")
         self._writers = self._tensorboard()
         for row in kept:
@@ -265,8 +270,8 @@ class Run:
             step=step,
             **environment(),
         )
-        with (self.folder / "sessions.jsonl").open("a") as file:
-            file.write(json.dumps(session) + "\n")
+        sessions = self.folder / "sessions.jsonl"
+        write_rows(sessions, [*read_rows(sessions), session])
 
     def _tensorboard(self) -> list:
         events = self.folder / "events"

@@ -56,8 +56,11 @@ def call(words: list[str]) -> int:
 
     Ctrl-C reaches both; the other one saves and ends, and waiting for it is all to do here.
     """
-    signal.signal(signal.SIGINT, lambda *_: None)
-    return subprocess.run([sys.executable, *words]).returncode
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run([sys.executable, *words]).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run(main) -> None:

@@ -62,6 +62,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_a_select_mode_that_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'max'"):
         open_run(tmp_path / "run", **{"select.mode": "maxi"})
+    assert not (tmp_path / "run").exists()  # else the corrected config would be another one
 
 
 def test_differences_name_every_key_once():
@@ -151,6 +152,16 @@ def test_a_session_tells_what_the_numbers_may_depend_on(tmp_path):
     assert len(sessions) == 2
     wanted = {"time", "command", "step", "commit", "python", "versions", "device", "backend"}
     assert wanted <= sessions[0].keys() and "jax" in sessions[0]["versions"]
+
+
+def test_a_half_written_session_does_not_spoil_the_next(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+    path = tmp_path / "run/sessions.jsonl"
+    path.write_text(path.read_text() + '{"time": "20')
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+    assert len(runs.read_rows(path)) == 2
 
 
 def test_finished_runs_are_told_from_others(tmp_path):
