@@ -46,9 +46,14 @@ def layer_norm(a, gain, bias, epsilon=EPSILON):
     The deviation is taken about the mean (two passes): E[a²] − E[a]² would lose all digits in
     float32 where the mean is large.
     """
-    centred = a - a.mean(-1, keepdims=True)
-    sigma = jnp.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-    return gain * centred / sigma + bias
+    mu = a.mean(-1, keepdims=True)
+    return layer_norm_of_centred(a - mu, gain, bias, epsilon)
+
+
+def layer_norm_of_centred(a, gain, bias, epsilon=EPSILON):
+    """`layer_norm` of summed inputs ``[..., H]`` whose mean over the units is 0 already."""
+    one_over_sigma = jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + epsilon)
+    return gain * (a * one_over_sigma) + bias
 
 
 def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
@@ -96,16 +101,23 @@ class LayerNorm(nn.Module):
     """Layer normalization of ``a [..., H]``.
 
     It looks at no other case, so it has neither a use for the mask nor a training mode.
+
+    Attributes:
+        gain: what the gains start at.
+        epsilon: added to the variance.
+        centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
     """
 
     gain: float = 1.0
     epsilon: float = EPSILON
+    centred: bool = False
 
     @nn.compact
     def __call__(self, a, mask=None):
         gain = self.param("gain", nn.initializers.constant(self.gain), a.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, a.shape[-1:])
-        return layer_norm(a, gain, bias, self.epsilon)
+        normalize = layer_norm_of_centred if self.centred else layer_norm
+        return normalize(a, gain, bias, self.epsilon)
 
 
 class BatchNorm(nn.Module):
@@ -159,18 +171,59 @@ class BatchNorm(nn.Module):
         return batch_norm(a, mu, s2, gain, bias, self.epsilon)
 
 
-class WeightNormDense(nn.Module):
-    """Summed inputs ``a = W x [..., H]`` with W = gain v / ‖v‖ (§5.1); no bias, like its twin."""
+def matmul(x, W, dtype=None):
+    """x W with operands rounded to ``dtype`` (bfloat16, say), summed in the precision of x.
+
+    x ``[..., D]`` is flattened to two axes: on a CPU its gradient is a faster product that way.
+    """
+    rows, result = x.reshape(-1, x.shape[-1]), jnp.result_type(x, W)
+    if dtype is not None:
+        rows, W = rows.astype(dtype), W.astype(dtype)
+    a = jnp.matmul(rows, W, preferred_element_type=result)
+    return a.reshape(*x.shape[:-1], W.shape[-1])
+
+
+class Dense(nn.Module):
+    """Summed inputs ``a = W x [..., H]`` of x ``[..., D]``; no bias of its own.
+
+    Attributes:
+        features: H.
+        kernel_init: of W ``[D, H]``.
+        dtype: what the operands of the product are rounded to; None: not at all.
+        centre: subtracts from every input's weights their mean over the H units. The mean of ``a``
+            over the units is then 0 for every x, and layer norm, which would subtract it, sees no
+            difference: LN is invariant to re-centring of W (Table 1).
+    """
 
     features: int
-    gain: float = 1.0
     kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Any = None
+    centre: bool = False
 
     @nn.compact
-    def __call__(self, x):
-        v = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+    def weights(self, D: int):
+        """W ``[D, H]`` as it is used."""
+        return self.centred(self.param("kernel", self.kernel_init, (D, self.features)))
+
+    def centred(self, W):
+        return W - W.mean(-1, keepdims=True) if self.centre else W
+
+    def __call__(self, x, bias=None):
+        """W x, plus a bias ``[H]`` of somebody else's, where given, under the norm."""
+        a = matmul(x, self.weights(x.shape[-1]), self.dtype)
+        return a if bias is None else a + self.centred(bias)
+
+
+class WeightNormDense(Dense):
+    """Its twin with W = gain v / ‖v‖ (§5.1)."""
+
+    gain: float = 1.0
+
+    @nn.compact
+    def weights(self, D: int):
+        v = self.param("kernel", self.kernel_init, (D, self.features))
         gain = self.param("gain", nn.initializers.constant(self.gain), (self.features,))
-        return x @ weight_norm(v, gain)
+        return weight_norm(v, gain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,12 +235,18 @@ class Norm:
         sites: where it sits. Anywhere else there is no normalization.
         options: fields of the module (of LayerNorm, BatchNorm or WeightNormDense), as pairs.
         train: bound here, so that no ``train=`` travels through cells and models.
+        centred: computes the same faster: at x and h, where layer norm follows a matrix product
+            and nothing else, centres the matrix once instead of ``a`` at every step (see `Dense`).
     """
 
     kind: str = "none"
     sites: tuple[str, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
     train: bool = False
+    centred: bool = False
+
+    def centres(self, site: str) -> bool:
+        return self.centred and self.kind == "layer" and site in self.sites and site in ("x", "h")
 
     def __call__(self, site: str, **module) -> nn.Module:
         """The module that maps summed inputs of a site to normalized ones: norm(a, mask) -> a."""
@@ -197,7 +256,7 @@ class Norm:
         # h the cell has its own b, and only layer norm keeps one more (eqs. 20 and 26; BN: §3.2).
         match kind:
             case "layer":
-                return LayerNorm(**options)
+                return LayerNorm(centred=self.centres(site), **options)
             case "batch":
                 return BatchNorm(self.train, bias=site not in ("x", "h"), **options)
         return Identity(bias=site in ("a", "out"), **module)
@@ -206,7 +265,7 @@ class Norm:
         """The matrix product in front of a site, x ``[..., D]`` -> W x ``[..., features]``."""
         if choose_site(site) in self.sites and self.kind == "weight":
             return WeightNormDense(features, **dict(self.options), **module)
-        return nn.Dense(features, use_bias=False, **module)
+        return Dense(features, centre=self.centres(site), **module)
 
 
 # What a config may say of each kind, by field.

@@ -2,11 +2,13 @@
 
     python -m scripts.report --runs=runs/small
     python -m scripts.report --runs=runs/paper --out=report/paper
+    python -m scripts.report --theory --out=report/theory
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
 also of runs that still go on. What to draw stands in the config of their experiment (FIGURES,
 CLAIMS), the paper's curves in results/published/. The page holds everything it shows; its pictures
-also lie beside it as PNG files.
+also lie beside it as PNG files. --theory needs no runs: it computes what section 5 of the paper
+claims (experiments/theory.py), in less than a minute.
 """
 
 import base64
@@ -26,7 +28,10 @@ from ln.errors import InputError
 from scripts import cli
 
 RUNS = flags.DEFINE_string("runs", "runs/small", "folder with run folders, at any depth")
-OUT = flags.DEFINE_string("out", "report", "folder of the page; made if it is not there")
+THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
+OUT = flags.DEFINE_string(
+    "out", None, "folder of the page; made if it is not there [report, or report/theory]"
+)
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
 MARK = '<meta name="generator" content="scripts.report">'  # by this a page is known as ours
@@ -384,22 +389,107 @@ def report(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
     return dict(section=section, figures=figures, claims=claims), pictures
 
 
-def main(_):
-    import jinja2
+def draw_panels(panels, columns: int) -> bytes:
+    """Draws panels of experiments/theory.py; returns a PNG."""
+    from matplotlib.figure import Figure
 
-    from ln import runs
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * rows), dpi=150, layout="constrained")
+    for n, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, n)
+        axes.set_title(panel.title, fontsize=11)
+        if panel.matrix is None:
+            draw_lines(axes, panel)
+        else:
+            draw_matrix(axes, panel)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
 
-    root, out = Path(RUNS.value), Path(OUT.value)
-    page = out / "index.html"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out={out} is a file. Give a folder.")
-    if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{page} is no page of this command. Choose another --out.")
+
+def draw_lines(axes, panel) -> None:
+    from matplotlib import colormaps
+
+    for n, line in enumerate(panel.lines):
+        if line.style in STYLES:
+            _, colour, marker = STYLES[line.style]
+        else:  # ordered: from dark to light, without the palest
+            colour, marker = colormaps["viridis"](0.9 * line.style), "osD^vPX"[n % 7]
+        axes.plot(
+            range(len(line.y)) if line.x is None else line.x,
+            line.y,
+            color=colour,
+            linewidth=1.5,
+            marker=marker,
+            markersize=4.5,
+            markevery=(0.03 * n, 0.15),  # so that lines on top of each other can be told apart
+            label=line.name,
+        )
+    axes.set_yscale("log" if panel.y_log else "linear")
+    axes.set_ylim(panel.y_limits)
+    if panel.x_log:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    axes.grid(True, color="#e0e0e0", linewidth=0.6)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def draw_matrix(axes, panel) -> None:
+    """Draws a picture of a matrix, with lines between the blocks of the units."""
+    size = len(panel.matrix)
+    axes.imshow(panel.matrix, cmap="RdBu_r", vmin=-panel.limit, vmax=panel.limit)
+    for n in range(1, panel.blocks):
+        edge = n * size / panel.blocks - 0.5
+        axes.axhline(edge, color="#4d4d4d", linewidth=0.6)
+        axes.axvline(edge, color="#4d4d4d", linewidth=0.6)
+    centres = [(n + 0.5) * size / panel.blocks - 0.5 for n in range(panel.blocks)]
+    names = [f"unit {n + 1}" for n in range(panel.blocks)]
+    axes.set_xticks(centres, names, fontsize=8)
+    axes.set_yticks(centres, names, fontsize=8, rotation=90, va="center")
+    axes.tick_params(length=0)
+
+
+def theory_page() -> tuple[dict, dict[str, bytes]]:
+    """What the template shows of section 5, and its pictures by file name."""
+    from experiments import theory
+
+    shown, pictures = [], {}
+    for function in theory.DEMONSTRATIONS:
+        found, name = function(theory.SEED), function.__name__
+        if found.panels:
+            pictures[f"{name}.png"] = draw_panels(found.panels, found.columns)
+        embedded = [
+            (panel.title, base64.b64encode(draw_panels([panel], 1)).decode())
+            for panel in found.panels
+        ]
+        shown.append(dict(name=name, demonstration=found, pictures=embedded))
+    return dict(shown=shown, seed=theory.SEED), pictures
+
+
+def report_page(root: Path) -> tuple[dict, dict[str, bytes]]:
+    """What the template shows of all runs below root, and its pictures by file name."""
     sections, pictures = [], {}
     for n, section in enumerate(read_sections(root), start=1):
         shown, drawn = report(section, f"{n}-{section.experiment}-{section.scale}")
         sections.append(shown)
         pictures |= drawn
+    return dict(sections=sections, root=root.as_posix()), pictures
+
+
+def main(_):
+    import jinja2
+
+    from ln import runs
+
+    out = Path(OUT.value or ("report/theory" if THEORY.value else "report"))
+    page = out / "index.html"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out={out} is a file. Give a folder.")
+    if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{page} is no page of this command. Choose another --out.")
+    shown, pictures = theory_page() if THEORY.value else report_page(Path(RUNS.value))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -407,9 +497,8 @@ def main(_):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("report.html").render(
-        sections=sections,
-        root=root.as_posix(),
+    text = environment.get_template("theory.html" if THEORY.value else "report.html").render(
+        **shown,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         mark=MARK,
     )

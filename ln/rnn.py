@@ -1,0 +1,378 @@
+"""Recurrent layers with a place for a norm: the RNN of eq. 4, the supplement's LSTM and GRU.
+
+    cell = LSTM(256, Norm("layer", ("x", "h", "c")))
+    hs, carry = unroll(cell, xs, mask)        # inside a Flax module: xs [T, B, D] -> hs [T, B, H]
+
+A cell computes summed inputs a_x = W_x x, which depend on nothing recurrent, and a_h = W_h h, which
+does; `update` is the rest of its equations. From these three parts come
+
+    project(x) -> a_x                     the part that `unroll` does for all time steps at once
+    step(carry, a_x, mask) -> carry, h    what must happen in order
+    cell(carry, x, mask) -> carry, h      both, for models whose inputs depend on the state
+
+A cell with batch norm keeps statistics of its own for every time step (Cooijmans et al. 2016): each
+leaf of "stats" has a leading time axis. They are not differentiated.
+
+Shapes: T time, B batch, D inputs, H units; arrays are time-major. The carry is (c, h) for the LSTM
+and h for the others; where a mask ``[T, B]`` is false it stands still, so the last carry is each
+case's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs backwards in time.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+from jax.nn import sigmoid
+import jax.numpy as jnp
+from jax.numpy import tanh
+import numpy as np
+
+from ln import fused
+from ln.norm import Initializer, Norm, matmul
+
+Carry = Any  # (c, h) or h, each [B, H]
+
+
+def orthogonal_blocks(key, shape, dtype=jnp.float_):
+    """Every H x H block of W_h ``[H, n H]`` orthogonal by itself, as in the authors' layers.py."""
+    H, n = shape[0], shape[1] // shape[0]
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    blocks = jax.vmap(lambda key: nn.initializers.orthogonal()(key, (H, H), dtype))
+    return jnp.concatenate(blocks(jax.random.split(key, n)), axis=1)
+
+
+class Cell(nn.Module):
+    """What the three cells have in common.
+
+    A cell defines `setup`, `project`, `recurrent` and `update`; of its parameters `update` may use
+    ``b`` and those of modules named ``norm_…``.
+
+    Attributes:
+        units: H.
+        norm: makes the norms of the cell's sites.
+        learned: which parts of the initial carry, "h" and (LSTM) "c", are parameters; they start at
+            0, as the others stay. The authors' attentive reader learns "h" (learn_h0).
+        bias_inside: the authors' own form (layers.py): b is added to W_x x before its norm; the
+            LSTM adds it a second time behind. The paper's equations have it behind only. Without it
+            layer norm forgets the size of a single input (D = 1): LN(w x) = sign(x) LN(w).
+        init_W_x, init_W_h: initializers.
+        dtype: what the operands of matrix products are rounded to, such as jnp.bfloat16;
+            statistics, carries and sums keep their precision.
+
+    Raises:
+        ValueError: units, or a name in learned, cannot be.
+    """
+
+    units: int
+    norm: Norm = Norm()
+    learned: tuple[str, ...] = ()
+    bias_inside: bool = False
+    init_W_x: Initializer = nn.initializers.lecun_normal()
+    init_W_h: Initializer = orthogonal_blocks
+    dtype: Any = None
+
+    PARTS: ClassVar[tuple[str, ...]] = ("h",)  # of the carry
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.units, int | np.integer) or self.units < 1:
+            raise ValueError(f"units must be a whole number of 1 or more; got {self.units!r}")
+        if not isinstance(self.norm, Norm):
+            raise ValueError(f"norm must be a ln.norm.Norm; got {self.norm!r}")
+        if not set(self.learned) <= set(self.PARTS):
+            raise ValueError(
+                f"learned must name parts of the carry, {self.PARTS}; got {self.learned}"
+            )
+
+    def of_x(self, n: int) -> nn.Module:
+        """W_x of n gates."""
+        return self.norm.dense("x", n * self.units, kernel_init=self.init_W_x, dtype=self.dtype)
+
+    def of_h(self, n: int) -> nn.Module:
+        """W_h of n gates."""
+        return self.norm.dense("h", n * self.units, kernel_init=self.init_W_h, dtype=self.dtype)
+
+    def start(self) -> dict:
+        """The learned parts of the initial carry."""
+        zeros = nn.initializers.zeros
+        return {part: self.param(f"{part}_0", zeros, (self.units,)) for part in self.learned}
+
+    def initial(self, B: int) -> Carry:
+        """The carry before the first step, for B cases."""
+        zeros = jnp.zeros((B, self.units))
+        parts = tuple(zeros + self.first.get(part, 0.0) for part in self.PARTS)
+        return parts if len(parts) > 1 else parts[0]
+
+    def project(self, x):
+        """a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
+        raise NotImplementedError
+
+    def recurrent(self):
+        """W_h ``[H, n H]``, of all gates."""
+        raise NotImplementedError
+
+    def update(self, carry: Carry, a_x, a_h, mask=None):
+        """A step without its matrix products: a_x, a_h ``[B, n H]`` -> the next carry and h."""
+        raise NotImplementedError
+
+    def step(self, carry: Carry, a_x, mask=None):
+        """What is recurrent of a step: a_x ``[B, n H]``, mask ``[B]`` -> the next carry, and h."""
+        a_h = matmul(fused.hidden(carry), self.recurrent(), self.dtype)
+        return self.update(carry, a_x, a_h, mask)
+
+    def __call__(self, carry: Carry, x, mask=None):
+        """A whole time step: x ``[B, D]``, mask ``[B]`` -> the next carry, and h ``[B, H]``."""
+        return self.step(carry, self.project(x), mask)
+
+
+class RNN(Cell):
+    """Eq. 4: a = W_h h + W_x x, summed before they are normalized (site a), h = f(norm(a)).
+
+    Sites x and h normalize the two products separately, as the gated cells do. The bias belongs to
+    the norm at a, with ``bias_inside`` a further one to W_x x. The carry is h.
+
+    Attributes:
+        activation: f.
+    """
+
+    activation: Callable = tanh
+
+    def setup(self):
+        self.W_x, self.W_h = self.of_x(1), self.of_h(1)
+        self.b = self.param("b", nn.initializers.zeros, (self.units,)) if self.bias_inside else None
+        self.norm_x, self.norm_h, self.norm_a = self.norm("x"), self.norm("h"), self.norm("a")
+        self.first = self.start()
+
+    def project(self, x):
+        return self.W_x(x, self.b)
+
+    def recurrent(self):
+        return self.W_h.weights(self.units)
+
+    def update(self, carry, a_x, a_h, mask=None):
+        a = self.norm_h(a_h, mask) + self.norm_x(a_x, mask)
+        h = self.activation(self.norm_a(a, mask))
+        return h, h
+
+
+class LSTM(Cell):
+    """Eqs. 20-22 of the supplement; with a norm at site c alone, eqs. 29-31. The carry is (c, h).
+
+    The norms at x and h are each over the summed inputs of all four gates f, i, o, g together. The
+    carried c is never normalized.
+
+    Attributes:
+        forget_bias: what b starts at for the gate f; 0 in the authors' code, 1 in Cooijmans et al.
+    """
+
+    forget_bias: float = 0.0
+
+    PARTS: ClassVar[tuple[str, ...]] = ("c", "h")
+
+    def setup(self):
+        self.W_x, self.W_h = self.of_x(4), self.of_h(4)
+        self.b = self.param("b", self.init_b, (4 * self.units,))
+        self.norm_x, self.norm_h, self.norm_c = self.norm("x"), self.norm("h"), self.norm("c")
+        self.first = self.start()
+
+    def init_b(self, key, shape):
+        return jnp.zeros(shape).at[: self.units].set(self.forget_bias)
+
+    def project(self, x):
+        return self.W_x(x, self.b if self.bias_inside else None)
+
+    def recurrent(self):
+        return self.W_h.weights(self.units)
+
+    def update(self, carry, a_x, a_h, mask=None):
+        c, _ = carry
+        f, i, o, g = jnp.split(self.norm_h(a_h, mask) + self.norm_x(a_x, mask) + self.b, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(self.norm_c(c, mask))
+        return (c, h), h
+
+
+class GRU(Cell):
+    """Eqs. 26-28 of the supplement; the reset gate multiplies behind the product. The carry is h.
+
+    The gates z, r share one norm on each side, the candidate has its own: W_x, W_h ``[D, 2H]``,
+    ``[H, 2H]`` and W, U ``[D, H]``, ``[H, H]``. The paper writes no bias; here b ``[3H]`` belongs
+    to the input side, under its norm with ``bias_inside`` (layers.py), else behind it. The update
+    gate of the authors' code is 1 − z.
+    """
+
+    def setup(self):
+        self.W_x, self.W_h, self.W, self.U = self.of_x(2), self.of_h(2), self.of_x(1), self.of_h(1)
+        self.b = self.param("b", nn.initializers.zeros, (3 * self.units,))
+        self.norm_zr_x, self.norm_zr_h = self.norm("x"), self.norm("h")
+        self.norm_x, self.norm_h = self.norm("x"), self.norm("h")
+        self.first = self.start()
+
+    def split(self, a):
+        """Parts of the gates z, r ``[..., 2H]`` and of the candidate ``[..., H]``."""
+        return a[..., : 2 * self.units], a[..., 2 * self.units :]
+
+    def project(self, x):
+        b_zr, b = self.split(self.b) if self.bias_inside else (None, None)
+        return jnp.concatenate([self.W_x(x, b_zr), self.W(x, b)], -1)
+
+    def recurrent(self):
+        return jnp.concatenate([self.W_h.weights(self.units), self.U.weights(self.units)], -1)
+
+    def update(self, carry, a_x, a_h, mask=None):
+        h = carry
+        (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
+        b_zr, b = (0.0, 0.0) if self.bias_inside else self.split(self.b)
+        zr = self.norm_zr_h(W_h_h, mask) + self.norm_zr_x(W_x_x, mask) + b_zr
+        z, r = jnp.split(sigmoid(zr), 2, axis=-1)
+        h_hat = tanh(self.norm_x(W_x, mask) + b + r * self.norm_h(U_h, mask))
+        h = (1 - z) * h + z * h_hat
+        return h, h
+
+
+def scan(step: Callable, module: nn.Module, carry, xs):
+    """`jax.lax.scan` of step(module, carry, x) -> carry, y, for a step that uses bound modules.
+
+    For models with loops of their own, such as attention that reads the state. Parameters are
+    shared by all time steps; running statistics get a leading time axis.
+    """
+    lifted = nn.scan(
+        step,
+        variable_broadcast="params",
+        variable_axes={"stats": 0},
+        split_rngs={"params": False},
+    )
+    return lifted(module, carry, xs)
+
+
+def unroll(
+    cell: Cell,
+    xs,
+    mask=None,
+    carry: Carry | None = None,
+    schedule: fused.Schedule | str | None = None,
+):
+    """Runs a cell over whole sequences; to be called where the cell is bound, inside a Flax module.
+
+    Args:
+        cell: an RNN, LSTM or GRU.
+        xs: ``[T, B, D]``.
+        mask: booleans ``[T, B]``; None: all true. Where false, the carry stands still.
+        carry: before the first step; None: `Cell.initial`.
+        schedule: how the loop and its derivative are computed: None chooses a `fused.Schedule` for
+            the default device. "plain" is autodiff of the cell's equations, step by step: slower,
+            but it can also be differentiated forwards.
+
+    Returns:
+        hs ``[T, B, H]``, where the mask is false the h carried on; and the last carry.
+
+    With batch norm there are statistics for each time step of the sequences that the model was
+    initialized with: these must be as long as the longest in training. Beyond, in test, those of
+    the last step serve (Cooijmans et al.).
+
+    Raises:
+        ValueError: an argument of a wrong shape; or, where its values are known (not under jit), a
+            mask that is false at every step of a case.
+    """
+    _check(cell, xs, mask, carry)
+    carry = cell.initial(xs.shape[1]) if carry is None else carry
+    if cell.is_initializing():  # makes the parameters, and the statistics of every time step
+        carry, hs = scan(_masked_call, cell, carry, (xs, mask))
+        return hs, carry
+
+    T = len(xs)
+    module, variables = cell.unbind()
+    params, stats = variables["params"], variables.get("stats", {})
+    of_steps = _of_steps(stats, T, cell.norm.train)
+    if schedule == "plain":
+        hs, carry, new = _plain(module, params, of_steps, xs, mask, carry)
+    else:
+        hs, carry, new = _fused(module, params, of_steps, xs, mask, carry, schedule)
+    if cell.norm.train:
+        for norm, leaves in new.items():
+            for name, leaf in leaves.items():
+                whole = jnp.concatenate([leaf, stats[norm][name][T:]])
+                getattr(cell, norm).put_variable("stats", name, whole)
+    return hs, carry
+
+
+def _masked_call(cell, carry, inputs):
+    """One whole time step, in which the carry stands still where the mask is false."""
+    x, m = inputs
+    carry = fused.keep(m, cell(carry, x, m)[0], carry)
+    return carry, fused.hidden(carry)
+
+
+def _plain(module, params, stats, xs, mask, carry):
+    def step(carry, inputs):
+        x, m, stats = inputs
+        (carry, h), new = module.apply(
+            {"params": params, "stats": stats},
+            carry,
+            (x, m),
+            mutable=["stats"],
+            method=_masked_call,
+        )
+        return carry, (h, new.get("stats", {}))
+
+    carry, (hs, new) = jax.lax.scan(step, carry, (xs, mask, stats))
+    return hs, carry, new
+
+
+def _fused(module, params, stats, xs, mask, carry, schedule):
+    # `update` starts nowhere: without learned parts of the first carry.
+    module = module.clone(norm=dataclasses.replace(module.norm, centred=True), learned=())
+    params = {"params": params}
+    a_x = module.apply(params, xs, method="project")
+    W_h = module.apply(params, method="recurrent")
+    # What `update` uses besides: the matrices' gradients are not for the loop.
+    theta = {k: v for k, v in params["params"].items() if k == "b" or k.startswith("norm_")}
+
+    def update(theta, stats, carry, a_x, a_h, mask):
+        (carry, _), new = module.apply(
+            {"params": theta, "stats": stats},
+            *(carry, a_x, a_h, mask),
+            mutable=["stats"],
+            method="update",
+        )
+        return carry, new.get("stats", {})
+
+    return fused.recurrence(update, theta, W_h, carry, a_x, mask, stats, module.dtype, schedule)
+
+
+def _of_steps(stats, T: int, train: bool):
+    """Statistics of T time steps. Beyond those there are, the last one's, but not in training."""
+
+    def of_steps(leaf):
+        if train and len(leaf) < T:
+            raise ValueError(
+                f"xs has {T} time steps, but the cell's statistics were made for {len(leaf)}: "
+                f"initialize the model with a batch as long as the longest in training"
+            )
+        return leaf[np.minimum(np.arange(T), len(leaf) - 1)]
+
+    return jax.tree.map(of_steps, stats)
+
+
+def _check(cell: Cell, xs, mask, carry: Carry | None) -> None:
+    if jnp.ndim(xs) != 3 or 0 in jnp.shape(xs):
+        raise ValueError(f"xs must be [T, B, D], none of them 0; got {jnp.shape(xs)}")
+    T, B, _ = xs.shape
+    parts = tuple(jnp.shape(part) for part in jax.tree.leaves(carry))
+    if carry is not None and parts != len(cell.PARTS) * ((B, cell.units),):
+        raise ValueError(
+            f"carry must be {', '.join(cell.PARTS)}, each [B, H] = {(B, cell.units)}; got {parts}"
+        )
+    if mask is None:
+        return
+    if jnp.shape(mask) != (T, B) or mask.dtype != bool:
+        raise ValueError(
+            f"mask must be booleans [T, B] = {(T, B)}; got {mask.dtype} {jnp.shape(mask)}"
+        )
+    if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any(0).all():
+        cases = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
+        raise ValueError(
+            f"mask [T, B] = {(T, B)} is false at every step of case(s) {cases}; wanted: a step each"
+        )
