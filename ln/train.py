@@ -78,7 +78,7 @@ class State(flax.struct.PyTreeNode):
     opt: optax.OptState
 
 
-OPTIMIZERS = {"adam": optax.scale_by_adam}
+OPTIMIZERS = {"adam": optax.scale_by_adam, "rmsprop": optax.scale_by_rms}
 
 
 def make_optimizer(config) -> optax.GradientTransformation:

@@ -12,7 +12,8 @@ import pytest
 from configs import mnist as config_file
 from experiments import datasets
 from experiments.datasets import mnist as mnist_files
-from experiments.mnist import INITIALIZERS, Model, Task, negative_log_likelihood, pixels
+from experiments.images import negative_log_likelihood, pixels
+from experiments.mnist import INITIALIZERS, Model, Task
 from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
@@ -308,8 +309,8 @@ def test_sixty_steps_on_one_batch_lower_the_loss_tenfold(lesson):
 
 def test_a_step_logs_the_means_over_its_batch(task, lesson):
     variables, batch = variables_of(lesson[0][20]), task.batch(1)
-    per_case, _ = jax.jit(partial(task.per_case, train=True))(variables, batch)
     key = jax.random.key(0)
+    per_case, _ = jax.jit(partial(task.per_case, train=True))(variables, batch, key)
     loss, (_, metrics) = jax.jit(partial(task.loss, train=True))(variables, batch, key)
     assert set(metrics) == {"nll", "error"}
     for name, value in metrics.items():
