@@ -99,8 +99,8 @@ FIGURES = (
         title="Sequential MNIST",
         caption="Validation error of an LSTM of 100 units that reads an image pixel by pixel. "
         "Cooijmans et al. trained 100,000 updates of 100 cases, one run each, without layer norm.",
-        source="Cooijmans et al. (2016), validation curves of sequential MNIST, from the figures in "
-        "the source of their paper; in their permuted form a third of the pixels never appear",
+        source="Cooijmans et al. (2016), validation curves of sequential MNIST; in their permuted "
+        "form a third of the pixels never appear",
         columns=2,
         panels=tuple(
             dict(
