@@ -233,8 +233,9 @@ class GRU(Cell):
 
 
 def scan(step: Callable, module: nn.Module, carry, xs):
-    """`jax.lax.scan` of step(module, carry, x) -> carry, y, for a step that uses bound modules.
+    """`jax.lax.scan` of step(module, carry, x) -> carry, y, for a step that uses a bound module.
 
+    Its own submodules are the only other ones that it may use: they are reached through ``module``.
     For models with loops of their own, such as attention that reads the state. Parameters are
     shared by all time steps; running statistics get a leading time axis.
     """
@@ -259,7 +260,8 @@ def unroll(
     Args:
         cell: an RNN, LSTM or GRU.
         xs: ``[T, B, D]``.
-        mask: booleans ``[T, B]``; None: all true. Where false, the carry stands still.
+        mask: booleans ``[T, B]``; None: all true. Where false, the carry stands still, and xs may
+            hold anything.
         carry: before the first step; None: `Cell.initial`.
         schedule: how the loop and its derivative are computed: None chooses a `fused.Schedule` for
             the default device. "plain" is autodiff of the cell's equations, step by step: slower,
@@ -283,6 +285,8 @@ def unroll(
         return hs, carry
 
     T = len(xs)
+    if mask is not None:  # padding may hold anything, also NaN, which times 0 is no 0
+        xs = jnp.where(mask[..., None], xs, 0)
     module, variables = cell.unbind()
     params, stats = variables["params"], variables.get("stats", {})
     of_steps = _of_steps(stats, T, cell.norm.train)

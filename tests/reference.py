@@ -74,3 +74,77 @@ def negative_log_likelihood_backward(logits, y):
     p = np.exp(logits - np.max(logits)) / np.sum(np.exp(logits - np.max(logits)))
     p[y] = -np.sum(np.delete(p, y))
     return p
+
+
+# --- Recurrent layers: one time step and one case after the other, gates by name ---
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def of_cell(kind, p, site, a, mask, epsilon):
+    """The norm of a site, with parameters p[site], applied to a ``[B, n]`` at one time step."""
+    own = p.get(site, {})
+    gain, bias = own.get("gain", 1.0), own.get("bias", 0.0)
+    if kind == "layer" and "gain" in own:
+        return layer_norm(a, gain, bias, epsilon)
+    if kind == "batch" and "gain" in own and mask.any():
+        real = np.flatnonzero(mask)  # statistics of real cases only
+        out = np.zeros_like(a)
+        out[real] = batch_norm(a[real], gain, np.broadcast_to(bias, gain.shape), epsilon)
+        return out
+    return a + bias
+
+
+def weights(p, name):
+    """A matrix ``[D, n]``, of weight norm where it has a gain."""
+    own = p[name]
+    return weight_norm(own["kernel"], own["gain"]) if "gain" in own else own["kernel"]
+
+
+def rnn(kind, p, h, x, mask, epsilon, inside=False):
+    """Eq. 4 with the norm at site a; the sites x and h are normalized before the sum."""
+    b = p["b"] if inside else 0.0
+    a = of_cell(kind, p, "norm_x", x @ weights(p, "W_x") + b, mask, epsilon)
+    a = a + of_cell(kind, p, "norm_h", h @ weights(p, "W_h"), mask, epsilon)
+    return np.tanh(of_cell(kind, p, "norm_a", a, mask, epsilon))
+
+
+def lstm(kind, p, carry, x, mask, epsilon, inside=False):
+    """Eqs. 20-22; inside: b under the input's norm too, as in layers.py."""
+    c, h = carry
+    b = p["b"] if inside else 0.0
+    a = of_cell(kind, p, "norm_h", h @ weights(p, "W_h"), mask, epsilon)
+    a = a + of_cell(kind, p, "norm_x", x @ weights(p, "W_x") + b, mask, epsilon) + p["b"]
+    H = c.shape[1]
+    f, i, o, g = a[:, :H], a[:, H : 2 * H], a[:, 2 * H : 3 * H], a[:, 3 * H :]
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return c, sigmoid(o) * np.tanh(of_cell(kind, p, "norm_c", c, mask, epsilon))
+
+
+def gru(kind, p, h, x, mask, epsilon, inside=False):
+    """Eqs. 26-28; b, which the paper does not write, behind the input's norm, or under it."""
+    H = h.shape[1]
+    under, behind = (p["b"], 0 * p["b"]) if inside else (0 * p["b"], p["b"])
+    zr = of_cell(kind, p, "norm_zr_x", x @ weights(p, "W_x") + under[: 2 * H], mask, epsilon)
+    zr = zr + of_cell(kind, p, "norm_zr_h", h @ weights(p, "W_h"), mask, epsilon)
+    zr = zr + behind[: 2 * H]
+    z, r = sigmoid(zr[:, :H]), sigmoid(zr[:, H:])
+    Wx = of_cell(kind, p, "norm_x", x @ weights(p, "W") + under[2 * H :], mask, epsilon)
+    Uh = of_cell(kind, p, "norm_h", h @ weights(p, "U"), mask, epsilon)
+    h_hat = np.tanh(Wx + behind[2 * H :] + r * Uh)
+    return (1 - z) * h + z * h_hat
+
+
+def unrolled(cell, kind, p, carry, xs, mask, epsilon, **options):
+    """h at every step ``[T, B, H]`` and the last carry; where the mask is false nothing moves."""
+    hs = []
+    for x, m in zip(xs, mask, strict=True):
+        new = cell(kind, p, carry, x, m, epsilon, **options)
+        if isinstance(carry, tuple):
+            carry = tuple(np.where(m[:, None], n, o) for n, o in zip(new, carry, strict=True))
+        else:
+            carry = np.where(m[:, None], new, carry)
+        hs.append(carry[1] if isinstance(carry, tuple) else carry)
+    return np.stack(hs), carry

@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from scripts.benchmarks import common, rnn
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -14,7 +18,12 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 def python(*words):
     return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},  # other tests run beside it
     )
 
 
@@ -46,22 +55,84 @@ def test_the_table_holds_every_peer_with_the_losses_of_ours(tmp_path):
     assert min(results["start_up"].values()) > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["tiny", "tiny-gru"])
+def test_every_peer_of_rnn_has_the_loss_and_gradients_of_ours(case, tmp_path):
+    out = tmp_path / "speed.json"
+    done = python("-m", "scripts.benchmark", "rnn", "--quick", f"--case={case}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"][case]
+    jaxs, torchs = {"ours", "ours, schedule=plain"}, {"PyTorch eager", "PyTorch script"}
+    no_norm = f"PyTorch's {result['case']['cell'].upper()} without norm or mask"
+    if not HAS_TORCH:
+        assert "pip install torch" in result["missing"]["PyTorch"]
+        torchs = set()
+    peers, training = result["peers"], result["training"]
+    assert peers.keys() - {no_norm} == jaxs | {"Flax, nn.scan of a cell"} | torchs
+    assert training.keys() == jaxs | {"Flax + Optax"} | torchs
+    assert (no_norm in peers) == HAS_TORCH
+    for name, peer in [*peers.items(), *training.items()]:
+        assert len(peer["seconds_per_step"]) == 2 and name in rows(done.stdout)
+        assert peer["differs_by"] is None if name == no_norm else peer["differs_by"] < 1e-4
+        assert ("compiling" in peer["facts"]) == (name not in torchs | {no_norm})
+    assert result["peaks"] and result["products"]["losses"] == []
+    assert "alone, in the same shapes and loops, they take" in done.stdout
+    assert rows(done.stdout)["the matrix products alone"][-1] == "not compared"
+
+
+def test_flops_are_those_of_three_products_of_each_matrix():
+    case = rnn.Case("gru", T=2, B=3, H=4, D=5)
+    of_W_x, of_W_h = 2 * (2 * 3) * 5 * 12, 2 * (2 * 3) * 4 * 12
+    assert rnn.flops(case, d_x=True) == 3 * of_W_x + 3 * of_W_h
+    assert rnn.flops(case, d_x=False) == 2 * of_W_x + 3 * of_W_h
+    upper = 3 * (2 * (2 * 3) * 4 * 12)
+    assert rnn.flops(case._replace(layers=2), d_x=True) == 3 * of_W_x + 3 * of_W_h + 2 * upper
+
+
+REFERENCE = common.Reference("ours", [2.0], {"W": np.array([1.0, -4.0])})
+
+
+def test_a_peer_may_differ_by_rounding():
+    assert REFERENCE.check("peer", [2.0], {"W": np.array([1.0, -4.0001])}) == pytest.approx(2.5e-5)
+
+
+@pytest.mark.parametrize(
+    ("losses", "gradient", "what"),
+    [
+        ([2.1], [1.0, -4.0], "the loss"),
+        ([2.0], [1.01, -4.0], "W"),
+        ([2.0], [1.0, np.nan], "W"),
+        ([np.nan], [1.0, -4.0], "the loss"),
+    ],
+)
+def test_another_loss_or_another_gradient_is_another_computation(losses, gradient, what):
+    with pytest.raises(RuntimeError, match=f"'peer' computes something else: {what} differs"):
+        REFERENCE.check("peer", losses, {"W": np.array(gradient)})
+
+
+@pytest.mark.parametrize("gradients", [{}, {"V": np.ones(2)}, {"W": np.ones(1)}])
+def test_gradients_of_other_names_or_shapes_are_not_compared(gradients):
+    with pytest.raises(ValueError, match="gradients are"):
+        REFERENCE.check("peer", [2.0], gradients)
+
+
 # Ours against a peer with another norm, or another update.
 COMPARE = """
 from functools import partial
 import sys
 
-from scripts import benchmark as b
+from scripts.benchmarks import common, mnist
 
 folder, kind, change = sys.argv[1:]
-config = b.mnist_config(b.MNIST_CASES["tiny-4"], folder)
-b.in_process(b.prepare_mnist, config)
-peer = partial(getattr(b, kind), config.copy_and_resolve_references())
+config = mnist.mnist_config(mnist.CASES["tiny-4"], folder)
+common.in_process(mnist.prepare_mnist, config)
+peer = partial(getattr(mnist, kind), config.copy_and_resolve_references())
 if change == "norm":
     peer = partial(peer, epsilon=0.1)
 if change == "update":
     peer.args[0].lr = (2e-3,)
-b.compare("tiny-4", {"ours": partial(b.Ours, config), "peer": peer}, b.Timing(1, 0.01))
+peers = {"ours": partial(mnist.Ours, config), "peer": peer}
+common.compare("tiny-4", peers, common.Timing(1, 0.01))
 """
 TORCH = pytest.param("Torch", marks=pytest.mark.skipif(not HAS_TORCH, reason="no torch here"))
 
@@ -86,9 +157,10 @@ def test_a_peer_that_fails_ends_the_benchmark(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Give one benchmark of mnist"),
+        ([], "Give one benchmark of mnist, rnn"),
         (["mnits"], "Did you mean 'mnist'?"),
         (["mnist", "--case=ful-4"], "Did you mean 'full-4'?"),
+        (["rnn", "--case=drwa"], "Did you mean 'draw'?"),
         (["mnist", "--rounds=0"], "rounds"),
         (["mnist", "--out=README.md/x.json"], "give another name"),
         (["mnist", "--out=pyproject.toml"], "is there already"),

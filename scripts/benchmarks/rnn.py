@@ -1,0 +1,277 @@
+"""rnn: whole sequences through recurrent layers with layer norm, forward and backward.
+
+What is timed is loss = Σ hs R under a ragged mask, and its gradients by all parameters and the
+inputs; then a whole training step with Adam. Everybody has the same numbers, by names of their own
+that `Data` gives; the peers are in rnn_jax.py and rnn_torch.py.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+import importlib
+import importlib.util
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from ln.errors import choose
+from scripts.benchmarks.common import (
+    Measured,
+    Peer,
+    Timing,
+    compare,
+    in_process,
+    mebibytes,
+    milliseconds,
+    ratio,
+    table,
+)
+
+
+class Case(NamedTuple):
+    """A stack of equal recurrent layers, and a batch for it."""
+
+    cell: str  # "lstm" or "gru"
+    T: int
+    B: int
+    H: int
+    D: int
+    layers: int = 1
+    d_x: bool = True  # whether the gradient by the inputs is wanted
+
+    @property
+    def gates(self) -> int:
+        return {"lstm": 4, "gru": 3}[self.cell]
+
+
+CASES = {
+    "draw": Case("lstm", T=64, B=128, H=256, D=256),
+    "handwriting": Case("lstm", T=400, B=8, H=400, D=460, layers=3),
+    "reader": Case("lstm", T=300, B=64, H=240, D=240),
+    "order": Case("gru", T=30, B=128, H=1024, D=300),
+    "pixels": Case("lstm", T=784, B=64, H=100, D=1, d_x=False),  # MNIST, pixel by pixel
+    "tiny": Case("lstm", T=5, B=3, H=8, D=4, layers=2),
+    "tiny-gru": Case("gru", T=5, B=3, H=8, D=4),
+}
+USUAL = ("draw", "handwriting", "reader", "order", "pixels")
+LANES = (1, 2, 4, 8, 16, 32)
+LANES_OF = ("draw", "pixels")
+
+LEARNING_RATE = 1e-3
+SIDE = 2048  # of the square matrices whose product shows what the machine can do
+
+PRODUCTS = "the matrix products alone"
+PEAKS = (f"{SIDE}³, jax", f"{SIDE}³, PyTorch")
+
+
+class Data(NamedTuple):
+    """The numbers of a case.
+
+    Attributes:
+        layers: for each layer W_x ``[D, n H]``, W_h ``[H, n H]``, b, and gain and bias of the norms
+            at x and h ``[n H]``, for the LSTM also at c ``[H]``. Gates lie as in ln.rnn: f, i, o, g
+            under one norm each at x and h; or z, r under one, and the candidate under another.
+        x: ``[T, B, D]``.
+        mask: ``[T, B]``: every case is at least half as long as the longest.
+        R: ``[T, B, H]``.
+    """
+
+    layers: list[dict[str, np.ndarray]]
+    x: np.ndarray
+    mask: np.ndarray
+    R: np.ndarray
+
+
+def make_data(case: Case) -> Data:
+    random = np.random.default_rng(0)
+
+    def normal(*shape, mean=0.0, scale=1.0):
+        return np.float32(mean) + np.float32(scale) * random.standard_normal(shape, np.float32)
+
+    T, B, H, D, n = case.T, case.B, case.H, case.D, case.gates * case.H
+    layers = []
+    for inputs in [D] + (case.layers - 1) * [H]:
+        layer = dict(
+            W_x=normal(inputs, n, scale=inputs**-0.5),
+            W_h=normal(H, n, scale=H**-0.5),
+            b=normal(n, scale=0.1),
+        )
+        for site, gain, width in [("x", 1.0, n), ("h", 0.35, n), ("c", 1.0, H)]:
+            if site != "c" or case.cell == "lstm":
+                layer[f"gain_{site}"] = normal(width, mean=gain, scale=0.1 * gain)
+                layer[f"bias_{site}"] = normal(width, scale=0.1)
+        layers.append(layer)
+    lengths = random.integers(-(-T // 2), T, size=B, endpoint=True)
+    lengths[0] = T
+    mask = np.arange(T)[:, None] < lengths
+    return Data(layers, normal(T, B, D), mask, normal(T, B, H, scale=(T * B * H) ** -0.5))
+
+
+def flops(case: Case, d_x: bool) -> int:
+    """Of the matrix products of a step: 2 for every multiplication with a weight and addition."""
+    total = 0
+    for layer in range(case.layers):
+        inputs = case.H if layer else case.D
+        of_x = 3 if layer or d_x else 2  # a_x, d W_x, perhaps d x; and always a_h, d W_h, d h
+        total += 2 * case.T * case.B * case.gates * case.H * (of_x * inputs + 3 * case.H)
+    return total
+
+
+def make(module: str, name: str, *arguments, **options) -> Peer:
+    """Makes a peer of rnn_jax or rnn_torch in its own process: what they import stays there."""
+    kind = getattr(importlib.import_module(f"scripts.benchmarks.{module}"), name)
+    return kind(*arguments, **options)
+
+
+def backend() -> str:
+    import jax
+
+    return jax.default_backend()
+
+
+def torch_missing(device: str) -> str | None:
+    """Why there is no PyTorch to compare with on this device."""
+    if importlib.util.find_spec("torch") is None:
+        return "not installed: pip install torch"
+    if device == "gpu" and not in_process(torch_sees_a_gpu):
+        return "installed without CUDA"
+    return None
+
+
+def torch_sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def rnn(names: list[str], timing: Timing) -> dict:
+    """Forward and backward, then training steps; on a GPU also of several lanes at once."""
+    cases = {name: choose("case of rnn", name, CASES) for name in names or USUAL}
+    device = in_process(backend)
+    if device == "gpu":  # else the first process takes the memory of all
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    missing = torch_missing(device)
+    found = {name: rnn_case(name, case, device, missing, timing) for name, case in cases.items()}
+    return dict(device=device, cases=found)
+
+
+def rnn_case(name: str, case: Case, device: str, missing: str | None, timing: Timing) -> dict:
+    without = {} if missing is None else {"PyTorch": missing}
+    peers = gradient_peers(case, device, missing is None)
+    measured = compare(f"{name}, forward and backward", peers, timing)
+    peaks = {label: measured.pop(label) for label in PEAKS if label in measured}
+    possible = max(map(flops_per_second, peaks.values()))
+    work = flops(case, case.d_x)
+    print(f"\n{name}: {describe(case)}; forward and backward\n")
+    print(table(measured, without, columns(work, possible)))
+    products = measured.pop(PRODUCTS)
+    print_limits(work, peaks, possible, measured["ours"], products)
+
+    peers = training_peers(case, device, missing is None)
+    trained = compare(f"{name}, training step", peers, timing)
+    print(f"\n{name}: {describe(case)}; a training step with Adam\n")
+    print(f"{table(trained, without, columns(flops(case, False), possible))}\n", flush=True)
+    result = dict(
+        case=case._asdict(),
+        matmul_flops=work,
+        peaks=as_dicts(peaks),
+        products=products._asdict(),
+        peers=as_dicts(measured),
+        training=as_dicts(trained),
+        missing=without,
+    )
+    if device == "gpu" and name in LANES_OF:
+        result["lanes"] = lanes(name, case, timing)
+    return result
+
+
+def gradient_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[], Peer]]:
+    """Who computes loss and gradients; and what the machine does with matrix products alone."""
+    in_jax, in_torch = partial(partial, make, "rnn_jax"), partial(partial, make, "rnn_torch")
+    peers = {
+        "ours": in_jax("Ours", case),
+        "ours, schedule=plain": in_jax("Ours", case, schedule="plain"),
+        "Flax, nn.scan of a cell": in_jax("Flax", case),
+        PRODUCTS: in_jax("Products", case),
+        PEAKS[0]: in_jax("Square", SIDE),
+    }
+    if torch:
+        peers |= {
+            "PyTorch eager": in_torch("Eager", case, device),
+            "PyTorch script": in_torch("Script", case, device),
+            f"PyTorch's {case.cell.upper()} without norm or mask": in_torch("NoNorm", case, device),
+            PEAKS[1]: in_torch("Square", SIDE, device),
+        }
+    if device == "gpu" and case.cell == "lstm":
+        peers["cuDNN's LSTM through jax, without norm or mask"] = in_jax("CuDNN", case)
+    return peers
+
+
+def training_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[], Peer]]:
+    in_jax, in_torch = partial(partial, make, "rnn_jax"), partial(partial, make, "rnn_torch")
+    peers = {
+        "ours": in_jax("OursTraining", case),
+        "ours, schedule=plain": in_jax("OursTraining", case, schedule="plain"),
+        "Flax + Optax": in_jax("FlaxTraining", case),
+    }
+    if torch:
+        peers |= {
+            "PyTorch eager": in_torch("Training", case, device),
+            "PyTorch script": in_torch("Training", case, device, "Script"),
+        }
+    return peers
+
+
+def flops_per_second(square: Measured) -> float:
+    return 2 * SIDE**3 / square.seconds
+
+
+def print_limits(
+    work: int, peaks: Mapping[str, Measured], possible: float, ours: Measured, products: Measured
+) -> None:
+    """What of ours' time is matrix products: at the peak, and in their own shapes and loops."""
+    found = (f"{label} {flops_per_second(peak) / 1e9:.0f}" for label, peak in peaks.items())
+    print(
+        f"\nThe matrix products are {work / 1e9:.3g} GFLOP. At {possible / 1e9:.0f} GFLOP/s, the "
+        f"best of {' and '.join(found)}, they would take {work / possible / ours.seconds:.0%} of "
+        f"ours; alone, in the same shapes and loops, they take {ratio(products, ours):.0%}.\n",
+        flush=True,
+    )
+
+
+def lanes(name: str, case: Case, timing: Timing) -> dict:
+    """Forward and backward of several copies of the parameters in one program."""
+    peers = {f"{n} lane(s)": partial(make, "rnn_jax", "Ours", case, lanes=n) for n in LANES}
+    measured = compare(f"{name}, lanes", peers, timing)
+    per_lane = {"ms/lane": lambda peer: milliseconds(peer.seconds / peer.facts["lanes"])}
+    print(f"\n{name}: {describe(case)}; forward and backward of lanes\n")
+    print(f"{table(measured, {}, per_lane)}\n", flush=True)
+    return as_dicts(measured)
+
+
+def describe(case: Case) -> str:
+    count = f"{case.layers} layers, " if case.layers > 1 else ""
+    return f"{case.cell.upper()}, {count}T={case.T}, B={case.B}, H={case.H}, D={case.D}"
+
+
+def as_dicts(measured: Mapping[str, Measured]) -> dict:
+    return {label: peer._asdict() for label, peer in measured.items()}
+
+
+def columns(work: int, possible: float) -> dict[str, Callable[[Measured], str]]:
+    """How much of the possible flops per second is reached; what XLA needed and how long it took.
+
+    The peers without norm have fewer sums to make, but the same matrix products.
+    """
+
+    def temporary(peer: Measured) -> str:
+        return mebibytes(peer.facts["temporary_bytes"]) if "temporary_bytes" in peer.facts else ""
+
+    def compiling(peer: Measured) -> str:
+        return f"{peer.facts['compiling']:.1f} s" if "compiling" in peer.facts else ""
+
+    return {
+        "of the peak": lambda peer: f"{work / peer.seconds / possible:.0%}",
+        "temporary (XLA)": temporary,
+        "compiling": compiling,
+    }

@@ -1,0 +1,607 @@
+"""Recurrent layers: the equations, the fast loop against autodiff of them, masks, statistics."""
+
+from functools import lru_cache, partial
+import importlib.util
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ln import fused
+from ln.norm import EPSILON, Norm
+from ln.rnn import GRU, LSTM, RNN, Cell, scan, unroll
+from tests import reference
+
+T, B, D, H = 5, 4, 3, 6
+LENGTHS = np.array([5, 3, 4, 2])  # at every step two cases or more, or none would vary
+MASK = np.arange(T)[:, None] < LENGTHS
+EQUATIONS = {RNN: reference.rnn, LSTM: reference.lstm, GRU: reference.gru}
+SITES = {RNN: ("x", "h", "a"), LSTM: ("x", "h", "c"), GRU: ("x", "h")}
+NORMS = ("none", "layer", "batch", "weight")
+SCHEDULES = {"plain": "plain", "cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no torch here")
+
+
+class Layer(nn.Module):
+    """One cell, unrolled: what somebody's model would do."""
+
+    cell: Cell
+    schedule: fused.Schedule | str | None = None
+
+    def __call__(self, xs, mask=None, carry=None):
+        return unroll(self.cell, xs, mask, carry, self.schedule)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def norm_of(kind, Cell, train=True):
+    sites = SITES[Cell] if kind != "weight" else ("x", "h")
+    return Norm(kind, sites if kind != "none" else (), (), train)
+
+
+def randomized(variables, seed=1):
+    """Variables of their shapes in which no parameter has its initial value."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.3 * random.normal(size=leaf.shape), variables
+    )
+
+
+def assert_all_close(found, expected, tolerance):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+class Made:
+    """A cell with random parameters in float64, and what each schedule computes of it.
+
+    The loss is a weighted sum of sines of all that `unroll` returns.
+    """
+
+    def __init__(self, Cell, kind, inside=False, masked=True):
+        self.equations, self.kind, self.inside = EQUATIONS[Cell], kind, inside
+        self.mask = MASK if masked else None
+        self.cell = Cell(H, norm_of(kind, Cell), learned=Cell.PARTS, bias_inside=inside)
+        self.xs = draw(T, B, D)
+        with jax.enable_x64(True):
+            fresh = jax.jit(Layer(self.cell).init)(jax.random.key(0), self.xs, self.mask)
+        self.stats = jax.tree.map(np.asarray, fresh.get("stats", {}))
+        self.params = randomized(fresh["params"])
+        self.known = {}
+
+    @staticmethod
+    def loss(hs, carry, np=np):
+        """A number that depends on every element in its own way."""
+        leaves = [hs, *jax.tree.leaves(carry)]
+        return sum(
+            (np.cos(np.arange(leaf.size)).reshape(leaf.shape) * np.sin(leaf)).sum()
+            for leaf in leaves
+        )
+
+    def found(self, schedule):
+        """(outputs, new statistics), and the gradients by parameters and inputs."""
+        if schedule not in self.known:
+            self.known[schedule] = self.compute(schedule)
+        return self.known[schedule]
+
+    def compute(self, schedule):
+        def loss(params, xs):
+            layer = Layer(self.cell, SCHEDULES[schedule])
+            variables = {"params": params, "stats": self.stats}
+            outputs, new = layer.apply(variables, xs, self.mask, mutable=["stats"])
+            return self.loss(*outputs, np=jnp), (outputs, new.get("stats", {}))
+
+        with jax.enable_x64(True):
+            both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+            (_, outputs), gradients = both(self.params, self.xs)
+        return jax.device_get((outputs, gradients))
+
+    def expected(self, params, xs):
+        """Outputs by the equations, in numpy."""
+        p = params["cell"]
+        carry = tuple(np.tile(p[f"{part}_0"], (B, 1)) for part in self.cell.PARTS)
+        carry = carry if len(carry) > 1 else carry[0]
+        mask = np.ones((T, B), bool) if self.mask is None else self.mask
+        return reference.unrolled(
+            self.equations, self.kind, p, carry, xs, mask, EPSILON, inside=self.inside
+        )
+
+
+make = lru_cache(Made)
+CASES = [(Cell, kind, False, True) for Cell in EQUATIONS for kind in NORMS]
+CASES += [(Cell, "layer", True, True) for Cell in EQUATIONS]  # the authors' own form
+CASES += [(LSTM, "batch", False, False), (GRU, "layer", False, False)]  # without a mask
+
+
+def name(case):
+    Cell, kind, inside, masked = case
+    return "-".join([Cell.__name__, kind] + ["inside"] * inside + ["unmasked"] * (not masked))
+
+
+of_each_cell = pytest.mark.parametrize("case", CASES, ids=name)
+
+
+# --- The equations ---
+
+
+@of_each_cell
+def test_states_are_those_of_the_equations(case):
+    made = make(*case)
+    expected = made.expected(made.params, made.xs)
+    for schedule in SCHEDULES:
+        assert_all_close(made.found(schedule)[0][0], expected, 1e-10)
+
+
+@of_each_cell
+def test_gradients_are_finite_differences_of_the_equations(case):
+    """Along random directions in the space of all parameters and inputs."""
+    made, step = make(*case), 3e-6
+    at = (made.params, made.xs)
+
+    def loss(t, towards):
+        moved = jax.tree.map(lambda leaf, d: leaf + t * d, at, towards)
+        return made.loss(*made.expected(*moved))
+
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        towards = jax.tree.map(lambda leaf, r=random: r.normal(size=np.shape(leaf)), at)
+        near, far = (loss(t, towards) - loss(-t, towards) for t in (step, 2 * step))
+        expected = (8 * near - far) / (12 * step)  # to fourth order
+        assert abs(expected) > 1e-4
+        for schedule in SCHEDULES:
+            products = jax.tree.map(lambda d, g: (d * g).sum(), towards, made.found(schedule)[1])
+            assert sum(jax.tree.leaves(products)) == pytest.approx(expected, rel=1e-6)
+
+
+@of_each_cell
+@pytest.mark.parametrize("schedule", ["cpu", "accelerator"])
+def test_the_fast_loop_is_autodiff_of_the_plain_one(case, schedule):
+    made = make(*case)
+    (outputs, stats), gradients = made.found(schedule)
+    (plain, plain_stats), plain_gradients = made.found("plain")
+    assert_all_close(outputs, plain, 1e-10)
+    assert_all_close(stats, plain_stats, 1e-10)
+    assert_all_close(gradients, plain_gradients, 1e-10)
+
+
+def test_the_fast_loop_starts_from_any_carry_and_has_its_gradient():
+    layer = {name: Layer(make(*CASES[5]).cell, schedule) for name, schedule in SCHEDULES.items()}
+    made, carry = make(*CASES[5]), (draw(B, H, seed=3), draw(B, H, seed=4))
+    assert made.cell.norm.kind == "layer" and isinstance(made.cell, LSTM)
+
+    def gradient(name):
+        def loss(carry):
+            outputs = layer[name].apply({"params": made.params}, made.xs, MASK, carry)
+            return made.loss(*outputs, np=jnp)
+
+        with jax.enable_x64(True):
+            return jax.jit(jax.grad(loss))(carry)
+
+    assert_all_close(gradient("cpu"), gradient("plain"), 1e-10)
+    assert_all_close(gradient("accelerator"), gradient("plain"), 1e-10)
+
+
+# --- Other people's cells ---
+
+
+def test_a_plain_lstm_is_flax_lstm():
+    made = make(LSTM, "none")
+    p = made.params["cell"]
+    theirs = {}
+    for gate, W_x, W_h, b in zip(
+        "fiog",
+        np.split(p["W_x"]["kernel"], 4, axis=1),
+        np.split(p["W_h"]["kernel"], 4, axis=1),
+        np.split(p["b"], 4),
+        strict=True,
+    ):
+        theirs |= {f"i{gate}": dict(kernel=W_x), f"h{gate}": dict(kernel=W_h, bias=b)}
+    rnn = nn.RNN(nn.LSTMCell(H, param_dtype=jnp.float64), time_major=True, return_carry=True)
+    with jax.enable_x64(True):
+        start = tuple(jnp.tile(p[part], (B, 1)) for part in ("c_0", "h_0"))
+        (_, expected) = rnn.apply({"params": {"cell": theirs}}, made.xs, initial_carry=start)
+        found, _ = Layer(made.cell).apply({"params": made.params}, made.xs)
+    assert_all_close(found, expected, 1e-10)
+
+
+@needs_torch
+@pytest.mark.parametrize("Cell", [LSTM, GRU])
+def test_plain_gated_cells_are_those_of_torch(Cell):
+    """With its order of gates, and for the GRU its update gate, which is 1 - z."""
+    import torch
+
+    made = make(Cell, "none")
+    p = made.params["cell"]
+    with torch.no_grad():
+        if Cell is LSTM:
+            theirs = torch.nn.LSTM(D, H, dtype=torch.float64)
+            W_x, W_h, b = p["W_x"]["kernel"], p["W_h"]["kernel"], p["b"]
+
+            def order(v):
+                f, i, o, g = np.split(v, 4, axis=-1)
+                return np.concatenate([i, f, g, o], axis=-1)
+        else:
+            theirs = torch.nn.GRU(D, H, dtype=torch.float64)
+            W_x = np.concatenate([p["W_x"]["kernel"], p["W"]["kernel"]], axis=1)
+            W_h = np.concatenate([p["W_h"]["kernel"], p["U"]["kernel"]], axis=1)
+            b = p["b"]
+
+            def order(v):
+                z, r, n = np.split(v, 3, axis=-1)
+                return np.concatenate([r, -z, n], axis=-1)
+
+        for parameter, value in (
+            (theirs.weight_ih_l0, order(W_x).T),
+            (theirs.weight_hh_l0, order(W_h).T),
+            (theirs.bias_ih_l0, order(b)),
+            (theirs.bias_hh_l0, 0 * b),
+        ):
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+        h_0, *c_0 = (
+            torch.from_numpy(np.tile(p[f"{part}_0"], (1, B, 1))) for part in Cell.PARTS[::-1]
+        )
+        expected, _ = theirs(torch.from_numpy(made.xs), (h_0, *c_0) if c_0 else h_0)
+    with jax.enable_x64(True):
+        found, _ = Layer(made.cell).apply({"params": made.params}, made.xs)
+    assert_all_close(found, expected.numpy(), 1e-10)
+
+
+# --- Masks and lengths ---
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("Cell", EQUATIONS)
+def test_a_padded_case_ends_like_the_case_alone_whatever_the_padding_holds(Cell, schedule):
+    made = make(Cell, "layer")
+    xs = np.where(MASK[..., None], made.xs, np.nan)
+    layer = Layer(made.cell, SCHEDULES[schedule])
+
+    def loss(params, xs, mask):
+        hs, carry = layer.apply({"params": params}, xs, mask)
+        return made.loss(fused.hidden(carry), (), np=jnp), hs
+
+    case = 1  # of length 3
+    with jax.enable_x64(True):
+        both = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (_, hs), gradients = both(made.params, xs[:, [case]], MASK[:, [case]])
+        (_, alone), expected = both(made.params, xs[: LENGTHS[case], [case]], None)
+    assert_all_close(hs[: LENGTHS[case]], alone, 1e-10)
+    assert (hs[LENGTHS[case] :] == hs[LENGTHS[case] - 1]).all()
+    assert_all_close(gradients, expected, 1e-10)
+
+
+def test_batch_norm_of_a_padded_batch_is_that_of_its_real_cases():
+    """The statistics of a step are those of the cases that are still there."""
+    made = make(LSTM, "batch")
+    other = np.where(MASK[..., None], made.xs, 1e9)
+    layer = Layer(made.cell)
+    variables = {"params": made.params, "stats": made.stats}
+    with jax.enable_x64(True):
+        one, stats = layer.apply(variables, made.xs, MASK, mutable=["stats"])
+        two, stats_two = layer.apply(variables, other, MASK, mutable=["stats"])
+    assert_all_close(one, two, 1e-12)
+    assert_all_close(stats, stats_two, 1e-12)
+
+
+def test_statistics_are_one_set_per_time_step():
+    stats = make(LSTM, "batch").stats["cell"]
+    shapes = {norm: jax.tree.map(np.shape, leaves) for norm, leaves in stats.items()}
+    assert shapes == {
+        norm: dict(mean=(T, n), var=(T, n), count=(T,))
+        for norm, n in dict(norm_x=4 * H, norm_h=4 * H, norm_c=H).items()
+    }
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_shorter_batch_and_steps_past_every_end_leave_later_statistics_alone(schedule):
+    made = make(LSTM, "batch")
+    layer = Layer(made.cell, SCHEDULES[schedule])
+    mask = np.arange(4)[:, None] < np.array([2, 3, 3, 2])  # step 3 is past every end
+    xs = made.xs[:4]
+    with jax.enable_x64(True):
+        _, new = layer.apply(
+            {"params": made.params, "stats": made.stats}, xs, mask, mutable=["stats"]
+        )
+    for norm, leaves in jax.device_get(new["stats"]["cell"]).items():
+        assert leaves["count"].tolist() == [1, 1, 1, 0, 0]
+        assert (leaves["mean"][3:] == made.stats["cell"][norm]["mean"][3:]).all()
+        assert (leaves["mean"][:3] != made.stats["cell"][norm]["mean"][:3]).any(1).all()
+
+
+def longer(kind, xs):
+    """States in test on xs, of any length, of a layer initialized with T steps."""
+    made = make(LSTM, kind)
+    stats = jax.tree.map(lambda leaf: np.abs(leaf) + np.abs(draw(*leaf.shape, seed=5)), made.stats)
+    cell = made.cell.clone(norm=norm_of(kind, LSTM, train=False))
+    with jax.enable_x64(True):
+        hs, _ = Layer(cell).apply({"params": made.params, "stats": stats}, xs)
+    return made, stats, hs
+
+
+def test_layer_norm_has_nothing_of_the_length_of_its_sequences():
+    made = make(LSTM, "layer")
+    assert made.stats == {}
+    xs = draw(3 * T, B, D, seed=6)
+    assert all(T not in np.shape(leaf) for leaf in jax.tree.leaves(made.params))
+    _, _, hs = longer("layer", xs)
+    _, _, beginning = longer("layer", xs[:T])
+    assert hs.shape == (3 * T, B, H)
+    assert_all_close(hs[:T], beginning, 1e-12)
+
+
+def test_beyond_the_longest_sequence_of_training_batch_norm_uses_its_last_statistics():
+    xs = draw(T + 2, B, D, seed=6)
+    made, stats, hs = longer("batch", xs)
+    cell = made.cell.clone(norm=norm_of("batch", LSTM, train=False))
+    carry = tuple(np.tile(made.params["cell"][f"{part}_0"], (B, 1)) for part in ("c", "h"))
+    for t, x in enumerate(xs):
+        of_step = jax.tree.map(lambda leaf, t=t: leaf[min(t, T - 1)], stats["cell"])
+        with jax.enable_x64(True):
+            carry, h = cell.apply({"params": made.params["cell"], "stats": of_step}, carry, x)
+        assert_all_close(hs[t], h, 1e-10)
+
+
+# --- Use ---
+
+
+def test_step_by_step_is_unroll():
+    """As in sampling, where the next input depends on the last output."""
+    made = make(GRU, "layer")
+    cell, variables = made.cell, {"params": made.params["cell"]}
+    with jax.enable_x64(True):
+        hs, last = Layer(cell).apply({"params": made.params}, made.xs)
+        carry = cell.apply(variables, B, method="initial")
+        for t, x in enumerate(made.xs):
+            a_x = cell.apply(variables, x, method="project")
+            carry, h = cell.apply(variables, carry, a_x, method="step")
+            assert_all_close(h, hs[t], 1e-12)
+    assert_all_close(carry, last, 1e-12)
+
+
+class Reader(nn.Module):
+    """Attention that reads the state: what a cell sees depends on what it has seen."""
+
+    norm: Norm
+
+    def setup(self):
+        self.cell, self.query = LSTM(H, self.norm), nn.Dense(D)
+
+    def __call__(self, memory, steps):
+        def step(self, carry, _):
+            scores = jnp.einsum("bd,mbd->mb", self.query(carry[1]), memory)
+            x = (jax.nn.softmax(scores, 0)[..., None] * memory).sum(0)
+            return self.cell(carry, x)
+
+        return scan(step, self, self.cell.initial(memory.shape[1]), np.arange(steps))[1]
+
+
+def test_a_cell_works_in_a_loop_of_ones_own_with_statistics_by_step():
+    memory = draw(7, B, D)
+    model = Reader(norm_of("batch", LSTM))
+    variables = jax.jit(model.init, static_argnums=2)(jax.random.key(0), memory, 3)
+    apply = jax.jit(partial(model.apply, mutable=["stats"]), static_argnums=2)
+    hs, new = apply(variables, memory, 3)
+    assert hs.shape == (3, B, H)
+    assert new["stats"]["cell"]["norm_c"]["mean"].shape == (3, H)
+
+    cell, p = LSTM(H, norm_of("batch", LSTM)), variables["params"]
+    carry = (jnp.zeros((B, H)),) * 2
+    for t in range(3):
+        q = carry[1] @ p["query"]["kernel"] + p["query"]["bias"]
+        weights = jax.nn.softmax(jnp.einsum("bd,mbd->mb", q, memory), 0)
+        stats = jax.tree.map(lambda leaf, t=t: leaf[t], variables["stats"]["cell"])
+        x = (weights[..., None] * memory).sum(0)
+        (carry, h), _ = cell.apply(
+            {"params": p["cell"], "stats": stats}, carry, x, mutable=["stats"]
+        )
+        assert_all_close(hs[t], h, 1e-5)
+
+
+class Bidirectional(nn.Module):
+    """Two layers; the first reads both ways."""
+
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, xs, mask):
+        forth, _ = unroll(GRU(H, self.norm, name="forth"), xs, mask)
+        back, _ = unroll(GRU(H, self.norm, name="back"), xs[::-1], mask[::-1])
+        both = jnp.concatenate([forth, back[::-1]], axis=-1)
+        return unroll(LSTM(H, self.norm, name="top"), both, mask)
+
+
+@pytest.mark.parametrize("kind", ["layer", "batch"])
+def test_layers_stack_and_read_both_ways(kind):
+    model, xs = Bidirectional(norm_of(kind, GRU)), draw(T, B, D)
+    variables = model.init(jax.random.key(0), xs, MASK)
+    (hs, (_, last)), _ = model.apply(variables, xs, MASK, mutable=["stats"])
+    assert hs.shape == (T, B, H)
+    assert (last == hs[-1]).all()
+    if kind == "batch":
+        return
+    # A padded case reads backwards from its own end: alone it gives the same.
+    case = [1]
+    (alone, _), _ = model.apply(
+        variables, xs[: LENGTHS[1], case], MASK[: LENGTHS[1], case], mutable=["stats"]
+    )
+    np.testing.assert_allclose(hs[: LENGTHS[1], case], alone, atol=1e-5)
+    changed = xs.copy()
+    changed[LENGTHS[1] - 1, 1] += 1  # the last real input of that case
+    (after, _), _ = model.apply(variables, changed, MASK, mutable=["stats"])
+    assert (after[0, 1] != hs[0, 1]).any()
+
+
+def test_by_default_the_first_carry_is_0_and_no_parameter():
+    cell = LSTM(H)
+    variables = Layer(cell).init(jax.random.key(0), draw(T, B, D))
+    assert set(variables["params"]["cell"]) == {"W_x", "W_h", "b"}
+    c, h = cell.apply({"params": variables["params"]["cell"]}, B, method="initial")
+    assert c.shape == h.shape == (B, H) and not c.any() and not h.any()
+
+
+def test_every_square_block_of_W_h_starts_orthogonal_and_biases_at_0_but_the_forget_gate():
+    params = Layer(LSTM(H, forget_bias=1.0)).init(jax.random.key(0), draw(T, B, D))["params"][
+        "cell"
+    ]
+    blocks = np.split(params["W_h"]["kernel"], 4, axis=1)
+    for n, block in enumerate(blocks):
+        np.testing.assert_allclose(block @ block.T, np.eye(H), atol=1e-5)
+        assert all(abs(block - other).max() > 0.1 for other in blocks[:n])
+    assert params["b"].tolist() == [1.0] * H + [0.0] * (3 * H)
+
+
+def test_layer_norm_without_the_bias_inside_forgets_the_size_of_a_single_input():
+    """LN(w x) = sign(x) LN(w); with b under the norm, as in the authors' code, the size is seen."""
+
+    def states(inside, scale):
+        cell = LSTM(H, Norm("layer", ("x", "h", "c"), (("epsilon", 1e-12),)), bias_inside=inside)
+        layer, xs = Layer(cell), np.array([[[0.3]], [[-0.7]], [[1.0]]])
+        with jax.enable_x64(True):
+            params = randomized(layer.init(jax.random.key(0), xs)["params"])
+            return np.asarray(layer.apply({"params": params}, scale * xs)[0])
+
+    assert_all_close(states(False, 1.0), states(False, 5.0), 1e-8)
+    assert abs(states(True, 1.0) - states(True, 5.0)).max() > 1e-3
+
+
+# --- Transformations ---
+
+
+def test_lanes_are_single_runs():
+    made = make(LSTM, "layer")
+    lanes = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(randomized(made.params, seed) for seed in range(3))
+    )
+
+    def gradient(params):
+        def loss(params):
+            return made.loss(*Layer(made.cell).apply({"params": params}, made.xs, MASK), np=jnp)
+
+        return jax.grad(loss)(params)
+
+    with jax.enable_x64(True):
+        found = jax.jit(jax.vmap(gradient))(lanes)
+        for n in range(3):
+            one = jax.tree.map(lambda leaf, n=n: leaf[n], (found, lanes))
+            assert_all_close(one[0], jax.jit(gradient)(one[1]), 1e-10)
+
+
+def test_it_can_be_differentiated_twice_backwards():
+    made = make(LSTM, "layer")
+
+    def penalty(schedule, xs):
+        """As in a gradient penalty: the derivative of a gradient's size."""
+
+        def loss(xs):
+            outputs = Layer(made.cell, schedule).apply({"params": made.params}, xs, MASK)
+            return made.loss(*outputs, np=jnp)
+
+        return (jax.grad(loss)(xs) ** 2).sum()
+
+    with jax.enable_x64(True):
+        found = jax.jit(jax.grad(partial(penalty, fused.CPU)))(made.xs)
+        expected = jax.jit(jax.grad(partial(penalty, "plain")))(made.xs)
+    assert abs(np.asarray(expected)).max() > 1e-3
+    assert_all_close(found, expected, 1e-8)
+
+
+def test_forward_differentiation_is_refused_by_the_fast_loop_and_done_by_the_plain_one():
+    made = make(LSTM, "layer")
+
+    def states(schedule, xs):
+        return Layer(made.cell, schedule).apply({"params": made.params}, xs)[0]
+
+    with jax.enable_x64(True):
+        with pytest.raises(TypeError, match="forward-mode autodiff"):
+            jax.jvp(partial(states, None), (made.xs,), (made.xs,))
+        _, towards = jax.jvp(partial(states, "plain"), (made.xs,), (made.xs,))
+    assert np.isfinite(towards).all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("Cell", [LSTM, GRU])
+def test_bfloat16_rounds_the_operands_of_products_and_nothing_else(Cell, schedule):
+    # H and D as large as it takes for a sum to show that it was not made in bfloat16
+    xs, layers = np.float32(draw(T, B, 64)), {}
+    for dtype in (None, jnp.bfloat16):
+        cell = Cell(64, Norm("layer", ("x", "h", "c")), dtype=dtype)
+        layers[dtype] = Layer(cell, SCHEDULES[schedule])
+    params = layers[None].init(jax.random.key(0), xs)["params"]
+
+    def both(dtype):
+        def loss(params):
+            hs, carry = layers[dtype].apply({"params": params}, xs)
+            return (hs**2).sum(), (hs, carry)
+
+        (_, outputs), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return outputs, gradients
+
+    found, exact = both(jnp.bfloat16), both(None)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        assert one.dtype == np.float32
+        assert 0 < abs(one - other).max() < 0.03 * abs(other).max()
+
+
+@pytest.mark.parametrize("Cell", [LSTM, GRU])
+def test_the_fast_loop_needs_less_memory_than_autodiff(Cell):
+    xs = np.zeros((64, 8, 16), np.float32)
+
+    def memory(schedule):
+        layer = Layer(Cell(32, Norm("layer", ("x", "h", "c"))), schedule)
+        params = layer.init(jax.random.key(0), xs)
+
+        def loss(params, xs):
+            return layer.apply(params, xs)[0].sum()
+
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, xs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(fused.CPU) < 0.75 * memory("plain")
+
+
+# --- Refusals ---
+
+
+def refused(cell=None, xs=None, **arguments):
+    cell = LSTM(H) if cell is None else cell
+    xs = draw(T, B, D) if xs is None else xs
+    params = Layer(cell).init(jax.random.key(0), draw(T, B, D))
+    return partial(Layer(cell).apply, params, xs, **arguments)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: LSTM(0), "units must be a whole number of 1 or more; got 0"),
+        (lambda: GRU(2.5), "units must be a whole number of 1 or more; got 2.5"),
+        (lambda: LSTM(H, "layer"), "norm must be a ln.norm.Norm; got 'layer'"),
+        (lambda: GRU(H, learned=("c",)), "('h',); got ('c',)"),
+        (refused(xs=draw(T, B)), "xs must be [T, B, D], none of them 0; got (5, 4)"),
+        (refused(xs=draw(0, B, D)), "xs must be [T, B, D], none of them 0; got (0, 4, 3)"),
+        (refused(mask=MASK.T), "mask must be booleans [T, B] = (5, 4); got bool (4, 5)"),
+        (refused(mask=np.float32(MASK)), "mask must be booleans [T, B] = (5, 4); got float32"),
+        (refused(mask=MASK & (LENGTHS > 2)), "is false at every step of case(s) [3]"),
+        (refused(carry=draw(B, H)), "carry must be c, h, each [B, H] = (4, 6); got ((4, 6),)"),
+        (
+            refused(GRU(H), carry=draw(B, H + 1)),
+            "carry must be h, each [B, H] = (4, 6); got ((4, 7),)",
+        ),
+        (lambda: Norm("layer", ("x",))("q"), "Unknown norm site 'q'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_was_got_and_wanted(make, words):
+    with pytest.raises(ValueError) as caught:
+        make()
+    assert words in str(caught.value)
+
+
+def test_training_on_longer_sequences_than_the_statistics_were_made_for_is_refused():
+    made = make(LSTM, "batch")
+    variables = {"params": made.params, "stats": made.stats}
+    with jax.enable_x64(True), pytest.raises(ValueError, match="as long as the longest"):
+        Layer(made.cell).apply(variables, draw(T + 1, B, D), mutable=["stats"])
