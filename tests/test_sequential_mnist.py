@@ -1,0 +1,214 @@
+"""Sequential MNIST: the published settings, the sequences, the network and the task."""
+
+from functools import partial
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import sequential_mnist as config_file
+from experiments import curves, datasets
+from experiments.sequential_mnist import Task
+from ln import train
+from ln.errors import InputError
+from ln.norm import EPSILON, make_norm
+from scripts.report import PUBLISHED
+from tests import reference
+
+NORMS = tuple(config_file.get_config().norms)
+SWEEP = list(config_file.sweep())
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    datasets.prepare("digits", folder)
+    return str(folder)
+
+
+def task_of(data_dir, scale="tiny", **settings):
+    config = config_file.get_config(scale)
+    config.update_from_flattened_dict(dict(data_dir=data_dir, **settings))
+    return Task(config)
+
+
+# --- The settings ---
+
+
+def test_published_hyperparameters_are_pinned():
+    config = config_file.get_config()
+    assert (config.dataset, config.pixels_per_step, config.hidden) == ("mnist", 1, 100)
+    assert (config.batch_size, config.steps, config.valid_cases) == (100, "200 epochs", 10_000)
+    assert dict(config.optimizer) == dict(kind="rmsprop", decay=0.9, eps=1e-5)
+    assert (config.lr, config.clip) == ((1e-3,), 1.0)
+    norms = {name: dict(norm) for name, norm in config.norms.items()}
+    assert norms == dict(
+        none={},
+        batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
+        layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),
+    )
+
+
+def test_the_sweep_is_three_norms_in_order_and_permuted_with_noise_where_the_paper_has_it():
+    expected = set(itertools.product(("none", "batch", "layer"), (False, True)))
+    assert {(run["norm"], run["permuted"]) for run in SWEEP} == expected and len(SWEEP) == 6
+    for run in SWEEP:
+        noisy = (run["norm"], run["permuted"]) == ("batch", False)
+        assert run.get("noise", 0.0) == (0.1 if noisy else 0.0)
+
+
+@pytest.mark.parametrize("scale", config_file.SCALES)
+@pytest.mark.parametrize("run", SWEEP, ids=[f"{r['norm']}-{r['permuted']}" for r in SWEEP])
+def test_every_run_of_the_sweep_applies_to_its_config(run, scale):
+    config = config_file.get_config(scale)
+    config.update_from_flattened_dict(run)
+    assert make_norm(config, train=True).kind == run["norm"]
+    assert config.permuted == run["permuted"]
+
+
+@pytest.mark.parametrize(
+    "panel, norm, update, accuracy",
+    [
+        ("error_in_order", "none", 500, 0.137),
+        ("error_in_order", "batch", 5_000, 0.914),
+        ("error_permuted", "none", 100_000, 0.902),
+        ("error_permuted", "batch", 2_000, 0.763),
+    ],
+)
+def test_published_curves_are_those_of_the_recurrent_batch_norm_paper(
+    panel, norm, update, accuracy
+):
+    found = curves.published(PUBLISHED / "sequential_mnist.csv")[panel, norm]
+    assert 1 - np.interp(update, found.x, found.mean) == pytest.approx(accuracy, abs=6e-4)
+
+
+# --- The sequences ---
+
+
+def test_validation_cases_are_the_last_in_the_original_order(data_dir):
+    splits, original = task_of(data_dir).splits, datasets.load("digits", data_dir)
+    x = np.concatenate([original["valid"]["x"], original["train"]["x"]])
+    assert len(splits["valid"]["x"]) == 200
+    assert (splits["train"]["x"] == x[:-200]).all() and (splits["valid"]["x"] == x[-200:]).all()
+    assert (splits["test"]["x"] == original["test"]["x"]).all()
+
+
+@pytest.mark.parametrize("pixels", [1, 16])
+def test_a_step_sees_the_next_pixels_of_every_image_in_time_major_order(data_dir, pixels):
+    task = task_of(data_dir, pixels_per_step=pixels)
+    x = task.batch(0)["x"]
+    xs, noise = task.inputs(x, jax.random.key(0))
+    assert xs.shape == (64 // pixels, 4, pixels)
+    assert not noise.any()
+    for t, case in itertools.product(range(64 // pixels), range(4)):
+        expected = x[case, t * pixels : (t + 1) * pixels] / 255
+        np.testing.assert_allclose(xs[t, case], expected, rtol=1e-6)
+
+
+def test_the_permutation_is_a_true_one_and_the_same_for_all_images(data_dir):
+    task, x = task_of(data_dir, pixels_per_step=1, permuted=True), np.arange(64, dtype=np.uint8)
+    xs, _ = task.inputs(np.stack([x, x]), jax.random.key(0))
+    assert (xs[:, 0] == xs[:, 1]).all()
+    order = np.round(xs[:, 0, 0] * 255)
+    assert sorted(order) == list(range(64)) and (order != x).any()
+    other = task_of(data_dir, pixels_per_step=1, permuted=True, permutation_seed=1)
+    assert (other.order != task.order).any()
+
+
+# --- The network and the task ---
+
+
+@pytest.fixture(scope="module", params=NORMS)
+def task(request, data_dir):
+    return task_of(
+        data_dir, norm=request.param, hidden=16, batch_size=16, pixels_per_step=16, noise=0.1
+    )
+
+
+@pytest.fixture(scope="module")
+def lesson(task):
+    """80 steps on one batch: the states before each of them and at the end, and the losses."""
+    optimizer = train.make_optimizer(task.config)
+    step = jax.jit(partial(train.train_step, task, optimizer))
+    init = jax.jit(partial(train.init_state, task, optimizer))
+    states, losses = [init(jnp.int32(0), jnp.float32(1e-2))], []
+    for _ in range(80):
+        state, metrics = step(states[-1], task.batch(0))
+        states.append(state)
+        losses.append(float(metrics["loss"]))
+    return states, losses
+
+
+def test_logits_are_those_of_the_equations_from_a_noisy_first_state(task, lesson):
+    params, key = jax.tree.map(np.float64, lesson[0][20].params), jax.random.key(5)
+    xs, noise = task.inputs(task.batch(1)["x"], key)
+    assert np.std(noise) == pytest.approx(0.1, rel=0.2)
+    found, _ = jax.jit(partial(task.model(train=True).apply, mutable=["stats"]))(
+        {"params": lesson[0][20].params, "stats": lesson[0][20].stats}, xs, noise
+    )
+    p, kind = params["LSTM_0"], task.config.norm
+    carry = np.tile(p["c_0"], (16, 1)), p["h_0"] + np.float64(noise)
+    mask = np.ones(xs.shape[:2], bool)
+    hs, _ = reference.unrolled(reference.lstm, kind, p, carry, np.float64(xs), mask, EPSILON)
+    expected = hs[-1] @ params["Dense_0"]["kernel"] + params["Identity_0"]["bias"]
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_weights_start_as_in_the_code_of_cooijmans_et_al(task, lesson):
+    p, H = jax.tree.map(np.asarray, lesson[0][0].params["LSTM_0"]), 16
+    W_h, b = p["W_h"]["kernel"], p["b"]
+    np.testing.assert_allclose(W_h[:, : 3 * H] @ W_h[:, : 3 * H].T, np.eye(H), atol=1e-5)
+    assert (W_h[:, 3 * H :] == np.eye(H)).all()  # the gate g
+    assert b.tolist() == [1.0] * H + [0.0] * 3 * H  # the gate f
+    W_x = p["W_x"]["kernel"]
+    np.testing.assert_allclose(W_x @ W_x.T, np.eye(16), atol=1e-5)
+    assert not p["c_0"].any() and not p["h_0"].any()
+
+
+def test_one_step_changes_every_parameter(lesson):
+    before, after = (jax.tree.leaves_with_path(state.params) for state in lesson[0][:2])
+    for (path, old), (_, new) in zip(before, after, strict=True):
+        assert (old != new).any(), path
+
+
+def test_it_learns_a_batch(lesson):
+    assert lesson[1][-1] < lesson[1][0] / 3
+
+
+def test_statistics_are_one_set_per_time_step(task, lesson):
+    stats = lesson[0][-1].stats
+    if task.config.norm != "batch":
+        assert stats == {}
+        return
+    assert stats["LSTM_0"]["norm_c"]["mean"].shape == (4, 16)
+    assert (stats["LSTM_0"]["norm_c"]["count"] == 80).all()
+
+
+def test_scores_are_a_function_of_the_variables_noise_and_all(task, lesson):
+    state = lesson[0][-1]
+    variables = {"params": state.params, "stats": state.stats}
+    scores = task.evaluate(variables)
+    assert set(scores) == {"valid", "test"}
+    assert scores == task.evaluate(variables)
+
+
+# --- Refusals, before any long work ---
+
+
+@pytest.mark.parametrize(
+    "setting, value, words",
+    [
+        ("pixels_per_step", 5, "config.pixels_per_step is 5; it must divide the 64 pixels"),
+        ("pixels_per_step", 0, "config.pixels_per_step is 0"),
+        ("valid_cases", 1497, "config.valid_cases is 1497; this data set has 1497 cases"),
+        ("valid_cases", 0, "config.valid_cases is 0"),
+        ("hidden", 0, "config.hidden is 0"),
+        ("norm", "bacth", "Did you mean 'batch'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(setting, value, words, data_dir):
+    with pytest.raises(InputError) as caught:
+        task_of(data_dir, **{setting: value})
+    assert words in str(caught.value) and "\n" not in str(caught.value)
