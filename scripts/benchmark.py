@@ -2,7 +2,7 @@ r"""Measures speed side by side with other implementations of the same computati
 
     python -m scripts.benchmark mnist               the training step of §6.6's network, 6 minutes
     python -m scripts.benchmark mnist --case=full-4 --case=small-4 --out=speed.json
-    python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 15 minutes
+    python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 20 minutes
     python -m scripts.benchmark rnn --case=tiny --quick         shows that all of it works, no more
 
 Every implementation runs in a process of its own. First each must compute the same as ours from the

@@ -1,11 +1,11 @@
-"""Reproduces the paper's figures: prepares the data, trains the runs, writes the page.
+"""Reproduces the paper's figures: prepares the data, trains the runs, writes the pages.
 
     python -m scripts.reproduce                           everything, minutes, built-in data
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
 
 Experiments are named as their files in configs/. What is done already is not done again, so a
 command that was stopped may be given again and goes on from there. Runs go to runs/<scale>, the
-page to report/<scale>/index.html.
+page to report/<scale>/index.html; without names also section 5 as numbers, to theory/ beside it.
 """
 
 import importlib
@@ -49,11 +49,17 @@ def main(argv):
             sys.exit(status)
         failed += [name] if status else []
     out = OUT.value or f"report/{scale}"
-    status = cli.call(["-m", "scripts.report", f"--runs=runs/{scale}", f"--out={out}"])
-    if failed or status:
-        print(
-            f"Not everything worked: {', '.join(failed) or 'report'}; see above.", file=sys.stderr
-        )
+    pages = {"report": [f"--runs=runs/{scale}", f"--out={out}"]}
+    if not argv[1:]:
+        pages["theory"] = ["--theory", f"--out={out}/theory"]
+    for name, words in pages.items():
+        print(f"\n{name}", flush=True)
+        status = cli.call(["-m", "scripts.report", *words])
+        if status == cli.INTERRUPTED:
+            sys.exit(status)
+        failed += [name] if status else []
+    if failed:
+        print(f"Not everything worked: {', '.join(failed)}; see above.", file=sys.stderr)
         sys.exit(1)
 
 

@@ -2,6 +2,8 @@
 
 from functools import lru_cache, partial
 import importlib.util
+from pathlib import Path
+import re
 
 import flax.linen as nn
 import jax
@@ -20,6 +22,7 @@ MASK = np.arange(T)[:, None] < LENGTHS
 EQUATIONS = {RNN: reference.rnn, LSTM: reference.lstm, GRU: reference.gru}
 SITES = {RNN: ("x", "h", "a"), LSTM: ("x", "h", "c"), GRU: ("x", "h")}
 NORMS = ("none", "layer", "batch", "weight")
+README = Path(__file__).parents[1] / "README.md"
 SCHEDULES = {"plain": "plain", "cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no torch here")
@@ -467,6 +470,20 @@ def test_layer_norm_without_the_bias_inside_forgets_the_size_of_a_single_input()
 
     assert_all_close(states(False, 1.0), states(False, 5.0), 1e-8)
     assert abs(states(True, 1.0) - states(True, 5.0)).max() > 1e-3
+
+
+def test_the_example_in_the_readme_runs_and_is_15_lines():
+    (code,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+        if "class Tagger" in block
+    )
+    assert len([line for line in code.splitlines() if line.strip()]) == 15
+    names = {}
+    exec(code, names)
+    gradients = jax.tree.leaves(names["gradient"])
+    assert all(np.isfinite(leaf).all() for leaf in gradients)
+    assert any(leaf.any() for leaf in gradients)
 
 
 # --- Transformations ---

@@ -241,7 +241,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def mebibytes(count: float | None) -> str:
-    return f"{count / 2**20:.0f} MiB" if count else "unknown"
+    return "unknown" if count is None else f"{count / 2**20:.0f} MiB"
 
 
 # Further columns of a table: head -> what to write of a peer.

@@ -57,7 +57,7 @@ USUAL = ("draw", "handwriting", "reader", "order", "pixels")
 LANES = (1, 2, 4, 8, 16, 32)
 LANES_OF = ("draw", "pixels")
 
-LEARNING_RATE = 1e-4  # at more, Adam makes steps of rounding noise that losses show
+LEARNING_RATE = 1e-4  # small: Adam goes as far along rounding noise as along a gradient
 SIDE = 2048  # of the square matrices whose product shows what the machine can do
 
 PRODUCTS = "the matrix products alone"
