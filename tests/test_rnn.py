@@ -472,13 +472,13 @@ def test_layer_norm_without_the_bias_inside_forgets_the_size_of_a_single_input()
     assert abs(states(True, 1.0) - states(True, 5.0)).max() > 1e-3
 
 
-def test_the_example_in_the_readme_runs_and_is_15_lines():
+def test_the_example_in_the_readme_runs_and_is_no_longer_than_15_lines():
     (code,) = (
         block
         for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
         if "class Tagger" in block
     )
-    assert len([line for line in code.splitlines() if line.strip()]) == 15
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
     names = {}
     exec(code, names)
     gradients = jax.tree.leaves(names["gradient"])
