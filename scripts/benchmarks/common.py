@@ -139,8 +139,8 @@ class Measured(NamedTuple):
 
 
 def difference(losses: list[float], reference: list[float]) -> float:
-    """The largest relative difference between losses."""
-    return float(np.max(np.abs(np.subtract(losses, reference) / reference)))
+    """The largest difference between losses, relative to the largest loss: one may be near 0."""
+    return float(np.max(np.abs(np.subtract(losses, reference))) / np.max(np.abs(reference)))
 
 
 def gradients_differ(
