@@ -132,9 +132,8 @@ def _make(update: Callable, dtype, schedule: Schedule) -> Callable:
             d_before = add_to_hidden(d_before, matmul(d_a_h, W_h.T, dtype))
             return d_carry, d_before, d_theta, d_a_x, d_a_h
 
-        steps = before, a_x, a_h, mask, stats
         if schedule.ahead:
-            transposed = jax.vmap(linearize)(*steps)
+            transposed = jax.vmap(linearize)(before, a_x, a_h, mask, stats)
 
             def step(d_carry, inputs):
                 d_carry, d_before, _, _, d_a_h = back(d_carry, *inputs)
@@ -144,14 +143,21 @@ def _make(update: Callable, dtype, schedule: Schedule) -> Callable:
             of_steps, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
             d_theta = jax.tree.map(lambda d: d.sum(0), of_steps)
         else:
-
+            # d a_x[t] and d a_h[t] take the places of a_x[t] and a_h[t] in memory. A turn reads for
+            # the next one after it has written, or XLA would copy the whole arrays every time.
             def step(sums, inputs):
-                (d_carry, d_theta), (d_h, of_step) = sums, inputs
-                _, d_before, more, d_a_x, d_a_h = back(d_carry, d_h, linearize(*of_step))
-                return (d_before, jax.tree.map(jnp.add, d_theta, more)), (d_a_x, d_a_h)
+                d_carry, d_theta, (a_x, a_h), here = sums
+                t, d_h, carry, mask, stats = inputs
+                transposed = linearize(carry, here[0], here[1], mask, stats)
+                _, d_before, more, d_a_x, d_a_h = back(d_carry, d_h, transposed)
+                a_x, a_h = a_x.at[t].set(d_a_x), a_h.at[t].set(d_a_h)
+                before_t = jnp.maximum(t - 1, 0)
+                d_theta = jax.tree.map(jnp.add, d_theta, more)
+                return (d_before, d_theta, (a_x, a_h), (a_x[before_t], a_h[before_t])), None
 
-            start = d_last, jax.tree.map(jnp.zeros_like, theta)
-            (d_carry, d_theta), (d_a_x, d_a_h) = scan(step, start, (d_hs, steps), reverse=True)
+            start = d_last, jax.tree.map(jnp.zeros_like, theta), (a_x, a_h), (a_x[-1], a_h[-1])
+            steps = jnp.arange(len(a_x)), d_hs, before, mask, stats
+            (d_carry, d_theta, (d_a_x, d_a_h), _), _ = scan(step, start, steps, reverse=True)
 
         n = d_a_h.shape[-1]
         h = hidden(before).reshape(-1, len(W_h))
