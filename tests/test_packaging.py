@@ -29,7 +29,7 @@ ASKED = requirements((ROOT / "requirements.txt").read_text().splitlines())
 LOCKED = requirements((ROOT / "requirements.lock").read_text().splitlines())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = requirements(PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), []))
-PEERS = {"torch"}  # what scripts/benchmark.py compares with, where it is installed
+PEERS = {"torch"}  # what scripts/benchmarks/ compares with, where it is installed
 
 
 def files(*folders):
