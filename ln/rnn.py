@@ -286,10 +286,12 @@ def unroll(
     the last step serve (Cooijmans et al.).
 
     Raises:
-        ValueError: an argument of a wrong shape; or, where its values are known (not under jit), a
-            mask that is false at every step of a case.
+        ValueError: an argument of a wrong shape, an unknown schedule; or, where its values are
+            known (not under jit), a mask that is false at every step of a case.
     """
     _check(cell, xs, mask, carry)
+    if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
+        raise ValueError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}")
     carry = cell.initial(xs.shape[1]) if carry is None else carry
     if cell.is_initializing():  # makes the parameters, and the statistics of every time step
         carry, hs = scan(_masked_call, cell, carry, (xs, mask))
@@ -382,10 +384,9 @@ def _check(cell: Cell, xs, mask, carry: Carry | None) -> None:
         )
     if mask is None:
         return
-    if jnp.shape(mask) != (T, B) or mask.dtype != bool:
-        raise ValueError(
-            f"mask must be booleans [T, B] = {(T, B)}; got {mask.dtype} {jnp.shape(mask)}"
-        )
+    shape, dtype = jnp.shape(mask), jnp.result_type(mask)
+    if shape != (T, B) or dtype != jnp.bool_:
+        raise ValueError(f"mask must be booleans [T, B] = {(T, B)}; got {dtype} {shape}")
     if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any(0).all():
         cases = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
         raise ValueError(

@@ -609,6 +609,10 @@ def refused(cell=None, xs=None, **arguments):
             "carry must be h, each [B, H] = (4, 6); got ((4, 7),)",
         ),
         (lambda: Norm("layer", ("x",))("q"), "Unknown norm site 'q'"),
+        (
+            partial(Layer(LSTM(H), "plian").init, jax.random.key(0), np.zeros((T, B, D))),
+            "schedule must be None, 'plain' or a fused.Schedule; got 'plian'",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_was_got_and_wanted(make, words):
