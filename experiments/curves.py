@@ -88,6 +88,18 @@ class Curve:
         reached = self.lanes <= level if falling else self.lanes >= level
         return np.where(reached.any(1), self.x[reached.argmax(1)], np.nan)
 
+    def reaches(self, level: float) -> float:
+        """The x at which the mean over lanes first falls to a level; infinity where it never does.
+
+        Between two readings by linear interpolation.
+        """
+        (there,) = np.nonzero(self.mean <= level)
+        if not len(there):
+            return math.inf
+        n = there[0]
+        before = max(n - 1, 0)
+        return float(np.interp(level, self.mean[[n, before]], self.x[[n, before]]))
+
 
 def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:
     """The curve of a run's rows in a panel, where every lane has a reading; None without any."""
@@ -129,8 +141,36 @@ def published(path: Path) -> dict[tuple[str, str], Curve]:
     return curves
 
 
+class Pace(NamedTuple):
+    """When two curves reach the same levels.
+
+    Attributes:
+        levels: ``[K]``, falling.
+        baseline, other: the x ``[K]`` at which the mean over lanes first reaches each of them.
+    """
+
+    levels: np.ndarray
+    baseline: np.ndarray
+    other: np.ndarray
+
+    @classmethod
+    def of(cls, baseline: Curve, other: Curve) -> "Pace":
+        """At levels that the baseline sets: the best that it has reached at each tenth of its
+        length but the first, each level once. So there are some for runs of any scale."""
+        tenths = baseline.x[-1] * np.arange(2, 11) / 10
+        readings = np.searchsorted(baseline.x, tenths, side="right")  # up to each tenth
+        best = np.minimum.accumulate(baseline.mean)
+        levels = np.unique(best[readings[readings > 0] - 1])[::-1]
+        return cls(levels, *(np.array([c.reaches(y) for y in levels]) for c in (baseline, other)))
+
+    @property
+    def factors(self) -> np.ndarray:
+        """How many times as fast the other is ``[K]``; 0 where it never arrives."""
+        return self.baseline / self.other
+
+
 class Estimate(NamedTuple):
-    """A mean over lanes with its standard error. Differences add the errors in quadrature."""
+    """A mean over lanes or cases and its standard error. Differences add errors in quadrature."""
 
     value: float
     error: float
@@ -138,6 +178,12 @@ class Estimate(NamedTuple):
     @classmethod
     def of(cls, lanes: np.ndarray) -> "Estimate":
         return cls(float(lanes.mean()), float(lanes.std(ddof=1) / math.sqrt(len(lanes))))
+
+    def __str__(self) -> str:
+        """To the second digit of the error: "82.36 ± 0.11"."""
+        known = 0 < self.error < math.inf
+        digits = max(0, 1 - math.floor(math.log10(self.error))) if known else 3
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
 
     def minus(self, other: "Estimate") -> "Estimate":
         return Estimate(self.value - other.value, math.hypot(self.error, other.error))
@@ -160,8 +206,15 @@ CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED = (
 Curves = Mapping[tuple[str, str], Curve]  # (panel, norm) -> curve
 
 
-def missing(curves: Curves, wanted: Mapping[tuple[str, str], str]) -> str:
-    """Says which of the wanted curves, (panel, norm) -> name, a claim still needs; "" if none."""
-    usable = {key for key, curve in curves.items() if curve.complete and len(curve.lanes) > 1}
+def missing(curves: Curves, wanted: Mapping[tuple[str, str], str], single: bool = False) -> str:
+    """Says which of the wanted curves, (panel, norm) -> name, a claim still needs; "" if none.
+
+    Args:
+        single: whether curves of one lane will do.
+    """
+    usable = {
+        key for key, curve in curves.items() if curve.complete and (single or len(curve.lanes) > 1)
+    }
     names = [name for key, name in wanted.items() if key not in usable]
-    return f"needs finished runs, of two seeds or more, with {', '.join(names)}" if names else ""
+    seeds = "" if single else ", of two seeds or more,"
+    return f"needs finished runs{seeds} with {', '.join(names)}" if names else ""

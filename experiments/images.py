@@ -1,4 +1,4 @@
-"""Classification of MNIST-like images into ten classes: the task that several networks share."""
+"""Tasks on independent images: what all of them share, and classification into ten classes."""
 
 from functools import cached_property
 
@@ -31,28 +31,68 @@ def negative_log_likelihood(logits, y):
     return softplus(logsumexp(others, -1))
 
 
-class Task(train.Task):
-    """Classification of images x (uint8 ``[B, D]``) into y (``[B]``).
+class Cases(train.Task):
+    """A task on independent cases, in arrays that fit into memory.
 
-    An experiment says which `model`, and with `inputs` how it sees the images.
+    An experiment gives the metrics of each case with `per_case`; they become the loss, what is
+    logged and the scores.
 
     Attributes:
         scored: the splits that are evaluated.
+        objective: the metric whose mean is the loss.
+        splits: the data, ``splits["train"]["x"]``.
     """
 
     scored: tuple[str, ...] = ("train", "valid", "test")
+    objective: str = "nll"
 
     def __init__(self, config):
         super().__init__(config)
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
-        cases = len(self.splits["train"]["y"])
-        data.batch_cases(0, cases, config.batch_size, config.data_seed)
-        self.steps_per_epoch = cases // config.batch_size
+        data.batch_cases(0, self.cases, config.batch_size, config.data_seed)
+        self.steps_per_epoch = self.cases // config.batch_size
+
+    @property
+    def cases(self) -> int:
+        """The size of the training set."""
+        return len(self.splits["train"]["x"])
 
     def load(self) -> dict[str, dict[str, np.ndarray]]:
         """The data, ``load()["train"]["x"]``."""
         return datasets.load(self.config.dataset, self.config.data_dir)
+
+    def per_case(self, variables, batch, key, train: bool):
+        """Returns metrics ``[B]`` and the new statistics."""
+        raise NotImplementedError
+
+    def batch(self, step):
+        config = self.config
+        cases = data.batch_cases(step, self.cases, config.batch_size, config.data_seed)
+        return {name: array[cases] for name, array in self.splits["train"].items()}
+
+    def loss(self, variables, batch, key, train):
+        metrics, stats = self.per_case(variables, batch, key, train)
+        means = jax.tree.map(jnp.mean, metrics)
+        return means[self.objective], (stats, means)
+
+    @cached_property
+    def scorers(self):
+        def per_case(variables, batch):
+            # The same key each time, so that scores are a function of the variables alone.
+            return self.per_case(variables, batch, jax.random.key(0), train=False)[0]
+
+        return {name: train.average(per_case, self.splits[name]) for name in self.scored}
+
+    def evaluate(self, variables):
+        return {split: score(variables) for split, score in self.scorers.items()}
+
+
+class Task(Cases):
+    """Classification of images x (uint8 ``[B, D]``) into y (``[B]``).
+
+    An experiment says which `model`, and with `inputs` how it sees the images.
+    """
 
     def model(self, train: bool) -> nn.Module:
         """The network: what `inputs` returns -> logits ``[B, 10]``."""
@@ -68,34 +108,12 @@ class Task(train.Task):
         x = random.integers(256, size=(B, D), dtype=np.uint8)
         return dict(x=x, y=random.integers(CLASSES, size=B, dtype=np.int32))
 
-    def batch(self, step):
-        x, y = self.splits["train"]["x"], self.splits["train"]["y"]
-        cases = data.batch_cases(step, len(y), self.config.batch_size, self.config.data_seed)
-        return dict(x=x[cases], y=y[cases])
-
     def init(self, key):
         return self.model(train=True).init(key, *self.inputs(self.example()["x"], key))
 
     def per_case(self, variables, batch, key, train):
-        """Returns metrics ``[B]`` and the new statistics."""
         inputs = self.inputs(batch["x"], key)
         logits, new = self.model(train).apply(variables, *inputs, mutable=["stats"])
         error = (logits.argmax(-1) != batch["y"]).astype(jnp.float32)
         nll = negative_log_likelihood(logits, batch["y"])
         return dict(nll=nll, error=error), new.get("stats", {})
-
-    def loss(self, variables, batch, key, train):
-        metrics, stats = self.per_case(variables, batch, key, train)
-        means = jax.tree.map(jnp.mean, metrics)
-        return means["nll"], (stats, means)
-
-    @cached_property
-    def scorers(self):
-        def per_case(variables, batch):
-            # The same key each time, so that scores are a function of the variables alone.
-            return self.per_case(variables, batch, jax.random.key(0), train=False)[0]
-
-        return {name: train.average(per_case, self.splits[name]) for name in self.scored}
-
-    def evaluate(self, variables):
-        return {split: score(variables) for split, score in self.scorers.items()}

@@ -90,12 +90,160 @@ def recurrence(
     """
     if schedule is None:
         schedule = CPU if jax.default_backend() == "cpu" else ACCELERATOR
-    run = _make(update, dtype, schedule)
-    return run(theta, W_h, carry, a_x, mask, stats)
+    if schedule.ahead:
+        run = _ahead(update, dtype, schedule.unroll)
+        return run(theta, W_h, carry, a_x, mask, stats)
+
+    def step(product, theta, carry, x):
+        a_x, mask, stats = x
+        a_h = product(0, hidden(carry), dtype)
+        new, stats = update(theta, stats, carry, a_x, a_h, mask)
+        new = keep(mask, new, carry)
+        return new, (hidden(new), stats)
+
+    last, (hs, stats) = scan(step, [W_h], theta, carry, (a_x, mask, stats), schedule.unroll)
+    return hs, last, stats
 
 
-def _make(update: Callable, dtype, schedule: Schedule) -> Callable:
-    scan = partial(jax.lax.scan, unroll=schedule.unroll)
+def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
+    """`jax.lax.scan` of carry, y = step(product, theta, carry, x), for any step with products h W.
+
+    It asks for its products as product(k, h, dtype), which is h Ws[k]; one may come out of others.
+    The forward loop keeps carries and products a_k; the reverse loop linearizes one step after the
+    other, in which the a_k are known, and hands out d a_k; the gradient of every matrix is one
+    product after it.
+
+    Args:
+        step: a pure function that closes over no array.
+        Ws: matrices ``[D, n]``.
+        theta: whatever else is differentiated and the same at all steps.
+        carry: before the first step.
+        xs: leaves ``[T, ...]``.
+        unroll: time steps per turn of a loop.
+
+    Returns:
+        The last carry, and the ys, which must be floats.
+    """
+    dtypes, operands, in_carry = {}, {}, []  # what is seen while the step is traced
+    xs, treedef = jax.tree.flatten(xs)
+    is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in xs]
+    floats, others = ([x for x, f in zip(xs, is_float, strict=True) if f == w] for w in (1, 0))
+    loop = partial(jax.lax.scan, unroll=unroll)
+
+    def whole(floats, others):
+        of = {True: iter(floats), False: iter(others)}
+        return treedef.unflatten([next(of[f]) for f in is_float])
+
+    def forward(Ws, theta, carry, floats, others):
+        def body(carry, x):
+            products = {}
+
+            def product(k, h, dtype=None):
+                dtypes[k], products[k] = dtype, matmul(h, Ws[k], dtype)
+                return products[k]
+
+            new, y = step(product, theta, carry, whole(*x))
+            # What is in the carry is stacked once, also where it is a y.
+            y, treedef = jax.tree.flatten(y)
+            in_carry[:] = treedef, [index_of(leaf, jax.tree.leaves(new)) for leaf in y]
+            return new, (new, [leaf for leaf, n in zip(y, in_carry[1]) if n is None], products)
+
+        last, (carries, rest, products) = loop(body, carry, (floats, others))
+        rest, stacked = iter(rest), jax.tree.leaves(carries)
+        ys = [next(rest) if n is None else stacked[n] for n in in_carry[1]]
+        residuals = Ws, theta, carry, carries, floats, others, products
+        return (last, in_carry[0].unflatten(ys)), residuals
+
+    def backward(residuals, cotangents):
+        Ws, theta, first, carries, floats, others, products = residuals
+        d_last, d_ys = cotangents
+
+        def before(t):
+            """The carry that step t began with."""
+            pick = lambda first, others: jnp.where(t > 0, others[jnp.maximum(t - 1, 0)], first)
+            return jax.tree.map(pick, first, carries)
+
+        def linearize(theta, carry, floats, others, products):
+            def of(theta, carry, floats, taps):
+                seen = jax.tree.leaves(carry)
+                kept = len(seen)
+
+                def product(k, h, dtype=None):
+                    operands[k] = index_of(h, seen)
+                    if operands[k] is None:
+                        operands[k] = len(seen)
+                        seen.append(h)
+                    return _known_product(dtype, h, Ws[k], products[k], taps[k])
+
+                out = step(product, theta, carry, whole(floats, others))
+                return out, seen[kept:]
+
+            taps = jax.tree.map(jnp.zeros_like, products)
+            _, transposed, made = jax.vjp(of, theta, carry, floats, taps, has_aux=True)
+            return transposed, made
+
+        # d x[t] and d a[t] take the places of x[t] and a[t] in memory. A turn reads for the next
+        # one after it has written, or XLA would copy the whole arrays every time.
+        def body(sums, inputs):
+            d_carry, d_theta, stacks, (floats, products) = sums
+            t, d_y, others = inputs
+            transposed, made = linearize(theta, before(t), floats, others, products)
+            more, d_carry, *gradients = transposed((d_carry, d_y))
+            d_theta = jax.tree.map(jnp.add, d_theta, more)
+            stacks = jax.tree.map(lambda s, d: s.at[t].set(d), stacks, tuple(gradients))
+            here = jax.tree.map(lambda s: s[jnp.maximum(t - 1, 0)], stacks)
+            return (d_carry, d_theta, stacks, here), made
+
+        stacks = floats, products
+        here = jax.tree.map(lambda s: s[-1], stacks)
+        start = d_last, jax.tree.map(jnp.zeros_like, theta), stacks, here
+        steps = jnp.arange(len(jax.tree.leaves(carries)[0])), d_ys, others
+        (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
+        d_floats, d_products = stacks
+        stacked = jax.tree.leaves(befores(first, carries)) + made
+
+        def of_matrix(k):
+            h, d = (rows(array) for array in (stacked[operands[k]], d_products[k]))
+            return matmul(h.T, d, dtypes[k])
+
+        return [of_matrix(k) for k in range(len(Ws))], d_theta, d_carry, d_floats, None
+
+    run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
+    run.defvjp(forward, backward)
+    return run(Ws, theta, carry, floats, others)
+
+
+def befores(first, carries):
+    """The carry that each step began with, ``[T, ...]``."""
+    shifted = lambda first, others: jnp.concatenate([first[None], others[:-1]])
+    return jax.tree.map(shifted, first, carries)
+
+
+def index_of(leaf, leaves: list) -> int | None:
+    """Where the very same array is among leaves."""
+    return next((n for n, other in enumerate(leaves) if other is leaf), None)
+
+
+def rows(array):
+    return array.reshape(-1, array.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _known_product(dtype, h, W, a, tap):
+    """a = h W, known already. Its gradient goes to h, and as it is to the tap."""
+    return a
+
+
+def _of_known_product(dtype, W, d):
+    return matmul(d, W.T, dtype), jnp.zeros_like(W), jnp.zeros_like(d), d
+
+
+_known_product.defvjp(lambda dtype, h, W, a, tap: (a, W), _of_known_product)
+
+
+def _ahead(update: Callable, dtype, unroll: int) -> Callable:
+    """`recurrence` with every step linearized before the reverse loop."""
+    scan = partial(jax.lax.scan, unroll=unroll)
 
     def masked(theta, carry, a_x, a_h, mask, stats):
         new, stats = update(theta, stats, carry, a_x, a_h, mask)
@@ -115,9 +263,7 @@ def _make(update: Callable, dtype, schedule: Schedule) -> Callable:
     def backward(residuals, cotangents):
         theta, W_h, carry, carries, a_x, a_h, mask, stats = residuals
         d_hs, d_last, _ = cotangents
-        before = jax.tree.map(  # the carry that each step began with
-            lambda first, others: jnp.concatenate([first[None], others[:-1]]), carry, carries
-        )
+        before = befores(carry, carries)
 
         def linearize(carry, a_x, a_h, mask, stats):
             def of(theta, carry, a_x, a_h):
@@ -125,43 +271,20 @@ def _make(update: Callable, dtype, schedule: Schedule) -> Callable:
 
             return jax.vjp(of, theta, carry, a_x, a_h)[1]
 
-        def back(d_carry, d_h, transposed):
-            """Adds d h[t] of the outputs to d carry[t], and goes on to d carry[t-1] and others."""
+        transposed = jax.vmap(linearize)(before, a_x, a_h, mask, stats)
+
+        def step(d_carry, inputs):
+            """Adds d h[t] of the outputs to d carry[t], and goes on to d carry[t-1]."""
+            d_h, transposed = inputs
             d_carry = add_to_hidden(d_carry, d_h)
-            d_theta, d_before, d_a_x, d_a_h = transposed(d_carry)
+            _, d_before, _, d_a_h = transposed(d_carry)
             d_before = add_to_hidden(d_before, matmul(d_a_h, W_h.T, dtype))
-            return d_carry, d_before, d_theta, d_a_x, d_a_h
+            return d_before, (d_carry, d_a_h)
 
-        if schedule.ahead:
-            transposed = jax.vmap(linearize)(before, a_x, a_h, mask, stats)
-
-            def step(d_carry, inputs):
-                d_carry, d_before, _, _, d_a_h = back(d_carry, *inputs)
-                return d_before, (d_carry, d_a_h)
-
-            d_carry, (d_carries, d_a_h) = scan(step, d_last, (d_hs, transposed), reverse=True)
-            of_steps, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
-            d_theta = jax.tree.map(lambda d: d.sum(0), of_steps)
-        else:
-            # d a_x[t] and d a_h[t] take the places of a_x[t] and a_h[t] in memory. A turn reads for
-            # the next one after it has written, or XLA would copy the whole arrays every time.
-            def step(sums, inputs):
-                d_carry, d_theta, (a_x, a_h), here = sums
-                t, d_h, carry, mask, stats = inputs
-                transposed = linearize(carry, here[0], here[1], mask, stats)
-                _, d_before, more, d_a_x, d_a_h = back(d_carry, d_h, transposed)
-                a_x, a_h = a_x.at[t].set(d_a_x), a_h.at[t].set(d_a_h)
-                before_t = jnp.maximum(t - 1, 0)
-                d_theta = jax.tree.map(jnp.add, d_theta, more)
-                return (d_before, d_theta, (a_x, a_h), (a_x[before_t], a_h[before_t])), None
-
-            start = d_last, jax.tree.map(jnp.zeros_like, theta), (a_x, a_h), (a_x[-1], a_h[-1])
-            steps = jnp.arange(len(a_x)), d_hs, before, mask, stats
-            (d_carry, d_theta, (d_a_x, d_a_h), _), _ = scan(step, start, steps, reverse=True)
-
-        n = d_a_h.shape[-1]
-        h = hidden(before).reshape(-1, len(W_h))
-        d_W_h = matmul(h.T, d_a_h.reshape(-1, n), dtype)
+        d_carry, (d_carries, d_a_h) = scan(step, d_last, (d_hs, transposed), reverse=True)
+        of_steps, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
+        d_theta = jax.tree.map(lambda d: d.sum(0), of_steps)
+        d_W_h = matmul(rows(hidden(before)).T, rows(d_a_h), dtype)
         return d_theta, d_W_h, d_carry, d_a_x, None, None
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])

@@ -208,9 +208,13 @@ class Dense(nn.Module):
     def centred(self, W):
         return W - W.mean(-1, keepdims=True) if self.centre else W
 
+    def product(self, x):
+        """W x and nothing else: what `rnn.scan` does in a way of its own."""
+        return matmul(x, self.weights(x.shape[-1]), self.dtype)
+
     def __call__(self, x, bias=None):
         """W x, plus a bias ``[H]`` of somebody else's, where given, under the norm."""
-        a = matmul(x, self.weights(x.shape[-1]), self.dtype)
+        a = self.product(x)
         return a if bias is None else a + self.centred(bias)
 
 

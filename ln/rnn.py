@@ -18,8 +18,9 @@ and h for the others; where a mask ``[T, B]`` is false it stands still, so the l
 case's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs backwards in time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
+import itertools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -30,7 +31,7 @@ from jax.numpy import tanh
 import numpy as np
 
 from ln import fused
-from ln.norm import Initializer, Norm, matmul
+from ln.norm import Dense, Initializer, Norm, matmul
 
 Carry = Any  # (c, h) or h, each [B, H]
 
@@ -113,14 +114,17 @@ class Cell(nn.Module):
         """W_h ``[H, n H]``, of all gates."""
         raise NotImplementedError
 
+    def recur(self, h):
+        """a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
+        return self.W_h(h)
+
     def update(self, carry: Carry, a_x, a_h, mask=None):
         """A step without its matrix products: a_x, a_h ``[B, n H]`` -> the next carry and h."""
         raise NotImplementedError
 
     def step(self, carry: Carry, a_x, mask=None):
         """What is recurrent of a step: a_x ``[B, n H]``, mask ``[B]`` -> the next carry, and h."""
-        a_h = matmul(fused.hidden(carry), self.recurrent(), self.dtype)
-        return self.update(carry, a_x, a_h, mask)
+        return self.update(carry, a_x, self.recur(fused.hidden(carry)), mask)
 
     def __call__(self, carry: Carry, x, mask=None):
         """A whole time step: x ``[B, D]``, mask ``[B]`` -> the next carry, and h ``[B, H]``."""
@@ -232,6 +236,9 @@ class GRU(Cell):
     def recurrent(self):
         return jnp.concatenate([self.W_h.weights(self.units), self.U.weights(self.units)], -1)
 
+    def recur(self, h):
+        return jnp.concatenate([self.W_h(h), self.U(h)], -1)
+
     def update(self, carry, a_x, a_h, mask=None):
         h = carry
         (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
@@ -243,20 +250,93 @@ class GRU(Cell):
         return h, h
 
 
-def scan(step: Callable, module: nn.Module, carry, xs):
-    """`jax.lax.scan` of step(module, carry, x) -> carry, y, for a step that uses a bound module.
+def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | None = None):
+    """`jax.lax.scan` of step(module, carry, x, *shared) -> carry, y, for a step that uses modules.
 
-    Its own submodules are the only other ones that it may use: they are reached through ``module``.
     For models with loops of their own, such as attention that reads the state. Parameters are
     shared by all time steps; running statistics get a leading time axis.
+
+    Args:
+        step: may use ``module``, its submodules, and no other module or array.
+        module: bound; like the cells it has a ``norm``.
+        carry: before the first step.
+        xs: leaves ``[T, ...]``.
+        shared: what all time steps see alike.
+        schedule: None: the same function, faster, by `fused.scan`: every ``ln.norm.Dense`` gets its
+            matrix, and the gradient of its matrix, outside of the loop. "plain": autodiff of the
+            loop as it stands.
+
+    Returns:
+        The last carry, and the ys, leaves ``[T, ...]``.
+
+    Raises:
+        ValueError: an unknown schedule.
     """
-    lifted = nn.scan(
-        step,
-        variable_broadcast="params",
-        variable_axes={"stats": 0},
-        split_rngs={"params": False},
-    )
-    return lifted(module, carry, xs)
+    if schedule not in (None, "plain"):
+        raise ValueError(f"schedule must be None or 'plain'; got {schedule!r}")
+    if schedule == "plain" or module.is_initializing():
+        lifted = nn.scan(
+            step,
+            variable_broadcast="params",
+            variable_axes={"stats": 0},
+            split_rngs={"params": False},
+            in_axes=(0, *(nn.broadcast for _ in shared)),
+        )
+        return lifted(module, carry, xs, *shared)
+
+    scope, (module, variables) = module.scope, module.unbind()
+    params, stats = variables["params"], variables.get("stats", {})
+    of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), module.norm.train)
+
+    def apply(product, params, stats, carry, x, *shared):
+        """One step in which every product of a Dense, W x, is product(dense, x)."""
+
+        def intercept(call, arguments, options, context):
+            if context.method_name == "product" and isinstance(context.module, Dense):
+                return product(context.module, *arguments)
+            return call(*arguments, **options)
+
+        with nn.intercept_methods(intercept):
+            (carry, y), new = module.apply(
+                {"params": params, "stats": stats},
+                *(carry, x, *shared),
+                mutable=["stats"],
+                method=step,
+            )
+        return carry, y, new.get("stats", {})
+
+    weights = []
+
+    def collect(dense, x):
+        weights.append(dense.weights(x.shape[-1]))
+        return matmul(x, weights[-1], dense.dtype)
+
+    # One step on the side, for its matrices; the compiler drops the rest.
+    stats_of_first, first = jax.tree.map(lambda leaf: leaf[0], (of_steps, xs))
+    apply(collect, params, stats_of_first, carry, first, *shared)
+
+    def turn(product, theta, carry, inputs):
+        (params, shared), (stats, x) = theta, inputs
+        number = itertools.count()  # products are told apart by their order in a step
+        carry, y, new = apply(
+            lambda dense, x: product(next(number), x, dense.dtype),
+            *(params, jax.lax.stop_gradient(stats), carry, x, *shared),
+        )
+        return carry, (y, new)
+
+    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (of_steps, xs))
+    if module.norm.train:
+        _put_stats(scope, new, stats)
+    return carry, ys
+
+
+def _put_stats(scope, new, stats):
+    """Writes the statistics of the first time steps back, in front of those of the others."""
+    for name, leaf in new.items():
+        if isinstance(leaf, Mapping):
+            _put_stats(scope.push(name, reuse=True), leaf, stats[name])
+        else:
+            scope.put_variable("stats", name, jnp.concatenate([leaf, stats[name][len(leaf) :]]))
 
 
 def unroll(
@@ -308,10 +388,7 @@ def unroll(
     else:
         hs, carry, new = _fused(module, params, of_steps, xs, mask, carry, schedule)
     if cell.norm.train:
-        for norm, leaves in new.items():
-            for name, leaf in leaves.items():
-                whole = jnp.concatenate([leaf, stats[norm][name][T:]])
-                getattr(cell, norm).put_variable("stats", name, whole)
+        _put_stats(cell.scope, new, stats)
     return hs, carry
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 from pathlib import Path
 import platform
@@ -24,6 +25,7 @@ from typing import Any, TextIO
 import filelock
 import flax.serialization
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 
 from ln.errors import InputError, choose
@@ -84,6 +86,24 @@ def load(folder: Path) -> tuple[dict, list[Row]]:
     return json.loads((folder / "config.json").read_text()), read_rows(folder / "metrics.jsonl")
 
 
+def read_config(folder: Path | str) -> ConfigDict:
+    """The config of a run.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run folder: there is no {path}.")
+
+    def as_given(value):
+        if isinstance(value, dict):
+            return {k: as_given(v) for k, v in value.items()}
+        return tuple(map(as_given, value)) if isinstance(value, list) else value  # see as_json
+
+    return ConfigDict(as_given(json.loads(path.read_text())))
+
+
 def find(root: Path) -> Iterator[Path]:
     """Yields the run folders under root, in order of their names."""
     for path in sorted(Path(root).rglob("config.json")):
@@ -128,6 +148,77 @@ def environment() -> dict:
         cores=os.cpu_count(),
         system=platform.platform(),
     )
+
+
+def provenance(step: int) -> dict:
+    """What made something, from the state at a step: time, command, and the environment."""
+    return dict(time=now(), command=shlex.join(sys.orig_argv[1:]), step=step, **environment())
+
+
+def read_checkpoint(folder: Path | str, which: str, state):
+    """Returns the state of a checkpoint; changes nothing, so that the run may be training.
+
+    Args:
+        which: "newest", "best" by the run's config.select, or a step.
+        state: a pytree of arrays like the saved one.
+
+    Raises:
+        InputError: there is no such checkpoint, or it holds another kind of state.
+    """
+    import orbax.checkpoint as ocp
+
+    checkpoints = Path(folder).absolute() / "checkpoints"
+    if not checkpoints.is_dir():
+        raise InputError(f"{folder} has no checkpoints yet.")
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(checkpoints, options=options) as manager:
+        step = _step(Path(folder), which, list(manager.all_steps()))
+        return _restore(manager, step, state)[0]
+
+
+def _step(folder: Path, which: str, saved: list[int]) -> int:
+    """The one of the saved steps that `which` means, as in `read_checkpoint`."""
+    if not saved:
+        raise InputError(f"{folder} has no checkpoints yet.")
+    best = _best(folder, saved)
+    if which == "best" and best is None:
+        raise InputError(f"None of the checkpoints in {folder} was evaluated: take the newest.")
+    named = {"best": best, "newest": max(saved)}
+    return choose(f"checkpoint of {folder}", which, named | {str(step): step for step in saved})
+
+
+def _best(folder: Path, steps: list[int]) -> int | None:
+    """The best of the steps by config.select, in the mean over lanes; None where none has a row."""
+    config, rows = load(folder)
+    select = config["select"]
+    scores: dict[int, list[float]] = {}
+    for row in rows:
+        if row["split"] == select["split"] and row["step"] in steps:
+            scores.setdefault(row["step"], []).append(row[select["metric"]])
+    best = {"min": min, "max": max}[select["mode"]]
+    return best(scores, key=lambda step: np.mean(scores[step]), default=None)
+
+
+def _restore(manager, step: int, state):
+    """Returns (state, sums) of a checkpoint; `Run.restore` says the rest."""
+    import orbax.checkpoint as ocp
+
+    like = flax.serialization.to_state_dict(jax.device_get(state))
+    try:
+        saved = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore()
+            ),
+        )
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise InputError(
+            f"The checkpoint of step {step} in {manager.directory} does not fit this code "
+            f"({str(error).splitlines()[0]}). Use the commit in sessions.jsonl, or choose another "
+            f"--workdir."
+        ) from error
+    sums = {name: np.array(values) for name, values in saved["sums"].items()}
+    return jax.device_put(flax.serialization.from_state_dict(state, saved["state"])), sums
 
 
 class Run:
@@ -191,16 +282,22 @@ class Run:
         import orbax.checkpoint as ocp  # half a second that a reader of runs does not need
 
         policies = ocp.checkpoint_managers
+        worst = math.inf if self._less_is_better else -math.inf
+
+        def score(metrics):
+            return metrics.get("select", worst)
+
         best = policies.BestN(
             n=1,
-            get_metric_fn=lambda metrics: metrics["select"],
+            get_metric_fn=score,
             reverse=self._less_is_better,
             keep_checkpoints_without_metrics=False,
         )
         return ocp.CheckpointManager(
             self.folder / "checkpoints",
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best])
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+                best_fn=score,  # without it no score is written, and later sessions know none
             ),
         )
 
@@ -213,27 +310,8 @@ class Run:
         Raises:
             InputError: the checkpoint holds another kind of state.
         """
-        import orbax.checkpoint as ocp
-
         step = self._checkpoints.latest_step()
-        if step is None:
-            return state, {}
-        like = flax.serialization.to_state_dict(jax.device_get(state))
-        try:
-            saved = self._checkpoints.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore()
-                ),
-            )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise InputError(
-                f"The checkpoint of step {step} in {self.folder / 'checkpoints'} does not fit this "
-                f"code ({str(error).splitlines()[0]}). Use the commit in sessions.jsonl, or choose "
-                f"another --workdir."
-            ) from error
-        sums = {name: np.array(values) for name, values in saved["sums"].items()}
-        return jax.device_put(flax.serialization.from_state_dict(state, saved["state"])), sums
+        return (state, {}) if step is None else _restore(self._checkpoints, step, state)
 
     def save(self, step: int, state, sums: dict[str, np.ndarray], score: float | None) -> None:
         """Writes a checkpoint in the background: the state, and what was summed since the last row.
@@ -252,7 +330,7 @@ class Run:
                 state=ocp.args.StandardSave(copy),
                 sums=ocp.args.JsonSave({name: values.tolist() for name, values in sums.items()}),
             ),
-            metrics=None if score is None else {"select": score},
+            metrics={} if score is None else {"select": score},
             force=True,
         )
 
@@ -264,14 +342,8 @@ class Run:
         self._writers = self._tensorboard()
         for row in kept:
             self._to_tensorboard(row)
-        session = dict(
-            time=now(),
-            command=shlex.join(sys.orig_argv[1:]),
-            step=step,
-            **environment(),
-        )
         sessions = self.folder / "sessions.jsonl"
-        write_rows(sessions, [*read_rows(sessions), session])
+        write_rows(sessions, [*read_rows(sessions), provenance(step)])
 
     def _tensorboard(self) -> list:
         events = self.folder / "events"

@@ -129,6 +129,17 @@ def lane(tree, n: int):
     return jax.tree.map(lambda leaf: leaf[n], tree)
 
 
+def init_lanes(task: Task, optimizer, lanes: list[tuple[int, float]]) -> State:
+    """The state of every (seed, learning rate) before its first step."""
+    seeds, rates = (jnp.array(column) for column in zip(*lanes, strict=True))
+    return jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
+
+
+def variables_of(state: State, n: int) -> Variables:
+    """What the model of lane n is applied with."""
+    return {"params": lane(state.params, n), "stats": lane(state.stats, n)}
+
+
 def make_call(task: Task, optimizer) -> Callable:
     """Compiles K steps of all lanes as one call: (state, batches) -> (state, metrics).
 
@@ -298,8 +309,9 @@ class Means:
 class Progress:
     """One line: a living one on a terminal, else a plain one every ten seconds."""
 
-    def __init__(self, name: str, first: int, steps: int):
+    def __init__(self, name: str, first: int, steps: int, unit: str = "step", value: str = "loss"):
         self.name, self.first, self.steps = name, first, steps
+        self.unit, self.value = unit, value
         self.is_terminal = sys.stdout.isatty()
         self.began = self.shown = time.monotonic()
 
@@ -312,8 +324,8 @@ class Progress:
         eta = datetime.timedelta(seconds=round((self.steps - step) / rate))
         losses = " ".join(f"{value:.4g}" for value in loss[:4]) + (" …" if len(loss) > 4 else "")
         line = (
-            f"{self.name}  step {step:,}/{self.steps:,} ({step / self.steps:.0%})  "
-            f"{rate:,.1f} steps/s  loss {losses}  ETA {eta}"
+            f"{self.name}  {self.unit} {step:,}/{self.steps:,} ({step / self.steps:.0%})  "
+            f"{rate:,.1f} {self.unit}s/s  {self.value} {losses}  ETA {eta}"
         )
         print(f"\r\033[K{line}" if self.is_terminal else line, end="", flush=True)
         if last or not self.is_terminal:
@@ -375,10 +387,7 @@ def check_state(state: State, lanes: list[tuple[int, float]]) -> None:
 def evaluate(task: Task, state: State) -> dict[str, dict[str, list[float]]]:
     """Evaluates every lane; returns split -> metric -> one value per lane."""
     lanes = range(len(state.step))
-    scores = [
-        task.evaluate({"params": lane(state.params, n), "stats": lane(state.stats, n)})
-        for n in lanes
-    ]
+    scores = [task.evaluate(variables_of(state, n)) for n in lanes]
     return {
         split: {name: [scores[n][split][name] for n in lanes] for name in scores[0][split]}
         for split in scores[0]
@@ -403,9 +412,8 @@ def fit(task: Task, config, workdir: Path | str) -> State:
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
     with runs.Run(workdir, config, lanes) as run, Interrupt() as interrupt:
         print(f"{run.folder}: {len(lanes)} lane(s) on {jax.devices()[0].device_kind}", flush=True)
-        seeds, rates = (jnp.array(column) for column in zip(*lanes, strict=True))
         try:
-            fresh = jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
+            fresh = init_lanes(task, optimizer, lanes)
             return _train(task, plan, make_call(task, optimizer), fresh, run, interrupt)
         except DivergedError as error:
             step = run.newest()
@@ -421,6 +429,22 @@ def fit(task: Task, config, workdir: Path | str) -> State:
                 f"Out of memory with {len(lanes)} lane(s) and config.batch_size="
                 f"{config.batch_size}: make one of them smaller, or config.steps_per_call."
             ) from error
+
+
+def load(task: Task, workdir: Path | str, which: str = "best") -> State:
+    """The state in a checkpoint of a run of this task, which may still go on.
+
+    Args:
+        which: "best" by config.select, "newest", or a step.
+
+    Returns:
+        The state; every leaf has a leading lane axis.
+
+    Raises:
+        InputError: there is no such checkpoint, or it holds another kind of state.
+    """
+    fresh = init_lanes(task, make_optimizer(task.config), make_lanes(task.config))
+    return runs.read_checkpoint(workdir, which, fresh)
 
 
 def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, interrupt) -> State:

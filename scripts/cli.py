@@ -63,6 +63,22 @@ def call(words: list[str]) -> int:
         signal.signal(signal.SIGINT, before)
 
 
+def some_cases(task, split: str, count: int | None):
+    """Cases x ``[count, ...]`` of a split of a task, all where count is None.
+
+    They are spread evenly: binarized MNIST's test set, for one, begins with all its zeros.
+
+    Raises:
+        InputError: there is no such split, or it has fewer cases.
+    """
+    x = choose("split", split, task.splits)["x"]
+    if count is None:
+        return x
+    if count > len(x):
+        raise InputError(f"--cases={count}: the split {split!r} has {len(x)} cases.")
+    return x[[n * len(x) // count for n in range(count)]]
+
+
 def run(main) -> None:
     """Runs main(argv) of a script; ``--help`` prints the docstring and the flags of the script."""
 

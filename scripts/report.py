@@ -5,10 +5,11 @@
     python -m scripts.report --theory --out=report/theory
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
-also of runs that still go on. What to draw stands in the config of their experiment (FIGURES,
-CLAIMS), the paper's curves in results/published/. The page holds everything it shows; its pictures
-also lie beside it as PNG files. --theory needs no runs: it computes what section 5 of the paper
-claims (experiments/theory.py), in less than a minute.
+also of runs that still go on, and evaluations.jsonl where scripts.evaluate has written one. What to
+draw stands in the config of their experiment (FIGURES, CLAIMS), the paper's curves in
+results/published/. The page holds everything it shows; its pictures also lie beside it as PNG
+files. --theory needs no runs: it computes what section 5 of the paper claims
+(experiments/theory.py), in less than a minute.
 """
 
 import base64
@@ -54,13 +55,15 @@ class Run:
     """A run folder as the report sees it.
 
     Attributes:
-        rows: of one learning rate: where a run has several, the best by its config.select.
+        rows, evaluations: of one learning rate: where a run has several, the best by its
+            config.select.
         changes: how the config differs from the nearest run of the paper's sweep.
     """
 
     folder: Path
     config: dict
     rows: list[dict]
+    evaluations: list[dict]
     sessions: list[dict]
     finished: bool
     lr: float
@@ -131,6 +134,9 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=config,
         rows=[row for row in rows if row["lr"] == lr],
+        evaluations=[
+            row for row in runs.read_rows(folder / "evaluations.jsonl") if row["lr"] == lr
+        ],
         sessions=runs.read_rows(folder / "sessions.jsonl"),
         finished=runs.is_finished(folder),
         lr=lr,
@@ -357,6 +363,21 @@ def number(lanes, digits: str) -> str:
     return f"{lanes.mean():{digits}}{spread}".replace("e-0", "e-")
 
 
+def evaluations(section: Section) -> list[tuple]:
+    """What was estimated of trained models, one row each: norm, seed, step, split, metric, samples,
+    value with its error, cases."""
+    from experiments import curves
+
+    keys = ("seed", "step", "split", "metric", "samples")
+    found = []
+    for norm, (name, *_) in styles_of([run.config["norm"] for run in section.runs]).items():
+        rows = [r for run in section.runs if run.config["norm"] == norm for r in run.evaluations]
+        for row in sorted(rows, key=lambda row: [row[key] for key in keys]):
+            value = curves.Estimate(row["value"], row["error"])
+            found.append((name, *(row[key] for key in keys), str(value), f"{row['cases']:,}"))
+    return found
+
+
 def decide(section: Section, ours: dict, theirs: dict) -> list[dict]:
     """The claims of an experiment by its runs, and by the same rule on the published curves."""
     rules = importlib.import_module(f"experiments.{section.experiment}")
@@ -386,7 +407,8 @@ def report(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
         figure["tables"] = [table(panel, of_runs, of_paper) for panel in figure["panels"]]
         figures.append(dict(figure, file=file))
     claims = decide(section, ours, theirs)
-    return dict(section=section, figures=figures, claims=claims), pictures
+    shown = dict(section=section, figures=figures, evaluations=evaluations(section), claims=claims)
+    return shown, pictures
 
 
 def draw_panels(panels, columns: int) -> bytes:

@@ -1,6 +1,7 @@
 """Data sets: what is accepted, what is refused and how, and what lies on disk afterwards."""
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, digits, mnist
+from experiments.datasets import arrays, binarized_digits, binarized_mnist, digits, mnist
+from experiments.datasets.originals import Files
 from ln.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -362,7 +364,9 @@ def test_a_bad_file_is_refused_by_name_expectation_and_finding(
     (source / f"{stem}.gz").unlink()
     path = source / (f"{stem}.gz" if packed else stem)
     path.write_bytes(gzip.compress(data) if packed else data)
-    with refused(path, "expected", *words, "Get the original file again"):
+    with refused(
+        path, "expected", *words, "Get the original file again: `python -m scripts.data mnist`"
+    ):
         mnist.prepare(data_dir, source)
     assert not data_dir.exists()
 
@@ -397,7 +401,7 @@ def test_a_web_page_in_place_of_a_gzip_is_refused_by_name(source, data_dir):
 
 def test_mnist_that_is_prepared_is_not_downloaded_again(source, data_dir, monkeypatch, capsys):
     mnist.prepare(data_dir, source)
-    monkeypatch.setattr(mnist, "download", lambda folder: pytest.fail("downloads"))
+    monkeypatch.setattr(Files, "download", lambda files, folder: pytest.fail("downloads"))
     capsys.readouterr()
     mnist.prepare(data_dir)
     assert "there already" in capsys.readouterr().out
@@ -407,7 +411,7 @@ def test_mnist_that_is_prepared_is_not_downloaded_again(source, data_dir, monkey
 
 
 @pytest.fixture
-def server(source, tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch):
     """tensorflow-datasets, its connection replaced by the files of the source folder."""
     pytest.importorskip("tensorflow_datasets")
     requests = pytest.importorskip("requests")
@@ -415,7 +419,7 @@ def server(source, tmp_path, monkeypatch):
 
     @contextlib.contextmanager
     def open_url(url, **_):
-        path = source / url.rsplit("/", 1)[1]
+        path = tmp_path / "source" / url.rsplit("/", 1)[1]
         if not path.exists():
             raise requests.ConnectionError("unplugged")
         yield SimpleNamespace(url=url, headers={}), [path.read_bytes()]
@@ -427,11 +431,16 @@ def server(source, tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    return SimpleNamespace(source=source, temporary=temporary)
+    return SimpleNamespace(temporary=temporary)
 
 
-def test_mnist_is_downloaded_through_tensorflow_datasets(server, data_dir, monkeypatch):
-    monkeypatch.setattr(mnist, "URL", "https://mnist.invalid/")  # no digest known for these
+def elsewhere(files, url):
+    """The same files at an address of which no digests are known."""
+    return dataclasses.replace(files, url=url)
+
+
+def test_mnist_is_downloaded_through_tensorflow_datasets(source, server, data_dir, monkeypatch):
+    monkeypatch.setattr(mnist, "FILES", elsewhere(mnist.FILES, "https://mnist.invalid/"))
     mnist.prepare(data_dir)
     assert datasets.load("mnist", data_dir)["train"]["x"].shape == (TRAIN, 784)
     assert "mnist.invalid" in arrays.manifest(data_dir, "mnist")["source"]
@@ -439,15 +448,15 @@ def test_mnist_is_downloaded_through_tensorflow_datasets(server, data_dir, monke
     assert "tensorflow" not in sys.modules
 
 
-def test_a_download_of_another_file_is_refused(server, data_dir):
-    with refused(f"{mnist.URL}{IMAGES}.gz is not the original", "--from=DIR", "digits"):
+def test_a_download_of_another_file_is_refused(source, server, data_dir):
+    with refused(f"{mnist.FILES.url}{IMAGES}.gz is not the original", "--from=DIR", "digits"):
         mnist.prepare(data_dir)
     assert names(server.temporary) == [] and not data_dir.exists()
 
 
-def test_a_connection_lost_on_the_way_leaves_nothing(server, data_dir, monkeypatch):
-    monkeypatch.setattr(mnist, "URL", "https://mnist.invalid/")
-    (server.source / f"{LABELS}.gz").unlink()
+def test_a_connection_lost_on_the_way_leaves_nothing(source, server, data_dir, monkeypatch):
+    monkeypatch.setattr(mnist, "FILES", elsewhere(mnist.FILES, "https://mnist.invalid/"))
+    (source / f"{LABELS}.gz").unlink()
     with refused("Cannot download", "ConnectionError", "--from=DIR"):
         mnist.prepare(data_dir)
     assert names(server.temporary) == [] and not data_dir.exists()
@@ -461,9 +470,10 @@ def test_without_network_the_download_says_what_to_do(data_dir, tmp_path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # nobody listens there
-        monkeypatch.setattr(mnist, "URL", f"http://127.0.0.1:{unused.getsockname()[1]}/")
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        monkeypatch.setattr(mnist, "FILES", elsewhere(mnist.FILES, url))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        with refused(mnist.URL, "No network?", "--from=DIR", "`digits`", f"{IMAGES}.gz"):
+        with refused(url, "No network?", "--from=DIR", "`digits`", f"{IMAGES}.gz"):
             mnist.prepare(data_dir)
     assert downloader.MAX_RETRIES == 1
     assert names(tmp_path) == []
@@ -509,10 +519,204 @@ def test_no_digit_is_in_two_splits(data_dir):
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, pixels.tolist()))
 
 
-def test_digits_take_no_source(tmp_path, data_dir):
-    with refused("digits is built in", "--from"):
-        digits.prepare(data_dir, tmp_path)
+# --- Binarized digits ---
+
+
+def test_binarized_digits_have_the_cases_and_splits_of_digits_as_28_x_28_zeros_and_ones(data_dir):
+    found, grey = (datasets.load(name, data_dir) for name in ("binarized_digits", "digits"))
+    for split in ("train", "valid", "test"):
+        assert found[split].keys() == {"x"}
+        x = found[split]["x"].reshape(-1, 28, 28)
+        assert x.dtype == np.uint8 and set(np.unique(x)) == {0, 1}
+        assert x.mean() == pytest.approx(0.151, abs=1e-3)  # binarized MNIST: .131
+        assert not x[:, :3].any() and not x[:, -3:].any()  # a border, as in MNIST
+        # Seen from afar they are the same: 2 x 2 means of the middle 20 x 20 and of the 8 x 8.
+        far = x[:, 4:-4, 4:-4].reshape(-1, 2, 10, 2, 10).mean((2, 4)).ravel()
+        expected = grey[split]["x"].reshape(-1, 2, 4, 2, 4).mean((2, 4)).ravel()
+        assert len(x) == len(grey[split]["x"]) and np.corrcoef(far, expected)[0, 1] > 0.9
+
+
+def test_binarized_is_what_is_half_white_after_bilinear_enlargement():
+    x = np.random.RandomState(0).randint(0, 256, (1, 8, 8)).astype(np.uint8)
+    grey = np.pad(x[0].astype(float), 1)  # black around
+    at = np.linspace(3.5 - 13.5 * 8 / 20, 3.5 + 13.5 * 8 / 20, 28)  # 20 pixels for 8
+    for axis in (0, 1):
+        grey = np.apply_along_axis(lambda line: np.interp(at, np.arange(-1, 9), line), axis, grey)
+    found = binarized_digits.binarize(x.reshape(1, 64)).reshape(28, 28)
+    np.testing.assert_array_equal(found, grey > 127.5 - 1e-9)
+    assert 0.1 < found.mean() < 0.4
+
+
+def test_binarized_digits_are_the_same_ones_everywhere(data_dir):
+    binarized_digits.prepare(data_dir)
+    recorded = arrays.manifest(data_dir, "binarized_digits")["arrays"]
+    assert {key: recorded[key]["sha256"][:8] for key in recorded} == {
+        "train.x": "bcffe9a5",
+        "valid.x": "6ee71be2",
+        "test.x": "04d79d19",
+    }
+
+
+# --- Binarized MNIST ---
+
+CASES = dict(train=TRAIN, valid=VALID, test=TEST)
+AMAT = "binarized_mnist_{}.amat"
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """A tiny binarized MNIST, split -> uint8 [N, 784], and `binarized_mnist` expecting it."""
+    draw = np.random.RandomState(0)
+    found = {split: draw.randint(0, 2, (n, 784)).astype(np.uint8) for split, n in CASES.items()}
+    originals = {
+        split: binarized_mnist.Original(
+            len(x), round(float(x.mean()), 5), hashlib.sha256(amat(x)).hexdigest()
+        )
+        for split, x in found.items()
+    }
+    monkeypatch.setattr(binarized_mnist, "ORIGINALS", originals)
+    return found
+
+
+def amat(x):
+    return "".join(" ".join(map(str, row)) + "\n" for row in x.tolist()).encode()
+
+
+@pytest.fixture
+def amat_source(images, tmp_path):
+    """A folder with the three files."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for split, x in images.items():
+        (folder / AMAT.format(split)).write_bytes(amat(x))
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_binarized_mnist_is_read_from_its_three_files(amat_source, images, data_dir, packed):
+    if packed:
+        for path in list(amat_source.iterdir()):
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    binarized_mnist.prepare(data_dir, amat_source)
+    found = datasets.load("binarized_mnist", data_dir)
+    assert found.keys() == images.keys()
+    for split, x in images.items():
+        assert found[split].keys() == {"x"} and found[split]["x"].dtype == np.uint8
+        np.testing.assert_array_equal(found[split]["x"], x)
+    assert str(amat_source) in arrays.manifest(data_dir, "binarized_mnist")["source"]
+
+
+def test_binarized_mnist_is_50000_training_10000_validation_and_10000_test_cases():
+    cases = {split: original.cases for split, original in binarized_mnist.ORIGINALS.items()}
+    assert cases == dict(train=50_000, valid=10_000, test=10_000)
+
+
+@pytest.mark.parametrize("split", CASES)
+def test_a_missing_file_of_binarized_mnist_is_refused_by_name(amat_source, data_dir, split):
+    name = AMAT.format(split)
+    (amat_source / name).unlink()
+    command = "`python -m scripts.data binarized_mnist`"
+    with refused(amat_source, name, f"{name}.gz", "put one of them there", command):
+        binarized_mnist.prepare(data_dir, amat_source)
     assert not data_dir.exists()
+
+
+def edited(line, start, stop, text):
+    """Returns a function that puts a text in place of some bytes of a line."""
+
+    def change(data):
+        start_of_line = 1568 * (line - 1)
+        return data[: start_of_line + start] + text + data[start_of_line + stop :]
+
+    return change
+
+
+BAD_AMATS = dict(
+    truncated=(lambda data: data[: len(data) // 2], ["whole lines: 7", "found 3"]),
+    no_last_newline=(lambda data: data[:-1], ["whole lines: 7", "found 6"]),
+    empty=(lambda data: b"", ["whole lines: 7", "found 0"]),
+    more=(lambda data: data + data[:1568], ["whole lines: 7", "found 8"]),
+    short_line=(edited(3, 0, 2, b""), ["784 pixels a line", "1568 bytes", "found 1566 in line 3"]),
+    long_line=(edited(7, 0, 0, b"0 "), ["784 pixels a line", "found 1570 in line 7"]),
+    moved_newline=(edited(2, 1567, 1570, b" 0\n"), ["1568 bytes", "found 1570 in line 2"]),
+    windows=(lambda data: data.replace(b"\n", b"\r\n"), ["1568 bytes", "found 1569 in line 1"]),
+    tail=(lambda data: data + b"0 ", ["a length", "10976", "found 10978"]),
+    two=(edited(5, 20, 21, b"2"), ["pixels 0 or 1", "found '2' in line 5, pixel 11"]),
+    blank=(edited(5, 1566, 1567, b" "), ["pixels 0 or 1", "found ' ' in line 5, pixel 784"]),
+    inverse=(lambda data: data.translate(bytes.maketrans(b"01", b"10")), ["a mean pixel of 0."]),
+    commas=(lambda data: data.replace(b" ", b","), ["the original binarized MNIST", "sha256"]),
+    order=(lambda data: data[1568:] + data[:1568], ["the original binarized MNIST", "sha256"]),
+)
+
+
+@pytest.mark.parametrize("bad", BAD_AMATS)
+def test_a_bad_file_of_binarized_mnist_is_refused_by_name_expectation_and_finding(
+    amat_source, images, data_dir, bad
+):
+    change, words = BAD_AMATS[bad]
+    path = amat_source / AMAT.format("train")
+    path.write_bytes(change(amat(images["train"])))
+    with refused(path, "expected", *words, "`python -m scripts.data binarized_mnist` downloads it"):
+        binarized_mnist.prepare(data_dir, amat_source)
+    assert not data_dir.exists()
+
+
+def test_one_pixel_of_another_color_is_refused(amat_source, images, data_dir):
+    x = images["valid"].copy()
+    x[2, 3] ^= 1
+    path = amat_source / AMAT.format("valid")
+    path.write_bytes(amat(x))
+    mean = images["valid"].mean()
+    with refused(path, f"a mean pixel of {mean:.5f}, found {x.mean():.5f}"):
+        binarized_mnist.prepare(data_dir, amat_source)
+    assert not data_dir.exists()
+
+
+def test_a_damaged_gzip_of_binarized_mnist_is_refused_by_name(amat_source, data_dir):
+    path = amat_source / AMAT.format("train")
+    packed = gzip.compress(path.read_bytes())
+    path.write_bytes(packed[: len(packed) // 2])
+    command = "`python -m scripts.data binarized_mnist`"
+    with refused(path, "expected a whole gzip file", "truncated", command):
+        binarized_mnist.prepare(data_dir, amat_source)
+    assert not data_dir.exists()
+
+
+def test_other_binarized_mnist_is_never_overwritten(amat_source, data_dir):
+    folder = arrays.write(data_dir, "binarized_mnist", splits(), dict(source="a test"))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with refused(folder, "Delete or move", "python -m scripts.data binarized_mnist"):
+        binarized_mnist.prepare(data_dir, amat_source)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_binarized_mnist_is_downloaded_through_tensorflow_datasets(
+    amat_source, server, data_dir, monkeypatch
+):
+    files = elsewhere(binarized_mnist.FILES, "https://binarized.invalid/")
+    monkeypatch.setattr(binarized_mnist, "FILES", files)
+    binarized_mnist.prepare(data_dir)
+    assert datasets.load("binarized_mnist", data_dir)["train"]["x"].shape == (TRAIN, 784)
+    assert "binarized.invalid" in arrays.manifest(data_dir, "binarized_mnist")["source"]
+    assert names(server.temporary) == []
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_download_of_another_binarized_mnist_is_refused(amat_source, server, data_dir):
+    url = binarized_mnist.FILES.url + AMAT.format("train")
+    with refused(f"{url} is not the original", "--from=DIR", "`binarized_digits`"):
+        binarized_mnist.prepare(data_dir)
+    assert names(server.temporary) == [] and not data_dir.exists()
+
+
+def test_tensorflow_datasets_has_the_same_digests_of_binarized_mnist():
+    tfds = pytest.importorskip("tensorflow_datasets")
+    known = tfds.builder_cls("binarized_mnist").url_infos
+    assert {url: info.checksum for url, info in known.items()} == {
+        binarized_mnist.FILES.url + AMAT.format(split): original.sha256
+        for split, original in binarized_mnist.ORIGINALS.items()
+    }
 
 
 # --- By name ---
@@ -524,10 +728,18 @@ def test_every_name_can_be_prepared():
     assert set(datasets.BUILT_IN) <= set(datasets.MODULES)
 
 
-def test_loading_prepares_what_is_built_in_once(data_dir, capsys):
-    first = datasets.load("digits", data_dir)
-    assert capsys.readouterr().out == f"digits: prepared in {data_dir / 'digits'}\n"
-    second = datasets.load("digits", data_dir)
+@pytest.mark.parametrize("name", datasets.BUILT_IN)
+def test_what_is_built_in_takes_no_source(tmp_path, data_dir, name):
+    with refused(f"{name} is built in", "--from"):
+        datasets.prepare(name, data_dir, tmp_path)
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("name", datasets.BUILT_IN)
+def test_loading_prepares_what_is_built_in_once(data_dir, capsys, name):
+    first = datasets.load(name, data_dir)
+    assert capsys.readouterr().out == f"{name}: prepared in {data_dir / name}\n"
+    second = datasets.load(name, data_dir)
     assert capsys.readouterr().out == ""
     np.testing.assert_array_equal(first["train"]["x"], second["train"]["x"])
 
@@ -567,15 +779,22 @@ def test_loading_prepared_data_imports_no_preparing_package(source, data_dir):
 
 
 @pytest.mark.slow
-def test_the_command_prepares_lists_and_summarizes(tmp_path):
+@pytest.mark.parametrize(
+    "name, shape, mean, size",
+    [
+        ("digits", "[1297, 64]", "mean pixel 77.92 of 255", "0.1 MB"),
+        ("binarized_digits", "[1297, 784]", "mean pixel 0.15 of 1 = 0.1514", "1.4 MB"),
+    ],
+)
+def test_the_command_prepares_lists_and_summarizes(tmp_path, name, shape, mean, size):
     before = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}")
     assert "built in" in before.stdout and "not prepared" in before.stdout
-    done = python("-m", "scripts.data", "digits", f"--data_dir={tmp_path}")
+    done = python("-m", "scripts.data", name, f"--data_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert "[1297, 64]" in done.stdout and "mean pixel 77.92 of 255" in done.stdout
-    assert str(tmp_path / "digits") in done.stdout
+    assert shape in done.stdout and mean in done.stdout
+    assert str(tmp_path / name) in done.stdout
     after = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}")
-    assert f"prepared      {tmp_path / 'digits'}, 0.1 MB" in after.stdout
+    assert f"prepared      {tmp_path / name}, {size}" in after.stdout
 
 
 @pytest.mark.slow

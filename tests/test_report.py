@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from configs import draw
 from configs import mnist as config_file
 from experiments import curves
 from experiments.curves import Curve, Estimate, Panel
@@ -124,6 +125,19 @@ def test_an_estimate_has_the_standard_error_of_the_mean():
     assert a.minus(b) == pytest.approx((1, 1 / np.sqrt(3)))
 
 
+@pytest.mark.parametrize(
+    "value, error, text",
+    [
+        (82.3567, 0.1144, "82.36 ± 0.11"),
+        (0.01234, 0.00056, "0.01234 ± 0.00056"),
+        (1234.5, 67.0, "1234 ± 67"),
+        (1.0, 0.0, "1.000 ± 0.000"),
+    ],
+)
+def test_an_estimate_is_shown_with_the_digits_that_its_error_leaves(value, error, text):
+    assert str(Estimate(value, error)) == text
+
+
 # --- Claims ---
 
 
@@ -214,8 +228,26 @@ def test_the_rules_on_the_papers_own_curves():
 # --- The page ---
 
 
+def write_folder(folder, config, rows, finished=True):
+    """Writes a run folder of invented numbers."""
+    session = dict(
+        command=f"-m scripts.train --config.norm={config.norm}",
+        commit="0123456789" * 4 + "+",
+        python="3.11.9",
+        versions=dict(jax="0.10.2"),
+        device="invented",
+    )
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(runs.as_json(config)))
+    runs.write_rows(folder / "metrics.jsonl", rows)
+    runs.write_rows(folder / "sessions.jsonl", [session])
+    if finished:
+        (folder / "finished.json").write_text("{}")
+    return folder
+
+
 def write_run(root, norm, batch_size, error, nll, epochs=65, **changes):
-    """Writes a run folder of invented numbers: two seeds, 1 ± 0.1 times the values."""
+    """A run of figure 6: two seeds, 1 ± 0.1 times the values."""
     config = config_file.get_config("tiny")
     sizes = dict(norm=norm, batch_size=batch_size, seeds=(0, 1), steps="65 epochs")
     config.update_from_flattened_dict(sizes | changes)
@@ -227,21 +259,8 @@ def write_run(root, norm, batch_size, error, nll, epochs=65, **changes):
         for seed in (0, 1)
         for lr in config.lr
     ]
-    session = dict(
-        command=f"-m scripts.train --config.norm={norm}",
-        commit="0123456789" * 4 + "+",
-        python="3.11.9",
-        versions=dict(jax="0.10.2"),
-        device="invented",
-    )
     folder = root / "mnist" / f"norm={norm},batch_size={batch_size}"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(runs.as_json(config)))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "sessions.jsonl").write_text(json.dumps(session) + "\n")
-    if epochs == 65:
-        (folder / "finished.json").write_text("{}")
-    return folder
+    return write_folder(folder, config, rows, finished=epochs == 65)
 
 
 def report(root, out):
@@ -257,7 +276,7 @@ def page_of(root, out):
 
 
 def verdicts(page):
-    """What the page says of claims 25 and 26 by our runs."""
+    """What the page says of the claims by our runs."""
     return re.findall(r'verdict [\w ]+">([\w ]+)</strong> by our runs', page)
 
 
@@ -333,6 +352,46 @@ def test_verdicts_turn_with_the_numbers(good, tmp_path):
     page = page_of(tmp_path, tmp_path / "page")
     assert verdicts(page) == ["contradicted", "contradicted"]
     assert page_of(tmp_path, tmp_path / "page")  # it may write over its own page
+
+
+def write_draw(root, norm, pace):
+    """A run of figure 4 that falls at a pace from 200 nats to 80, with estimates of seed 1."""
+    config = draw.get_config("tiny")
+    config.update_from_flattened_dict(dict(norm=norm, seeds=(0, 1), steps="60 epochs"))
+    rows = [
+        dict(step=10 * epoch, epoch=epoch, split=split, seed=seed, lr=1e-3)
+        | dict(bound=80 + seed / 10 + 120 * 0.9 ** (pace * epoch), kl=20.0)
+        for epoch in map(float, range(1, 61))
+        for split in ("valid", "test")
+        for seed in (0, 1)
+    ]
+    folder = write_folder(root / "draw" / f"norm={norm}", config, rows)
+    estimates = [
+        dict(step=600, split="test", metric="bound", seed=1, lr=lr, cases=10_000)
+        | dict(samples=samples, value=value, error=0.1234)
+        for samples, value, lr in ((50, 81.5678, 1e-3), (1, 83.0, 1e-3), (1, 99.0, 2e-3))
+    ]
+    runs.write_rows(folder / "evaluations.jsonl", estimates)
+
+
+@pytest.mark.slow
+def test_the_page_of_draw_has_figure_4_its_claims_and_the_tighter_estimates(tmp_path):
+    for norm, pace in (("none", 1), ("layer", 2)):
+        write_draw(tmp_path, norm, pace)
+    page = page_of(tmp_path, tmp_path / "page")
+    assert (tmp_path / "page" / "1-draw-tiny-figure_4.png").exists()
+    assert verdicts(page) == ["confirmed", "confirmed"]
+    assert "Layer norm is 2.00 times as fast" in page
+    assert "Layer norm is 1.39 times as fast" in page  # the paper's own curves
+    (row,) = re.findall(r"<th>first epoch at 90</th>(.*?)</tr>", page, re.DOTALL)
+    assert re.findall(r">([^<>]+)</td>", row) == ["24, 24", "25", "12, 12", "18", "–", "23"]
+    estimates = page[page.index("Estimates of trained models") : page.index("Claims of the paper")]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in estimates.split("<tr>")[2:]]
+    assert [row[0] for row in rows] == ["no norm"] * 2 + ["layer norm"] * 2
+    assert [row[5:] for row in rows[:2]] == [
+        ["1", "83.00 ± 0.12", "10,000"],
+        ["50", "81.57 ± 0.12", "10,000"],
+    ]
 
 
 @pytest.mark.slow

@@ -87,6 +87,44 @@ def test_without_a_checkpoint_the_state_is_the_fresh_one(tmp_path):
         assert run.restore(STATE) == (STATE, {})
 
 
+def test_the_config_of_a_run_comes_back_as_it_was_given(tmp_path):
+    open_run(tmp_path / "run").close()
+    config = runs.read_config(tmp_path / "run")
+    assert config.to_dict() == make_config().to_dict()  # tuples too
+    with pytest.raises(InputError, match="is no run folder: there is no .*config.json"):
+        runs.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("mode, best", [("min", 3), ("max", 2)])
+def test_a_checkpoint_is_read_by_name_or_step_while_the_run_goes_on(tmp_path, mode, best):
+    scores = {1: (0.2, 0.4), 2: (0.9, 0.5), 3: (0.1, 0.3)}  # one per lane
+
+    def read(which):
+        return runs.read_checkpoint(tmp_path / "run", which, {"w": np.zeros(2)})["w"].tolist()
+
+    with open_run(tmp_path / "run", **{"select.mode": mode}) as run:
+        run.start(0)
+        for step, errors in scores.items():
+            run.write(step, None, "valid", {"error": np.array(errors)})
+            run.save(step, {"w": np.full(2, step)}, {}, float(np.mean(errors)))
+        run.save(4, {"w": np.full(2, 4)}, {}, None)  # stopped between two evaluations
+        run.newest()
+        assert [read(which) for which in ("newest", "best", "3")] == [[4] * 2, [best] * 2, [3] * 2]
+        with pytest.raises(InputError, match="Known: .*3, 4, best, newest"):
+            read("7")
+
+
+def test_without_a_checkpoint_or_a_score_there_is_nothing_to_read(tmp_path):
+    open_run(tmp_path / "run").close()
+    with pytest.raises(InputError, match="has no checkpoints yet"):
+        runs.read_checkpoint(tmp_path / "run", "newest", STATE)
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+        run.save(1, STATE, {}, None)
+    with pytest.raises(InputError, match="was evaluated: take the newest"):
+        runs.read_checkpoint(tmp_path / "run", "best", STATE)
+
+
 def test_a_saved_state_is_a_copy(tmp_path):
     leaf = np.zeros((2, 3))
     with open_run(tmp_path / "run") as run:
@@ -114,6 +152,17 @@ def test_the_newest_two_and_the_best_checkpoint_are_kept(tmp_path, mode, best):
             run.save(step, STATE, {}, score)
     kept = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()}
     assert kept == {best, 5, 6}
+
+
+def test_the_best_checkpoint_is_known_to_later_sessions(tmp_path):
+    for scores in ((0.5, 0.1, 0.9), (0.7, None, 0.8)):
+        with open_run(tmp_path / "run") as run:
+            first = (run.newest() or 0) + 1
+            run.start(first - 1)
+            for step, score in enumerate(scores, start=first):
+                run.save(step, STATE, {}, score)
+    kept = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()}
+    assert kept == {2, 5, 6}
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(tmp_path):

@@ -42,6 +42,12 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_a_saved_run_is_loaded_with_all_its_lanes(make_config, tmp_path):
+    config = make_config(norm="batch", seeds=(0, 1))
+    state = fit(config, tmp_path / "run")
+    assert_equal(train.load(experiments.load(config), tmp_path / "run", "newest"), state)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_lane_is_a_run(make_config, tmp_path, norm):
     both = fit(make_config(norm=norm, seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "all")

@@ -1,7 +1,7 @@
 """Data sets by name. Preparing may download and convert; loading what is prepared needs only numpy.
 
 To add one: a file here with ``prepare(data_dir, source=None)``, ending in `arrays.write`, and its
-name below.
+name below; one that is built in has ``prepare(data_dir)``.
 """
 
 import importlib
@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from experiments.datasets import arrays
-from ln.errors import choose
+from ln.errors import InputError, choose
 
 # Imported when prepared, not before: they may need large packages.
 MODULES = {
+    "binarized_digits": "experiments.datasets.binarized_digits",
+    "binarized_mnist": "experiments.datasets.binarized_mnist",
     "digits": "experiments.datasets.digits",
     "mnist": "experiments.datasets.mnist",
 }
-BUILT_IN = ("digits",)  # need no files, so that loading prepares them where that is still to do
+# Need no files, so that loading prepares them where that is still to do.
+BUILT_IN = ("digits", "binarized_digits")
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:
@@ -29,10 +32,15 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
         source: a folder with the original files; None downloads them or takes the built-in ones.
 
     Raises:
-        InputError: unknown name, or files that cannot be used.
+        InputError: unknown name, files that cannot be used, or files for what is built in.
     """
     module = importlib.import_module(choose("data set", name, MODULES))
-    module.prepare(data_dir, source)
+    if name not in BUILT_IN:
+        module.prepare(data_dir, source)
+    elif source is None:
+        module.prepare(data_dir)
+    else:
+        raise InputError(f"The data set {name} is built in: leave --from out.")
 
 
 def load(name: str, data_dir: str | Path) -> dict[str, dict[str, np.ndarray]]:

@@ -11,20 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from experiments.datasets import arrays
-from ln.errors import InputError
 
 VALID = 200
 TEST = 300  # and 1,297 training cases
+SOURCE = "scikit-learn, load_digits"
 
 
-def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/digits``: 1,297 training, 200 validation and 300 test cases.
+def prepare(data_dir: str | Path) -> None:
+    """Makes ``<data_dir>/digits``.
 
     Raises:
-        InputError: a source is given, or another data set is in the way.
+        InputError: another data set is in the way.
     """
-    if source is not None:
-        raise InputError("The data set digits is built in: leave --from out.")
+    arrays.write(data_dir, "digits", splits(), dict(source=SOURCE))
+
+
+def splits() -> arrays.Splits:
+    """1,297 training, 200 validation and 300 test cases."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -33,5 +36,4 @@ def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
     # RandomState's numbers are the same in every version of numpy; those of Generator may change.
     order = np.random.RandomState(0).permutation(len(x))
     rows = dict(train=order[VALID + TEST :], valid=order[:VALID], test=order[VALID : VALID + TEST])
-    splits = {split: dict(x=x[rows[split]], y=y[rows[split]]) for split in rows}
-    arrays.write(data_dir, "digits", splits, dict(source="scikit-learn, load_digits"))
+    return {split: dict(x=x[rows[split]], y=y[rows[split]]) for split in rows}

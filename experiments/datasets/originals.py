@@ -1,0 +1,171 @@
+"""The original files of a data set: found in a folder or downloaded; refused if damaged."""
+
+from collections.abc import Callable, Iterable
+import dataclasses
+import gzip
+import importlib
+import logging
+from pathlib import Path
+import tempfile
+import textwrap
+import zlib
+
+from experiments.datasets import arrays
+from ln.errors import InputError
+
+RETRIES = 1  # with ten, the default, a machine without network waits for minutes
+SECONDS = 5  # how long to wait for the server to answer at all
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Which files those are.
+
+    Attributes:
+        name: of the data set, here and in tensorflow-datasets.
+        title: what people call it.
+        url: the folder on the web where they lie.
+        names: theirs, in that folder.
+        stand_in: the built-in data set to use where they are not to be had.
+    """
+
+    name: str
+    title: str
+    url: str
+    names: tuple[str, ...]
+    stand_in: str
+
+    @property
+    def command(self) -> str:
+        return f"`python -m scripts.data {self.name}`"
+
+    def prepare(
+        self,
+        data_dir: str | Path,
+        source: str | Path | None,
+        read: Callable[[Path], arrays.Splits],
+    ) -> None:
+        """Makes ``<data_dir>/<name>``.
+
+        Args:
+            data_dir: where prepared data sets lie.
+            source: a folder with the files; None downloads them.
+            read: makes the arrays from a folder with the files.
+
+        Raises:
+            InputError: a file is missing, damaged or not the original, the download fails, or
+                another data set is in the way.
+        """
+        if source is not None:
+            splits, origin = read(Path(source)), str(source)
+        elif arrays.is_prepared(data_dir, self.name):
+            print(f"{self.name}: {Path(data_dir) / self.name} is there already, nothing to do")
+            return
+        else:
+            with tempfile.TemporaryDirectory(
+                prefix=f"{self.name}-", ignore_cleanup_errors=True
+            ) as folder:
+                self.download(Path(folder))
+                splits, origin = read(Path(folder)), self.url
+        arrays.write(data_dir, self.name, splits, dict(source=f"{self.title} from {origin}"))
+
+    def find(self, folder: Path, spellings: Iterable[str]) -> Path:
+        """The file of one of these names in a folder, gzipped or not.
+
+        Raises:
+            InputError: there is none.
+        """
+        names = [spelling + end for spelling in spellings for end in ("", ".gz")]
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is not a folder: give --from=DIR the folder of {', '.join(self.names)}."
+            )
+        raise InputError(
+            f"{folder} has none of {', '.join(names)}: put one of them there, "
+            f"or let {self.command} download it."
+        )
+
+    def unpack(self, path: Path) -> bytes:
+        """The contents of a file, unpacked if it is gzipped.
+
+        Raises:
+            InputError: it cannot be read, or is named .gz and not gzipped, or is truncated or
+                damaged.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"Cannot read {path} ({error}).") from error
+        is_packed = data[:2] == b"\x1f\x8b"
+        if path.suffix == ".gz" and not is_packed:
+            raise InputError(
+                f"{path}: expected a gzip file, found one of {len(data)} bytes beginning with "
+                f"{data[:8]!r}. Get it again; if it is unpacked already, take .gz off its name."
+            )
+        try:
+            return gzip.decompress(data) if is_packed else data
+        except (EOFError, OSError, zlib.error) as error:
+            found = f"a truncated or damaged one of {len(data):,} bytes ({error})"
+            raise self.refusal(path, "a whole gzip file", found) from error
+
+    def check(self, path: Path, what: str, expected, found) -> None:
+        """Compares what a file holds with what it must hold.
+
+        Raises:
+            InputError: they differ; the message has both, and how to get the file.
+        """
+        if expected != found:
+            raise self.refusal(path, f"{what} {expected}", found)
+
+    def refusal(self, path: Path, expected: str, found) -> InputError:
+        return InputError(
+            f"{path}: expected {expected}, found {found}. Get the original file again: "
+            f"{self.command} downloads it."
+        )
+
+    def download(self, folder: Path) -> None:
+        """Fetches the files into a folder; tensorflow-datasets checks their digests.
+
+        Raises:
+            InputError: no network, another file than expected, or tensorflow-datasets is missing.
+        """
+        otherwise = (
+            f"No network? Put {', '.join(self.names)} into a folder and run "
+            f"`python -m scripts.data {self.name} --from=DIR`, or use the built-in data set "
+            f"`{self.stand_in}`."
+        )
+        try:
+            importlib.import_module("importlib_resources")  # tfds needs it and does not ask for it
+            import requests
+            import tensorflow_datasets as tfds
+            from tensorflow_datasets.core.download import downloader
+        except ImportError as error:
+            raise InputError(
+                f"Downloading needs the packages in requirements.txt ({error}). {otherwise}"
+            ) from error
+        downloader.MAX_RETRIES = RETRIES
+        tfds.disable_progress_bar()
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # else each retry is a warning
+        try:
+            # tfds would wait without end for a server that a firewall hides.
+            requests.head(self.url + self.names[0], timeout=SECONDS).raise_for_status()
+            manager = tfds.download.DownloadManager(
+                download_dir=folder / "tfds",
+                dataset_name=self.name,
+                url_infos=tfds.builder_cls(self.name).url_infos,  # the digests
+            )
+            for name in self.names:  # one by one: none is still at work when one has failed
+                print(f"{self.name}: downloading {self.url}{name}")
+                Path(manager.download(self.url + name)).rename(folder / name)
+        except tfds.download.download_manager.NonMatchingChecksumError as error:
+            raise InputError(
+                f"{self.url}{name} is not the original file of {self.title}. {otherwise}"
+            ) from error
+        except (requests.RequestException, tfds.download.DownloadError, OSError) as error:
+            kind = type(error).__name__
+            is_wordy = isinstance(error, requests.ConnectionError)  # and says no more than its name
+            reason = kind if is_wordy else f"{kind}: {textwrap.shorten(str(error), 200)}"
+            raise InputError(f"Cannot download {self.url} ({reason}). {otherwise}") from error

@@ -1,0 +1,349 @@
+"""DRAW on binarized MNIST (§6.4, figure 4): Gregor et al. (2015), with layer norm in its LSTMs.
+
+An encoder looks at an image through a small window, glimpse by glimpse; a decoder, which sees only
+samples z of what the encoder says, paints it on a canvas. Section and equation numbers with a G are
+those of "DRAW: A Recurrent Neural Network For Image Generation".
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.nn import logsumexp, sigmoid, softmax, softplus
+import jax.numpy as jnp
+from jax.numpy import exp
+import numpy as np
+
+from experiments.curves import (
+    CONFIRMED,
+    CONTRADICTED,
+    NOT_DECIDED,
+    NOT_TESTED,
+    Curves,
+    Estimate,
+    Pace,
+    Verdict,
+    missing,
+)
+from experiments.images import Cases
+from ln.errors import InputError
+from ln.norm import Norm, make_norm
+from ln.rnn import LSTM, scan
+
+HEIGHT, WIDTH = 28, 28
+
+
+class Window(NamedTuple):
+    """Where an N x N grid of Gaussian filters lies on an image (G eqs. 19-24).
+
+    Attributes:
+        g_Y, g_X: its centre ``[B]`` in pixels; the centre of the first pixel is 1, of the last 28.
+        delta: the stride ``[B]`` between neighbouring filters, in pixels.
+        sigma: the width ``[B]`` of the filters, in pixels.
+        gamma: the intensity ``[B]``.
+    """
+
+    g_Y: jax.Array
+    g_X: jax.Array
+    delta: jax.Array
+    sigma: jax.Array
+    gamma: jax.Array
+
+    @classmethod
+    def of(cls, a, N: int) -> "Window":
+        """Of five numbers ``[B, 5]``, all of which may be anything: at 0 it covers the image."""
+        g_X, g_Y, log_sigma2, log_delta, log_gamma = jnp.moveaxis(a, -1, 0)
+        return cls(
+            g_Y=(HEIGHT + 1) / 2 * (g_Y + 1),
+            g_X=(WIDTH + 1) / 2 * (g_X + 1),
+            delta=(max(HEIGHT, WIDTH) - 1) / max(N - 1, 1) * exp(log_delta),
+            sigma=exp(log_sigma2 / 2),
+            gamma=exp(log_gamma),
+        )
+
+    def filterbanks(self, N: int):
+        """F_Y ``[B, N, 28]`` and F_X ``[B, N, 28]``; every filter sums to 1 (G eqs. 25-26)."""
+
+        def filters(g, size):
+            i, pixel = np.arange(1, N + 1), np.arange(1, size + 1)
+            mu = g[:, None] + (i - N / 2 - 0.5) * self.delta[:, None]
+            distance = (pixel - mu[..., None]) / self.sigma[:, None, None]
+            return softmax(-(distance**2) / 2, -1)  # no 0 / 0 for a filter far off the image
+
+        return filters(self.g_Y, HEIGHT), filters(self.g_X, WIDTH)
+
+    def read(self, image, N: int):
+        """γ F_Y image F_Xᵀ: images ``[B, 28, 28]`` -> patches ``[B, N, N]`` (G eq. 27)."""
+        F_Y, F_X = self.filterbanks(N)
+        return self.gamma[:, None, None] * (F_Y @ image @ F_X.mT)
+
+    def write(self, w):
+        """F_Yᵀ w F_X / γ: patches ``[B, N, N]`` -> images ``[B, 28, 28]`` (G eq. 29)."""
+        F_Y, F_X = self.filterbanks(w.shape[-1])
+        return (F_Y.mT @ (w @ F_X)) / self.gamma[:, None, None]
+
+
+class Glimpse(NamedTuple):
+    """What happens in one of the T steps; of a whole run, leaves ``[T, B, ...]``.
+
+    Attributes:
+        mu, log_sigma: of q(z | x) ``[B, Z]``; None where nothing is looked at.
+        z: the sample ``[B, Z]``.
+        c: the canvas ``[B, 28, 28]`` after the step; σ(c) is the picture.
+        reading, writing: the windows; None without attention.
+    """
+
+    mu: jax.Array | None
+    log_sigma: jax.Array | None
+    z: jax.Array
+    c: jax.Array
+    reading: Window | None
+    writing: Window | None
+
+
+class Linear(nn.Module):
+    """W h + b ``[B, features]`` of h ``[B, H]``; site out."""
+
+    features: int
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, h):
+        return self.norm("out")(self.norm.dense("out", self.features)(h))
+
+
+class Model(nn.Module):
+    """DRAW. The norm's site c in both LSTMs gives eqs. 29-31 of the supplement.
+
+    Attributes:
+        hidden: units of the encoder and of the decoder.
+        latent: Z, numbers in the z of a step.
+        read_size, write_size: N of the two windows; with ``attention`` only.
+        attention: else the whole image is read and written (G eqs. 17-18).
+    """
+
+    hidden: int
+    latent: int
+    read_size: int
+    write_size: int
+    attention: bool
+    norm: Norm
+
+    def setup(self):
+        N = self.write_size
+        self.encoder, self.decoder = LSTM(self.hidden, self.norm), LSTM(self.hidden, self.norm)
+        self.W_z = Linear(2 * self.latent, self.norm)
+        self.W_write = Linear(5 + N * N if self.attention else HEIGHT * WIDTH, self.norm)
+        if self.attention:
+            self.W_read = Linear(5, self.norm)
+
+    def read(self, x, x_hat, h_dec):
+        """What the encoder sees, ``[B, 2 N N]``, of the image and of what is wrong with the
+        canvas; and through which window."""
+        images, window = (x, x_hat), None
+        if self.attention:
+            window = Window.of(self.W_read(h_dec), self.read_size)
+            images = tuple(window.read(image, self.read_size) for image in images)
+        return jnp.concatenate([image.reshape(len(x), -1) for image in images], -1), window
+
+    def write(self, h_dec):
+        """What is added to the canvas, ``[B, 28, 28]``; and through which window."""
+        a = self.W_write(h_dec)
+        if not self.attention:
+            return a.reshape(-1, HEIGHT, WIDTH), None
+        window, w = Window.of(a[:, :5], self.write_size), a[:, 5:]
+        return window.write(w.reshape(-1, self.write_size, self.write_size)), window
+
+    def infer(self, carry, epsilon, x):
+        """One step for images x ``[B, 28, 28]`` (G eqs. 3-8)."""
+        c, encoder, decoder = carry
+        _, h_dec = decoder
+        x_hat = x - sigmoid(c)
+        r, reading = self.read(x, x_hat, h_dec)
+        encoder, h_enc = self.encoder(encoder, jnp.concatenate([r, h_dec], -1))
+        mu, log_sigma = jnp.split(self.W_z(h_enc), 2, -1)
+        z = mu + exp(log_sigma) * epsilon
+        (c, decoder), writing = self.paint((c, decoder), z)
+        return (c, encoder, decoder), Glimpse(mu, log_sigma, z, c, reading, writing)
+
+    def paint(self, carry, z):
+        """The decoder's part of a step."""
+        c, decoder = carry
+        decoder, h_dec = self.decoder(decoder, z)
+        w, writing = self.write(h_dec)
+        return (c + w, decoder), writing
+
+    def imagine(self, carry, z):
+        """One step without an image: z comes from the prior (G §2.3)."""
+        carry, writing = self.paint(carry, z)
+        return carry, Glimpse(None, None, z, carry[0], None, writing)
+
+    def __call__(self, x, epsilon, schedule: str | None = None):
+        """Images ``[B, 28, 28]`` and standard normal ε ``[T, B, Z]`` -> `Glimpse` of ``[T, ...]``.
+        """
+        B = len(x)
+        carry = jnp.zeros_like(x), self.encoder.initial(B), self.decoder.initial(B)
+        return scan(Model.infer, self, carry, epsilon, x, schedule=schedule)[1]
+
+    def generate(self, z):
+        """Pictures out of z ``[T, B, Z]``, standard normal -> `Glimpse` of ``[T, ...]``."""
+        B = z.shape[1]
+        carry = jnp.zeros((B, HEIGHT, WIDTH)), self.decoder.initial(B)
+        return scan(Model.imagine, self, carry, z)[1]
+
+
+def reconstruction(x, c):
+    """−log p(x | z) in nats ``[B]``: pixels x ``[B, 28, 28]`` are 1 with probability σ(c)."""
+    return (softplus(c) - x * c).sum((-2, -1))
+
+
+def divergence(mu, log_sigma):
+    """KL(q(z | x) ‖ N(0, 1)) in nats ``[B]``, over all steps ``[T, B, Z]`` (G eq. 11)."""
+    return 0.5 * (mu**2 + exp(2 * log_sigma) - 2 * log_sigma - 1).sum((0, 2))
+
+
+def bound(x, glimpses: Glimpse):
+    """An upper bound of −log p(x) in nats ``[B]``, with one sample of z (G eq. 12).
+
+    Its mean over the noise is the bound; one draw of it may be below −log p(x).
+    """
+    return reconstruction(x, glimpses.c[-1]) + divergence(glimpses.mu, glimpses.log_sigma)
+
+
+def log_weight(x, glimpses: Glimpse, epsilon):
+    """log p(x, z) − log q(z | x) in nats ``[B]`` of the samples; −log of the weights' mean over k
+    samples is a tighter bound (Burda et al. 2016, importance weighted autoencoders)."""
+    log_ratio = 0.5 * (epsilon**2 - glimpses.z**2) + glimpses.log_sigma
+    return log_ratio.sum((0, 2)) - reconstruction(x, glimpses.c[-1])
+
+
+class Task(Cases):
+    """The bound on binary images x, uint8 ``[B, 784]`` of 0 and 1."""
+
+    scored = ("valid", "test")
+    objective = "bound"
+
+    def __init__(self, config):
+        for name in ("hidden", "latent", "glimpses", "read_size", "write_size"):
+            if config[name] < 1:
+                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
+        super().__init__(config)
+
+    def model(self, train: bool) -> Model:
+        config = self.config
+        return Model(
+            hidden=config.hidden,
+            latent=config.latent,
+            read_size=config.read_size,
+            write_size=config.write_size,
+            attention=config.attention,
+            norm=make_norm(config, train),
+        )
+
+    def noise(self, key, B: int):
+        """ε ``[T, B, Z]``; also the z of the prior."""
+        return jax.random.normal(key, (self.config.glimpses, B, self.config.latent))
+
+    def example(self):
+        shape = self.config.batch_size, HEIGHT * WIDTH
+        return dict(x=np.random.default_rng(0).integers(2, size=shape, dtype=np.uint8))
+
+    def init(self, key):
+        x = images(self.example()["x"])
+        return self.model(train=True).init(key, x, self.noise(key, len(x)))
+
+    def per_case(self, variables, batch, key, train):
+        x = images(batch["x"])
+        epsilon = self.noise(key, len(x))
+        glimpses, new = self.model(train).apply(variables, x, epsilon, mutable=["stats"])
+        kl = divergence(glimpses.mu, glimpses.log_sigma)
+        return dict(bound=bound(x, glimpses), kl=kl), new.get("stats", {})
+
+    def estimate(self, variables, x, key, samples: int):
+        """−log p(x) in nats ``[B]`` by importance weighting, for images x ``[B, 784]``.
+
+        With one sample its mean is the bound; with more it is tighter, and still an upper bound.
+        """
+        x, model = images(x), self.model(train=False)
+
+        def weigh(key):
+            epsilon = self.noise(key, len(x))
+            return log_weight(x, model.apply(variables, x, epsilon), epsilon)
+
+        weights = jax.lax.map(weigh, jax.random.split(key, samples))
+        return jnp.log(samples) - logsumexp(weights, 0)
+
+    def generate(self, variables, key, B: int) -> Glimpse:
+        """B pictures of the model's own."""
+        z = self.noise(key, B)
+        return self.model(train=False).apply(variables, z, method="generate")
+
+    def reconstruct(self, variables, x, key) -> Glimpse:
+        """What it paints when it looks at images x ``[B, 784]``."""
+        x = images(x)
+        return self.model(train=False).apply(variables, x, self.noise(key, len(x)))
+
+
+def images(x):
+    """Rows ``[B, 784]`` as images ``[B, 28, 28]``."""
+    return x.reshape(-1, HEIGHT, WIDTH).astype(jnp.float32)
+
+
+COMPARED = {("bound", "none"): "no norm", ("bound", "layer"): "layer norm"}
+ONE_SEED = " One seed without a second does not show what is chance, and decides nothing."
+
+
+def claim_22(curves: Curves) -> Verdict:
+    """Compares how many epochs it takes without norm and with layer norm until the test bound (mean
+    over seeds) first reaches a level. The levels are the best bounds that the run without norm has
+    reached at each tenth of its length but the first; the factor is its number of epochs divided by
+    layer norm's (between two readings by linear interpolation; 0 where layer norm never arrives).
+    "Almost twice" is read as 1.5 or more, nearer to twice than to once. Confirmed where the factor
+    is 1.5 or more at three quarters of the levels or more, contradicted where it is 1 or less at
+    three quarters or more; in between the factor says how fast. It takes two seeds to decide.
+    """
+    if lacking := missing(curves, COMPARED, single=True):
+        return Verdict(NOT_TESTED, f"It {lacking}.")
+    none, layer = (curves[key] for key in COMPARED)
+    pace = Pace.of(none, layer)
+    twice, slower = pace.factors >= 1.5, pace.factors <= 1
+    numbers = "; ".join(
+        f"{level:.2f} nats {before:.4g} and {after:.1f}".replace("inf", "never")
+        for level, before, after in zip(*pace, strict=True)
+    )
+    text = (
+        f"Layer norm is {np.median(pace.factors):.2f} times as fast (median over "
+        f"{len(pace.levels)} levels; from {pace.factors.min():.2f} to {pace.factors.max():.2f}): "
+        f"1.5 times or more at {twice.sum()} of them, not faster at {slower.sum()}. Epochs without "
+        f"norm and with layer norm: {numbers}."
+    )
+    if max(twice.mean(), slower.mean()) < 0.75:
+        return Verdict(NOT_DECIDED, text)
+    if min(len(none.lanes), len(layer.lanes)) == 1:
+        return Verdict(NOT_DECIDED, text + ONE_SEED)
+    return Verdict(CONFIRMED if twice.mean() >= 0.75 else CONTRADICTED, text)
+
+
+def claim_23(curves: Curves) -> Verdict:
+    """Compares the test bound at the end: of each seed the median of the last tenth of the
+    readings, since single ones may be spikes. Confirmed where it is lower with layer norm than
+    without norm by more than twice the standard error over seeds; contradicted where it is higher
+    by as much. It takes two seeds to decide.
+    """
+    if lacking := missing(curves, COMPARED, single=True):
+        return Verdict(NOT_TESTED, f"It {lacking}.")
+    none, layer = (curves[key] for key in COMPARED)
+    count = max(1, len(layer.x) // 10)
+    with_norm, without = layer.last("median", count), none.last("median", count)
+    text = (
+        f"From epoch {layer.x[-count]:g} to the last, {layer.x[-1]:g}, the test bound is "
+        f"{with_norm.mean():.2f} nats with layer norm and {without.mean():.2f} without norm, "
+        f"{with_norm.mean() - without.mean():+.2f}"
+    )
+    if min(len(with_norm), len(without)) == 1:
+        return Verdict(NOT_DECIDED, f"{text}.{ONE_SEED}")
+    gap = Estimate.of(with_norm).minus(Estimate.of(without))
+    word = NOT_DECIDED
+    if abs(gap.value) > 2 * gap.error:
+        word = CONFIRMED if gap.value < 0 else CONTRADICTED
+    return Verdict(word, f"{text} ± {gap.error:.2f} (± standard error).")
