@@ -179,8 +179,7 @@ class Model(nn.Module):
         return carry, Glimpse(None, None, z, carry[0], None, writing)
 
     def __call__(self, x, epsilon, schedule: str | None = None):
-        """Images ``[B, 28, 28]`` and standard normal ε ``[T, B, Z]`` -> `Glimpse` of ``[T, ...]``.
-        """
+        """Images ``[B, 28, 28]`` and standard normal ε ``[T, B, Z]`` -> `Glimpse` ``[T, ...]``."""
         B = len(x)
         carry = jnp.zeros_like(x), self.encoder.initial(B), self.decoder.initial(B)
         return scan(Model.infer, self, carry, epsilon, x, schedule=schedule)[1]

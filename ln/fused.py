@@ -1,16 +1,17 @@
-"""The recurrence of `rnn.unroll`, fast: one custom_vjp whose loops do only what is recurrent.
+"""Loops of `rnn.unroll` and `rnn.scan`, fast: one custom_vjp that does only what is recurrent.
 
-Autodiff of a scan keeps every intermediate value of a step, and adds up the gradient of W_h, a
-matrix, in every turn of the reverse loop. Here the forward loop keeps the carries and a_h = W_h h;
-the reverse loop hands out d a_x and d a_h; and the gradient of W_h is one product after it:
+Autodiff of a scan keeps every intermediate value of a step, and adds up the gradients of matrices
+in every turn of the reverse loop. Here the forward loop keeps the carries and the products
+a = W h; the reverse loop hands out d a; and the gradient of W is one product after it. For a cell,
+whose one product is a_h = W_h h:
 
     forward     a_h[t] = W_h h[t-1];  carry[t] = update(θ, carry[t-1], a_x[t], a_h[t])
     backward    d carry[t-1], d a_x[t], d a_h[t] = updateᵀ(d carry[t]);  d h[t-1] += d a_h[t] W_hᵀ
     after       d W_h = Σ_t h[t-1]ᵀ d a_h[t]
 
-updateᵀ is autodiff's, of the cell's own equations: there is no second copy of them. The products
-with W_x are outside, so W_x's gradient is one product as well; so is the centring of both matrices
-(`norm.Norm.centred`), which saves layer norm its means.
+updateᵀ is autodiff's, of the cell's own equations: there is no second copy of them. In
+`rnn.unroll` the products with W_x are outside, so W_x's gradient is one product as well; so is the
+centring of both matrices (`norm.Norm.centred`), which saves layer norm its means.
 """
 
 from collections.abc import Callable
@@ -41,6 +42,11 @@ class Schedule(NamedTuple):
 
 CPU = Schedule(unroll=1, ahead=False)
 ACCELERATOR = Schedule(unroll=8, ahead=True)
+
+
+def default() -> Schedule:
+    """The one for the default device."""
+    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
 def hidden(carry):
@@ -88,8 +94,7 @@ def recurrence(
         hs ``[T, B, H]``, the last carry, and the new stats ``[T, ...]``. It can be differentiated
         backwards, also more than once; forward differentiation (jvp) is a TypeError of jax.
     """
-    if schedule is None:
-        schedule = CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    schedule = schedule or default()
     if schedule.ahead:
         run = _ahead(update, dtype, schedule.unroll)
         return run(theta, W_h, carry, a_x, mask, stats)
@@ -97,7 +102,7 @@ def recurrence(
     def step(product, theta, carry, x):
         a_x, mask, stats = x
         a_h = product(0, hidden(carry), dtype)
-        new, stats = update(theta, stats, carry, a_x, a_h, mask)
+        new, stats = update(theta, jax.lax.stop_gradient(stats), carry, a_x, a_h, mask)
         new = keep(mask, new, carry)
         return new, (hidden(new), stats)
 
@@ -117,24 +122,21 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
         step: a pure function that closes over no array.
         Ws: matrices ``[D, n]``.
         theta: whatever else is differentiated and the same at all steps.
-        carry: before the first step.
+        carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
         unroll: time steps per turn of a loop.
 
     Returns:
-        The last carry, and the ys, which must be floats.
+        The last carry, and the ys, which must be floats. It can be differentiated as `recurrence`.
     """
-    dtypes, operands, in_carry = {}, {}, []  # what is seen while the step is traced
-    xs, treedef = jax.tree.flatten(xs)
-    is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in xs]
-    floats, others = ([x for x, f in zip(xs, is_float, strict=True) if f == w] for w in (1, 0))
+    dtypes: dict = {}  # what is seen while the step is traced, of product k: its dtype,
+    operands: dict = {}  # and where its h is among the carry's leaves and the other h
+    in_carry: list = []  # of the ys: their structure, and where they are in the carry
+    theta, constants, whole_theta = split(theta)
+    xs, others, whole_x = split(xs)
     loop = partial(jax.lax.scan, unroll=unroll)
 
-    def whole(floats, others):
-        of = {True: iter(floats), False: iter(others)}
-        return treedef.unflatten([next(of[f]) for f in is_float])
-
-    def forward(Ws, theta, carry, floats, others):
+    def forward(Ws, theta, carry, xs, constants, others):
         def body(carry, x):
             products = {}
 
@@ -142,29 +144,33 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
                 dtypes[k], products[k] = dtype, matmul(h, Ws[k], dtype)
                 return products[k]
 
-            new, y = step(product, theta, carry, whole(*x))
+            new, y = step(product, whole_theta(theta, constants), carry, whole_x(*x))
             # What is in the carry is stacked once, also where it is a y.
             y, treedef = jax.tree.flatten(y)
             in_carry[:] = treedef, [index_of(leaf, jax.tree.leaves(new)) for leaf in y]
-            return new, (new, [leaf for leaf, n in zip(y, in_carry[1]) if n is None], products)
+            rest = [leaf for leaf, n in zip(y, in_carry[1], strict=True) if n is None]
+            return new, (new, rest, products)
 
-        last, (carries, rest, products) = loop(body, carry, (floats, others))
+        last, (carries, rest, products) = loop(body, carry, (xs, others))
         rest, stacked = iter(rest), jax.tree.leaves(carries)
         ys = [next(rest) if n is None else stacked[n] for n in in_carry[1]]
-        residuals = Ws, theta, carry, carries, floats, others, products
+        residuals = Ws, theta, carry, xs, constants, others, carries, products
         return (last, in_carry[0].unflatten(ys)), residuals
 
     def backward(residuals, cotangents):
-        Ws, theta, first, carries, floats, others, products = residuals
+        Ws, theta, first, xs, constants, others, carries, products = residuals
         d_last, d_ys = cotangents
 
         def before(t):
             """The carry that step t began with."""
-            pick = lambda first, others: jnp.where(t > 0, others[jnp.maximum(t - 1, 0)], first)
-            return jax.tree.map(pick, first, carries)
 
-        def linearize(theta, carry, floats, others, products):
-            def of(theta, carry, floats, taps):
+            def of(first, others):
+                return jnp.where(t > 0, others[jnp.maximum(t - 1, 0)], first)
+
+            return jax.tree.map(of, first, carries)
+
+        def linearize(carry, x, others, products):
+            def of(theta, carry, x, taps):
                 seen = jax.tree.leaves(carry)
                 kept = len(seen)
 
@@ -175,48 +181,69 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
                         seen.append(h)
                     return _known_product(dtype, h, Ws[k], products[k], taps[k])
 
-                out = step(product, theta, carry, whole(floats, others))
-                return out, seen[kept:]
+                x = whole_x(x, others)
+                return step(product, whole_theta(theta, constants), carry, x), seen[kept:]
 
             taps = jax.tree.map(jnp.zeros_like, products)
-            _, transposed, made = jax.vjp(of, theta, carry, floats, taps, has_aux=True)
+            _, transposed, made = jax.vjp(of, theta, carry, x, taps, has_aux=True)
             return transposed, made
 
         # d x[t] and d a[t] take the places of x[t] and a[t] in memory. A turn reads for the next
         # one after it has written, or XLA would copy the whole arrays every time.
         def body(sums, inputs):
-            d_carry, d_theta, stacks, (floats, products) = sums
+            d_carry, d_theta, stacks, (x, products) = sums
             t, d_y, others = inputs
-            transposed, made = linearize(theta, before(t), floats, others, products)
+            transposed, made = linearize(before(t), x, others, products)
             more, d_carry, *gradients = transposed((d_carry, d_y))
             d_theta = jax.tree.map(jnp.add, d_theta, more)
             stacks = jax.tree.map(lambda s, d: s.at[t].set(d), stacks, tuple(gradients))
             here = jax.tree.map(lambda s: s[jnp.maximum(t - 1, 0)], stacks)
             return (d_carry, d_theta, stacks, here), made
 
-        stacks = floats, products
+        stacks = xs, products
         here = jax.tree.map(lambda s: s[-1], stacks)
         start = d_last, jax.tree.map(jnp.zeros_like, theta), stacks, here
         steps = jnp.arange(len(jax.tree.leaves(carries)[0])), d_ys, others
         (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
-        d_floats, d_products = stacks
+        d_xs, d_products = stacks
         stacked = jax.tree.leaves(befores(first, carries)) + made
 
         def of_matrix(k):
             h, d = (rows(array) for array in (stacked[operands[k]], d_products[k]))
             return matmul(h.T, d, dtypes[k])
 
-        return [of_matrix(k) for k in range(len(Ws))], d_theta, d_carry, d_floats, None
+        d_Ws = [of_matrix(k) for k in range(len(Ws))]
+        return d_Ws, d_theta, d_carry, d_xs, None, None
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     run.defvjp(forward, backward)
-    return run(Ws, theta, carry, floats, others)
+    return run(Ws, theta, carry, xs, constants, others)
+
+
+def split(tree):
+    """The leaves of a tree that are floats, the others, and what makes a tree of both again."""
+    leaves, treedef = jax.tree.flatten(tree)
+    structure: Any = treedef
+    is_float = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
+    floats, others = (
+        [leaf for leaf, f in zip(leaves, is_float, strict=True) if f == kind]
+        for kind in (True, False)
+    )
+
+    def join(floats, others):
+        of = {True: iter(floats), False: iter(others)}
+        return structure.unflatten([next(of[f]) for f in is_float])
+
+    return floats, others, join
 
 
 def befores(first, carries):
     """The carry that each step began with, ``[T, ...]``."""
-    shifted = lambda first, others: jnp.concatenate([first[None], others[:-1]])
-    return jax.tree.map(shifted, first, carries)
+
+    def of(first, others):
+        return jnp.concatenate([first[None], others[:-1]])
+
+    return jax.tree.map(of, first, carries)
 
 
 def index_of(leaf, leaves: list) -> int | None:

@@ -259,7 +259,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
     Args:
         step: may use ``module``, its submodules, and no other module or array.
         module: bound; like the cells it has a ``norm``.
-        carry: before the first step.
+        carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
         shared: what all time steps see alike.
         schedule: None: the same function, faster, by `fused.scan`: every ``ln.norm.Dense`` gets its
@@ -267,7 +267,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
             loop as it stands.
 
     Returns:
-        The last carry, and the ys, leaves ``[T, ...]``.
+        The last carry, and the ys, leaves ``[T, ...]``, which must be floats.
 
     Raises:
         ValueError: an unknown schedule.
@@ -324,7 +324,9 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         )
         return carry, (y, new)
 
-    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (of_steps, xs))
+    carry, (ys, new) = fused.scan(
+        turn, weights, (params, shared), carry, (of_steps, xs), fused.default().unroll
+    )
     if module.norm.train:
         _put_stats(scope, new, stats)
     return carry, ys

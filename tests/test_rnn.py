@@ -405,6 +405,82 @@ def test_a_cell_works_in_a_loop_of_ones_own_with_statistics_by_step():
         assert_all_close(hs[t], h, 1e-5)
 
 
+class Attending(nn.Module):
+    """A loop of one's own: what a cell sees is chosen by what it has seen, of memory and mask."""
+
+    norm: Norm
+
+    def setup(self):
+        self.cell = LSTM(H, self.norm)
+        self.query = self.norm.dense("out", D)
+        self.twice = self.norm.dense("out", D)
+
+    def step(self, carry, inputs, memory, real):
+        x, scale = inputs["x"], inputs["scale"]
+        q = self.query(carry[1]) + self.twice(x) + self.twice(jnp.tanh(self.query(carry[1])))
+        scores = jnp.where(real, jnp.einsum("bd,mbd->mb", q, memory), -jnp.inf)
+        found = (jax.nn.softmax(scores, 0)[..., None] * memory).sum(0)
+        carry, h = self.cell(carry, jnp.concatenate([x * scale, found], -1))
+        return carry, {"h": h, "c": carry[0], "found": found}
+
+    def __call__(self, xs, memory, carry, schedule=None):
+        real = np.arange(len(memory))[:, None] < np.array([7, 5, 6, 3])  # booleans: no gradient
+        inputs = {"x": xs, "scale": np.arange(1, len(xs) + 1)}
+        return scan(Attending.step, self, carry, inputs, memory, real, schedule=schedule)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_fast_loop_of_ones_own_is_autodiff_of_the_plain_one(kind):
+    """Values, statistics, and gradients by parameters, inputs, what is shared and the carry; with
+    whole numbers among the inputs, matrices used twice in a step, and products of products."""
+    sites = {"none": (), "weight": ("x", "h", "out")}.get(kind, ("x", "h", "c"))
+    model = Attending(Norm(kind, sites, (), train=True))
+    arguments = draw(T, B, D), draw(7, B, D, seed=1), (draw(B, H, seed=2), draw(B, H, seed=3))
+
+    def compute(schedule):
+        def loss(params, *arguments):
+            outputs, new = model.apply(
+                {"params": params, "stats": stats}, *arguments, schedule, mutable=["stats"]
+            )
+            weighted = [
+                (jnp.cos(jnp.arange(y.size)).reshape(y.shape) * jnp.sin(y)).sum()
+                for y in jax.tree.leaves(outputs)
+            ]
+            return sum(weighted), (outputs, new.get("stats", {}))
+
+        both = jax.jit(jax.value_and_grad(loss, argnums=range(4), has_aux=True))
+        return jax.device_get(both(params, *arguments))
+
+    with jax.enable_x64(True):
+        fresh = jax.jit(model.init)(jax.random.key(0), *arguments)
+        params, stats = randomized(fresh["params"]), fresh.get("stats", {})
+        plain, fast = compute("plain"), compute(None)
+    assert_all_close(fast, plain, 1e-10)
+
+
+def test_a_fast_loop_of_ones_own_needs_less_memory_than_autodiff():
+    model = Attending(norm_of("layer", LSTM))
+    arguments = jnp.ones((100, B, D)), jnp.ones((7, B, D)), (jnp.zeros((B, H)),) * 2
+    variables = model.init(jax.random.key(0), *arguments)
+
+    def memory(schedule):
+        def loss(variables):
+            return model.apply(variables, *arguments, schedule)[1]["h"].sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(variables).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(None) < 0.7 * memory("plain")
+
+
+def test_a_misspelt_schedule_of_a_loop_is_refused():
+    model = Attending(Norm())
+    arguments = jnp.ones((T, B, D)), jnp.ones((7, B, D)), (jnp.zeros((B, H)),) * 2
+    variables = model.init(jax.random.key(0), *arguments)
+    with pytest.raises(ValueError, match="None or 'plain'; got 'plane'"):
+        model.apply(variables, *arguments, "plane")
+
+
 class Bidirectional(nn.Module):
     """Two layers; the first reads both ways."""
 

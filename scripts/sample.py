@@ -1,0 +1,81 @@
+"""Shows what a trained model makes, from a checkpoint of its run.
+
+    python -m scripts.sample draw --workdir=runs/x
+    python -m scripts.sample draw --workdir=runs/x --checkpoint=newest --lane=1 --out=pictures
+
+draw writes, to --out:
+
+    samples.png            --count pictures that the model makes of noise
+    samples.gif            the same, glimpse by glimpse, with the window it writes through
+    samples_over_time.png  the first --cases of them in rows, some of the glimpses
+    reconstructions.png    --cases images of --split, what the model paints when it looks at them,
+                           and how: where it reads (green) and where it writes (red)
+
+A window's frame goes through the centres of its outermost filters, the thicker the wider they are.
+samples.json says what the files were made of and by. The run may still be training.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from ln.errors import InputError, choose
+from scripts import cli
+from scripts.samples.draw import draw
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
+LANE = flags.DEFINE_integer("lane", 0, "which of the run's pairs of seed and learning rate")
+SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
+COUNT = flags.DEFINE_integer("count", 64, "how many samples", lower_bound=1)
+CASES = flags.DEFINE_integer("cases", 8, "how many in detail", lower_bound=1)
+SPLIT = flags.DEFINE_string("split", "test", "where given images come from")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
+OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
+
+# experiment -> (task, variables, seed, split, count, cases) -> files by name
+EXPERIMENTS = {"draw": draw}
+RECORD = "samples.json"  # by this a folder is known as one of this command
+
+
+def main(argv):
+    if len(argv) != 2 or WORKDIR.value is None:
+        raise InputError(
+            f"Give one experiment of {', '.join(EXPERIMENTS)}, and --workdir=DIR; --help has "
+            f"examples."
+        )
+    make = choose("experiment", argv[1], EXPERIMENTS)
+    out = Path(OUT.value or Path(WORKDIR.value) / "samples")
+    if out.exists() and not (out / RECORD).is_file() and not (out.is_dir() and is_empty(out)):
+        raise InputError(f"{out} is not empty and not of this command. Choose another --out.")
+    import experiments
+    from ln import runs, train
+
+    config = runs.read_config(WORKDIR.value)
+    if config.experiment != argv[1]:
+        raise InputError(f"{WORKDIR.value} is a run of {config.experiment}, not of {argv[1]}.")
+    lanes = train.make_lanes(config)
+    if not 0 <= LANE.value < len(lanes):
+        raise InputError(f"--lane={LANE.value}: {WORKDIR.value} has lanes 0 to {len(lanes) - 1}.")
+    config.data_dir = DATA_DIR.value or config.data_dir
+    task = experiments.load(config)
+    state = train.load(task, WORKDIR.value, CHECKPOINT.value)
+    step, (seed, lr) = int(state.step[0]), lanes[LANE.value]
+    print(f"{WORKDIR.value}, step {step:,}, lane {LANE.value} (seed {seed}, lr {lr:g})", flush=True)
+    variables = train.variables_of(state, LANE.value)
+    files = make(task, variables, SEED.value, SPLIT.value, COUNT.value, CASES.value)
+    out.mkdir(parents=True, exist_ok=True)
+    record = dict(runs.provenance(step), seed=seed, lr=lr, files=list(files))
+    runs.write_atomically(out / RECORD, json.dumps(record, indent=2) + "\n")
+    for name, content in files.items():
+        runs.write_atomically(out / name, content)
+        print(out / name)
+
+
+def is_empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
+
+
+if __name__ == "__main__":
+    cli.run(main)

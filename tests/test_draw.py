@@ -1,0 +1,304 @@
+"""DRAW: equations against numpy, the bound against integrals, training with every norm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import draw as config_file
+from experiments import draw
+from experiments.draw import Model, Task, Window
+from ln import train
+from ln.errors import InputError
+from ln.norm import EPSILON, Norm
+from tests import reference
+
+B, T, H, Z = 3, 4, 5, 2
+NORMS = {
+    "none": Norm(),
+    "layer": Norm("layer", ("c",)),
+    "weight": Norm("weight", ("x", "h", "out")),
+    "batch": Norm("batch", ("x", "h", "c"), (), True),
+}
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def pictures(B, seed=0):
+    return np.random.default_rng(seed).integers(2, size=(B, 28, 28)).astype(float)
+
+
+def randomized(variables, seed=1):
+    """Parameters of their shapes, none of them at its initial value."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables
+    )
+
+
+def made(norm, attention=True, sizes=(2, 3), hidden=H, latent=Z):
+    """A model with random parameters in float64; x64 must be on."""
+    model = Model(hidden, latent, *sizes, attention, norm)
+    variables = model.init(jax.random.key(0), jnp.zeros((B, 28, 28)), jnp.zeros((T, B, latent)))
+    return model, {**variables, "params": randomized(variables["params"])}
+
+
+# --- The equations, in numpy: one case, one filter, one pixel at a time ---
+
+
+def filterbank(g, delta, sigma, N):
+    """Rows of Gaussians at 1…28 about μ_i = g + (i − N/2 − ½) δ, each summing to 1."""
+    F = np.zeros((N, 28))
+    for i in range(1, N + 1):
+        for a in range(1, 29):
+            F[i - 1, a - 1] = np.exp(-((a - (g + (i - N / 2 - 0.5) * delta)) ** 2) / (2 * sigma**2))
+        F[i - 1] /= np.sum(F[i - 1])
+    return F
+
+
+def banks(a, N):
+    """F_Y, F_X and γ of the five numbers of a window."""
+    g_X, g_Y = 29 / 2 * (a[0] + 1), 29 / 2 * (a[1] + 1)
+    sigma, delta, gamma = np.sqrt(np.exp(a[2])), 27 / max(N - 1, 1) * np.exp(a[3]), np.exp(a[4])
+    return filterbank(g_Y, delta, sigma, N), filterbank(g_X, delta, sigma, N), gamma
+
+
+def linear(p, h):
+    own = p["Dense_0"] if "Dense_0" in p else p["WeightNormDense_0"]
+    W = reference.weight_norm(own["kernel"], own["gain"]) if "gain" in own else own["kernel"]
+    return h @ W + p["Identity_0"]["bias"]
+
+
+def run(kind, p, x, epsilon, sizes, attention):
+    """The canvases ``[T, B, 28, 28]``, mu and sigma, as the paper writes a step."""
+    c = np.zeros((B, 28, 28))
+    encoder = decoder = (np.zeros((B, H)), np.zeros((B, H)))
+    real, found = np.ones(B, bool), []
+    for e in epsilon:
+        x_hat = x - reference.sigmoid(c)
+        h_dec = decoder[1]
+        r = np.zeros((B, 2 * (sizes[0] ** 2 if attention else 784)))
+        for n in range(B):
+            seen = [x[n], x_hat[n]]
+            if attention:
+                F_Y, F_X, gamma = banks(linear(p["W_read"], h_dec[n]), sizes[0])
+                seen = [gamma * F_Y @ image @ F_X.T for image in seen]
+            r[n] = np.concatenate([patch.ravel() for patch in seen])
+        inputs = np.concatenate([r, h_dec], 1)
+        encoder = reference.lstm(kind, p["encoder"], encoder, inputs, real, EPSILON)
+        mu, log_sigma = np.split(linear(p["W_z"], encoder[1]), 2, 1)
+        z = mu + np.exp(log_sigma) * e
+        decoder = reference.lstm(kind, p["decoder"], decoder, z, real, EPSILON)
+        c = c.copy()
+        for n in range(B):
+            a = linear(p["W_write"], decoder[1][n])
+            if attention:
+                N = sizes[1]
+                F_Y, F_X, gamma = banks(a[:5], N)
+                c[n] += F_Y.T @ a[5:].reshape(N, N) @ F_X / gamma
+            else:
+                c[n] += a.reshape(28, 28)
+        found.append((c, mu, np.exp(log_sigma)))
+    return tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("attention", [True, False], ids=["attention", "whole"])
+@pytest.mark.parametrize("kind", NORMS)
+def test_canvases_and_the_bound_are_those_of_the_equations(kind, attention):
+    x, epsilon, sizes = pictures(B), normal(T, B, Z), (2, 3)
+    with jax.enable_x64(True):
+        model, variables = made(NORMS[kind], attention, sizes)
+        glimpses, _ = model.apply(variables, x, epsilon, mutable=["stats"])
+        bound = np.asarray(draw.bound(x, glimpses))
+    c, mu, sigma = run(kind, variables["params"], x, epsilon, sizes, attention)
+    np.testing.assert_allclose(glimpses.c, c, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(glimpses.mu, mu, rtol=1e-9, atol=1e-9)
+    p = reference.sigmoid(c[-1])
+    expected = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum((1, 2))
+    expected += 0.5 * (mu**2 + sigma**2 - np.log(sigma**2)).sum((0, 2)) - T * Z / 2
+    np.testing.assert_allclose(bound, expected, rtol=1e-9)
+
+
+def test_filters_are_gaussians_on_pixels_that_sum_to_1():
+    a = normal(B, 5)
+    with jax.enable_x64(True):
+        F_Y, F_X = Window.of(jnp.array(a), 3).filterbanks(3)
+    for n in range(B):
+        np.testing.assert_allclose(F_Y[n], banks(a[n], 3)[0], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(F_X[n], banks(a[n], 3)[1], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(np.asarray(F_X).sum(-1), 1, rtol=1e-12)
+
+
+def test_a_window_of_zeros_covers_the_image_from_the_first_pixel_to_the_last():
+    window = Window.of(jnp.zeros((1, 5)), 5)
+    offsets = (np.array([1, 5]) - 5 / 2 - 0.5) * window.delta[0]
+    np.testing.assert_allclose(window.g_X + offsets, [1, 28])
+    np.testing.assert_allclose(window.g_Y + offsets, [1, 28])
+
+
+def test_a_filter_far_off_the_image_is_no_zero_by_zero():
+    far = jnp.array([[40.0, -40.0, -8.0, 3.0, 0.0]])
+    grad = jax.grad(lambda a: sum(F.sum() for F in Window.of(a, 2).filterbanks(2)))(far)
+    assert np.isfinite(grad).all()
+    for F in Window.of(far, 2).filterbanks(2):
+        np.testing.assert_allclose(F.sum(-1), 1, rtol=1e-6)
+
+
+def test_a_narrow_window_reads_just_the_pixels_it_lies_on():
+    """Centre at row 10 and column 20, a pixel apart: rows 9 to 11, columns 19 to 21."""
+    window = Window(*(jnp.array([v]) for v in (10.0, 20.0, 1.0, 0.05, 2.0)))
+    image = normal(1, 28, 28)
+    np.testing.assert_allclose(window.read(image, 3), 2 * image[:, 8:11, 18:21], rtol=1e-5)
+
+
+def test_what_is_written_through_a_narrow_window_is_read_back():
+    window = Window(*(jnp.array([v]) for v in (13.0, 8.0, 2.0, 0.05, 3.0)))
+    w = normal(1, 5, 5)
+    np.testing.assert_allclose(window.read(window.write(w), 5), w, rtol=1e-5)
+
+
+def test_the_fast_loop_is_autodiff_of_the_plain_one():
+    x, epsilon = pictures(B), normal(T, B, Z)
+    with jax.enable_x64(True):
+        model, variables = made(NORMS["layer"])
+
+        def loss(variables, schedule):
+            return draw.bound(x, model.apply(variables, x, epsilon, schedule)).sum()
+
+        fast, plain = (jax.grad(loss)(variables, schedule) for schedule in (None, "plain"))
+    for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+# --- The bound ---
+
+
+def test_the_divergence_is_the_integral_of_q_log_q_over_p():
+    mu, log_sigma = np.array([[[0.7, -1.2]]]), np.array([[[-0.4, 0.3]]])
+    z = np.linspace(-15, 15, 40_001)
+    expected = 0.0
+    for m, s in zip(mu.ravel(), np.exp(log_sigma).ravel(), strict=True):
+        log_q = -(((z - m) / s) ** 2) / 2 - np.log(s * np.sqrt(2 * np.pi))
+        log_p = -(z**2) / 2 - np.log(np.sqrt(2 * np.pi))
+        expected += np.sum(np.exp(log_q) * (log_q - log_p)) * (z[1] - z[0])
+    with jax.enable_x64(True):
+        found = draw.divergence(jnp.array(mu), jnp.array(log_sigma))
+    np.testing.assert_allclose(found, [expected], rtol=1e-9)
+
+
+class Integrable:
+    """A model of one number z in each of two steps, on one image, with −log p(x) by quadrature."""
+
+    def __init__(self):
+        T, n = 2, 161
+        self.x = pictures(1)
+        with jax.enable_x64(True):
+            self.model, self.variables = made(Norm(), hidden=4, latent=1)  # smooth
+            grid = np.linspace(-8, 8, n)
+            z = np.stack(np.meshgrid(grid, grid, indexing="ij")).reshape(T, -1, 1)
+            c = self.model.apply(self.variables, z, method="generate").c[-1]
+            log_p = -np.asarray(draw.reconstruction(self.x, c)) - (z[..., 0] ** 2).sum(0) / 2
+            log_p += 2 * np.log((grid[1] - grid[0]) / np.sqrt(2 * np.pi))
+            self.nll = -np.logaddexp.reduce(log_p)
+            # The mean over q, by quadrature over its noise.
+            x = np.broadcast_to(self.x, (z.shape[1], 28, 28))
+            glimpses = self.model.apply(self.variables, x, z)
+            density = np.exp(-(z[..., 0] ** 2).sum(0) / 2) * (grid[1] - grid[0]) ** 2 / (2 * np.pi)
+            self.bound = float((density * draw.bound(x, glimpses)).sum())
+            weight = np.asarray(draw.log_weight(x, glimpses, z))
+            self.total_weight = np.logaddexp.reduce(np.log(density) + weight)
+            self.expected_weight = float((density * weight).sum())
+
+
+@pytest.fixture(scope="module")
+def integrable():
+    return Integrable()
+
+
+def test_the_bound_is_above_the_negative_log_likelihood(integrable):
+    assert integrable.bound > integrable.nll + 0.01
+    assert integrable.bound < integrable.nll + 100  # and says something
+
+
+def test_importance_weights_have_the_likelihood_as_their_mean(integrable):
+    """Their mean is p(x) exactly; that of their logarithm is minus the bound."""
+    np.testing.assert_allclose(integrable.total_weight, -integrable.nll, rtol=1e-6)
+    np.testing.assert_allclose(integrable.expected_weight, -integrable.bound, rtol=1e-6)
+
+
+# --- The task ---
+
+
+@pytest.fixture(scope="module")
+def config():
+    return config_file.get_config("tiny")
+
+
+def test_more_samples_make_the_estimate_tighter(config):
+    task = Task(config)
+    variables = task.init(jax.random.key(0))
+    params = jax.tree.map(
+        lambda p: p + 0.5 * jax.random.normal(jax.random.key(1), p.shape), variables["params"]
+    )
+    x = np.repeat(task.splits["test"]["x"][:1], 200, 0)
+
+    def mean(samples):
+        key = jax.random.key(2)
+        return float(task.estimate({"params": params}, x, key, samples).mean())
+
+    one, ten, hundred = mean(1), mean(10), mean(100)
+    assert hundred < ten < one
+
+
+def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs(config):
+    task = Task(config)
+    variables = task.init(jax.random.key(0))
+    seen = task.reconstruct(variables, task.splits["test"]["x"][:4], jax.random.key(1))
+    painted = task.model(train=False).apply(variables, seen.z, method="generate")
+    np.testing.assert_allclose(painted.c, seen.c, rtol=1e-5, atol=1e-6)
+    assert task.generate(variables, jax.random.key(2), 7).c.shape == (2, 7, 28, 28)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_few_updates_bring_the_bound_down_with_every_norm(kind, config):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.update(norm=kind, batch_size=16)
+    task = Task(config)
+    optimizer = train.make_optimizer(config)
+    state = train.init_lanes(task, optimizer, [(0, 0.03)])
+    state, metrics = train.make_call(task, optimizer)(state, train.batches_of(task, range(60))[1])
+    losses = np.asarray(metrics["loss"])[:, 0]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.5 * losses[0]
+    scores = task.evaluate(train.variables_of(state, 0))
+    assert set(scores) == {"valid", "test"}
+    assert 0 < scores["test"]["kl"] < scores["test"]["bound"]
+
+
+def test_statistics_are_one_set_per_glimpse(config):
+    config = config.copy_and_resolve_references()
+    config.norm = "batch"
+    variables = Task(config).init(jax.random.key(0))
+    shapes = {leaf.shape for leaf in jax.tree.leaves(variables["stats"])}
+    assert shapes == {(2, 32), (2, 8), (2,)}
+
+
+@pytest.mark.parametrize("name", ["hidden", "latent", "glimpses", "read_size", "write_size"])
+def test_a_size_that_cannot_be_is_refused_by_name(name, config):
+    config = config.copy_and_resolve_references()
+    config[name] = 0
+    with pytest.raises(InputError, match=f"config.{name} is 0; it must be 1 or more"):
+        Task(config)
+
+
+def test_parameters_are_about_as_many_as_in_the_public_code():
+    """962,000 with the peepholes of its LSTMs (3 x 256 numbers each), which ours have not."""
+    model = Model(256, 100, 2, 5, True, Norm())
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jnp.zeros((1, 28, 28)), jnp.zeros((64, 1, 100))
+    )
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    assert abs(count + 2 * 3 * 256 - 962_000) < 2_000

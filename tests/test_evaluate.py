@@ -1,0 +1,100 @@
+"""Evaluating a checkpoint again: the numbers of training, and estimates of −log p(x)."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import draw, mnist
+import experiments
+from ln import runs, train
+from ln.train import variables_of
+from tests.test_scripts import run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def train_one(tmp_path_factory):
+    data_dir = str(tmp_path_factory.mktemp("data"))
+
+    def train_one(config_file):
+        config, folder = config_file.get_config("tiny"), tmp_path_factory.mktemp("runs") / "run"
+        config.update(dict(data_dir=data_dir, seeds=(0, 1)))
+        train.fit(experiments.load(config), config, folder)
+        return folder
+
+    return train_one
+
+
+@pytest.fixture(scope="module")
+def workdir(train_one):
+    return train_one(draw)
+
+
+def evaluate(folder, *words):
+    """Runs the command; returns the rows that it appended."""
+    path = folder / "evaluations.jsonl"
+    before = runs.read_rows(path)
+    done = run("scripts.evaluate", f"--workdir={folder}", *words)
+    assert done.returncode == 0, done.stderr
+    rows = runs.read_rows(path)
+    assert rows[: len(before)] == before
+    return rows[len(before) :]
+
+
+@pytest.mark.parametrize("config_file", [draw, mnist])
+def test_a_checkpoint_has_the_scores_that_training_logged(train_one, config_file):
+    folder = train_one(config_file)
+    found = evaluate(folder, "--checkpoint=2")
+    logged = {
+        (row["split"], row["seed"]): row
+        for row in runs.load(folder)[1]
+        if row["step"] == 2 and row["split"] != "update"
+    }
+    assert {(row["split"], row["seed"]) for row in found} == set(logged)
+    for row in found:
+        assert row["step"] == 2 and "--checkpoint=2" in row["command"] and "jax" in row["versions"]
+        of_training = logged[row["split"], row["seed"]][row["metric"]]
+        assert row["value"] == pytest.approx(of_training, rel=1e-5)
+
+
+def test_an_estimate_goes_over_all_cases_in_blocks(workdir):
+    task = experiments.load(runs.read_config(workdir))
+    x = task.splits["test"]["x"][np.arange(7) * 300 // 7]
+    blocks = x[:4], np.concatenate([x[4:], x[:1] * 0])
+    state = train.load(task, workdir, "newest")
+    rows = evaluate(workdir, "--checkpoint=newest", "--samples=3", "--cases=7", "--block=4")
+    rows = [row for row in rows if "samples" in row]
+    assert [row["seed"] for row in rows] == [0, 1]
+    for lane, row in enumerate(rows):
+        keys = [jax.random.fold_in(jax.random.key(0), n) for n in range(2)]
+        parts = [
+            task.estimate(variables_of(state, lane), *of_block, samples=3)
+            for of_block in zip(blocks, keys, strict=True)
+        ]
+        values = np.concatenate(parts)[:7].astype(float)
+        assert row["value"] == pytest.approx(values.mean(), rel=1e-5)
+        assert row["error"] == pytest.approx(values.std(ddof=1) / 7**0.5, rel=1e-4)
+        assert (row["split"], row["metric"]) == ("test", "bound")
+        assert (row["samples"], row["cases"]) == (3, 7)
+
+
+def test_one_case_has_no_standard_error(workdir):
+    row = evaluate(workdir, "--samples=1", "--cases=1", "--split=valid")[-1]
+    assert row["error"] is None and row["split"] == "valid" and row["cases"] == 1
+
+
+def test_a_wrong_command_is_refused_in_one_line(workdir, train_one):
+    for words, message in [
+        ([], "--workdir=DIR"),
+        ([f"--workdir={workdir}", "--samples=0"], "--samples=0"),
+        ([f"--workdir={workdir}", "--cases=3"], "--cases goes with --samples=K"),
+        ([f"--workdir={workdir.parent}"], "is no run folder"),
+        ([f"--workdir={workdir}", "--samples=1", "--split=tset"], "Did you mean 'test'"),
+        ([f"--workdir={workdir}", "--samples=1", "--cases=301"], "'test' has 300 cases"),
+        ([f"--workdir={train_one(mnist)}", "--samples=1"], "leave --samples out"),
+    ]:
+        done = run("scripts.evaluate", *words)
+        assert done.returncode == 2, words
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert message in done.stderr
