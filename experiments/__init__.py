@@ -5,7 +5,7 @@ import pkgutil
 
 from ln.errors import choose
 
-SHARED = ("curves", "images", "theory")  # modules here that are no experiment
+SHARED = ("cases", "curves", "images", "theory")  # modules here that are no experiment
 
 
 def load(config):

@@ -168,6 +168,20 @@ class Pace(NamedTuple):
         """How many times as fast the other is ``[K]``; 0 where it never arrives."""
         return self.baseline / self.other
 
+    def describe(self, wanted: float, unit: str) -> str:
+        """The factors of layer norm over no norm in words; unit: of x, such as "Epochs"."""
+        numbers = "; ".join(
+            f"{level:.4g} nats {before:.4g} and {after:.4g}".replace("inf", "never")
+            for level, before, after in zip(*self, strict=True)
+        )
+        return (
+            f"Layer norm is {np.median(self.factors):.2f} times as fast (median over "
+            f"{len(self.levels)} levels; from {self.factors.min():.2f} to "
+            f"{self.factors.max():.2f}): {wanted:g} times or more at "
+            f"{(self.factors >= wanted).sum()} of them, not faster at {(self.factors <= 1).sum()}. "
+            f"{unit} without norm and with layer norm: {numbers}."
+        )
+
 
 class Estimate(NamedTuple):
     """A mean over lanes or cases and its standard error. Differences add errors in quadrature."""
@@ -189,6 +203,44 @@ class Estimate(NamedTuple):
         return Estimate(self.value - other.value, math.hypot(self.error, other.error))
 
 
+class Ending(NamedTuple):
+    """Where two curves end: the median of the last tenth of the readings, since single ones may be
+    spikes.
+
+    Attributes:
+        begin, end: the x of the first and of the last of these readings, of the other curve.
+        baseline, other: of each lane, ``[L]``.
+    """
+
+    begin: float
+    end: float
+    baseline: np.ndarray
+    other: np.ndarray
+
+    @classmethod
+    def of(cls, baseline: Curve, other: Curve) -> "Ending":
+        count = max(1, len(other.x) // 10)
+        ends = (curve.last("median", count) for curve in (baseline, other))
+        return cls(other.x[-count], other.x[-1], *ends)
+
+    @property
+    def gap(self) -> Estimate:
+        """The other less the baseline; both of two lanes or more."""
+        return Estimate.of(self.other).minus(Estimate.of(self.baseline))
+
+    def describe(self, what: str, unit: str, digits: str) -> str:
+        """Layer norm and no norm in words, without a full stop; unit: of x, such as "epoch"."""
+        with_norm, without = self.other.mean(), self.baseline.mean()
+        text = (
+            f"From {unit} {self.begin:g} to the last, {self.end:g}, {what} is "
+            f"{with_norm:{digits}} nats with layer norm and {without:{digits}} without norm, "
+            f"{with_norm - without:+{digits}}"
+        )
+        if min(len(self.baseline), len(self.other)) == 1:
+            return text
+        return f"{text} ± {self.gap.error:{digits}} (± standard error)"
+
+
 class Verdict(NamedTuple):
     """What runs say of a claim, and the numbers behind it."""
 
@@ -202,6 +254,8 @@ CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED = (
     "not decided",
     "not tested",
 )
+
+ONE_SEED = " One seed without a second does not show what is chance, and decides nothing."
 
 Curves = Mapping[tuple[str, str], Curve]  # (panel, norm) -> curve
 

@@ -14,20 +14,21 @@ import jax.numpy as jnp
 from jax.numpy import exp
 import numpy as np
 
+from experiments.cases import Cases
 from experiments.curves import (
     CONFIRMED,
     CONTRADICTED,
     NOT_DECIDED,
     NOT_TESTED,
+    ONE_SEED,
     Curves,
-    Estimate,
+    Ending,
     Pace,
     Verdict,
     missing,
 )
-from experiments.images import Cases
 from ln.errors import InputError
-from ln.norm import Norm, make_norm
+from ln.norm import Linear, Norm, make_norm
 from ln.rnn import LSTM, scan
 
 HEIGHT, WIDTH = 28, 28
@@ -99,17 +100,6 @@ class Glimpse(NamedTuple):
     c: jax.Array
     reading: Window | None
     writing: Window | None
-
-
-class Linear(nn.Module):
-    """W h + b ``[B, features]`` of h ``[B, H]``; site out."""
-
-    features: int
-    norm: Norm
-
-    @nn.compact
-    def __call__(self, h):
-        return self.norm("out")(self.norm.dense("out", self.features)(h))
 
 
 class Model(nn.Module):
@@ -289,7 +279,6 @@ def images(x):
 
 
 COMPARED = {("bound", "none"): "no norm", ("bound", "layer"): "layer norm"}
-ONE_SEED = " One seed without a second does not show what is chance, and decides nothing."
 
 
 def claim_22(curves: Curves) -> Verdict:
@@ -306,16 +295,7 @@ def claim_22(curves: Curves) -> Verdict:
     none, layer = (curves[key] for key in COMPARED)
     pace = Pace.of(none, layer)
     twice, slower = pace.factors >= 1.5, pace.factors <= 1
-    numbers = "; ".join(
-        f"{level:.2f} nats {before:.4g} and {after:.1f}".replace("inf", "never")
-        for level, before, after in zip(*pace, strict=True)
-    )
-    text = (
-        f"Layer norm is {np.median(pace.factors):.2f} times as fast (median over "
-        f"{len(pace.levels)} levels; from {pace.factors.min():.2f} to {pace.factors.max():.2f}): "
-        f"1.5 times or more at {twice.sum()} of them, not faster at {slower.sum()}. Epochs without "
-        f"norm and with layer norm: {numbers}."
-    )
+    text = pace.describe(1.5, "Epochs")
     if max(twice.mean(), slower.mean()) < 0.75:
         return Verdict(NOT_DECIDED, text)
     if min(len(none.lanes), len(layer.lanes)) == 1:
@@ -332,17 +312,11 @@ def claim_23(curves: Curves) -> Verdict:
     if lacking := missing(curves, COMPARED, single=True):
         return Verdict(NOT_TESTED, f"It {lacking}.")
     none, layer = (curves[key] for key in COMPARED)
-    count = max(1, len(layer.x) // 10)
-    with_norm, without = layer.last("median", count), none.last("median", count)
-    text = (
-        f"From epoch {layer.x[-count]:g} to the last, {layer.x[-1]:g}, the test bound is "
-        f"{with_norm.mean():.2f} nats with layer norm and {without.mean():.2f} without norm, "
-        f"{with_norm.mean() - without.mean():+.2f}"
-    )
-    if min(len(with_norm), len(without)) == 1:
-        return Verdict(NOT_DECIDED, f"{text}.{ONE_SEED}")
-    gap = Estimate.of(with_norm).minus(Estimate.of(without))
+    end = Ending.of(none, layer)
+    text = end.describe("the test bound", "epoch", ".2f") + "."
+    if min(len(none.lanes), len(layer.lanes)) == 1:
+        return Verdict(NOT_DECIDED, text + ONE_SEED)
     word = NOT_DECIDED
-    if abs(gap.value) > 2 * gap.error:
-        word = CONFIRMED if gap.value < 0 else CONTRADICTED
-    return Verdict(word, f"{text} ± {gap.error:.2f} (± standard error).")
+    if abs(end.gap.value) > 2 * end.gap.error:
+        word = CONFIRMED if end.gap.value < 0 else CONTRADICTED
+    return Verdict(word, text)

@@ -1,6 +1,4 @@
-"""Tasks on independent images: what all of them share, and classification into ten classes."""
-
-from functools import cached_property
+"""Classification of MNIST-like images into ten classes: the task that several networks share."""
 
 import flax.linen as nn
 import jax
@@ -8,9 +6,7 @@ from jax.nn import logsumexp, softplus
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import datasets
-from ln import data, train
-from ln.norm import make_norm
+from experiments.cases import Cases
 
 CLASSES = 10
 
@@ -29,63 +25,6 @@ def negative_log_likelihood(logits, y):
     margins = logits - jnp.take_along_axis(logits, y[:, None], -1)
     others = jnp.where(jax.nn.one_hot(y, logits.shape[-1], dtype=bool), -jnp.inf, margins)
     return softplus(logsumexp(others, -1))
-
-
-class Cases(train.Task):
-    """A task on independent cases, in arrays that fit into memory.
-
-    An experiment gives the metrics of each case with `per_case`; they become the loss, what is
-    logged and the scores.
-
-    Attributes:
-        scored: the splits that are evaluated.
-        objective: the metric whose mean is the loss.
-        splits: the data, ``splits["train"]["x"]``.
-    """
-
-    scored: tuple[str, ...] = ("train", "valid", "test")
-    objective: str = "nll"
-
-    def __init__(self, config):
-        super().__init__(config)
-        make_norm(config, train=True)  # refuses a misspelt norm before the data are read
-        self.splits = self.load()
-        data.batch_cases(0, self.cases, config.batch_size, config.data_seed)
-        self.steps_per_epoch = self.cases // config.batch_size
-
-    @property
-    def cases(self) -> int:
-        """The size of the training set."""
-        return len(self.splits["train"]["x"])
-
-    def load(self) -> dict[str, dict[str, np.ndarray]]:
-        """The data, ``load()["train"]["x"]``."""
-        return datasets.load(self.config.dataset, self.config.data_dir)
-
-    def per_case(self, variables, batch, key, train: bool):
-        """Returns metrics ``[B]`` and the new statistics."""
-        raise NotImplementedError
-
-    def batch(self, step):
-        config = self.config
-        cases = data.batch_cases(step, self.cases, config.batch_size, config.data_seed)
-        return {name: array[cases] for name, array in self.splits["train"].items()}
-
-    def loss(self, variables, batch, key, train):
-        metrics, stats = self.per_case(variables, batch, key, train)
-        means = jax.tree.map(jnp.mean, metrics)
-        return means[self.objective], (stats, means)
-
-    @cached_property
-    def scorers(self):
-        def per_case(variables, batch):
-            # The same key each time, so that scores are a function of the variables alone.
-            return self.per_case(variables, batch, jax.random.key(0), train=False)[0]
-
-        return {name: train.average(per_case, self.splits[name]) for name in self.scored}
-
-    def evaluate(self, variables):
-        return {split: score(variables) for split, score in self.scorers.items()}
 
 
 class Task(Cases):

@@ -272,6 +272,22 @@ class Norm:
         return Dense(features, centre=self.centres(site), **module)
 
 
+class Linear(nn.Module):
+    """W h + b ``[..., features]`` of h ``[..., H]``: an output layer; site out.
+
+    Attributes:
+        features: how many numbers come out.
+        norm: makes the matrix product and, where out is one of its sites, the norm.
+    """
+
+    features: int
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, h, mask=None):
+        return self.norm("out")(self.norm.dense("out", self.features)(h), mask)
+
+
 # What a config may say of each kind, by field.
 KINDS = {
     "none": (),

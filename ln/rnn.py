@@ -258,7 +258,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
 
     Args:
         step: may use ``module``, its submodules, and no other module or array.
-        module: bound; like the cells it has a ``norm``.
+        module: bound; like the cells it has a ``norm``, of which all its norms are made.
         carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
         shared: what all time steps see alike.
@@ -285,6 +285,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         return lifted(module, carry, xs, *shared)
 
     scope, (module, variables) = module.scope, module.unbind()
+    module = module.clone(norm=dataclasses.replace(module.norm, centred=True))
     params, stats = variables["params"], variables.get("stats", {})
     of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), module.norm.train)
 

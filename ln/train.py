@@ -6,7 +6,7 @@ batches, so every leaf of `State` has a leading lane axis that no task or model 
 ``lane(state, 0)`` is the way to look at one. A single run is a run of one lane.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 import dataclasses
 import datetime
 from functools import partial
@@ -60,6 +60,10 @@ class Task:
     def batch(self, step: int) -> Batch:
         """Numpy arrays as a pure function of the step, so that a resumed run sees the same."""
         raise NotImplementedError
+
+    def shape(self, step: int) -> Hashable:
+        """Tells batches of different shapes apart; a call of several steps has one shape."""
+        return None
 
     def evaluate(self, variables: Variables) -> Scores:
         """Scores of one lane on whole splits, {"test": {"error": 0.013}}, from held-out data."""
@@ -247,13 +251,17 @@ class Plan:
     def due(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self.steps
 
-    def calls(self, step: int) -> Iterator[range]:
-        """The steps of each call from here to the end. Calls stop where something is due."""
+    def calls(
+        self, step: int, shape: Callable[[int], Hashable] = lambda step: None
+    ) -> Iterator[range]:
+        """The steps of each call from here to the end. Calls stop where something is due, and
+        where the next batch has another shape."""
         while step < self.steps:
             every = (self.log_every, self.eval_every, self.save_every)
             stop = min(
                 step + self.steps_per_call, self.steps, *(step - step % e + e for e in every)
             )
+            stop = next((k for k in range(step + 1, stop) if shape(k) != shape(step)), stop)
             yield range(step, stop)
             step = stop
 
@@ -472,7 +480,7 @@ def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, 
         progress.show(step, metrics["loss"][-1])
 
     waiting = None
-    for steps, batches in data.ahead(partial(batches_of, task), plan.calls(first)):
+    for steps, batches in data.ahead(partial(batches_of, task), plan.calls(first, task.shape)):
         state, metrics = call(state, batches)
         settle(waiting)
         waiting, step, score = Call(steps, metrics), steps[-1] + 1, None

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from ln.data import ahead, batch_cases, blocks, epoch_order
+from ln.data import Buckets, ahead, batch_cases, blocks, epoch_order
 from ln.errors import InputError
 
 SECONDS = 30  # after which a thread that should have acted is given up
@@ -178,3 +178,30 @@ def test_a_caller_who_stops_early_ends_the_thread():
     results.close()
     assert not any(thread.is_alive() for thread in threads)
     assert max(done) <= 1
+
+
+def test_buckets_visit_every_case_at_most_once_an_epoch_in_runs_of_like_length():
+    lengths = np.array([3, 9, 4, 10, 2, 8, 7, 1, 5, 6, 9, 2])
+    buckets = Buckets(lengths, [5, 10], batch_size=2, run=2, seed=0)
+    assert buckets.steps_per_epoch == 6
+    for epoch in range(3):
+        batches = [buckets.batch(6 * epoch + k) for k in range(6)]
+        cases = np.concatenate([cases for cases, _ in batches])
+        assert sorted(cases) == list(range(12))
+        for cases, bound in batches:
+            assert (lengths[cases] <= bound).all()
+            assert bound == 5 or (lengths[cases] > 5).all()
+
+
+def test_a_batch_in_buckets_is_a_function_of_the_step():
+    lengths = np.arange(1, 41)
+    one, two = (Buckets(lengths, [10, 20, 40], 3, 2, seed=5) for _ in range(2))
+    for step in (40, 7, 0, 13):
+        np.testing.assert_array_equal(one.batch(step)[0], two.batch(step)[0])
+    order = [tuple(one.batch(step)[0]) for step in range(2 * one.steps_per_epoch)]
+    assert len(set(order)) == len(order)
+
+
+def test_buckets_without_cases_for_a_batch_are_refused():
+    with pytest.raises(InputError, match=r"batch_size is 5; .* 4 cases in 2 buckets .* 3 in one"):
+        Buckets(np.array([1, 2, 3, 9]), [5, 10], batch_size=5, run=1, seed=0)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from configs import draw
+from configs import draw, handwriting
 from configs import mnist as config_file
 from experiments import curves
 from experiments.curves import Curve, Estimate, Panel
@@ -392,6 +392,37 @@ def test_the_page_of_draw_has_figure_4_its_claims_and_the_tighter_estimates(tmp_
         ["1", "83.00 ± 0.12", "10,000"],
         ["50", "81.57 ± 0.12", "10,000"],
     ]
+
+
+def write_handwriting(root, norm, pace):
+    """A run of figure 5 that falls at a pace from 100 nats to −800; updates are 10 nats lower."""
+    config = handwriting.get_config("tiny")
+    config.update_from_flattened_dict(dict(norm=norm, seeds=(0, 1), steps="12000 steps"))
+    falling = ((unit, 900 * 0.93 ** (pace * unit) - 800) for unit in range(1, 61))
+    rows = [
+        dict(step=200 * unit, epoch=None, split=split, seed=seed, lr=1e-3, nll=nll + seed + shift)
+        for unit, nll in falling
+        for split, shift in (("update", -10), ("valid", 0), ("test", 0))
+        for seed in (0, 1)
+    ]
+    write_folder(root / "handwriting" / f"norm={norm}", config, rows)
+
+
+@pytest.mark.slow
+def test_the_page_of_handwriting_has_both_panels_of_figure_5_and_its_claim(tmp_path):
+    for norm, pace in (("none", 1), ("layer", 3)):
+        write_handwriting(tmp_path, norm, pace)
+    page = page_of(tmp_path, tmp_path / "page")
+    assert (tmp_path / "page" / "1-handwriting-tiny-figure_5.png").exists()
+    assert verdicts(page) == ["confirmed"]
+    assert "Layer norm is 3.0" in page
+    assert "Layer norm is 10.18 times as fast" in page  # the paper's own curves
+    test, training = re.findall(r"<th>unit \(200 updates\) 10</th>(.*?)</tr>", page, re.DOTALL)
+    cells = [re.findall(r">([^<>]+)</td>", row) for row in (test, training)]
+    assert cells[0] == ["-363.9 ± 0.7", "-338.5", "-697.5 ± 0.7", "-552.9"]
+    assert cells[1] == ["-373.9 ± 0.7", "-336.1", "-707.5 ± 0.7", "-556.7"]
+    (row,) = re.findall(r"<th>first unit \(200 updates\) at -700</th>(.*?)</tr>", page, re.DOTALL)
+    assert re.findall(r">([^<>]+)</td>", row) == ["31, 31", "425", "11, 11", "40"]
 
 
 @pytest.mark.slow

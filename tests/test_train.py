@@ -278,6 +278,17 @@ def test_calls_are_a_function_of_the_step_alone():
         assert list(plan.calls(stop)) == calls[n + 1 :]
 
 
+def test_a_call_has_batches_of_one_shape_and_resuming_changes_nothing():
+    plan = train.Plan(steps=30, log_every=30, eval_every=30, save_every=30, steps_per_call=4)
+    shapes = [5] * 6 + [9] * 3 + [5] * 21
+    calls = list(plan.calls(0, shapes.__getitem__))
+    assert [step for call in calls for step in call] == list(range(30))
+    assert all(len({shapes[step] for step in call}) == 1 for call in calls)
+    assert [call.stop for call in calls[:4]] == [4, 6, 9, 13]
+    for n, call in enumerate(calls):
+        assert list(plan.calls(call.stop, shapes.__getitem__)) == calls[n + 1 :]
+
+
 @pytest.mark.parametrize(
     "key, value, words",
     [

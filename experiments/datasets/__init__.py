@@ -17,10 +17,12 @@ MODULES = {
     "binarized_digits": "experiments.datasets.binarized_digits",
     "binarized_mnist": "experiments.datasets.binarized_mnist",
     "digits": "experiments.datasets.digits",
+    "iam": "experiments.datasets.iam",
     "mnist": "experiments.datasets.mnist",
+    "pen": "experiments.datasets.pen",
 }
 # Need no files, so that loading prepares them where that is still to do.
-BUILT_IN = ("digits", "binarized_digits")
+BUILT_IN = ("digits", "binarized_digits", "pen")
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:

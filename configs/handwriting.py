@@ -1,0 +1,153 @@
+"""Handwriting synthesis (§6.5, figure 5).
+
+    python -m scripts.data iam --from=DIR
+    python -m scripts.train --config=configs/handwriting.py --workdir=runs/x
+    python -m scripts.sweep --config=configs/handwriting.py
+    python -m scripts.sample handwriting --workdir=runs/x --text="layer norm"
+
+The paper trains the network of Graves (2013), section 5, on IAM-OnDB with mini-batches of 8 and
+sequences of 500 points. "Graves" marks what is from him; the paper gives no learning rate.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(scale="paper"):
+    config = ConfigDict()
+    config.experiment = "handwriting"
+    config.scale = scale
+    config.dataset = "iam"  # or "pen", built in
+    config.data_dir = "data"
+    config.length = 500  # paper: points of a line; longer ones are cut
+    config.buckets = 5  # ours: lines are padded to multiples of length / buckets
+    config.bucket_run = 10  # ours: batches of one padded length that follow one another
+
+    config.norm = "layer"  # a key of norms
+    config.norms = dict(
+        none={},
+        batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),  # ours, as Cooijmans et al.
+        layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # eqs. 20-22, all three layers
+    )
+    config.hidden = 400  # Graves
+    config.components = 10  # Graves: K
+    config.mixtures = 20  # Graves: M
+    config.text = True  # Graves: False is his section 4, prediction
+    config.pace = -3.0  # ours: about 20 points a character, until κ̂ is learned
+
+    config.batch_size = 8  # paper
+    config.steps = "191000 steps"  # paper: where the curves of figure 5 end
+    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam
+    config.lr = (1e-3,)  # Adam's default
+    config.clip = 10.0  # ours: norm of the gradient
+    config.seeds = (0,)
+    config.data_seed = 0  # order of the training cases, the same in every lane
+
+    config.log_every = "200 steps"  # paper: a unit of figure 5's x axis
+    config.eval_every = "1000 steps"
+    config.save_every = "1000 steps"
+    config.select = dict(split="valid", metric="nll", mode="min")
+    config.steps_per_call = 10
+    config.update(SCALES[scale])
+    return config
+
+
+SCALES = ConfigDict(
+    dict(
+        paper={},
+        small=dict(  # the built-in pen: minutes on a CPU
+            dataset="pen",
+            length=200,
+            hidden=64,
+            components=4,
+            mixtures=8,
+            pace=-2.3,
+            batch_size=16,
+            steps="2000 steps",
+            log_every="100 steps",
+            eval_every="100 steps",
+            save_every="1000 steps",
+        ),
+        tiny=dict(
+            dataset="pen",
+            length=20,
+            buckets=2,
+            hidden=6,
+            components=2,
+            mixtures=2,
+            batch_size=4,
+            steps="4 steps",
+            log_every="1 step",
+            eval_every="2 steps",
+            save_every="2 steps",
+            steps_per_call=2,
+        ),
+    )
+)
+
+
+def sweep():
+    """The two curves of figure 5, and batch norm, which is ours; three seeds: ours."""
+    for norm in ("none", "layer", "batch"):
+        yield dict(norm=norm, seeds=(0, 1, 2))
+
+
+# What scripts/report.py draws, tabulates and decides; the words are those of experiments/curves.py.
+
+LANDMARKS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900)
+
+FIGURES = (
+    dict(
+        name="figure_5",
+        title="Figure 5: handwriting synthesis",
+        caption="Negative log likelihood (NLL) of a line, all its points added up. Training: of "
+        "the training batches; ours the mean since the reading before, the paper's of single "
+        "ones, it seems. A unit of the x axis is 200 updates. NLL is that of a density, so it may "
+        "be below 0, and it depends on the scale of the data, on how densely the pen was sampled "
+        "and on how long the lines are: numbers on other data cannot be compared with the paper's, "
+        "which are on IAM-OnDB. Batch norm is ours alone.",
+        source="Ba, Kiros and Hinton (2016), figure 5, which does not say what its NLL is of: by "
+        "its size, of lines of up to 500 points, in nats; training with layer norm is drawn to "
+        "unit 282",
+        columns=2,
+        panels=tuple(
+            dict(
+                axes,
+                where={},
+                metric="nll",
+                label="NLL [nats per line]",
+                digits=".1f",
+                limits=(-900.0, 0.0),
+                x="step",
+                x_per=200,
+                x_label="unit (200 updates)",
+                x_log=True,
+                landmarks=LANDMARKS,
+            )
+            for axes in (
+                dict(
+                    name="test",
+                    title="test",
+                    split="test",
+                    summaries=(("median", 10), ("min", 0)),
+                    levels=(-500.0, -600.0, -700.0, -750.0, -770.0, -800.0),
+                ),
+                # No levels and no minimum: those of single batches would be chance.
+                dict(
+                    name="train",
+                    title="training",
+                    split="update",
+                    summaries=(("median", 10),),
+                ),
+            )
+        ),
+    ),
+)
+
+CLAIMS = (
+    dict(
+        number=24,
+        text="Layer normalization converges to a comparable log likelihood, but much faster.",
+        source="§6.5, figure 5",
+        rule="claim_24",
+    ),
+)

@@ -1,0 +1,315 @@
+"""Handwriting: the network of Graves in numpy, densities that are never NaN, lines in buckets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import handwriting as config_file
+from experiments import handwriting
+from experiments.datasets.lines import CLASSES
+from experiments.handwriting import Mixture, Model, Noise, Task
+from ln import train
+from ln.errors import InputError
+from ln.norm import EPSILON, Norm
+from tests import reference
+
+T, B, U, H, K, M = 4, 3, 5, 6, 2, 3
+PACE = -1.0
+NORMS = {
+    "none": Norm(),
+    "layer": Norm("layer", ("x", "h", "c")),
+    "batch": Norm("batch", ("x", "h", "c"), (), True),
+}
+MASK = np.arange(T)[:, None] < np.array([4, 2, 3])
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def points(*shape, seed=0):
+    array = normal(*shape, 3, seed=seed)
+    array[..., 2] = array[..., 2] > 0.5
+    return array
+
+
+def texts(seed=0):
+    """One-hot ``[B, U, C]``, the second text shorter."""
+    classes = np.random.default_rng(seed).integers(CLASSES, size=(B, U))
+    return np.asarray(handwriting.one_hot(classes, np.array([5, 3, 5])), np.float64)
+
+
+def made(kind, text=True):
+    """A model with random parameters in float64; x64 must be on."""
+    model = Model(H, K, M, text, PACE, NORMS[kind])
+    variables = model.init(jax.random.key(0), points(T, B), MASK, texts())
+    random = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables["params"]
+    )
+    return model, {**variables, "params": params}
+
+
+# --- The equations, in numpy ---
+
+
+def linear(p, h):
+    return h @ p["Dense_0"]["kernel"] + p["Identity_0"]["bias"]
+
+
+def network(kind, p, xs, mask, text, conditional):
+    """y ``[T, B, 1 + 6M]``, one step, one layer and one case after the other."""
+    carries = [(np.zeros((B, H)), np.zeros((B, H))) for _ in range(3)]
+    kappa, w, ys = np.zeros((B, K)), np.zeros((B, CLASSES)), []
+    for x, m in zip(xs, mask, strict=True):
+        hs, below = [], None
+        for n in range(3):
+            inputs = [x] + [w] * conditional if n == 0 else [x] + [w] * conditional + [below]
+            carries[n] = reference.lstm(
+                kind, p[f"cells_{n}"], carries[n], np.concatenate(inputs, 1), m, EPSILON
+            )
+            below = carries[n][1]
+            hs.append(below)
+            if n == 0 and conditional:
+                kappa, w = kappa.copy(), np.zeros((B, CLASSES))
+                for case in range(B):
+                    a = linear(p["W_window"], below[case])
+                    for k in range(K):
+                        alpha, beta = np.exp(a[k]), np.exp(a[K + k])
+                        kappa[case, k] += np.exp(a[2 * K + k] + PACE)
+                        for u in range(1, U + 1):
+                            phi = alpha * np.exp(-beta * (kappa[case, k] - u) ** 2)
+                            w[case] += phi * text[case, u - 1]
+        ys.append(linear(p["W_y"], np.concatenate(hs, 1)))
+    return np.stack(ys)
+
+
+def density(y, point):
+    """−log p of one point by G eqs. 18-26, as they are written."""
+    e, rest = 1 / (1 + np.exp(-y[0])), y[1:].reshape(6, M)
+    pi = np.exp(rest[0]) / np.sum(np.exp(rest[0]))
+    total = 0.0
+    for j in range(M):
+        mu_1, mu_2, s_1, s_2 = rest[1, j], rest[2, j], np.exp(rest[3, j]), np.exp(rest[4, j])
+        rho = 0.9995 * np.tanh(rest[5, j])
+        a, b = (point[0] - mu_1) / s_1, (point[1] - mu_2) / s_2
+        z = a**2 + b**2 - 2 * rho * a * b
+        scale = 2 * np.pi * s_1 * s_2 * np.sqrt(1 - rho**2)
+        total += pi[j] * np.exp(-z / (2 * (1 - rho**2))) / scale
+    return -np.log(total) - np.log(e if point[2] else 1 - e)
+
+
+@pytest.mark.parametrize("text", [True, False], ids=["text", "prediction"])
+@pytest.mark.parametrize("kind", NORMS)
+def test_outputs_are_those_of_the_equations(kind, text):
+    xs = points(T, B)
+    with jax.enable_x64(True):
+        model, variables = made(kind, text)
+        y, _ = model.apply(variables, xs, MASK, texts(), mutable=["stats"])
+        plain, _ = model.apply(variables, xs, MASK, texts(), "plain", mutable=["stats"])
+    expected = network(kind, variables["params"], xs, MASK, texts(), text)
+    real = MASK[..., None]
+    np.testing.assert_allclose(np.where(real, y, 0), np.where(real, expected, 0), atol=1e-9)
+    np.testing.assert_allclose(np.where(real, plain, 0), np.where(real, expected, 0), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_gradients_are_autodiff_of_the_plain_loops(kind):
+    xs, targets = points(T, B), points(T, B, seed=1)
+    with jax.enable_x64(True):
+        model, variables = made(kind)
+
+        def loss(params, schedule):
+            everything = {**variables, "params": params}
+            y, _ = model.apply(everything, xs, MASK, texts(), schedule, mutable=["stats"])
+            return jnp.where(MASK, Mixture.of(y).negative_log_likelihood(targets), 0).sum()
+
+        fast, plain = (jax.grad(loss)(variables["params"], s) for s in (None, "plain"))
+    for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("text", [True, False], ids=["text", "prediction"])
+def test_step_by_step_is_the_network(text):
+    xs = points(T, B)
+    with jax.enable_x64(True):
+        model, variables = made("layer", text)
+        ys = model.apply(variables, xs, np.ones((T, B), bool), texts())
+        noise = Noise.draw(jax.random.key(0), (T, B), M)
+        primed = np.ones(T, bool)
+        given = np.concatenate([xs[1:], xs[:1]])  # point t + 1 comes out of step t
+        start = dict(variables)
+        written = model.apply(
+            start, texts(), noise, 0.0, given, primed, method="write", mutable=["stats"]
+        )[0]
+        np.testing.assert_allclose(written.points, given)
+
+        def steps(model):
+            zero = jnp.zeros((B, H))
+            first = (zero, zero)
+            carry = (model.start(B) if text else first, first, first)
+            for x in xs:
+                carry, y, _ = model.step(carry, x, texts())
+                yield y
+
+        found = np.stack(model.apply(variables, method=lambda model: list(steps(model))))
+    np.testing.assert_allclose(found, ys, atol=1e-10)
+
+
+# --- Densities ---
+
+
+def test_the_negative_log_likelihood_is_that_of_the_equations():
+    y, target = normal(T, B, 1 + 6 * M), points(T, B)
+    with jax.enable_x64(True):
+        found = Mixture.of(jnp.array(y)).negative_log_likelihood(target)
+    expected = [[density(y[t, b], target[t, b]) for b in range(B)] for t in range(T)]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e3, 1e15, 3e38])
+def test_no_finite_output_and_no_finite_point_makes_a_nan(size):
+    random = np.random.default_rng(0)
+    y = (size * random.choice([-1, -0.5, 0, 0.5, 1], size=(200, 1 + 6 * M))).astype(np.float32)
+    target = (size * random.choice([-1, 0, 1], size=(200, 3))).astype(np.float32)
+    target[:, 2] = random.integers(2, size=200)
+
+    def loss(y):
+        return Mixture.of(y).negative_log_likelihood(target)
+
+    # A logarithm of a weight may be -3e38 or less: so may a gradient be infinite, but never NaN.
+    assert not np.isnan(loss(y)).any()
+    gradient = jax.vmap(jax.grad(lambda y, t: Mixture.of(y).negative_log_likelihood(t)))
+    assert not np.isnan(gradient(y, jnp.array(target))).any()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e15, 3e38])
+def test_no_finite_state_makes_a_nan_of_the_window(size):
+    model = Model(H, K, M, True, PACE, Norm())
+    variables = model.init(jax.random.key(0), points(T, B), MASK, jnp.asarray(texts(), jnp.float32))
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    random = np.random.default_rng(0)
+
+    def loss(bias):
+        own = {**params["W_window"], "Identity_0": {"bias": bias}}
+        kappa, w, phi = model.apply(
+            {"params": {**params, "W_window": own}},
+            *(jnp.full((B, K), 7.0), jnp.zeros((B, H)), jnp.asarray(texts(), jnp.float32)),
+            method="window",
+        )
+        return kappa.sum() * 1e-9 + w.sum() * 1e-9 + phi.sum() * 1e-9
+
+    for _ in range(20):
+        bias = (size * random.choice([-1, 0, 1], size=3 * K)).astype(np.float32)
+        value, gradient = jax.value_and_grad(loss)(bias)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+def test_samples_have_the_moments_of_the_mixture():
+    y = jnp.asarray(normal(1 + 6 * M))
+    mixture = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (40_000, *leaf.shape)), Mixture.of(y)
+    )
+    found = np.asarray(mixture.sample(Noise.draw(jax.random.key(0), (40_000,), M)))
+    one = jax.tree.map(np.asarray, Mixture.of(y))
+    pi = np.exp(one.log_pi)
+    mean = np.array([pi @ one.mu_1, pi @ one.mu_2])
+    s_1, s_2 = np.exp(one.log_sigma_1), np.exp(one.log_sigma_2)
+    second = np.array(
+        [
+            [pi @ (s_1**2 + one.mu_1**2), pi @ (one.rho * s_1 * s_2 + one.mu_1 * one.mu_2)],
+            [0, pi @ (s_2**2 + one.mu_2**2)],
+        ]
+    )
+    second[1, 0] = second[0, 1]
+    np.testing.assert_allclose(found[:, :2].mean(0), mean, atol=0.05)
+    np.testing.assert_allclose(np.cov(found[:, :2].T), second - np.outer(mean, mean), atol=0.1)
+    np.testing.assert_allclose(found[:, 2].mean(), 1 / (1 + np.exp(-one.e)), atol=0.02)
+
+
+def test_a_bias_makes_samples_neater():
+    y = jnp.asarray(normal(1 + 6 * M))
+    without, with_bias = Mixture.of(y), Mixture.of(y, 1.0)
+    np.testing.assert_allclose(with_bias.log_sigma_1, without.log_sigma_1 - 1, rtol=1e-6)
+    assert with_bias.log_pi.max() > without.log_pi.max()
+
+
+# --- The task ---
+
+
+@pytest.fixture(scope="module")
+def config():
+    return config_file.get_config("tiny")
+
+
+@pytest.fixture(scope="module")
+def task(config):
+    return Task(config)
+
+
+def test_every_batch_is_as_long_as_its_longest_lines_need(task, config):
+    lengths = set()
+    for step in range(task.steps_per_epoch):
+        batch, bound = task.batch(step), task.shape(step)
+        assert batch["points"].shape == (config.batch_size, bound + 1, 3)
+        assert (batch["length"] <= bound).all()
+        lengths.add(bound)
+    assert lengths <= {10, 20}
+
+
+def test_what_follows_the_last_predicted_point_changes_no_score(task):
+    variables = task.init(jax.random.key(0))
+    batch = task.batch(0)
+    batch["length"] = batch["length"] - 3
+    other = {**batch, "points": batch["points"].copy()}
+    for line, length in zip(other["points"], batch["length"], strict=True):
+        line[length + 1 :] = 1e6
+    one, two = (task.per_case(variables, b, None, False)[0]["nll"] for b in (batch, other))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_few_updates_bring_the_likelihood_up_with_every_norm(kind, config):
+    config = config.copy_and_resolve_references()
+    config.norm = kind
+    config.buckets = 1
+    task, optimizer = Task(config), train.make_optimizer(config)
+    state = train.init_lanes(task, optimizer, [(0, 0.01)])
+    call, batches = train.make_call(task, optimizer), train.batches_of(task, range(30))[1]
+    state, metrics = call(state, batches)
+    nll = np.asarray(metrics["nll_per_point"])[:, 0]
+    assert np.isfinite(nll).all()
+    assert nll[-5:].mean() < nll[:5].mean() - 0.2
+
+
+def test_writing_is_a_function_of_the_key_and_begins_as_it_is_primed(task):
+    variables = task.init(jax.random.key(0))
+    text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
+    one, two = (task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2))
+    again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
+    assert one.points.shape == (12, 1, 3)
+    assert one.phi.shape == (12, 1, 4)
+    np.testing.assert_array_equal(one.points, again.points)
+    np.testing.assert_array_equal(one.points[:5, 0], prime[1:])
+    assert (one.points[5:] != two.points[5:]).any()
+
+
+def test_parameters_are_about_as_many_as_in_the_paper():
+    """3.7 million; 3,653,751 with the peepholes of Graves (3 x 400 in each layer)."""
+    model = Model(400, 10, 20, True, 0.0, Norm())
+    shapes = jax.eval_shape(
+        model.init,
+        *(jax.random.key(0), jnp.zeros((1, 1, 3)), jnp.ones((1, 1), bool), jnp.zeros((1, 9, 57))),
+    )
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    assert count + 3 * 3 * 400 == 3_653_751
+
+
+@pytest.mark.parametrize("name", ["hidden", "components", "mixtures", "length"])
+def test_a_size_that_cannot_be_is_refused_by_name(name, config):
+    config = config.copy_and_resolve_references()
+    config[name] = 0
+    with pytest.raises(InputError, match=f"config.{name} is 0; it must be 1 or more"):
+        Task(config)
