@@ -10,9 +10,16 @@
                                                 110 MB, and prepares them, 55 MB; with --from=DIR
                                                 from binarized_mnist_train.amat, ..._valid.amat
                                                 and ..._test.amat
+    python -m scripts.data iam --from=DIR       prepares IAM-OnDB, which is given to who registers,
+                                                from lineStrokes-all.tar.gz and ascii-all.tar.gz,
+                                                as they are or unpacked, trainset.txt,
+                                                testset_v.txt, testset_t.txt and testset_f.txt;
+                                                DIR may also be one archive of all these
     python -m scripts.data digits               the built-in stand-in, 1,797 real digits of 8 x 8
                                                 pixels; no download
     python -m scripts.data binarized_digits     the same ones as 28 x 28 zeros and ones
+    python -m scripts.data pen                  the built-in stand-in for IAM-OnDB, generated: 2,000
+                                                short lines of 100 writers
 
 What is prepared already is left alone. Nothing half-made is left behind by a command that fails.
 """
@@ -24,7 +31,11 @@ from absl import flags
 from ln.errors import InputError, choose
 from scripts import cli
 
-FROM = flags.DEFINE_string("from", None, "Folder with the original files; default: download them.")
+FROM = flags.DEFINE_string(
+    "from",
+    None,
+    "Folder with the original files, for iam also one archive of them; default: download them.",
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
 LIST = flags.DEFINE_bool("list", False, "Lists the data sets and stops.")
 
@@ -56,10 +67,11 @@ def summary(name: str, data_dir: str) -> None:
     from experiments import datasets
 
     found = datasets.arrays.manifest(data_dir, name)
+    width = max(map(len, found["arrays"]))
     for split, arrays in datasets.load(name, data_dir).items():
         for key, array in arrays.items():
             what = f"{split}.{key}"
-            line = f"  {what:<8}  {array.dtype!s:<6} {list(array.shape)!s:<13}"
+            line = f"  {what:<{width}}  {array.dtype!s:<7} {list(array.shape)!s:<13}"
             line += f" {found['arrays'][what]['bytes'] / 1e6:8.2f} MB"
             if key == "x":
                 mean, white = array.mean(), array.max()

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.benchmarks import common, rnn
+from scripts.benchmarks import common, draw, rnn
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -78,6 +78,33 @@ def test_every_peer_of_rnn_has_the_loss_and_gradients_of_ours(case, tmp_path):
     assert result["peaks"] and result["products"]["losses"] == []
     assert "alone, in the same shapes and loops, they take" in done.stdout
     assert rows(done.stdout)["the matrix products alone"][-1] == "not compared"
+
+
+@pytest.mark.slow
+def test_every_peer_of_draw_has_the_losses_and_gradients_of_ours(tmp_path):
+    out = tmp_path / "speed.json"
+    done = python("-m", "scripts.benchmark", "draw", "--quick", "--case=tiny", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"]["tiny"]
+    jaxs = {"ours", "ours, schedule=plain", draw.REMATERIALISED}
+    torchs = {"PyTorch eager"} if HAS_TORCH else set()
+    assert result["peers"].keys() == jaxs | torchs
+    assert HAS_TORCH or "pip install torch" in result["missing"]["PyTorch"]
+    for name, peer in result["peers"].items():
+        assert len(peer["seconds_per_step"]) == 2 and name in rows(done.stdout)
+        assert len(peer["losses"]) == 4 and peer["differs_by"] < 1e-4
+        assert ("temporary_bytes" in peer["facts"]) == (name in jaxs)
+    assert result["config"]["norm"] == "layer" and result["products"]["losses"] == []
+    assert "alone, in the same shapes and loops, they take" in done.stdout
+    assert "of temporary arrays, and its process never more than" in done.stdout
+
+
+def test_flops_of_draw_are_those_of_three_products_of_each_matrix_at_each_glimpse():
+    weights = {"encoder.W_x": np.zeros((2, 12)), "encoder.b": np.zeros(12), "W.W": np.zeros((3, 5))}
+    x, T, B = np.zeros((4, 6, 28, 28)), 7, 6
+    data = draw.Data(weights, x, epsilon=np.zeros((4, T, B, 9)))
+    assert draw.matrices(data) == [(2, 12), (3, 5)]
+    assert draw.flops(data) == 3 * (2 * T * B) * (2 * 12 + 3 * 5)
 
 
 def test_flops_are_those_of_three_products_of_each_matrix():
@@ -161,6 +188,7 @@ def test_a_peer_that_fails_ends_the_benchmark(tmp_path):
         (["mnits"], "Did you mean 'mnist'?"),
         (["mnist", "--case=ful-4"], "Did you mean 'full-4'?"),
         (["rnn", "--case=drwa"], "Did you mean 'draw'?"),
+        (["draw", "--case=ful"], "Did you mean 'full'?"),
         (["mnist", "--rounds=0"], "rounds"),
         (["mnist", "--out=README.md/x.json"], "give another name"),
         (["mnist", "--out=pyproject.toml"], "is there already"),

@@ -56,7 +56,8 @@ def workdir(make_config, tmp_path_factory):
 
 def pictures_of(config, seed=0, split="test", count=5, cases=3):
     task = experiments.load(config)
-    return draw(task, task.init(jax.random.key(0)), seed, split, count, cases)
+    variables = task.init(jax.random.key(0))
+    return draw(task, variables, seed=seed, split=split, count=count, cases=cases)
 
 
 def pixels_of(png):
@@ -208,6 +209,7 @@ def test_the_command_writes_the_files_and_says_what_they_are_of(workdir, data_di
         (["draw"], "--workdir=DIR"),
         (["drwa", "--workdir=x"], "Did you mean 'draw'"),
         (["draw", "--workdir=x", "--count=0"], "--count=0"),
+        (["draw", "--workdir=x", "--text=layer norm"], "--text is not for draw"),
         (["draw", "--workdir=x", "--out=configs"], "configs is not empty"),
         (["draw", "--workdir=x", "--out=README.md"], "README.md is not empty"),
         (["draw", "--workdir=configs"], "configs is no run folder"),

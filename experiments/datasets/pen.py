@@ -4,7 +4,7 @@ Each of 100 writers has a hand of his own: slant, size, width, the gaps between 
 pace, tremor, which letters he joins to the next, and how his letters differ from the alphabet of
 `letters`. Each line he writes differs a little again. Nobody writes in more than one split.
 
-Prepared: lines of 8 to 16 characters, 20 a writer, as `lines.pack` lays them out. y grows
+Prepared: lines of up to 16 characters, 20 a writer, as `lines.pack` lays them out. y grows
 downwards; before normalization a unit is a hundredth of the height of a small letter, or so.
 """
 
@@ -22,6 +22,7 @@ LINES = 20  # of each writer
 LONGEST = 16  # characters
 FINE = 8  # straight pieces per segment of a curve
 SWAY = 4  # points from one random number of the tremor to the next
+MARKS = (",", ".", *8 * ("",))  # one of them follows a word
 UNIT = 10  # raw units per unit of the alphabet's grid
 
 # Rare letters are less rare here than in English, so that a few thousand words teach them all.
@@ -81,14 +82,15 @@ def written_by(number: int) -> list[lines.Line]:
 
 
 def compose(draw: np.random.RandomState) -> str:
-    """Up to three words; often with a capital, sometimes with a comma or a full stop."""
+    """Up to three words, any of them at times with a capital, a comma or a full stop."""
     words = [WORDS[k] for k in draw.randint(len(WORDS), size=3)]
-    if draw.rand() < 0.5:
-        words[0] = words[0][0].upper() + words[0][1:]
-    mark = ("", "", ".", ",")[draw.randint(4)]
-    while len(" ".join(words) + mark) > LONGEST:
+    for k in range(3):
+        if draw.rand() < 0.2:
+            words[k] = words[k][0].upper() + words[k][1:]
+        words[k] += MARKS[draw.randint(len(MARKS))]
+    while len(" ".join(words)) > LONGEST:
         words.pop()
-    return " ".join(words) + mark
+    return " ".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
