@@ -64,19 +64,21 @@ def call(words: list[str]) -> int:
 
 
 def some_cases(task, split: str, count: int | None):
-    """Cases x ``[count, ...]`` of a split of a task, all where count is None.
+    """The arrays ``[count, ...]`` of cases of a split of a task, of all where count is None.
 
     They are spread evenly: binarized MNIST's test set, for one, begins with all its zeros.
 
     Raises:
         InputError: there is no such split, or it has fewer cases.
     """
-    x = choose("split", split, task.splits)["x"]
+    arrays = choose("split", split, task.splits)
     if count is None:
-        return x
-    if count > len(x):
-        raise InputError(f"--cases={count}: the split {split!r} has {len(x)} cases.")
-    return x[[n * len(x) // count for n in range(count)]]
+        return arrays
+    N = len(next(iter(arrays.values())))
+    if count > N:
+        raise InputError(f"--cases={count}: the split {split!r} has {N} cases.")
+    cases = [n * N // count for n in range(count)]
+    return {name: array[cases] for name, array in arrays.items()}
 
 
 def run(main) -> None:

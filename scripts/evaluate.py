@@ -49,7 +49,7 @@ def main(_):
     if SAMPLES.value is not None:
         if not hasattr(task, "estimate"):
             raise InputError(f"{config.experiment} estimates no −log p(x): leave --samples out.")
-        x = cli.some_cases(task, SPLIT.value, CASES.value)
+        x = cli.some_cases(task, SPLIT.value, CASES.value)["x"]
     state = train.load(task, folder, CHECKPOINT.value)
     step = int(state.step[0])
     origin = runs.provenance(step)

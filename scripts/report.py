@@ -297,10 +297,21 @@ def draw_curve(axes, curve, panel, who: str, colour: str, marker: str):
         marker=marker,
         markersize=4.5,
         markerfacecolor=colour if ours else "white",
-        markevery=0.15,
+        markevery=marked(curve, panel),
         zorder=3 if ours else 2,
     )
     return line
+
+
+def marked(curve, panel) -> list[int]:
+    """The readings with a marker: few, and evenly along the x axis however noisy the curve."""
+    import numpy as np
+
+    if panel.x_log:
+        places = np.geomspace(curve.x[curve.x > 0][0], curve.x[-1], 8)
+    else:
+        places = np.linspace(curve.x[0], curve.x[-1], 8)
+    return np.unique(np.searchsorted(curve.x, places)).tolist()
 
 
 def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:

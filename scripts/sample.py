@@ -2,6 +2,8 @@
 
     python -m scripts.sample draw --workdir=runs/x
     python -m scripts.sample draw --workdir=runs/x --checkpoint=newest --lane=1 --out=pictures
+    python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
+    python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --prime=test:3
 
 draw writes, to --out:
 
@@ -12,9 +14,21 @@ draw writes, to --out:
                            and how: where it reads (green) and where it writes (red)
 
 A window's frame goes through the centres of its outermost filters, the thicker the wider they are.
+
+handwriting writes each --text --count times, or the texts of --cases lines of --split:
+
+    samples.png, .svg      what the model writes (black), and those real lines (brown); with --prime
+                           it goes on from a real line (blue)
+    window.png             for the first sample of each text, which character the window on the text
+                           showed at which point, and the line in the colours of the characters
+
+A line stops when the window is past the end of the text. A run with config.text=False has no window
+and takes no --text: its lines say nothing, and stop after --steps points.
+
 samples.json says what the files were made of and by. The run may still be training.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -23,19 +37,31 @@ from absl import flags
 from ln.errors import InputError, choose
 from scripts import cli
 from scripts.samples.draw import draw
+from scripts.samples.handwriting import handwriting
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
 LANE = flags.DEFINE_integer("lane", 0, "which of the run's pairs of seed and learning rate")
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
-COUNT = flags.DEFINE_integer("count", 64, "how many samples", lower_bound=1)
-CASES = flags.DEFINE_integer("cases", 8, "how many in detail", lower_bound=1)
-SPLIT = flags.DEFINE_string("split", "test", "where given images come from")
+COUNT = flags.DEFINE_integer(
+    "count", None, "how many samples; default: 64 of draw, 3 of a text", lower_bound=1
+)
+CASES = flags.DEFINE_integer(
+    "cases", None, "draw: how many in detail (8); handwriting: real lines (2)", lower_bound=1
+)
+SPLIT = flags.DEFINE_string("split", "test", "where images and lines that are shown come from")
+TEXT = flags.DEFINE_multi_string("text", None, "handwriting: what to write; may be repeated")
+BIAS = flags.DEFINE_float("bias", 0.0, "handwriting: above 0 for neater writing")
+PRIME = flags.DEFINE_string("prime", None, "handwriting: SPLIT:N, a real line to go on from")
+STEPS = flags.DEFINE_integer(
+    "steps", None, "handwriting: how many points at most, without the prime's", lower_bound=1
+)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
-# experiment -> (task, variables, seed, split, count, cases) -> files by name
-EXPERIMENTS = {"draw": draw}
+# experiment -> (task, variables, *, those of OPTIONS that it knows) -> files by name
+EXPERIMENTS = {"draw": draw, "handwriting": handwriting}
+OPTIONS = (SEED, COUNT, CASES, SPLIT, TEXT, BIAS, PRIME, STEPS)
 RECORD = "samples.json"  # by this a folder is known as one of this command
 
 
@@ -46,6 +72,10 @@ def main(argv):
             f"examples."
         )
     make = choose("experiment", argv[1], EXPERIMENTS)
+    options = {flag.name: flag.value for flag in OPTIONS if flag.present}
+    for name in options:
+        if name not in inspect.signature(make).parameters:
+            raise InputError(f"--{name} is not for {argv[1]}: leave it out.")
     out = Path(OUT.value or Path(WORKDIR.value) / "samples")
     if out.exists() and not (out / RECORD).is_file() and not (out.is_dir() and is_empty(out)):
         raise InputError(f"{out} is not empty and not of this command. Choose another --out.")
@@ -64,7 +94,7 @@ def main(argv):
     step, (seed, lr) = int(state.step[0]), lanes[LANE.value]
     print(f"{WORKDIR.value}, step {step:,}, lane {LANE.value} (seed {seed}, lr {lr:g})", flush=True)
     variables = train.variables_of(state, LANE.value)
-    files = make(task, variables, SEED.value, SPLIT.value, COUNT.value, CASES.value)
+    files = make(task, variables, **options)
     out.mkdir(parents=True, exist_ok=True)
     record = dict(runs.provenance(step), seed=seed, lr=lr, files=list(files))
     runs.write_atomically(out / RECORD, json.dumps(record, indent=2) + "\n")

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from scripts import cli
+from scripts.samples.pictures import DPI, POINT, png
 
 GAP = 2  # pixels between two pictures
 ZOOM = 3  # pixels of the file for each pixel of a picture
-DPI = 100
 COLUMNS = 12  # of pictures over time; further glimpses are left out
 SECONDS, HELD = 5, 3  # of the animation without its last frame, and of that frame
 READING, WRITING = "#00c000", "#ff2020"
@@ -24,7 +24,9 @@ class Frames(NamedTuple):
     colour: str
 
 
-def draw(task, variables, seed: int, split: str, count: int, cases: int) -> dict[str, bytes]:
+def draw(
+    task, variables, *, seed: int = 0, split: str = "test", count: int = 64, cases: int = 8
+) -> dict[str, bytes]:
     """Returns the files by name.
 
     Args:
@@ -39,7 +41,7 @@ def draw(task, variables, seed: int, split: str, count: int, cases: int) -> dict
     """
     import jax
 
-    x = cli.some_cases(task, split, cases)
+    x = cli.some_cases(task, split, cases)["x"]
     keys = jax.random.split(jax.random.key(seed))
     generate = jax.jit(task.generate, static_argnums=2)
     samples = jax.device_get(generate(variables, keys[0], max(count, cases)))
@@ -162,7 +164,7 @@ def sheet(pictures: np.ndarray, frames=(), titles=()) -> bytes:
     for column, title in enumerate(titles):
         axes.text(column * (W + GAP) + 0.5, -1, title, fontsize=8)
 
-    point = 72 / DPI * ZOOM  # of a line's width: one pixel of a picture
+    pixel = ZOOM * POINT  # of a picture, as a line's width
     for windows, N, colour in frames:
         for row, column in zip(*np.nonzero(np.isfinite(windows.sigma)), strict=True):
             window = type(windows)(*(leaf[row, column] for leaf in windows))
@@ -175,11 +177,9 @@ def sheet(pictures: np.ndarray, frames=(), titles=()) -> bytes:
                 fill=False,
                 color=colour,
                 snap=False,  # or it would be moved by up to a third of a pixel
-                linewidth=point * np.clip(0.4 * window.sigma, THINNEST, THICKEST),
+                linewidth=pixel * np.clip(0.4 * window.sigma, THINNEST, THICKEST),
             )
             axes.add_patch(frame)
             picture = Rectangle((x + 0.5, y + 0.5), W, H, transform=axes.transData)
             frame.set_clip_path(picture)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return png(figure)
