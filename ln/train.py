@@ -254,9 +254,9 @@ class Plan:
     def calls(
         self, step: int, shape: Callable[[int], Hashable] = lambda step: None
     ) -> Iterator[range]:
-        """The steps of each call from here to the end, steps_per_call or 1 of them, so that there
-        are two programs to compile for each shape. Calls stop where something is due, and where the
-        next batch has another shape.
+        """The steps of each call from here to the end. Calls stop where something is due, and where
+        the next batch has another shape. With several shapes a call has steps_per_call steps or 1:
+        two programs to compile for each shape, not one for every length of a call.
         """
         while step < self.steps:
             every = (self.log_every, self.eval_every, self.save_every)
@@ -264,7 +264,7 @@ class Plan:
                 step + self.steps_per_call, self.steps, *(step - step % e + e for e in every)
             )
             stop = next((k for k in range(step + 1, stop) if shape(k) != shape(step)), stop)
-            if stop - step < self.steps_per_call:
+            if shape(step) is not None and stop - step < self.steps_per_call:
                 stop = step + 1
             yield range(step, stop)
             step = stop

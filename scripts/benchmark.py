@@ -4,12 +4,13 @@ r"""Measures speed side by side with other implementations of the same computati
     python -m scripts.benchmark mnist --case=full-4 --case=small-4 --out=speed.json
     python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 20 minutes
     python -m scripts.benchmark rnn --case=tiny --quick         shows that all of it works, no more
+    python -m scripts.benchmark draw                the training step of DRAW, 8 minutes
 
 Every implementation runs in a process of its own. First each must compute the same as ours from the
-same weights and batches: losses, in rnn also gradients. Then they are timed in turn, round after
-round, so that whatever else the machine does hits all alike; a table shows medians over the rounds,
-and the median of the ratios to ours within each round. PyTorch is one of the peers where it is
-installed: pip install torch.
+same weights and batches: losses, in rnn and draw also gradients. Then they are timed in turn, round
+after round, so that whatever else the machine does hits all alike; a table shows medians over the
+rounds, and the median of the ratios to ours within each round. PyTorch is one of the peers where it
+is installed: pip install torch.
 
 Cases of mnist, by network and batch size: full-128, full-4, small-128, small-4. It times training
 steps; on a machine with a GPU set JAX_PLATFORMS=cpu.
@@ -20,11 +21,16 @@ B=128, H=1024, D=300), pixels (LSTM, T=784, B=64, H=100, D=1). It times forward 
 ragged batch of sequences, then training steps with Adam, and says which share of ours the matrix
 products are; on a GPU also lanes, and cuDNN's LSTM.
 
-The processes get the environment of this command unchanged, so allocator, threads and XLA flags
-are the same for all. glibc by default gives large arrays back after every step and pages them in
-again, which makes everybody slower by up to 1.3; this keeps them:
+Cases of draw, the model of §6.4 on random images: full, with layer norm at c of both cells;
+full-none, without; small, of configs/draw.py:small. It times training steps with noise, clipping
+and Adam, says which share of ours the matrix products are, and what memory and time it would take
+to compute all of a glimpse again on the way back; on a GPU PyTorch also compiles.
 
-    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 python -m scripts.benchmark rnn
+The processes get the environment of this command unchanged, so allocator, threads and XLA flags
+are the same for all. glibc by default gives large arrays back after every call and pages them in
+again, half a second for a gigabyte; on Linux huge pages make that cheap, for everybody:
+
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m scripts.benchmark rnn
 
 On a machine that is busy otherwise set OMP_WAIT_POLICY=PASSIVE, or PyTorch's waiting threads spin
 against the other work.
@@ -41,6 +47,7 @@ from absl import flags
 from ln.errors import InputError, choose
 from scripts import cli
 from scripts.benchmarks.common import Timing, in_process
+from scripts.benchmarks.draw import draw
 from scripts.benchmarks.mnist import mnist
 from scripts.benchmarks.rnn import rnn
 
@@ -62,7 +69,11 @@ TUNING = (
     "TORCH",
 )
 
-BENCHMARKS = {"mnist": mnist, "rnn": rnn}  # name -> (names of cases, Timing) -> what --out holds
+BENCHMARKS = {
+    "mnist": mnist,
+    "rnn": rnn,
+    "draw": draw,
+}  # name -> (names of cases, Timing) -> what --out holds
 
 
 def environment() -> dict:

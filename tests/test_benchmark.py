@@ -86,7 +86,7 @@ def test_every_peer_of_draw_has_the_losses_and_gradients_of_ours(tmp_path):
     done = python("-m", "scripts.benchmark", "draw", "--quick", "--case=tiny", f"--out={out}")
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())["cases"]["tiny"]
-    jaxs = {"ours", "ours, schedule=plain", draw.REMATERIALISED}
+    jaxs = {"ours", "ours, schedule=plain", draw.REMATERIALIZED}
     torchs = {"PyTorch eager"} if HAS_TORCH else set()
     assert result["peers"].keys() == jaxs | torchs
     assert HAS_TORCH or "pip install torch" in result["missing"]["PyTorch"]

@@ -273,7 +273,7 @@ def test_calls_are_a_function_of_the_step_alone():
     calls = list(plan.calls(0))
     assert [step for call in calls for step in call] == list(range(50))
     stops = [call.stop for call in calls]
-    assert {7, 10, 14, 20, 40, 50} <= set(stops) and {len(call) for call in calls} == {4, 1}
+    assert {7, 10, 14, 20, 40, 50} <= set(stops) and max(len(call) for call in calls) == 4
     for n, stop in enumerate(stops):
         assert list(plan.calls(stop)) == calls[n + 1 :]
 

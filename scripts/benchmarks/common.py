@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 import contextlib
+import importlib
+import importlib.util
 import multiprocessing
+import os
 import signal
 import statistics
 import sys
@@ -19,6 +22,10 @@ except ImportError:  # Windows
 
 SPAWN = multiprocessing.get_context("spawn")
 TOLERANCE = 1e-4  # of a loss or a gradient, relative
+
+SIDE = 2048  # of the square matrices whose product shows what the machine can do
+PRODUCTS = "the matrix products alone"
+PEAKS = (f"{SIDE}³, jax", f"{SIDE}³, PyTorch")
 
 
 # --- Peers, each in a process of its own ---
@@ -111,6 +118,41 @@ def in_process(function: Callable, *arguments):
     """
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def make(module: str, name: str, *arguments, **options) -> Peer:
+    """Makes a peer of rnn_jax, say, in its own process: what that imports stays there."""
+    kind = getattr(importlib.import_module(f"scripts.benchmarks.{module}"), name)
+    return kind(*arguments, **options)
+
+
+def choose_device() -> str:
+    """What jax runs on, such as "cpu" or "gpu"; to be called before peers are made."""
+    device = in_process(backend)
+    if device == "gpu":  # else the first process takes the memory of all
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return device
+
+
+def backend() -> str:
+    import jax
+
+    return jax.default_backend()
+
+
+def torch_missing(device: str) -> str | None:
+    """Why there is no PyTorch to compare with on this device."""
+    if importlib.util.find_spec("torch") is None:
+        return "not installed: pip install torch"
+    if device == "gpu" and not in_process(torch_sees_a_gpu):
+        return "installed without CUDA"
+    return None
+
+
+def torch_sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 # --- Comparing ---
@@ -279,3 +321,78 @@ def align(rows: list[tuple[str, ...]]) -> str:
         cells = [first[0].ljust(first[1]), *(word.rjust(width) for word, width in others)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def as_dicts(measured: Mapping[str, Measured]) -> dict:
+    return {label: peer._asdict() for label, peer in measured.items()}
+
+
+# --- What the matrix products are of it ---
+
+
+def flops_per_second(square: Measured) -> float:
+    return 2 * SIDE**3 / square.seconds
+
+
+def possible_flops(measured: Mapping[str, Measured]) -> float:
+    """Per second: the best of PEAKS."""
+    return max(flops_per_second(measured[label]) for label in PEAKS if label in measured)
+
+
+def show_with_products(
+    title: str, measured: Mapping[str, Measured], missing: Mapping[str, str], work: int
+) -> dict:
+    """Prints the table, and what of ours' time is matrix products.
+
+    Args:
+        measured: ours, other peers, PRODUCTS and at least one of PEAKS.
+        missing: see `table`.
+        work: flops of the matrix products of a step.
+
+    Returns:
+        All of it for the file.
+    """
+    possible = possible_flops(measured)
+    peaks = {label: peer for label, peer in measured.items() if label in PEAKS}
+    shown = {label: peer for label, peer in measured.items() if label not in PEAKS}
+    print(f"\n{title}\n\n{table(shown, missing, products_columns(work, possible))}")
+    products = shown.pop(PRODUCTS)
+    print_limits(work, peaks, possible, shown["ours"], products)
+    return dict(
+        matmul_flops=work,
+        peaks=as_dicts(peaks),
+        products=products._asdict(),
+        peers=as_dicts(shown),
+    )
+
+
+def print_limits(
+    work: int, peaks: Mapping[str, Measured], possible: float, ours: Measured, products: Measured
+) -> None:
+    """What of ours' time is matrix products: at the peak, and in their own shapes and loops."""
+    found = (f"{label} {flops_per_second(peak) / 1e9:.0f}" for label, peak in peaks.items())
+    print(
+        f"\nThe matrix products are {work / 1e9:.3g} GFLOP. At {possible / 1e9:.0f} GFLOP/s, the "
+        f"best of {' and '.join(found)}, they would take {work / possible / ours.seconds:.0%} of "
+        f"ours; alone, in the same shapes and loops, they take {ratio(products, ours):.0%}.\n",
+        flush=True,
+    )
+
+
+def products_columns(work: int, possible: float) -> Columns:
+    """How much of the possible flops per second is reached; what XLA needed and how long it took.
+
+    Peers that compute less, such as those without norm, have the same matrix products.
+    """
+
+    def temporary(peer: Measured) -> str:
+        return mebibytes(peer.facts["temporary_bytes"]) if "temporary_bytes" in peer.facts else ""
+
+    def compiling(peer: Measured) -> str:
+        return f"{peer.facts['compiling']:.1f} s" if "compiling" in peer.facts else ""
+
+    return {
+        "of the peak": lambda peer: f"{work / peer.seconds / possible:.0%}",
+        "temporary (XLA)": temporary,
+        "compiling": compiling,
+    }

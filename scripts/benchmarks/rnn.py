@@ -5,26 +5,29 @@ inputs; then a whole training step with Adam. Everybody has the same numbers, by
 that `Data` gives; the peers are in rnn_jax.py and rnn_torch.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-import importlib
-import importlib.util
-import os
 from typing import NamedTuple
 
 import numpy as np
 
 from ln.errors import choose
 from scripts.benchmarks.common import (
-    Measured,
+    PEAKS,
+    PRODUCTS,
+    SIDE,
     Peer,
     Timing,
+    as_dicts,
+    choose_device,
     compare,
-    in_process,
-    mebibytes,
+    make,
     milliseconds,
-    ratio,
+    possible_flops,
+    products_columns,
+    show_with_products,
     table,
+    torch_missing,
 )
 
 
@@ -58,10 +61,6 @@ LANES = (1, 2, 4, 8, 16, 32)
 LANES_OF = ("draw", "pixels")
 
 LEARNING_RATE = 1e-4  # small: Adam goes as far along rounding noise as along a gradient
-SIDE = 2048  # of the square matrices whose product shows what the machine can do
-
-PRODUCTS = "the matrix products alone"
-PEAKS = (f"{SIDE}³, jax", f"{SIDE}³, PyTorch")
 
 
 class Data(NamedTuple):
@@ -117,39 +116,10 @@ def flops(case: Case, d_x: bool) -> int:
     return total
 
 
-def make(module: str, name: str, *arguments, **options) -> Peer:
-    """Makes a peer of rnn_jax or rnn_torch in its own process: what they import stays there."""
-    kind = getattr(importlib.import_module(f"scripts.benchmarks.{module}"), name)
-    return kind(*arguments, **options)
-
-
-def backend() -> str:
-    import jax
-
-    return jax.default_backend()
-
-
-def torch_missing(device: str) -> str | None:
-    """Why there is no PyTorch to compare with on this device."""
-    if importlib.util.find_spec("torch") is None:
-        return "not installed: pip install torch"
-    if device == "gpu" and not in_process(torch_sees_a_gpu):
-        return "installed without CUDA"
-    return None
-
-
-def torch_sees_a_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def rnn(names: list[str], timing: Timing) -> dict:
     """Forward and backward, then training steps; on a GPU also of several lanes at once."""
     cases = {name: choose("case of rnn", name, CASES) for name in names or USUAL}
-    device = in_process(backend)
-    if device == "gpu":  # else the first process takes the memory of all
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    device = choose_device()
     missing = torch_missing(device)
     found = {name: rnn_case(name, case, device, missing, timing) for name, case in cases.items()}
     return dict(device=device, cases=found)
@@ -159,27 +129,15 @@ def rnn_case(name: str, case: Case, device: str, missing: str | None, timing: Ti
     without = {} if missing is None else {"PyTorch": missing}
     peers = gradient_peers(case, device, missing is None)
     measured = compare(f"{name}, forward and backward", peers, timing)
-    peaks = {label: measured.pop(label) for label in PEAKS if label in measured}
-    possible = max(map(flops_per_second, peaks.values()))
-    work = flops(case, case.d_x)
-    print(f"\n{name}: {describe(case)}; forward and backward\n")
-    print(table(measured, without, columns(work, possible)))
-    products = measured.pop(PRODUCTS)
-    print_limits(work, peaks, possible, measured["ours"], products)
+    title = f"{name}: {describe(case)}; forward and backward"
+    result = show_with_products(title, measured, without, flops(case, case.d_x))
 
     peers = training_peers(case, device, missing is None)
     trained = compare(f"{name}, training step", peers, timing)
     print(f"\n{name}: {describe(case)}; a training step with Adam\n")
-    print(f"{table(trained, without, columns(flops(case, False), possible))}\n", flush=True)
-    result = dict(
-        case=case._asdict(),
-        matmul_flops=work,
-        peaks=as_dicts(peaks),
-        products=products._asdict(),
-        peers=as_dicts(measured),
-        training=as_dicts(trained),
-        missing=without,
-    )
+    columns = products_columns(flops(case, False), possible_flops(measured))
+    print(f"{table(trained, without, columns)}\n", flush=True)
+    result |= dict(case=case._asdict(), training=as_dicts(trained), missing=without)
     if device == "gpu" and name in LANES_OF:
         result["lanes"] = lanes(name, case, timing)
     return result
@@ -193,14 +151,14 @@ def gradient_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[
         "ours, schedule=plain": in_jax("Ours", case, schedule="plain"),
         "Flax, nn.scan of a cell": in_jax("Flax", case),
         PRODUCTS: in_jax("Products", case),
-        PEAKS[0]: in_jax("Square", SIDE),
+        PEAKS[0]: partial(make, "common_jax", "Square", SIDE),
     }
     if torch:
         peers |= {
             "PyTorch eager": in_torch("Eager", case, device),
             "PyTorch script": in_torch("Script", case, device),
             f"PyTorch's {case.cell.upper()} without norm or mask": in_torch("NoNorm", case, device),
-            PEAKS[1]: in_torch("Square", SIDE, device),
+            PEAKS[1]: partial(make, "common_torch", "Square", SIDE, device),
         }
     if device == "gpu" and case.cell == "lstm":
         peers["cuDNN's LSTM through jax, without norm or mask"] = in_jax("CuDNN", case)
@@ -222,23 +180,6 @@ def training_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[
     return peers
 
 
-def flops_per_second(square: Measured) -> float:
-    return 2 * SIDE**3 / square.seconds
-
-
-def print_limits(
-    work: int, peaks: Mapping[str, Measured], possible: float, ours: Measured, products: Measured
-) -> None:
-    """What of ours' time is matrix products: at the peak, and in their own shapes and loops."""
-    found = (f"{label} {flops_per_second(peak) / 1e9:.0f}" for label, peak in peaks.items())
-    print(
-        f"\nThe matrix products are {work / 1e9:.3g} GFLOP. At {possible / 1e9:.0f} GFLOP/s, the "
-        f"best of {' and '.join(found)}, they would take {work / possible / ours.seconds:.0%} of "
-        f"ours; alone, in the same shapes and loops, they take {ratio(products, ours):.0%}.\n",
-        flush=True,
-    )
-
-
 def lanes(name: str, case: Case, timing: Timing) -> dict:
     """Forward and backward of several copies of the parameters in one program."""
     peers = {f"{n} lane(s)": partial(make, "rnn_jax", "Ours", case, lanes=n) for n in LANES}
@@ -252,26 +193,3 @@ def lanes(name: str, case: Case, timing: Timing) -> dict:
 def describe(case: Case) -> str:
     count = f"{case.layers} layers, " if case.layers > 1 else ""
     return f"{case.cell.upper()}, {count}T={case.T}, B={case.B}, H={case.H}, D={case.D}"
-
-
-def as_dicts(measured: Mapping[str, Measured]) -> dict:
-    return {label: peer._asdict() for label, peer in measured.items()}
-
-
-def columns(work: int, possible: float) -> dict[str, Callable[[Measured], str]]:
-    """How much of the possible flops per second is reached; what XLA needed and how long it took.
-
-    The peers without norm have fewer sums to make, but the same matrix products.
-    """
-
-    def temporary(peer: Measured) -> str:
-        return mebibytes(peer.facts["temporary_bytes"]) if "temporary_bytes" in peer.facts else ""
-
-    def compiling(peer: Measured) -> str:
-        return f"{peer.facts['compiling']:.1f} s" if "compiling" in peer.facts else ""
-
-    return {
-        "of the peak": lambda peer: f"{work / peer.seconds / possible:.0%}",
-        "temporary (XLA)": temporary,
-        "compiling": compiling,
-    }

@@ -1,7 +1,6 @@
 """Peers of the benchmark rnn that need jax: ours, Flax's, and the matrix products alone."""
 
 from collections.abc import Callable, Mapping
-import contextlib
 from functools import partial
 import time
 from typing import Any
@@ -19,6 +18,7 @@ from ln import train
 from ln.norm import EPSILON, Norm, matmul
 from ln.rnn import GRU, LSTM, unroll
 from scripts.benchmarks.common import Peer
+from scripts.benchmarks.common_jax import Compiled, Training, in_order, precise
 from scripts.benchmarks.rnn import LEARNING_RATE, Case, Data, make_data
 
 # --- Where the numbers of `Data` lie in the parameters of a layer ---
@@ -169,41 +169,6 @@ class FlaxLayers(nn.Module):
 # --- Peers ---
 
 
-def precise():
-    """While peers are compared, float32 means float32: on a GPU it is TensorFloat-32 otherwise."""
-    if jax.default_backend() == "cpu":
-        return contextlib.nullcontext()
-    return jax.default_matmul_precision("highest")
-
-
-def device_memory() -> dict[str, float]:
-    """What a GPU's allocator says; a CPU has none."""
-    found = jax.devices()[0].memory_stats() or {}
-    return {"peak_device_bytes": found["peak_bytes_in_use"]} if found else {}
-
-
-class Compiled(Peer):
-    """A pure function of arrays, compiled for these arguments."""
-
-    def __init__(self, function: Callable, *arguments):
-        self.function, self.arguments = jax.jit(function), arguments
-        began = time.perf_counter()
-        self.compiled = self.function.lower(*arguments).compile()
-        self.compiling = time.perf_counter() - began
-
-    def losses(self, count):
-        return []
-
-    def run(self, steps):
-        for _ in range(steps):
-            jax.block_until_ready(self.compiled(*self.arguments))
-        return steps
-
-    def facts(self):
-        temporary = self.compiled.memory_analysis().temp_size_in_bytes
-        return dict(compiling=self.compiling, temporary_bytes=temporary, **device_memory())
-
-
 def loss(model: nn.Module, params, x, mask, R):
     return (model.apply({"params": params}, x, mask) * R).sum()
 
@@ -273,11 +238,6 @@ class Products(Compiled):
             W_x, W_h = weights["W_x"], weights["W_h"]
             rows = partial(jnp.reshape, shape=(case.T * case.B, -1))
 
-            def in_order(inputs, W):
-                """One product after the other; the last one is what nobody can leave out."""
-                start = jnp.zeros((case.B, W.shape[-1]))
-                return jax.lax.scan(lambda _, a: (matmul(a, W), None), start, inputs)[0]
-
             found = [matmul(x, W_x), in_order(hs, W_h), in_order(d_a, W_h.T)]
             found += [matmul(rows(hs).T, rows(d_a)), matmul(rows(x).T, rows(d_a))]
             return found + ([matmul(d_a, W_x.T)] if d_x else [])
@@ -290,13 +250,6 @@ class Products(Compiled):
 
         d_a = np.tile(data.R, case.gates)
         super().__init__(layers, *jax.tree.map(jnp.array, (data.layers, data.x, data.R, d_a)))
-
-
-class Square(Compiled):
-    """A product of square matrices: the most that one can hope for."""
-
-    def __init__(self, side: int):
-        super().__init__(jnp.matmul, jnp.ones((side, side)), jnp.ones((side, side)))
 
 
 class CuDNN(Compiled):
@@ -318,35 +271,10 @@ class CuDNN(Compiled):
         super().__init__(function, weights, x, R)
 
 
-class OursTraining(Peer):
-    """A step of ln.train in one lane, the same batch again and again, as many steps a call as
-    losses are compared."""
-
-    STEPS_PER_CALL = 4
-
+class OursTraining(Training):
     def __init__(self, case: Case, schedule=None):
-        task, optimizer = SumTask(make_data(case), *ours(case, schedule)), optax.scale_by_adam()
-        init = jax.jit(jax.vmap(partial(train.init_state, task, optimizer)))
-        self.state = init(jnp.zeros(1, jnp.int32), jnp.full(1, LEARNING_RATE))
-        _, self.batches = train.batches_of(task, range(self.STEPS_PER_CALL))
-        self.call = train.make_call(task, optimizer)
-        began = time.perf_counter()
-        self.compiled = self.call.lower(self.state, self.batches).compile()
-        self.compiling = time.perf_counter() - began
-
-    def losses(self, count):
-        with precise():
-            self.state, metrics = self.call(self.state, self.batches)
-        return metrics["loss"][:count, 0].tolist()
-
-    def run(self, steps):
-        calls = -(-steps // self.STEPS_PER_CALL)
-        for _ in range(calls):
-            self.state, metrics = self.compiled(self.state, self.batches)
-        jax.block_until_ready((metrics, self.state))
-        return calls * self.STEPS_PER_CALL
-
-    facts = Compiled.facts
+        task = SumTask(make_data(case), *ours(case, schedule))
+        super().__init__(task, optax.scale_by_adam(), LEARNING_RATE)
 
 
 class SumTask(train.Task):

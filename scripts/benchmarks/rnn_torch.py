@@ -1,6 +1,5 @@
 """Peers of the benchmark rnn that need PyTorch."""
 
-import os
 import warnings
 
 import torch
@@ -9,32 +8,15 @@ from torch.nn.functional import layer_norm
 
 from ln.norm import EPSILON
 from scripts.benchmarks.common import Peer
+from scripts.benchmarks.common_torch import Weights, device_memory, prepare, set_precise, wait
 from scripts.benchmarks.rnn import LEARNING_RATE, Case, make_data
 
 
-def prepare(device: str) -> torch.device:
-    """All cores, as XLA has them; on a GPU, between the checks, XLA's precision of products."""
-    torch.set_num_threads(os.cpu_count())
-    set_precise(False)
-    return torch.device("cuda" if device == "gpu" else "cpu")
-
-
-def set_precise(precise: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = not precise
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-class Layer(nn.Module):
+class Layer(Weights):
     """A recurrent layer with the weights of `Data`; W_x x of all steps is one product."""
 
     def __init__(self, weights, epsilon: float):
-        super().__init__()
-        for name, values in weights.items():
-            self.register_parameter(name, nn.Parameter(torch.from_numpy(values)))
+        super().__init__(weights)
         self.H: int = len(weights["W_h"])
         self.epsilon: float = epsilon
 
@@ -158,8 +140,7 @@ class Eager(Peer):
         return steps
 
     def facts(self):
-        on_gpu = self.device.type == "cuda"
-        return {"peak_device_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
+        return device_memory(self.device)
 
 
 class Script(Eager):
@@ -208,20 +189,3 @@ class Training(Peer):
 
     def facts(self):
         return self.peer.facts()
-
-
-class Square(Peer):
-    """A product of square matrices: the most that one can hope for."""
-
-    def __init__(self, side: int, device: str = "cpu"):
-        self.device = prepare(device)
-        self.a = torch.ones(side, side, device=self.device)
-
-    def losses(self, count):
-        return []
-
-    def run(self, steps):
-        for _ in range(steps):
-            torch.mm(self.a, self.a)
-        wait(self.device)
-        return steps

@@ -1,0 +1,92 @@
+"""What peers that need jax have in common."""
+
+from collections.abc import Callable
+import contextlib
+from functools import partial
+import time
+
+import jax
+import jax.numpy as jnp
+
+from ln import train
+from ln.norm import matmul
+from scripts.benchmarks.common import Peer
+
+
+def precise():
+    """While peers are compared, float32 means float32: on a GPU it is TensorFloat-32 otherwise."""
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("highest")
+
+
+def device_memory() -> dict[str, float]:
+    """What a GPU's allocator says; a CPU has none."""
+    found = jax.devices()[0].memory_stats() or {}
+    return {"peak_device_bytes": found["peak_bytes_in_use"]} if found else {}
+
+
+class Compiled(Peer):
+    """A pure function of arrays, compiled for these arguments."""
+
+    def __init__(self, function: Callable, *arguments):
+        self.function, self.arguments = jax.jit(function), arguments
+        began = time.perf_counter()
+        self.compiled = self.function.lower(*arguments).compile()
+        self.compiling = time.perf_counter() - began
+
+    def losses(self, count):
+        return []
+
+    def run(self, steps):
+        for _ in range(steps):
+            jax.block_until_ready(self.compiled(*self.arguments))
+        return steps
+
+    def facts(self):
+        temporary = self.compiled.memory_analysis().temp_size_in_bytes
+        return dict(compiling=self.compiling, temporary_bytes=temporary, **device_memory())
+
+
+def in_order(inputs, Ws):
+    """Products of inputs ``[T, B, D]`` with matrices ``[D, n]``, or of lists of both: of one time
+    step after the other. Returns the last ones, which nobody can leave out."""
+    start = jax.tree.map(lambda x, W: jnp.zeros((x.shape[1], W.shape[1])), inputs, Ws)
+    return jax.lax.scan(lambda _, x: (jax.tree.map(matmul, x, Ws), None), start, inputs)[0]
+
+
+class Square(Compiled):
+    """A product of square matrices: the most that one can hope for."""
+
+    def __init__(self, side: int):
+        super().__init__(jnp.matmul, jnp.ones((side, side)), jnp.ones((side, side)))
+
+
+class Training(Peer):
+    """Steps of ln.train in one lane, the first batches again and again, as many steps a call as
+    losses are compared."""
+
+    STEPS_PER_CALL = 4
+
+    def __init__(self, task: train.Task, optimizer, lr: float):
+        init = jax.jit(jax.vmap(partial(train.init_state, task, optimizer)))
+        self.state = init(jnp.zeros(1, jnp.int32), jnp.full(1, lr))
+        _, self.batches = train.batches_of(task, range(self.STEPS_PER_CALL))
+        self.call = train.make_call(task, optimizer)
+        began = time.perf_counter()
+        self.compiled = self.call.lower(self.state, self.batches).compile()
+        self.compiling = time.perf_counter() - began
+
+    def losses(self, count):
+        with precise():
+            self.state, metrics = self.call(self.state, self.batches)
+        return metrics["loss"][:count, 0].tolist()
+
+    def run(self, steps):
+        calls = -(-steps // self.STEPS_PER_CALL)
+        for _ in range(calls):
+            self.state, metrics = self.compiled(self.state, self.batches)
+        jax.block_until_ready((metrics, self.state))
+        return calls * self.STEPS_PER_CALL
+
+    facts = Compiled.facts
