@@ -54,8 +54,8 @@ def get_config(scale="paper"):
 SCALES = ConfigDict(
     dict(
         paper={},
-        # The built-in pen with a small model: minutes on a CPU. Its writing is legible after some 800
-        # steps; the rate is high, since at 1e-3 it takes five times as long.
+        # The built-in pen with a small model: minutes on a CPU. Its writing is legible after 800 or
+        # 1,200 steps; the rate is high, since at 1e-3 it takes five times as long.
         small=dict(
             dataset="pen",
             length=200,
