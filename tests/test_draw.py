@@ -1,5 +1,7 @@
 """DRAW: equations against numpy, the bound against integrals, training with every norm."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,8 @@ def randomized(variables, seed=1):
 def made(norm, attention=True, sizes=(2, 3), hidden=H, latent=Z):
     """A model with random parameters in float64; x64 must be on."""
     model = Model(hidden, latent, *sizes, attention, norm)
-    variables = model.init(jax.random.key(0), jnp.zeros((B, 28, 28)), jnp.zeros((T, B, latent)))
+    arguments = jnp.zeros((B, 28, 28)), jnp.zeros((T, B, latent))
+    variables = jax.jit(model.init)(jax.random.key(0), *arguments)
     return model, {**variables, "params": randomized(variables["params"])}
 
 
@@ -104,13 +107,14 @@ def run(kind, p, x, epsilon, sizes, attention):
     return tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("attention", [True, False], ids=["attention", "whole"])
-@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize(
+    "kind, attention", [*((kind, True) for kind in NORMS), ("layer", False)], ids=str
+)
 def test_canvases_and_the_bound_are_those_of_the_equations(kind, attention):
     x, epsilon, sizes = pictures(B), normal(T, B, Z), (2, 3)
     with jax.enable_x64(True):
         model, variables = made(NORMS[kind], attention, sizes)
-        glimpses, _ = model.apply(variables, x, epsilon, mutable=["stats"])
+        glimpses, _ = jax.jit(partial(model.apply, mutable=["stats"]))(variables, x, epsilon)
         bound = np.asarray(draw.bound(x, glimpses))
     c, mu, sigma = run(kind, variables["params"], x, epsilon, sizes, attention)
     np.testing.assert_allclose(glimpses.c, c, rtol=1e-9, atol=1e-9)
@@ -159,6 +163,7 @@ def test_what_is_written_through_a_narrow_window_is_read_back():
     np.testing.assert_allclose(window.read(window.write(w), 5), w, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_fast_loop_is_autodiff_of_the_plain_one():
     x, epsilon = pictures(B), normal(T, B, Z)
     with jax.enable_x64(True):
@@ -167,7 +172,8 @@ def test_the_fast_loop_is_autodiff_of_the_plain_one():
         def loss(variables, schedule):
             return draw.bound(x, model.apply(variables, x, epsilon, schedule)).sum()
 
-        fast, plain = (jax.grad(loss)(variables, schedule) for schedule in (None, "plain"))
+        gradient = jax.jit(jax.grad(loss), static_argnums=1)
+        fast, plain = (gradient(variables, schedule) for schedule in (None, "plain"))
     for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
@@ -217,11 +223,13 @@ def integrable():
     return Integrable()
 
 
+@pytest.mark.slow
 def test_the_bound_is_above_the_negative_log_likelihood(integrable):
     assert integrable.bound > integrable.nll + 0.01
     assert integrable.bound < integrable.nll + 100  # and says something
 
 
+@pytest.mark.slow
 def test_importance_weights_have_the_likelihood_as_their_mean(integrable):
     """Their mean is p(x) exactly; that of their logarithm is minus the bound."""
     np.testing.assert_allclose(integrable.total_weight, -integrable.nll, rtol=1e-6)
@@ -236,6 +244,7 @@ def config():
     return config_file.get_config("tiny")
 
 
+@pytest.mark.slow
 def test_more_samples_make_the_estimate_tighter(config):
     task = Task(config)
     variables = task.init(jax.random.key(0))
@@ -252,6 +261,7 @@ def test_more_samples_make_the_estimate_tighter(config):
     assert hundred < ten < one
 
 
+@pytest.mark.slow
 def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs(config):
     task = Task(config)
     variables = task.init(jax.random.key(0))
@@ -261,7 +271,8 @@ def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs(config):
     assert task.generate(variables, jax.random.key(2), 7).c.shape == (2, 7, 28, 28)
 
 
-@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["layer", "batch", "weight"])
 def test_a_few_updates_bring_the_bound_down_with_every_norm(kind, config):
     config = config.copy_and_resolve_references()
     with config.unlocked():

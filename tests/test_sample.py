@@ -28,6 +28,8 @@ from scripts.samples.draw import (
 )
 from tests.test_scripts import run
 
+pytestmark = pytest.mark.slow  # pictures and whole commands
+
 FILES = ["samples.png", "samples.gif", "samples_over_time.png", "reconstructions.png"]
 
 

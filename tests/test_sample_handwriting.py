@@ -37,6 +37,8 @@ from scripts.samples.handwriting import (
 )
 from tests.test_scripts import run
 
+pytestmark = pytest.mark.slow  # pictures and whole commands
+
 FILES = ["samples.png", "samples.svg", "window.png"]
 SVG = "{http://www.w3.org/2000/svg}"
 SCALE = np.array([[10, -2], [30, 40]], np.float32)
