@@ -59,6 +59,7 @@ SCALES = ConfigDict(
         small=dict(
             dataset="pen",
             length=200,
+            buckets=1,  # compiling a program for each length takes longer than the padding
             hidden=64,
             components=4,
             mixtures=8,
