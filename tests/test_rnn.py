@@ -429,10 +429,13 @@ class Attending(nn.Module):
         return scan(Attending.step, self, carry, inputs, memory, real, schedule=schedule)
 
 
-@pytest.mark.parametrize("kind", NORMS)
-def test_a_fast_loop_of_ones_own_is_autodiff_of_the_plain_one(kind):
+@pytest.mark.parametrize(
+    "kind, schedule", [*((kind, "cpu") for kind in NORMS), ("layer", "accelerator")]
+)
+def test_a_fast_loop_of_ones_own_is_autodiff_of_the_plain_one(kind, schedule, monkeypatch):
     """Values, statistics, and gradients by parameters, inputs, what is shared and the carry; with
     whole numbers among the inputs, matrices used twice in a step, and products of products."""
+    monkeypatch.setattr(fused, "default", lambda: SCHEDULES[schedule])
     sites = {"none": (), "weight": ("x", "h", "out")}.get(kind, ("x", "h", "c"))
     model = Attending(Norm(kind, sites, (), train=True))
     arguments = draw(T, B, D), draw(7, B, D, seed=1), (draw(B, H, seed=2), draw(B, H, seed=3))
