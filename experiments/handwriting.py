@@ -245,7 +245,8 @@ class Task(Cases):
 
     Lines are cut after ``config.length`` predicted points. In the arrays of a split a line is
     points ``[length + 1, 3]``, of which all but the last are inputs and all but the first are
-    predicted, its number of predicted points, and text ``[U]`` with its number of characters.
+    predicted, its number of predicted points, and text ``[U]`` with its number of characters; see
+    `pad` for how much of a cut line's text.
     """
 
     scored = ("valid", "test")
@@ -267,8 +268,7 @@ class Task(Cases):
     def load(self):
         splits = super().load()
         self.scale = splits["train"]["scale"]
-        longest = max(int(np.diff(split["text_starts"]).max()) for split in splits.values())
-        return {name: pad(split, self.config.length, longest) for name, split in splits.items()}
+        return {name: pad(split, self.config.length) for name, split in splits.items()}
 
     def model(self, train: bool) -> Model:
         config = self.config
@@ -348,18 +348,24 @@ def inputs(batch):
     return xs, mask, one_hot(batch["text"], batch["text_length"])
 
 
-def pad(split, length: int, longest: int) -> dict[str, np.ndarray]:
-    """The arrays of a split of ragged lines (experiments/datasets/lines.py), as `Task` has them."""
+def pad(split, length: int) -> dict[str, np.ndarray]:
+    """The arrays of a split of ragged lines (experiments/datasets/lines.py), as `Task` has them.
+
+    Of a line that is cut, the text is cut to twice the share that is kept of the points: what a
+    window would see of the rest is not written here, and its sums over the text would take longer
+    than the LSTMs.
+    """
     sizes, characters = np.diff(split["point_starts"]), np.diff(split["text_starts"])
+    predicted = np.minimum(sizes - 1, length).astype(np.int32)
+    read = np.ceil(characters * np.minimum(1, 2 * (predicted + 1) / sizes)).astype(np.int32)
     N = len(sizes)
     points = np.zeros((N, length + 1, 3), np.float32)
-    text = np.zeros((N, longest), np.uint8)
+    text = np.zeros((N, read.max()), np.uint8)
     for n in range(N):
-        line = split["points"][split["point_starts"][n] :][: min(sizes[n], length + 1)]
+        line = split["points"][split["point_starts"][n] :][: predicted[n] + 1]
         points[n, : len(line)] = line
-        text[n, : characters[n]] = split["text"][split["text_starts"][n] :][: characters[n]]
-    predicted = np.minimum(sizes - 1, length).astype(np.int32)
-    return dict(points=points, length=predicted, text=text, text_length=characters.astype(np.int32))
+        text[n, : read[n]] = split["text"][split["text_starts"][n] :][: read[n]]
+    return dict(points=points, length=predicted, text=text, text_length=read)
 
 
 COMPARED = {("test", "none"): "no norm", ("test", "layer"): "layer norm"}

@@ -7,7 +7,7 @@ import pytest
 
 from configs import handwriting as config_file
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting import Mixture, Model, Noise, Task
+from experiments.handwriting import Mixture, Model, Noise, Task, pad
 from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
@@ -263,6 +263,21 @@ def test_every_batch_is_as_long_as_its_longest_lines_need(task, config):
         assert (batch["length"] <= bound).all()
         lengths.add(bound)
     assert lengths <= {10, 20}
+
+
+def test_a_cut_line_keeps_twice_the_share_of_its_text():
+    sizes, characters = np.array([10, 40, 12, 200]), np.array([3, 8, 8, 20])
+    split = dict(
+        points=np.arange(3 * sizes.sum(), dtype=np.float32).reshape(-1, 3),
+        point_starts=np.append(0, sizes.cumsum()),
+        text=np.arange(characters.sum(), dtype=np.uint8),
+        text_starts=np.append(0, characters.cumsum()),
+    )
+    padded = pad(split, length=9)
+    np.testing.assert_array_equal(padded["length"], [9, 9, 9, 9])
+    np.testing.assert_array_equal(padded["text_length"], [3, 4, 8, 2])
+    np.testing.assert_array_equal(padded["text"][1], [3, 4, 5, 6, 0, 0, 0, 0])
+    np.testing.assert_array_equal(padded["points"][3], split["points"][62:72])
 
 
 @pytest.mark.slow

@@ -267,7 +267,7 @@ def test_without_a_text_those_of_the_real_lines_are_written(task, variables):
     captions = captions_of(files["samples.svg"])
     real = [text_in(task.splits["test"], n) for n in (0, 66, 133)]
     assert all(ours.startswith(text) for text, ours in zip(real, captions[:3], strict=True))
-    assert captions[3:] == [f"{text} (a real line, its first 20 points)" for text in real]
+    assert captions[3:] == [f"{text} (a line of pen, its first 20 points)" for text in real]
 
 
 @pytest.mark.parametrize("prime", [None, "test:1"])

@@ -174,7 +174,9 @@ def write(
         texts = [f"{text_in(split, n)} {text}" for text in texts]
     if steps is None:
         train = task.splits["train"]
-        per_character = train["length"].sum() / train["text_length"].sum()
+        whole = train["length"] < task.config.length  # not cut; but better those than none
+        whole |= ~whole.any()
+        per_character = train["length"][whole].sum() / train["text_length"][whole].sum()
         steps = math.ceil(2 * per_character * longest) if longest else task.config.length
     given = 0 if beginning is None else len(beginning) - 1
     texts = [text for text in texts for _ in range(count)]
@@ -241,9 +243,8 @@ def real_line(task, split, n: int) -> Line:
     points, longest = points_in(split, n), task.config.length
     beginning = f", its first {longest} points" if len(points) > longest else ""
     strokes = cut(positions_of(points, task.scale), points[:, 2])
-    return Line(
-        f"{text_in(split, n)} (a real line{beginning})", [(REAL, stroke) for stroke in strokes]
-    )
+    caption = f"{text_in(split, n)} (a line of {task.config.dataset}{beginning})"
+    return Line(caption, [(REAL, stroke) for stroke in strokes])
 
 
 # --- Pages of lines ---
