@@ -15,11 +15,18 @@
                                                 as they are or unpacked, trainset.txt,
                                                 testset_v.txt, testset_t.txt and testset_f.txt;
                                                 DIR may also be one archive of all these
+    python -m scripts.data coco --from=DIR      prepares COCO's captions and features of its images,
+                                                2 GB, from train.txt, val.txt, test.txt and
+                                                images/10crop/{train,val,test}.npy; or the captions
+                                                from dataset_coco.json, and then the features also
+                                                from features.npy; DIR may also be an archive
     python -m scripts.data digits               the built-in stand-in, 1,797 real digits of 8 x 8
                                                 pixels; no download
     python -m scripts.data binarized_digits     the same ones as 28 x 28 zeros and ones
     python -m scripts.data pen                  the built-in stand-in for IAM-OnDB, generated: 2,000
                                                 short lines of 100 writers
+    python -m scripts.data scenes               the built-in stand-in for COCO, generated: 3,160
+                                                scenes of two digits, five captions each
 
 What is prepared already is left alone. Nothing half-made is left behind by a command that fails.
 """
@@ -34,7 +41,7 @@ from scripts import cli
 FROM = flags.DEFINE_string(
     "from",
     None,
-    "Folder with the original files, for iam also one archive of them; default: download them.",
+    "Folder with the original files, for iam and coco also an archive; default: download them.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
 LIST = flags.DEFINE_bool("list", False, "Lists the data sets and stops.")

@@ -16,13 +16,15 @@ from ln.errors import InputError, choose
 MODULES = {
     "binarized_digits": "experiments.datasets.binarized_digits",
     "binarized_mnist": "experiments.datasets.binarized_mnist",
+    "coco": "experiments.datasets.coco",
     "digits": "experiments.datasets.digits",
     "iam": "experiments.datasets.iam",
     "mnist": "experiments.datasets.mnist",
     "pen": "experiments.datasets.pen",
+    "scenes": "experiments.datasets.scenes",
 }
 # Need no files, so that loading prepares them where that is still to do.
-BUILT_IN = ("digits", "binarized_digits", "pen")
+BUILT_IN = ("digits", "binarized_digits", "pen", "scenes")
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:

@@ -6,7 +6,9 @@
     data/mnist/train.y.npy    and so on
 
 A folder is there whole or not at all: it is filled as ``.mnist.<random>.partial`` and then renamed.
-Reading maps the files into memory, so that it costs nothing until values are used.
+Reading maps the files into memory, so that it costs nothing until values are used. Writing takes a
+few rows at a time: an array need not fit into memory, or be one, if it has a shape, a dtype, and
+slices that are arrays.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 import shutil
@@ -24,6 +27,7 @@ import numpy as np
 from ln.errors import InputError
 
 VERSION = 1  # of this layout
+BLOCK = 2**24  # bytes
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split -> array -> values
 
 
@@ -32,17 +36,36 @@ def command(data_dir: str | Path, name: str) -> str:
     return f"`python -m scripts.data {name} --data_dir={data_dir}`"
 
 
+def blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of an array, as many at a time as BLOCK holds, contiguous."""
+    row = values.dtype.itemsize * math.prod(values.shape[1:])
+    step = max(1, BLOCK // max(1, row))
+    for start in range(0, len(values), step):
+        yield np.ascontiguousarray(values[start : start + step])
+
+
 def describe(values: np.ndarray) -> dict:
     """What identifies an array, whichever numpy wrote it."""
-    digest = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
-    return dict(shape=list(values.shape), dtype=str(values.dtype), sha256=digest)
+    digest = hashlib.sha256()
+    for block in blocks(values):
+        digest.update(block.data)
+    return dict(shape=list(values.shape), dtype=str(values.dtype), sha256=digest.hexdigest())
 
 
 def save(path: Path, values: np.ndarray) -> int:
-    """Writes one array; returns the size of the file in bytes."""
-    with open(path, "wb") as file:  # given a path, numpy would append ".npy" to some names
-        np.save(file, values, allow_pickle=False)
+    """Writes one array, as np.save does; returns the size of the file in bytes."""
+    descr = np.lib.format.dtype_to_descr(values.dtype)
+    header = dict(descr=descr, fortran_order=False, shape=values.shape)
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks(values):
+            file.write(block.data)
     return path.stat().st_size
+
+
+def equal(one: np.ndarray, two: np.ndarray) -> bool:
+    """Whether two arrays of one shape and dtype have the same values."""
+    return all(np.array_equal(*pair) for pair in zip(blocks(one), blocks(two), strict=True))
 
 
 @contextlib.contextmanager
@@ -141,7 +164,7 @@ def _mend(data_dir: str | Path, name: str, values: dict, arrays: dict) -> list[s
     broken = [key for key in sorted(old) if _size(folder / f"{key}.npy") != old[key]["bytes"]]
     for key in old.keys() - set(broken):
         path = folder / f"{key}.npy"
-        if not np.array_equal(_open(path, old[key], remedy), values[key]):
+        if not equal(_open(path, old[key], remedy), values[key]):
             raise InputError(f"{path} was changed since it was prepared. {remedy}")
     for key in broken:
         unfinished = folder / f"{key}.npy.partial"

@@ -1,0 +1,594 @@
+"""COCO: what is read in either layout, which words are known, what is refused, and how much memory
+it takes."""
+
+import gzip
+import io
+import json
+import lzma
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from experiments import datasets
+from experiments.datasets import arrays, captions, coco
+from tests.test_datasets import names, python, refused
+from tests.test_iam import lay, tar
+
+SIZES = dict(train=6, valid=3, test=2)  # images
+WIDTH = 8
+WORDS = "a man rides on the old brown horse near two dogs in snow while it rains".split()
+STEM = dict(train="train", valid="val", test="test")
+NEW = {"valid": "zebra", "test": "quokka"}  # in the first caption of the split's last image
+
+
+def sentences(split):
+    """Five captions for each image of a split."""
+    draw = np.random.RandomState(SIZES[split])
+    found = []
+    for _ in range(5 * SIZES[split]):
+        found.append(" ".join(WORDS[k] for k in draw.randint(len(WORDS), size=draw.randint(2, 9))))
+    if split in NEW:
+        found[-5] += f" {NEW[split]} café"
+    return found
+
+
+def features(split):
+    return np.random.RandomState(SIZES[split]).rand(SIZES[split], WIDTH).astype(np.float32) * 3
+
+
+def npy(values):
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def files():
+    """Path -> contents, in the layout of the authors."""
+    found = {}
+    for split, stem in STEM.items():
+        found[f"{stem}.txt"] = "".join(f"{line}\n" for line in sentences(split)).encode()
+        found[f"images/10crop/{stem}.npy"] = npy(features(split))
+    found["README.txt"] = b"not to be read"
+    found["._train.txt"] = b"\0"
+    return found
+
+
+def prepared(tmp_path, files):
+    coco.prepare(tmp_path / "data", lay(tmp_path / "source", files))
+    return datasets.load("coco", tmp_path / "data")
+
+
+def decoded(found):
+    """The captions of each split."""
+    words = captions.split(found["train"]["words"])
+    return {
+        split: [
+            captions.decode(part, words)
+            for part in np.split(found[split]["tokens"], found[split]["starts"][1:-1])
+        ]
+        for split in found
+    }
+
+
+def assert_prepared(found):
+    assert found.keys() == SIZES.keys()
+    known = " ".join(sentences("train") + sentences("valid")).split()
+    texts = decoded(found)
+    for split, arrays_ in found.items():
+        expected = [
+            " ".join(word if word in known else "?" for word in caption.split())
+            for caption in sentences(split)
+        ]
+        assert texts[split] == expected
+        raw = features(split).astype(float)
+        unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        np.testing.assert_allclose(arrays_["images"], unit, rtol=1e-6)
+        starts = arrays_["starts"]
+        assert starts[0] == 0 and starts[-1] == len(arrays_["tokens"])
+        assert len(starts) == 5 * len(unit) + 1 and np.diff(starts).min() > 0
+        dtypes = {key: str(array.dtype) for key, array in arrays_.items()}
+        expected = dict(images="float32", tokens="int32", starts="int64")
+        assert dtypes == expected | (dict(words="uint8") if split == "train" else {})
+
+
+# --- The authors' layout ---
+
+
+@pytest.mark.parametrize("place", ["", "coco/", "data/coco/", "unpacked/", "unpacked/data/coco/"])
+def test_every_caption_and_image_is_read_from_a_folder_or_one_in_it(tmp_path, files, place):
+    found = prepared(tmp_path, {place + name: data for name, data in files.items()})
+    assert_prepared(found)
+    assert str(tmp_path / "source") in arrays.manifest(tmp_path / "data", "coco")["source"]
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+PACKED = {
+    ".zip": zipped,
+    ".tar": tar,
+    ".tar.gz": lambda files: gzip.compress(tar(files)),
+    ".tar.xz": lambda files: lzma.compress(tar(files)),
+}
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where archives are unpacked."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(coco.tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("end", PACKED)
+@pytest.mark.parametrize("place", ["", "data/coco/"])
+def test_an_archive_is_read_as_its_folder_and_nothing_of_it_stays(
+    tmp_path, temporary, files, end, place
+):
+    path = tmp_path / f"coco{end}"
+    path.write_bytes(PACKED[end]({place + name: data for name, data in files.items()}))
+    coco.prepare(tmp_path / "data", path)
+    assert_prepared(datasets.load("coco", tmp_path / "data"))
+    assert names(temporary) == []
+    assert str(path) in arrays.manifest(tmp_path / "data", "coco")["source"]
+
+
+@pytest.mark.parametrize("end", PACKED)
+def test_no_file_of_an_archive_lands_elsewhere(tmp_path, temporary, files, end):
+    path = tmp_path / f"coco{end}"
+    path.write_bytes(PACKED[end](files | {"../train.txt": b"no", "/dev/shm/val.txt": b"no"}))
+    coco.prepare(tmp_path / "data", path)
+    assert_prepared(datasets.load("coco", tmp_path / "data"))
+    assert names(tmp_path) == [f"coco{end}", "data", "temporary"] and names(temporary) == []
+
+
+def test_features_may_lie_in_the_one_other_folder_but_10crop_comes_first(tmp_path, files):
+    crops = {name: data for name, data in files.items() if "10crop" in name}
+    other = {name.replace("10crop", "1crop"): data for name, data in crops.items()}
+    rest = {name: data for name, data in files.items() if name not in crops}
+    assert_prepared(prepared(tmp_path / "one", rest | other))
+    wrong = {name: npy(np.ones((1, 1))) for name in other}
+    assert_prepared(prepared(tmp_path / "two", files | wrong))
+    third = {name.replace("1crop", "resnet"): data for name, data in other.items()}
+    with refused("has features in 1crop, resnet", "10crop"):
+        prepared(tmp_path / "three", rest | other | third)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b" ", b"  "),
+        lambda text: text.rstrip(b"\n"),
+        lambda text: text + b"\n\n",
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.decode().encode("latin-1"),
+    ],
+    ids=["CRLF", "more blanks", "no last end", "blank last lines", "a mark", "Latin-1"],
+)
+def test_captions_may_have(tmp_path, files, change):
+    files["val.txt"] = change(files["val.txt"])
+    assert_prepared(prepared(tmp_path, files))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.astype(np.float64) * 1e-3,
+        lambda values: values.astype(">f4"),
+        np.asfortranarray,
+        lambda values: values * 1e30,
+    ],
+    ids=["float64", "another byte order", "column by column", "of any norm"],
+)
+def test_features_may_be(tmp_path, files, change):
+    for split, stem in STEM.items():
+        files[f"images/10crop/{stem}.npy"] = npy(change(features(split)))
+    assert_prepared(prepared(tmp_path, files))
+
+
+# --- Words ---
+
+
+def test_words_are_numbered_from_2_by_decreasing_count_and_where_equal_as_they_come():
+    texts = ["b a  c", "c d a", "e a", "d\te"]
+    words = captions.vocabulary(texts)
+    assert words == ["a", "c", "d", "e", "b"]
+    packed = captions.pack(np.zeros((1, 1)), [*texts, "b x"], words)
+    assert packed["tokens"].tolist() == [6, 2, 3, 3, 4, 2, 5, 2, 4, 5, 6, 1]
+    assert packed["starts"].tolist() == [0, 3, 6, 8, 10, 12]
+    assert captions.split(captions.join(words)) == words
+    assert captions.decode([6, 1, 3], words) == "b ? c"
+
+
+def test_words_of_training_and_of_the_first_thousand_validation_images_are_known(
+    tmp_path, files, monkeypatch
+):
+    assert coco.DEV == 1_000
+    found = prepared(tmp_path / "all", files)
+    words = captions.split(found["train"]["words"])
+    assert set(words) == set(" ".join(sentences("train") + sentences("valid")).split())
+    assert captions.UNKNOWN in found["test"]["tokens"]
+    assert captions.UNKNOWN not in found["valid"]["tokens"]
+    monkeypatch.setattr(coco, "DEV", SIZES["valid"] - 1)
+    found = prepared(tmp_path / "some", files)
+    assert "zebra" not in captions.split(found["train"]["words"])
+    assert decoded(found)["valid"][-5].endswith(" ? ?")
+
+
+# --- Karpathy's layout ---
+
+
+def karpathy(change=lambda sentence: dict(tokens=sentence.split()), key="sentences"):
+    """The images of dataset_coco.json in an order of its own, and where each is in its split."""
+    order = [(split, k) for split in SIZES for k in range(SIZES[split])]
+    order = [order[k] for k in np.random.RandomState(0).permutation(len(order))]
+    images, places = [], []
+    for split in SIZES:
+        mine = [where for where in order if where[0] == split]
+        places.append(sorted(mine))  # within a split the order is that of the features
+    at = {split: iter(found) for split, found in zip(SIZES, places, strict=True)}
+    order = [next(at[split]) for split, _ in order]
+    for split, k in order:
+        five = sentences(split)[5 * k : 5 * k + 5]
+        name = "restval" if split == "train" and k % 2 else STEM[split]
+        images.append(
+            {
+                "split": name,
+                "filename": f"{split}_{k}.jpg",
+                "cocoid": 100 * SIZES[split] + k,
+                "filepath": "train2014",
+                key: [change(sentence) for sentence in [*five, "a sixth one"]],
+            }
+        )
+    return images, order
+
+
+def as_json(value):
+    return json.dumps(value).encode()
+
+
+@pytest.fixture
+def json_files(files):
+    found = {name: data for name, data in files.items() if name.startswith("images/")}
+    found[coco.KARPATHY] = as_json(dict(images=karpathy()[0], dataset="coco"))
+    return found
+
+
+def assert_named(found):
+    for split in SIZES:
+        expected = [f"{split}_{k}.jpg" for k in range(SIZES[split])]
+        assert captions.split(found[split]["names"]) == expected
+    assert_prepared({s: {k: v for k, v in a.items() if k != "names"} for s, a in found.items()})
+
+
+def test_first_five_sentences_of_each_image_count_and_restval_is_for_training(tmp_path, json_files):
+    assert_named(prepared(tmp_path, json_files))
+
+
+def test_one_file_may_hold_the_features_of_all_images_in_the_order_of_the_json(
+    tmp_path, json_files
+):
+    rows = np.stack([features(split)[k] for split, k in karpathy()[1]])
+    data = {coco.KARPATHY: json_files[coco.KARPATHY], "features.npy": npy(rows)}
+    assert_named(prepared(tmp_path, data))
+
+
+def spoken(sentence):
+    """As somebody wrote it, before it became words."""
+    return f" {sentence.replace(' ', ', ', 1).capitalize()}. "
+
+
+def test_sentences_that_are_not_in_words_become_so(tmp_path, json_files):
+    images, _ = karpathy(lambda sentence: dict(raw=spoken(sentence)))
+    json_files[coco.KARPATHY] = as_json(dict(images=images))
+    assert_named(prepared(tmp_path, json_files))
+    assert coco.words_of("A man's   T-shirt:\n\tRED!") == "a mans tshirt red"
+
+
+@pytest.mark.parametrize("folder", ["", "annotations/"])
+def test_without_sentences_coco_s_own_files_have_the_captions(tmp_path, json_files, folder):
+    images, _ = karpathy(key="mine")
+    parts = dict(train=[], val=[])
+    for image in images:
+        for tokens in image.pop("mine"):
+            annotation = dict(id=7, image_id=image["cocoid"])
+            annotation["caption"] = spoken(" ".join(tokens["tokens"]))
+            parts["val" if image["split"] == "val" else "train"].append(annotation)
+    json_files[coco.KARPATHY] = as_json(dict(images=images))
+    with refused("There is no", "captions_train2014.json"):
+        prepared(tmp_path / "without", json_files)
+    for part, found in parts.items():
+        content = dict(info=dict(year=2014), images=[dict(id=3)], annotations=found)
+        json_files[f"{folder}captions_{part}2014.json"] = as_json(content)
+    assert_named(prepared(tmp_path, json_files))
+
+
+def test_captions_in_lines_come_first(tmp_path, files):
+    assert_prepared(prepared(tmp_path, files | {coco.KARPATHY: b"not read"}))
+
+
+# --- Memory ---
+
+
+@pytest.mark.parametrize("block", [1, 200, 2**24])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, bool, "<i8"])
+@pytest.mark.parametrize("shape", [(7, 5, 3), (50,), (0, 4), (3, 0)])
+def test_an_array_written_a_few_rows_at_a_time_is_the_file_of_np_save(
+    tmp_path, monkeypatch, shape, dtype, block
+):
+    monkeypatch.setattr(arrays, "BLOCK", block)
+    values = np.random.RandomState(0).randint(0, 9, shape).astype(dtype)
+    assert arrays.save(tmp_path / "a.npy", values) == len(npy(values))
+    assert (tmp_path / "a.npy").read_bytes() == npy(values)
+    assert arrays.equal(values, values.copy())
+    if values.size:
+        other = values.copy()
+        other.flat[-1] = other.flat[-1] == 0
+        assert not arrays.equal(values, other)
+        assert arrays.describe(values)["sha256"] != arrays.describe(other)["sha256"]
+
+
+def test_features_need_not_fit_into_memory(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 2**16)
+    rows, width = 5 * SIZES["train"], 4_096
+    files["train.txt"] *= 5
+    for stem, count in (("train", rows), ("val", SIZES["valid"]), ("test", SIZES["test"])):
+        values = np.arange(1, count * width + 1, dtype=np.float32).reshape(count, width)
+        files[f"images/10crop/{stem}.npy"] = npy(values)
+    source = lay(tmp_path / "source", files)
+    coco.prepare(tmp_path / "data", source)  # also imports what is imported at first
+    tracemalloc.start()
+    try:
+        coco.prepare(tmp_path / "again", source)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = (source / "images/10crop/train.npy").stat().st_size
+    assert size == 128 + 4 * rows * width and peak < size
+    found = datasets.load("coco", tmp_path / "again")["train"]["images"]
+    np.testing.assert_allclose(np.square(found, dtype=float).sum(1), 1, rtol=1e-6)
+
+
+# --- What is refused ---
+
+
+def removed(name):
+    return lambda files: files.pop(name)
+
+
+def replaced(name, change):
+    return lambda files: files.update({name: change(files[name])})
+
+
+def array(name, change):
+    return replaced(name, lambda data: npy(change(np.load(io.BytesIO(data)))))
+
+
+def put(*where, value):
+    """Changes one number of an array."""
+
+    def change(values):
+        values[where] = value
+        return values
+
+    return change
+
+
+TRAIN, VAL = "images/10crop/train.npy", "images/10crop/val.npy"
+BAD = {
+    "no captions": (("no train.txt and no dataset_coco.json",), removed("train.txt")),
+    "no captions of a split": (("There is no", "val.txt", "Needed"), removed("val.txt")),
+    "no features": (("There is no", TRAIN, "Needed"), removed(TRAIN)),
+    "no features of a split": (("There is no", VAL, "Needed"), removed(VAL)),
+    "a caption less": (
+        ("test.txt: expected 10 captions, 5 for each of the 2 rows of", "test.npy, found 9"),
+        replaced("test.txt", lambda text: text[: text.rindex(b"\n", 0, -1) + 1]),
+    ),
+    "an image less": (
+        ("train.txt: expected 25 captions", "the 5 rows of", "train.npy, found 30"),
+        array(TRAIN, lambda values: values[:-1]),
+    ),
+    "a blank line": (
+        ("val.txt: expected a caption in every line, line 3 is blank",),
+        replaced("val.txt", lambda text: b"a\nb\n \n" + text),
+    ),
+    "an empty file": (("val.txt", "line 1 is blank"), replaced("val.txt", lambda text: b"")),
+    "another width": (
+        ("val.npy: expected rows of 8 numbers, as in", "train.npy, found 7"),
+        array(VAL, lambda values: values[:, :-1]),
+    ),
+    "three axes": (
+        ("val.npy: expected a .npy file of floats", "found float32 [3, 8, 1]"),
+        array(VAL, lambda values: values[..., None]),
+    ),
+    "whole numbers": (
+        ("val.npy: expected a .npy file of floats", "found int64 [3, 8]"),
+        array(VAL, lambda values: values.astype(np.int64)),
+    ),
+    "no rows": (("val.npy: expected", "[0, 8]"), array(VAL, lambda values: values[:0])),
+    "not a number": (
+        ("train.npy: expected finite numbers in every row, not so in 1 of 6", "row 4 (from 0)"),
+        array(TRAIN, put(4, 2, value=np.nan)),
+    ),
+    "infinities": (
+        ("train.npy: expected finite numbers in every row, not so in 3 of 6", "row 1 (from 0)"),
+        array(TRAIN, put(slice(1, 6, 2), 7, value=-np.inf)),
+    ),
+    "numbers beyond float32": (
+        ("train.npy: expected finite numbers", "row 2 (from 0)"),
+        array(TRAIN, lambda values: put(2, 2, value=1e300)(values.astype(float))),
+    ),
+    "a row of zeros": (
+        ("val.npy: expected a norm above 0 in every row", "row 1 (from 0)"),
+        array(VAL, put(1, value=0)),
+    ),
+    "a truncated array": (
+        ("val.npy: expected a .npy file", "Is the file whole?"),
+        replaced(VAL, lambda data: data[:-1]),
+    ),
+    "a truncated header": (("val.npy", "whole?"), replaced(VAL, lambda data: data[:50])),
+    "no array": (("val.npy", "whole?"), replaced(VAL, lambda data: b"<html>" * 99)),
+    "an empty array file": (("val.npy", "whole?"), replaced(VAL, lambda data: b"")),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_files_are_refused_by_name_for(tmp_path, temporary, files, bad, is_packed):
+    words, change = BAD[bad]
+    change(files)
+    source = lay(tmp_path / "source", files)
+    if is_packed:
+        source = tmp_path / "coco.tar"
+        source.write_bytes(tar(files))
+    with refused(source, *words):
+        coco.prepare(tmp_path / "data", source)
+    assert not (tmp_path / "data").exists() and names(temporary) == []
+
+
+def images_with(change):
+    images, _ = karpathy()
+    change(images)
+    return as_json(dict(images=images))
+
+
+BAD_JSON = {
+    "truncated": (("expected a whole file of JSON",), lambda: images_with(list)[:-9]),
+    "something else": (("expected {", "images"), lambda: b'{"annotations": []}'),
+    "a list": (("expected {", "images"), lambda: b"[1, 2]"),
+    "an unknown split": (
+        ("train or restval or val or test", "'dev'"),
+        lambda: images_with(lambda images: images[3].update(split="dev")),
+    ),
+    "four sentences": (
+        ("expected 5 captions", "1 have fewer: ", ".jpg (4)."),
+        lambda: images_with(lambda images: images[3].update(sentences=[dict(tokens=["a"])] * 4)),
+    ),
+    "empty sentences": (
+        ("expected 5 captions", "11 have fewer: ", ".jpg (0), ", ", …"),
+        lambda: images_with(
+            lambda images: [image.update(sentences=[dict(tokens=[])] * 5) for image in images]
+        ),
+    ),
+    "sentences of something else": (
+        ("expected {", "AttributeError"),
+        lambda: images_with(lambda images: images[3].update(sentences=[dict(text="a")] * 5)),
+    ),
+    "tokens that are no words": (
+        ("expected a whole file of JSON, of captions", "TypeError"),
+        lambda: images_with(lambda images: images[3].update(sentences=[dict(tokens=[1])] * 5)),
+    ),
+    "an image less": (
+        ("train.npy: expected 5 rows, one for each image of train in", "found 6"),
+        lambda: images_with(
+            lambda images: images.remove(next(i for i in images if i["split"] == "train"))
+        ),
+    ),
+    "no images of a split": (
+        ("expected images of valid, found none",),
+        lambda: images_with(
+            lambda images: [
+                image.update(split=image["split"].replace("val", "test"))
+                for image in images
+                if image["split"] == "val"
+            ]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_JSON)
+def test_a_json_is_refused_by_name_for(tmp_path, json_files, bad):
+    words, make = BAD_JSON[bad]
+    json_files[coco.KARPATHY] = make()
+    with refused(tmp_path / "source" / coco.KARPATHY, *words):
+        prepared(tmp_path, json_files)
+    assert not (tmp_path / "data").exists()
+
+
+def test_features_of_another_number_of_images_than_the_json_has_are_refused(tmp_path, json_files):
+    json_files["features.npy"] = npy(np.ones((12, 4)))
+    with refused("features.npy: expected 11 rows, one for each image of any split", "found 12"):
+        prepared(tmp_path, json_files)
+
+
+@pytest.mark.parametrize("end", PACKED)
+@pytest.mark.parametrize("kept", [0, 0.02, 0.5])
+def test_a_truncated_archive_is_refused_by_name(tmp_path, temporary, files, end, kept):
+    path = tmp_path / f"coco{end}"
+    data = PACKED[end](files)
+    path.write_bytes(data[: int(kept * len(data))])
+    with refused(path):
+        coco.prepare(tmp_path / "data", path)
+    assert not (tmp_path / "data").exists() and names(temporary) == []
+
+
+def test_several_data_sets_in_a_folder_are_refused(tmp_path, files):
+    both = {f"{place}/{name}": data for name, data in files.items() for place in ("f8k", "f30k")}
+    with refused("has several train.txt", "f30k, ", "give one of these"):
+        prepared(tmp_path, both)
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    with refused(tmp_path / "nowhere", "neither a folder nor an archive", "images/10crop/val.npy"):
+        coco.prepare(tmp_path / "data", tmp_path / "nowhere")
+
+
+def test_without_files_it_says_what_is_needed_and_what_to_use_instead(tmp_path):
+    with refused("are not downloaded", "--from=DIR", "train.txt", "built-in data set `scenes`"):
+        coco.prepare(tmp_path / "data")
+    assert coco.FILES.stand_in in datasets.BUILT_IN
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_is_prepared_is_left_alone_mended_and_never_overwritten(tmp_path, files, capsys):
+    prepared(tmp_path, files)
+    for source in (None, tmp_path / "source"):
+        capsys.readouterr()
+        coco.prepare(tmp_path / "data", source)
+        assert "there already, nothing to do" in capsys.readouterr().out
+    (tmp_path / "data" / "coco" / "valid.images.npy").unlink()
+    coco.prepare(tmp_path / "data", tmp_path / "source")
+    assert_prepared(datasets.load("coco", tmp_path / "data"))
+    files["test.txt"] = b"a horse\n" * 10
+    with refused(tmp_path / "data" / "coco", "holds another coco", "Delete or move"):
+        prepared(tmp_path, files)
+    assert_prepared(datasets.load("coco", tmp_path / "data"))
+
+
+# --- The command ---
+
+
+def test_the_summary_counts_what_was_read(tmp_path, files, capsys):
+    found = prepared(tmp_path, files)
+    printed = " ".join(capsys.readouterr().out.split())
+    longest = [np.diff(found[split]["starts"]).max() for split in SIZES]
+    share = np.mean(found["test"]["tokens"] == captions.UNKNOWN)
+    count = len(captions.split(found["train"]["words"]))
+    for words in (
+        "images 6 3 2 captions 30 15 10 words ",
+        "words in the longest caption {} {} {}".format(*longest),
+        f"unknown words 0.00% 0.00% {share:.2%}",
+        f"vocabulary: {count} words; features: 8 an image",
+    ):
+        assert words in printed
+
+
+@pytest.mark.slow
+def test_the_command_prepares_an_archive_and_says_what_it_read(tmp_path, files):
+    source = lay(tmp_path, {"all.tar.xz": lzma.compress(tar(files))}) / "all.tar.xz"
+    done = python("-m", "scripts.data", "coco", f"--from={source}", f"--data_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    for word in ("unknown words", "train.images", "float32 [6, 8]", str(tmp_path / "coco")):
+        assert word in done.stdout
+    assert_prepared(datasets.load("coco", tmp_path))
