@@ -5,7 +5,7 @@ import pkgutil
 
 from ln.errors import choose
 
-SHARED = ("cases", "curves", "images", "theory")  # modules here that are no experiment
+SHARED = ("cases", "curves", "images", "retrieval", "theory")  # modules here that are no experiment
 
 
 def load(config):

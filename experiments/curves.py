@@ -26,7 +26,7 @@ class Panel:
         limits: the y axis shows at least this range.
         x, x_per, x_plus: the x axis shows row[x] / x_per + x_plus, the paper's count.
         landmarks: values of x whose numbers are tabulated.
-        summaries: (mean, median or min; of how many last values, 0 for all) to tabulate.
+        summaries: (mean, median, min or max; of how many last values, 0 for all) to tabulate.
         levels: values of the metric for which to tabulate the x that first reaches them.
         falling: whether less is better.
     """
@@ -76,7 +76,7 @@ class Curve:
         return self.lanes[:, found[0]] if len(found) else np.array([])
 
     def last(self, name: str, count: int) -> np.ndarray:
-        """The mean, median or min of each lane's last values, ``[L]``; count 0: of all.
+        """The mean, median, min or max of each lane's last values, ``[L]``; count 0: of all.
 
         ``[0]`` where the curve does not go to the end.
         """
@@ -88,17 +88,20 @@ class Curve:
         reached = self.lanes <= level if falling else self.lanes >= level
         return np.where(reached.any(1), self.x[reached.argmax(1)], np.nan)
 
-    def reaches(self, level: float) -> float:
-        """The x at which the mean over lanes first falls to a level; infinity where it never does.
+    def reaches(self, level: float, falling: bool = True) -> float:
+        """The x at which the mean over lanes first falls, or rises, to a level; infinity where it
+        never does.
 
         Between two readings by linear interpolation.
         """
-        (there,) = np.nonzero(self.mean <= level)
+        sign = 1 if falling else -1
+        level, mean = sign * level, sign * self.mean
+        (there,) = np.nonzero(mean <= level)
         if not len(there):
             return math.inf
         n = there[0]
         before = max(n - 1, 0)
-        return float(np.interp(level, self.mean[[n, before]], self.x[[n, before]]))
+        return float(np.interp(level, mean[[n, before]], self.x[[n, before]]))
 
 
 def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:
@@ -114,6 +117,45 @@ def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:
     return Curve(
         np.array(x), np.array([[lane[at] for at in x] for lane in lanes.values()]), complete
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table, as TABLES of a config describes it.
+
+    Attributes:
+        name: its key in claims.
+        label: its head on the page.
+        split, metric: the rows that it is of.
+        digits: format of a number on the page, ".1f".
+    """
+
+    name: str
+    label: str
+    split: str
+    metric: str
+    digits: str
+
+
+def at_best(rows: list[dict], select: Mapping, column: Column, complete: bool) -> Curve | None:
+    """A column's number of each lane at its best step by config.select, as a curve of one reading
+    at the mean of these steps; None where a lane has none.
+    """
+    sign = 1 if select["mode"] == "min" else -1
+    scores: dict[tuple, dict[int, float]] = {}
+    values: dict[tuple, dict[int, float]] = {}
+    for row in rows:
+        lane = row["seed"], row["lr"]
+        if row["split"] == select["split"]:
+            scores.setdefault(lane, {})[row["step"]] = sign * row[select["metric"]]
+        if row["split"] == column.split:
+            values.setdefault(lane, {})[row["step"]] = row[column.metric]
+    best = {lane: min(steps, key=steps.__getitem__) for lane, steps in scores.items()}
+    if not best or any(step not in values.get(lane, {}) for lane, step in best.items()):
+        return None
+    x = np.mean(list(best.values()))
+    lanes = [[values[lane][step]] for lane, step in best.items()]
+    return Curve(np.array([x]), np.array(lanes), complete)
 
 
 def published(path: Path) -> dict[tuple[str, str], Curve]:
@@ -145,7 +187,7 @@ class Pace(NamedTuple):
     """When two curves reach the same levels.
 
     Attributes:
-        levels: ``[K]``, falling.
+        levels: ``[K]``, each better than the one before.
         baseline, other: the x ``[K]`` at which the mean over lanes first reaches each of them.
     """
 
@@ -154,24 +196,31 @@ class Pace(NamedTuple):
     other: np.ndarray
 
     @classmethod
-    def of(cls, baseline: Curve, other: Curve) -> "Pace":
+    def of(cls, baseline: Curve, other: Curve, falling: bool = True) -> "Pace":
         """At levels that the baseline sets: the best that it has reached at each tenth of its
-        length but the first, each level once. So there are some for runs of any scale."""
+        length but the first, each level once. So there are some for runs of any scale.
+
+        Args:
+            falling: whether less is better.
+        """
         tenths = baseline.x[-1] * np.arange(2, 11) / 10
         readings = np.searchsorted(baseline.x, tenths, side="right")  # up to each tenth
-        best = np.minimum.accumulate(baseline.mean)
-        levels = np.unique(best[readings[readings > 0] - 1])[::-1]
-        return cls(levels, *(np.array([c.reaches(y) for y in levels]) for c in (baseline, other)))
+        best = (np.minimum if falling else np.maximum).accumulate(baseline.mean)
+        levels = np.unique(best[readings[readings > 0] - 1])
+        levels = levels[::-1] if falling else levels
+        found = ([c.reaches(y, falling) for y in levels] for c in (baseline, other))
+        return cls(levels, *map(np.array, found))
 
     @property
     def factors(self) -> np.ndarray:
         """How many times as fast the other is ``[K]``; 0 where it never arrives."""
         return self.baseline / self.other
 
-    def describe(self, wanted: float, unit: str) -> str:
-        """The factors of layer norm over no norm in words; unit: of x, such as "Epochs"."""
+    def describe(self, wanted: float, unit: str, of: str = "nats") -> str:
+        """The factors of layer norm over no norm in words; unit: of x, such as "Epochs"; of: the
+        unit of the levels."""
         numbers = "; ".join(
-            f"{level:.4g} nats {before:.4g} and {after:.4g}".replace("inf", "never")
+            f"{level:.4g} {of} {before:.4g} and {after:.4g}".replace("inf", "never")
             for level, before, after in zip(*self, strict=True)
         )
         return (

@@ -82,13 +82,53 @@ class State(flax.struct.PyTreeNode):
     opt: optax.OptState
 
 
-OPTIMIZERS = {"adam": optax.scale_by_adam, "rmsprop": optax.scale_by_rms}
+def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTransformation:
+    """Adam with the bias correction of the authors' code for §6.1 and §6.3, at step t = 1, 2, …
+
+        direction = √(1 − (1−b2)^t) / (1 − (1−b1)^t) · m / (√v + eps)
+
+    It has the complements of b1 and b2 where Adam has b1 and b2 themselves. So the correction is
+    about 1 from the second step on: with the usual values an update is 3.5 times the learning rate
+    at first, 6.6 times around step 12, and close to Adam's after some 2,000 steps.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(count=jnp.int32(0), mu=zeros, nu=zeros)
+
+    def update(grads, state, params=None):
+        t = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, grads)
+        correction = jnp.sqrt(1 - (1 - b2) ** t) / (1 - (1 - b1) ** t)
+        direction = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu)
+        return direction, optax.ScaleByAdamState(t, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def clip_each(most: float) -> optax.GradientTransformation:
+    """Shortens the gradient of each array by itself, to an L2 norm of at most ``most``."""
+
+    def clip(grad):
+        return grad / jnp.maximum(1, jnp.linalg.norm(grad.ravel()) / most)
+
+    return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
+
+
+OPTIMIZERS = {
+    "adam": optax.scale_by_adam,
+    "adam_uncorrected": scale_by_adam_uncorrected,
+    "rmsprop": optax.scale_by_rms,
+}
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
     """The gradient transformation of ``config.optimizer``, ending in a direction.
 
-    The step size is ``state.lr``, so that lanes can differ in it.
+    Before it gradients are clipped: ``config.clip`` bounds the norm of all of them together,
+    ``config.clip_each``, where a config has it, that of each array; 0 is no bound. The step size is
+    ``state.lr``, so that lanes can differ in it.
 
     Raises:
         InputError: an unknown kind.
@@ -96,8 +136,15 @@ def make_optimizer(config) -> optax.GradientTransformation:
     options = dict(config.optimizer)
     kind = options.pop("kind")
     direction = choose("config.optimizer.kind", kind, OPTIMIZERS)(**options)
-    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    return optax.chain(*clip, direction)
+    clips = [
+        clip(most)
+        for clip, most in (
+            (optax.clip_by_global_norm, config.clip),
+            (clip_each, config.get("clip_each", 0.0)),
+        )
+        if most
+    ]
+    return optax.chain(*clips, direction)
 
 
 def init_state(task: Task, optimizer, seed, lr) -> State:

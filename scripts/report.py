@@ -6,7 +6,7 @@
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
 also of runs that still go on, and evaluations.jsonl where scripts.evaluate has written one. What to
-draw stands in the config of their experiment (FIGURES, CLAIMS), the paper's curves in
+draw stands in the config of their experiment (FIGURES, TABLES, CLAIMS), the paper's curves in
 results/published/. The page holds everything it shows; its pictures also lie beside it as PNG
 files. --theory needs no runs: it computes what section 5 of the paper claims
 (experiments/theory.py), in less than a minute.
@@ -38,7 +38,10 @@ PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
 MARK = '<meta name="generator" content="scripts.report">'  # by this a page is known as ours
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
-ASIDE = ("data_dir", "scale", "seeds", "norm", "steps_per_call", "log_every", "save_every")
+ASIDE = (
+    *("data_dir", "scale", "seeds", "norm", "steps_per_call", "pad_to"),
+    *("log_every", "save_every"),
+)
 
 # Name, colour (Okabe and Ito's, told apart by the colour-blind) and marker (for black and white).
 STYLES = dict(
@@ -203,18 +206,16 @@ def read_sections(root: Path) -> list[Section]:
     return list(sections.values())
 
 
-def curves_of(section: Section, panel) -> Iterator[tuple[tuple[str, str], Any]]:
-    """Yields ((panel, norm), curve) of the runs that belong in a panel; runs that differ in nothing
-    but their seeds are one curve.
+def groups_of(section: Section, where) -> Iterator[tuple[str, list[Run]]]:
+    """Yields (norm, its runs) of the runs whose config agrees with where; they differ in nothing
+    but their seeds.
 
     Raises:
-        InputError: two runs are the same curve, but not the same settings.
+        InputError: they differ in more, or have a seed in common.
     """
-    from experiments import curves
-
     groups: dict[str, list[Run]] = {}
     for run in section.runs:
-        if all(run.config.get(key) == value for key, value in panel.where.items()):
+        if all(run.config.get(key) == value for key, value in where.items()):
             groups.setdefault(run.config["norm"], []).append(run)
     for norm, runs in groups.items():
         seeds = [seed for run in runs for seed in run.config["seeds"]]
@@ -223,6 +224,15 @@ def curves_of(section: Section, panel) -> Iterator[tuple[tuple[str, str], Any]]:
                 f"{' and '.join(str(run.folder) for run in runs)} are the same curve of the same "
                 f"figure. Name a folder by --runs that holds only one of them."
             )
+        yield norm, runs
+
+
+def curves_of(section: Section, panel) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Yields ((panel, norm), curve) of the runs that belong in a panel; runs that differ in nothing
+    but their seeds are one curve."""
+    from experiments import curves
+
+    for norm, runs in groups_of(section, panel.where):
         rows = [row for run in runs for row in run.rows]
         curve = curves.from_rows(rows, panel, complete=all(run.finished for run in runs))
         if curve is not None:
@@ -317,7 +327,7 @@ def marked(curve, panel) -> list[int]:
 def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:
     """The panel's limits, widened: on a log axis to all lines, else to most of ours.
 
-    A linear axis cuts off the highest tenth (the start, and spikes), as the paper's does.
+    A linear axis cuts off the worst tenth (the start, and spikes), as the paper's does.
     """
     import numpy as np
 
@@ -326,7 +336,8 @@ def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:
         values = panel.times * curve.mean
         values = values[np.isfinite(values) & ((values > 0) | (not panel.log))]
         if name == panel.name and len(values):
-            ends = np.quantile(values, (0, 1) if panel.log else (0.0, 0.9))
+            most = (0.0, 0.9) if panel.falling else (0.1, 1.0)
+            ends = np.quantile(values, (0, 1) if panel.log else most)
             low, high = min(low, ends[0]), max(high, ends[1])
     return (low / 2, high * 2) if panel.log else (low, high + 0.02 * (high - low))
 
@@ -374,6 +385,61 @@ def number(lanes, digits: str) -> str:
     return f"{lanes.mean():{digits}}{spread}".replace("e-0", "e-")
 
 
+def numbers_of(section: Section, table: dict) -> tuple[dict, dict]:
+    """The numbers of a table as curves of one reading, (column, norm) -> curve: ours, each lane's
+    at its best step by config.select, and the paper's."""
+    import numpy as np
+
+    from experiments import curves
+
+    columns = [curves.Column(**column) for column in table["columns"]]
+    ours, theirs = {}, {}
+    for norm, runs in groups_of(section, {}):
+        rows, select = [row for run in runs for row in run.rows], runs[0].config["select"]
+        for column in columns:
+            curve = curves.at_best(rows, select, column, all(run.finished for run in runs))
+            if curve is not None:
+                ours[column.name, norm] = curve
+    for row in table["rows"]:
+        for column, value in zip(columns, row["values"], strict=True):
+            if row["norm"] is not None and value is not None:
+                theirs[column.name, row["norm"]] = curves.Curve(np.zeros(1), np.array([[value]]))
+    return ours, theirs
+
+
+def rows_of(table: dict, ours: dict) -> list[dict]:
+    """A table of TABLES as it is shown: the paper's rows, then one for each norm of ours."""
+    found = [
+        dict(
+            model=row["model"],
+            paper=True,
+            seeds="",
+            step="",
+            cells=[
+                "–" if value is None else f"{value:{column['digits']}}"
+                for column, value in zip(table["columns"], row["values"], strict=True)
+            ],
+        )
+        for row in table["rows"]
+    ]
+    for norm, (name, *_) in styles_of(dict.fromkeys(norm for _, norm in ours)).items():
+        curves = [ours.get((column["name"], norm)) for column in table["columns"]]
+        (first, *_) = (curve for curve in curves if curve)
+        found.append(
+            dict(
+                model=f"ours, {name}" + ("" if first.complete else ", not finished"),
+                paper=False,
+                seeds=str(len(first.lanes)),
+                step=f"{first.x[0]:,.0f}",
+                cells=[
+                    number(curve.lanes[:, 0], column["digits"]) if curve else "–"
+                    for column, curve in zip(table["columns"], curves, strict=True)
+                ],
+            )
+        )
+    return found
+
+
 def evaluations(section: Section) -> list[tuple]:
     """What was estimated of trained models, one row each: norm, seed, step, split, metric, samples,
     value with its error, cases."""
@@ -404,11 +470,14 @@ def report(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
     """What the template shows of a section, and its pictures by file name."""
     from experiments import curves
 
-    figures, pictures, ours, theirs = [], {}, {}, {}
-    for entry in importlib.import_module(f"configs.{section.experiment}").FIGURES:
+    config_file = importlib.import_module(f"configs.{section.experiment}")
+    figures, tables, pictures, ours, theirs = [], [], {}, {}, {}
+    for entry in config_file.FIGURES:
         figure = dict(entry, panels=[curves.Panel(**panel) for panel in entry["panels"]])
-        of_paper = curves.published(PUBLISHED / f"{figure['name']}.csv")
+        of_paper = curves.published(PUBLISHED / f"{figure['name']}.csv") if figure["source"] else {}
         of_runs = dict(item for panel in figure["panels"] for item in curves_of(section, panel))
+        if not of_paper and not of_runs:
+            continue  # a figure of ours alone, of which these runs have nothing
         ours, theirs = ours | of_runs, theirs | of_paper
         file = f"{slug}-{figure['name']}.png"
         pictures[file] = draw(figure["panels"], figure["columns"], of_runs, of_paper)
@@ -417,8 +486,17 @@ def report(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
             figure.setdefault("pictures", []).append((f"{panel.label}, {panel.title}", picture))
         figure["tables"] = [table(panel, of_runs, of_paper) for panel in figure["panels"]]
         figures.append(dict(figure, file=file))
-    claims = decide(section, ours, theirs)
-    shown = dict(section=section, figures=figures, evaluations=evaluations(section), claims=claims)
+    for entry in getattr(config_file, "TABLES", ()):
+        of_runs, of_paper = numbers_of(section, entry)
+        ours, theirs = ours | of_runs, theirs | of_paper
+        tables.append(dict(entry, rows=rows_of(entry, of_runs)))
+    shown = dict(
+        section=section,
+        figures=figures,
+        tables=tables,
+        evaluations=evaluations(section),
+        claims=decide(section, ours, theirs),
+    )
     return shown, pictures
 
 

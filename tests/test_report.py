@@ -1,6 +1,7 @@
 """The report: curves out of runs and out of the paper, verdicts on claims, and the page."""
 
 import importlib
+import itertools
 import json
 from pathlib import Path
 import re
@@ -10,12 +11,13 @@ import sys
 import numpy as np
 import pytest
 
-from configs import draw, handwriting
+from configs import draw, handwriting, order_embeddings
 from configs import mnist as config_file
 from experiments import curves
 from experiments.curves import Curve, Estimate, Panel
 from experiments.mnist import claim_25, claim_26
 from ln import runs
+from scripts.report import y_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -78,11 +80,20 @@ def test_figures_and_claims_of_a_config_name_things_that_exist(name):
         importlib.import_module(f"{p}.{name}") for p in ("configs", "experiments")
     )
     sweep = [set(point) for point in config_file.sweep()]
+    names = []
     for figure in config_file.FIGURES:
         panels = [Panel(**panel) for panel in figure["panels"]]
-        published = curves.published(PUBLISHED / f"{figure['name']}.csv")
-        assert {panel.name for panel in panels} == {key[0] for key in published}
+        names += [panel.name for panel in panels]
         assert all(set(panel.where) <= point for panel in panels for point in sweep)
+        if figure["source"] is not None:
+            published = curves.published(PUBLISHED / f"{figure['name']}.csv")
+            assert {panel.name for panel in panels} == {key[0] for key in published}
+    for table in getattr(config_file, "TABLES", ()):
+        columns = [curves.Column(**column) for column in table["columns"]]
+        names += [column.name for column in columns]
+        assert all(len(row["values"]) == len(columns) for row in table["rows"])
+        assert {row["norm"] for row in table["rows"]} <= {None, *config_file.get_config().norms}
+    assert len(set(names)) == len(names)  # claims tell numbers apart by them
     for claim in config_file.CLAIMS:
         assert "Confirmed where" in getattr(rules, claim["rule"]).__doc__
 
@@ -136,6 +147,14 @@ def test_an_estimate_has_the_standard_error_of_the_mean():
 )
 def test_an_estimate_is_shown_with_the_digits_that_its_error_leaves(value, error, text):
     assert str(Estimate(value, error)) == text
+
+
+@pytest.mark.parametrize("falling, limits", [(True, (0, 90)), (False, (10, 100))])
+def test_an_axis_shows_all_but_the_worst_tenth_of_a_curve(falling, limits):
+    panel = a_panel(falling=falling, limits=(50, 60))
+    curve = Curve(np.arange(101.0), np.arange(101.0)[None])
+    low, high = y_limits(panel, {("p", "layer"): curve}, {})
+    assert (low, round(high)) == (limits[0], round(limits[1] + 0.02 * (limits[1] - limits[0])))
 
 
 # --- Claims ---
@@ -423,6 +442,52 @@ def test_the_page_of_handwriting_has_both_panels_of_figure_5_and_its_claim(tmp_p
     assert cells[1] == ["-373.9 ± 0.7", "-336.1", "-707.5 ± 0.7", "-556.7"]
     (row,) = re.findall(r"<th>first unit \(200 updates\) at -700</th>(.*?)</tr>", page, re.DOTALL)
     assert re.findall(r">([^<>]+)</td>", row) == ["31, 31", "425", "11, 11", "40"]
+
+
+def write_order_embeddings(root, norm, pace, order=True, **changes):
+    """A run of figure 1: recalls rise at a pace to 40 %, on the test set 10 % lower; mean ranks
+    fall to 6, a half with every seed; the best is the last but one."""
+    config = order_embeddings.get_config("tiny")
+    config.update_from_flattened_dict(dict(norm=norm, seeds=(0, 1), steps="18000 steps") | changes)
+    rows = []
+    for unit, split, seed in itertools.product(range(1, 61), ("valid", "test"), (0, 1)):
+        row = dict(step=300 * unit, epoch=None, split=split, seed=seed, lr=1e-3)
+        recall = 40 * (1 - 0.1 ** (pace * unit / 60)) - (unit == 60) - 10 * (split == "test")
+        for what in ("image", "caption"):
+            row |= {f"{what}_r{K}": recall + seed for K in (1, 5, 10)}
+            row[f"{what}_mean"] = 46 - recall + seed / 2
+        row["sum"] = 3 * (recall + seed)
+        rows.append(row | dict(order=0.9) if order else row)
+    write_folder(root / "order_embeddings" / f"norm={norm}", config, rows)
+
+
+@pytest.mark.slow
+def test_the_page_of_order_embeddings_has_figure_1_table_2_and_its_claims(tmp_path):
+    for norm, pace in (("none", 1), ("layer", 2)):
+        write_order_embeddings(tmp_path / "1", norm, pace)
+    write_order_embeddings(tmp_path / "2", "layer", 2, order=False, hidden=9)
+    page = page_of(tmp_path, tmp_path / "page")
+    # A figure of ours alone is left out where runs have nothing of it.
+    pictures = sorted(path.name for path in (tmp_path / "page").glob("*.png"))
+    names = ("1-order_embeddings-tiny-figure_1", "1-order_embeddings-tiny-order")
+    assert pictures == [f"{name}.png" for name in (*names, "2-order_embeddings-tiny-figure_1")]
+    assert page.count("The paper has no such figure.") == 1
+    assert verdicts(page) == ["confirmed"] * 3 + ["not tested"] * 3
+    assert "R@5: Layer norm is 2.00 times as fast" in page
+    assert "R@5: Layer norm is 1.63 times as fast" in page  # the paper's own curves
+    row, _ = re.findall(r"<th>first unit \(300 updates\) at 38</th>(.*?)</tr>", page, re.DOTALL)
+    assert re.findall(r">([^<>]+)</td>", row) == ["never, never", "55", "40, 34", "45"]
+    table = page[page.index("Table 2: retrieval") : page.index("Claims of the paper")]
+    rows = {
+        re.findall(r"<th>(.*?)</th>", row)[0]: re.findall(r"<td.*?>(.*?)</td>", row)
+        for row in table.split("<tr>")[2:]
+    }
+    assert rows["order embeddings, layer norm"][:4] == ["48.5", "80.6", "89.8", "5.1"]
+    assert rows["symmetric, Vendrov et al."][1] == "–"
+    # 40 (1 - 0.1^(59 / 60)) - 10 and 40 (1 - 0.1^(118 / 60)) - 10, and seed 1 one more.
+    assert rows["ours, no norm"][:4] == ["26.3 ± 0.7"] * 3 + ["20.4 ± 0.4"]
+    assert rows["ours, layer norm"][:4] == ["30.1 ± 0.7"] * 3 + ["16.7 ± 0.4"]
+    assert rows["ours, layer norm"][-2:] == ["2", "17,700"]
 
 
 @pytest.mark.slow

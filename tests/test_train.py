@@ -326,6 +326,45 @@ def test_clipping_bounds_the_gradient(make_config):
     np.testing.assert_allclose(direction["w"], clipped / (clipped + 1), rtol=1e-5)
 
 
+def test_each_array_is_clipped_by_itself(make_config):
+    config = make_config()
+    with config.unlocked():
+        config.update(clip_each=2.0, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
+    optimizer = train.make_optimizer(config)
+    grads = {"W": jnp.array([[30.0], [40.0]]), "b": jnp.array([1.0, 1.0]), "c": jnp.zeros(2)}
+    direction, _ = optimizer.update(grads, optimizer.init(grads))
+    clipped = {"W": np.array([[1.2], [1.6]]), "b": np.array([1.0, 1.0]), "c": np.zeros(2)}
+    for name, g in clipped.items():  # Adam without memory: g / (|g| + 1)
+        np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
+
+
+def test_the_authors_adam_is_a_transcription_of_their_code(make_config):
+    """optim.py of their order-embedding code, whose b1 and b2 are the complements of Adam's."""
+    optimizer = train.make_optimizer(make_config(**{"optimizer.kind": "adam_uncorrected"}))
+    b1, b2, e = 0.1, 0.001, 1e-8
+    m = v = np.zeros(3)
+    state = optimizer.init({"w": jnp.zeros(3)})
+    for i_t in range(1, 30):
+        g = np.sin(np.arange(3.0) + i_t)
+        fix1, fix2 = 1 - b1**i_t, 1 - b2**i_t
+        m = b1 * g + (1 - b1) * m
+        v = b2 * g**2 + (1 - b2) * v
+        expected = np.sqrt(fix2) / fix1 * m / (np.sqrt(v) + e)
+        direction, state = optimizer.update({"w": jnp.array(g, jnp.float32)}, state)
+        np.testing.assert_allclose(direction["w"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_authors_adam_takes_the_long_first_steps_that_its_docstring_says():
+    optimizer = train.scale_by_adam_uncorrected()
+    state, g, lengths = optimizer.init(jnp.zeros(1)), jnp.ones(1), []
+    for _ in range(2000):
+        direction, state = jax.jit(optimizer.update)(g, state)
+        lengths.append(float(direction[0]))
+    assert lengths[0] == pytest.approx(3.51, abs=0.01)
+    assert 10 <= np.argmax(lengths) <= 14 and max(lengths) == pytest.approx(6.6, abs=0.1)
+    assert lengths[-1] == pytest.approx(1, abs=0.1)
+
+
 def test_adam_is_torch_adam(make_config):
     torch = pytest.importorskip("torch")
     optimizer, lr = train.make_optimizer(make_config()), 1e-3

@@ -1,0 +1,406 @@
+"""Order embeddings of images and captions (§6.1, figure 1, table 2): Vendrov et al. (2016), with
+layer norm in the GRU that reads the captions.
+
+Both are mapped to points of one space in which a caption shall lie above its image, as what is more
+general than it (`experiments.retrieval`). An image is a vector of features of a network that is not
+trained here.
+"""
+
+from functools import cached_property, lru_cache, reduce
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import datasets, retrieval
+from experiments.curves import (
+    CONFIRMED,
+    CONTRADICTED,
+    NOT_DECIDED,
+    NOT_TESTED,
+    ONE_SEED,
+    Curve,
+    Curves,
+    Estimate,
+    Pace,
+    Verdict,
+    missing,
+)
+from experiments.datasets.captions import CAPTIONS, SPECIAL
+from experiments.datasets.captions import split as split_words
+from ln import data, train
+from ln.errors import InputError
+from ln.norm import Norm, make_norm
+from ln.rnn import GRU, unroll
+
+END = 0  # the word behind the last of a caption; also what is behind that
+BLOCK = 1000  # captions that are encoded together in evaluation
+
+
+def uniform(key, shape, dtype=float):
+    """Numbers from -0.1 to 0.1, the authors' word vectors and input weights."""
+    return jax.random.uniform(key, shape, dtype, -0.1, 0.1)
+
+
+class Model(nn.Module):
+    """Two maps into one space: of captions and of images.
+
+    Attributes:
+        vocabulary: rows of the table of words.
+        words: numbers of a word's vector.
+        hidden: units of the GRU and numbers of a point.
+        symmetric: else points have no negative coordinates.
+        norm: of the GRU, sites x and h.
+    """
+
+    vocabulary: int
+    words: int
+    hidden: int
+    symmetric: bool
+    norm: Norm
+
+    def setup(self):
+        self.table = self.param("table", uniform, (self.vocabulary, self.words))
+        self.encoder = GRU(self.hidden, self.norm, init_W_x=uniform)
+        self.W_image = nn.Dense(self.hidden, kernel_init=nn.initializers.glorot_uniform())
+
+    def point(self, h):
+        """h ``[..., H]`` at length 1 and, unless symmetric, without negative coordinates."""
+        h = h / jnp.linalg.norm(h, axis=-1, keepdims=True)
+        return h if self.symmetric else jnp.abs(h)
+
+    def caption(self, tokens, length):
+        """The points ``[B, H]`` of captions: tokens ``[B, T]`` and lengths ``[B]``."""
+        mask = jnp.arange(tokens.shape[1])[:, None] < length
+        return self.point(unroll(self.encoder, self.table[tokens.T], mask)[1])
+
+    def image(self, features):
+        """The points ``[B, H]`` of features ``[B, D]``."""
+        return self.point(self.W_image(features))
+
+    def __call__(self, tokens, length, features):
+        return self.caption(tokens, length), self.image(features)
+
+
+class Fold(NamedTuple):
+    """Images that are ranked among each other, and their captions; on the device.
+
+    Attributes:
+        images: features ``[N, D]``.
+        blocks: tokens ``[b, T]`` and lengths ``[b]`` of captions of like length.
+        where: of each caption in its order, ``[5 N]``, the place in the blocks.
+    """
+
+    images: jax.Array
+    blocks: list[tuple[jax.Array, jax.Array]]
+    where: np.ndarray
+
+
+class Task(train.Task):
+    """Ranking images by captions and captions by images, five captions to an image.
+
+    A batch has images, and of each one caption that is drawn anew in each epoch; all others of the
+    batch are what it is contrasted with. Captions end with one END.
+
+    Evaluation ranks within folds of ``config.fold`` images, what is left over is not used: one fold
+    of the validation set, and the mean over those of the test set. A split that says which of an
+    image's captions say less than others (above) is asked too whether their points are ordered so.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        for name in ("words", "hidden", "fold", "pad_to"):
+            if config[name] < 1:
+                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
+        make_norm(config, train=True)  # refuses a misspelt norm before the data are read
+        self.splits = self.load()
+        self.vocabulary = SPECIAL + len(split_words(self.splits["train"]["words"]))
+        self.cases = len(self.splits["train"]["images"])
+        data.batch_cases(0, self.cases, config.batch_size, config.data_seed)
+        self.steps_per_epoch = self.cases // config.batch_size
+
+    def load(self) -> dict[str, dict[str, np.ndarray]]:
+        """The data: images are mapped, not read."""
+        return datasets.load(self.config.dataset, self.config.data_dir)
+
+    @cached_property
+    def lengths(self) -> dict[str, np.ndarray]:
+        """Words of each caption of a split, END among them."""
+        return {name: np.diff(split["starts"]) + 1 for name, split in self.splits.items()}
+
+    def model(self, train: bool) -> Model:
+        config = self.config
+        return Model(
+            vocabulary=self.vocabulary,
+            words=config.words,
+            hidden=config.hidden,
+            symmetric=config.symmetric,
+            norm=make_norm(config, train),
+        )
+
+    def padded(self, length) -> int:
+        """A length, rounded up to one of those that captions are padded to."""
+        return int(-(-length // self.config.pad_to) * self.config.pad_to)
+
+    def example(self):
+        random, B = np.random.default_rng(0), self.config.batch_size
+        T = self.padded(self.lengths["train"].max())  # batch norm wants the longest
+        images = random.random((B, self.splits["train"]["images"].shape[1]), dtype=np.float32)
+        return dict(
+            images=images / np.linalg.norm(images, axis=1, keepdims=True),
+            tokens=random.integers(self.vocabulary, size=(B, T), dtype=np.int32),
+            length=np.full(B, T, np.int32),
+        )
+
+    def init(self, key):
+        batch = self.example()
+        inputs = batch["tokens"], batch["length"], batch["images"]
+        return self.model(train=True).init(key, *inputs)
+
+    def drawn(self, step) -> tuple[np.ndarray, np.ndarray]:
+        """The images of the batch of a step, and a caption of each."""
+        config, n = self.config, self.cases
+        images = data.batch_cases(step, n, config.batch_size, config.data_seed)
+        chosen = choice(n, config.data_seed, step // self.steps_per_epoch)
+        return images, CAPTIONS * images + chosen[images]
+
+    def shape(self, step):
+        return self.padded(self.lengths["train"][self.drawn(step)[1]].max())
+
+    def batch(self, step):
+        split, (images, captions) = self.splits["train"], self.drawn(step)
+        tokens, length = pad(split, captions, self.shape(step))
+        return dict(images=split["images"][images], tokens=tokens, length=length)
+
+    def energies(self, s, v):
+        """E ``[M, N]`` of captions ``[M, H]`` and images ``[N, H]``."""
+        return -s @ v.T if self.config.symmetric else retrieval.violations(s, v)
+
+    def loss(self, variables, batch, key, train):
+        (s, v), new = self.model(train).apply(
+            variables, batch["tokens"], batch["length"], batch["images"], mutable=["stats"]
+        )
+        loss = retrieval.contrast(self.energies(s, v), self.config.margin)
+        return loss, (new.get("stats", {}), {})
+
+    @cached_property
+    def folds(self) -> dict[str, list[Fold]]:
+        found = {}
+        for name in ("valid", "test"):
+            N = len(self.splits[name]["images"])
+            size = min(self.config.fold, N)
+            count = N // size if name == "test" else 1
+            found[name] = [self.fold(name, n * size, size) for n in range(count)]
+        return found
+
+    def fold(self, name: str, first: int, size: int) -> Fold:
+        """A fold of a split, from its first image on."""
+        split = self.splits[name]
+        captions = CAPTIONS * first + np.arange(CAPTIONS * size)
+        order = captions[np.argsort(self.lengths[name][captions], kind="stable")]
+        where = np.argsort(order)  # of the first caption, of the second, and so on
+        b = min(BLOCK, len(order))
+        order = np.append(order, np.repeat(order[-1:], -len(order) % b))  # fills the last block
+        blocks = []
+        for block in order.reshape(-1, b):
+            T = self.padded(self.lengths[name][block].max())
+            blocks.append(jax.device_put(pad(split, block, T)))
+        return Fold(jax.device_put(split["images"][first : first + size]), blocks, where)
+
+    @cached_property
+    def maps(self):
+        """The two maps of the model, compiled, (variables, ...) -> points."""
+
+        def captions(variables, tokens, length):
+            return self.model(train=False).apply(variables, tokens, length, method="caption")
+
+        def images(variables, features):
+            return self.model(train=False).apply(variables, features, method="image")
+
+        return jax.jit(captions), jax.jit(images)
+
+    def points(self, variables, fold: Fold):
+        """Captions ``[5 N, H]`` and images ``[N, H]`` of a fold."""
+        captions, images = self.maps
+        s = jnp.concatenate([captions(variables, *block) for block in fold.blocks])
+        return s[fold.where], images(variables, fold.images)
+
+    @cached_property
+    def places(self):
+        """`retrieval.places` of captions ``[5 N, H]`` and images ``[N, H]``, compiled."""
+
+        def places(s, v):
+            blocks = s.reshape(CAPTIONS, *v.shape)  # so that no large array is gone through often
+            E = jax.lax.map(lambda block: self.energies(block, v), blocks)
+            return retrieval.places(E.reshape(len(s), len(v)))
+
+        return jax.jit(places)
+
+    def score(self, variables, fold: Fold, above) -> dict[str, float]:
+        """The metrics of a fold; above: ``[P, 2]``, or None."""
+        s, v = self.points(variables, fold)
+        found = {
+            f"{what}_{metric}": value
+            for what, places in jax.device_get(self.places(s, v)).items()
+            for metric, value in places.scores().items()
+        }
+        found["sum"] = sum(found[f"image_{metric}"] for metric in ("r1", "r5", "r10"))
+        if above is not None:
+            s = s.reshape(len(v), CAPTIONS, -1)
+            found |= jax.device_get(hierarchy(s[:, above[:, 0]], s[:, above[:, 1]]))
+        return found
+
+    def evaluate(self, variables):
+        scores = {}
+        for name, folds in self.folds.items():
+            above = self.splits[name].get("above")
+            found = [self.score(variables, fold, above) for fold in folds]
+            scores[name] = {
+                metric: float(np.mean([fold[metric] for fold in found])) for metric in found[0]
+            }
+        return scores
+
+
+@lru_cache(maxsize=2)
+def choice(images: int, seed: int, epoch: int) -> np.ndarray:
+    """Which of its captions stands for each image in an epoch ``[images]``."""
+    chosen = np.random.default_rng((seed, epoch, 1)).integers(CAPTIONS, size=images)
+    chosen.setflags(write=False)  # shared by all callers
+    return chosen
+
+
+def pad(split, captions, T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Captions ``[B]`` of a split: tokens ``[B, T]``, behind each END; and lengths ``[B]``,
+    in which one END is counted."""
+    starts, ends = split["starts"][captions], split["starts"][captions + 1]
+    at = starts[:, None] + np.arange(T)
+    is_word = at < ends[:, None]
+    tokens = np.where(is_word, split["tokens"][np.where(is_word, at, 0)], END)
+    return tokens.astype(np.int32), (ends - starts + 1).astype(np.int32)
+
+
+@jax.jit
+def hierarchy(general, specific) -> dict:
+    """Whether captions ``[..., H]`` that say less lie above those ``[..., H]`` that say more.
+
+    Returns:
+        order: the share of pairs where the general one is less far from lying above the specific
+        one than the other way round. coordinates: the share of coordinates in which it is not the
+        greater. every_coordinate: the share of pairs where it is so in all, up to 1e-6. Two points
+        of length 1 without negative coordinates are then the same point: so this is about 0, and
+        in this model no pair is in order altogether.
+    """
+    up, down = retrieval.violation(general, specific), retrieval.violation(specific, general)
+    return dict(
+        order=(up < down).mean(),
+        coordinates=(general <= specific).mean(),
+        every_coordinate=(general <= specific + 1e-6).all(-1).mean(),
+    )
+
+
+RECALLS = ("r1", "r5", "r10")
+EIGHT = tuple(f"{what}_{name}" for what in ("caption", "image") for name in (*RECALLS, "mean"))
+
+
+def both(panel: str) -> dict[tuple[str, str], str]:
+    """The two curves of a panel that are compared."""
+    return {(panel, "none"): "no norm", (panel, "layer"): "layer norm"}
+
+
+def total(curves: Curves, norm: str) -> Curve:
+    """R@1 + R@5 + R@10 where all three have a reading."""
+    parts = [curves[name, norm] for name in RECALLS]
+    x = reduce(np.intersect1d, [part.x for part in parts])
+    return Curve(x, sum(part.lanes[:, np.isin(part.x, x)] for part in parts))
+
+
+def claim_13(curves: Curves) -> Verdict:
+    """Compares, for R@1, R@5 and R@10 of image retrieval each, how many updates it takes without
+    norm and with layer norm until the validation set's (mean over seeds) first reaches a level. The
+    levels are the best that the run without norm has reached at each tenth of its length but the
+    first; the factor is its number of updates divided by layer norm's (between two readings by
+    linear interpolation; 0 where layer norm never arrives). Since readings are noisy, a speed-up is
+    a factor of 1.1 or more. Confirmed where it is that at three quarters of the levels or more of
+    all three; contradicted where it is 1 or less at three quarters or more of any of them; in
+    between the factors say how fast. It takes two seeds to decide.
+    """
+    if lacking := missing(curves, both("r1"), single=True):
+        return Verdict(NOT_TESTED, f"It {lacking}.")
+    lanes, paces = [], {}
+    for name in RECALLS:
+        none, layer = (curves[key] for key in both(name))
+        paces[name] = Pace.of(none, layer, falling=False)
+        lanes += [len(none.lanes), len(layer.lanes)]
+    text = " ".join(
+        f"R@{name[1:]}: {pace.describe(1.1, 'Units of 300 updates', '%')}"
+        for name, pace in paces.items()
+    )
+    if min(lanes) == 1:
+        return Verdict(NOT_DECIDED, text + ONE_SEED)
+    if any((pace.factors <= 1).mean() >= 0.75 for pace in paces.values()):
+        return Verdict(CONTRADICTED, text)
+    faster = all((pace.factors >= 1.1).mean() >= 0.75 for pace in paces.values())
+    return Verdict(CONFIRMED if faster else NOT_DECIDED, text)
+
+
+def claim_14(curves: Curves) -> Verdict:
+    """Compares how many updates it takes without norm to the highest sum of R@1, R@5 and R@10 of
+    image retrieval on the validation set (mean over seeds), and with layer norm to the first that
+    is as high. "60 % of the time" is read as 80 % or less, nearer to 60 % than to all of it.
+    Confirmed where layer norm takes no more; contradicted where it takes as long or longer, or
+    never gets there. It takes two seeds to decide.
+    """
+    if lacking := missing(curves, both("r1"), single=True):
+        return Verdict(NOT_TESTED, f"It {lacking}.")
+    none, layer = total(curves, "none"), total(curves, "layer")
+    best, own = none.mean.argmax(), layer.mean.argmax()
+    text = (
+        f"Without norm the highest sum of R@1, R@5 and R@10, {none.mean[best]:.2f}, is that of "
+        f"unit {none.x[best]:.4g} (of 300 updates). "
+    )
+    (there,) = np.nonzero(layer.mean >= none.mean[best])
+    share = layer.x[there[0]] / none.x[best] if len(there) else np.inf
+    text += (
+        f"Layer norm is there at unit {layer.x[there[0]]:.4g}, after {share:.0%} of that time"
+        if len(there)
+        else "Layer norm never gets there"
+    )
+    text += f"; its own highest, {layer.mean[own]:.2f}, is that of unit {layer.x[own]:.4g}."
+    if min(len(none.lanes), len(layer.lanes)) == 1:
+        return Verdict(NOT_DECIDED, text + ONE_SEED)
+    if share >= 1:
+        return Verdict(CONTRADICTED, text)
+    return Verdict(CONFIRMED if share <= 0.8 else NOT_DECIDED, text)
+
+
+def claim_15(curves: Curves) -> Verdict:
+    """Compares the test results of table 2, each seed's at its best step by validation: R@1, R@5,
+    R@10 and mean rank of caption and of image retrieval. Confirmed where all eight are better with
+    layer norm than without norm in the mean over seeds, and the sum of the six recalls is higher by
+    more than twice its standard error over seeds; contradicted where that sum is lower by as much.
+    It takes two seeds to decide.
+    """
+    if lacking := missing(curves, both("table_2_caption_r1"), single=True):
+        return Verdict(NOT_TESTED, f"It {lacking}.")
+    none, layer = (
+        {name: curves[f"table_2_{name}", norm].lanes[:, 0] for name in EIGHT}
+        for norm in ("none", "layer")
+    )
+    gains = {name: layer[name].mean() - none[name].mean() for name in EIGHT}
+    better = [gain < 0 if name.endswith("mean") else gain > 0 for name, gain in gains.items()]
+    sums = [sum(found[n] for n in EIGHT if not n.endswith("mean")) for found in (none, layer)]
+    text = (
+        f"With layer norm {sum(better)} of the eight are better: "
+        + ", ".join(f"{name.replace('_', ' ')} {gain:+.2f}" for name, gain in gains.items())
+        + f". The six recalls add up to {sums[1].mean():.1f} with layer norm and "
+        f"{sums[0].mean():.1f} without norm"
+    )
+    if min(map(len, sums)) == 1:
+        return Verdict(NOT_DECIDED, f"{text}.{ONE_SEED}")
+    gap = Estimate.of(sums[1]).minus(Estimate.of(sums[0]))
+    text += f", {gap.value:+.1f} ± {gap.error:.1f} (± standard error)."
+    if gap.value < -2 * gap.error:
+        return Verdict(CONTRADICTED, text)
+    return Verdict(CONFIRMED if all(better) and gap.value > 2 * gap.error else NOT_DECIDED, text)

@@ -1,0 +1,139 @@
+"""Images and captions in one space: how ill a pair fits, the loss of all pairs, who finds whom.
+
+An energy E_ij of caption i and image j is low where the two belong together. It is a cosine with
+its sign changed, or, where points are ordered, the penalty of Vendrov et al. (2016), "Order-
+Embeddings of Images and Language": s lies above v, as the more general of the two, where s_d <= v_d
+in all coordinates.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ELEMENTS = 1 << 22  # of an array of pairs and coordinates, on an accelerator
+
+
+def violation(s, v):
+    """E(s, v) = Σ_d max(0, s_d − v_d)²: how far s ``[..., D]`` is from lying above v."""
+    return (jnp.maximum(s - v, 0) ** 2).sum(-1)
+
+
+def violations(s, v, block: int | None = None):
+    """`violation` of all pairs: s ``[M, D]``, v ``[N, D]`` -> E ``[M, N]``.
+
+    Neither it nor its gradient holds an array of pairs and coordinates, which would have 17 million
+    numbers for a batch of 128: it goes through the coordinates, ``block`` at a time, with arrays
+    ``[block, M, N]``. It can be differentiated once.
+
+    Args:
+        block: a divisor of D. None: one on a CPU, where ``[M, N]`` fits into the cache; else as
+            many as make ELEMENTS numbers, since starting a kernel costs.
+    """
+    (M, D), N = s.shape, len(v)
+    if block is None:
+        most = 1 if jax.default_backend() == "cpu" else max(1, ELEMENTS // (M * N))
+        block = max(n for n in range(1, min(most, D) + 1) if D % n == 0)
+    return _violations(block, s, v)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _violations(block: int, s, v):
+    def add(E, coordinates):
+        return E + (_excess(*coordinates) ** 2).sum(0), None
+
+    zero = jnp.zeros((len(s), len(v)), jnp.result_type(s, v))
+    return jax.lax.scan(add, zero, (_blocks(s, block), _blocks(v, block)))[0]
+
+
+def _gradients(block: int, inputs, d_E):
+    """∂E_ij/∂s_i = 2 max(0, s_i − v_j) = −∂E_ij/∂v_j."""
+
+    def of(coordinates):
+        d = 2 * d_E * _excess(*coordinates)
+        return d.sum(2), -d.sum(1)
+
+    found = jax.lax.map(of, tuple(_blocks(array, block) for array in inputs))
+    return tuple(d.reshape(-1, d.shape[-1]).T for d in found)
+
+
+_violations.defvjp(lambda block, s, v: (_violations(block, s, v), (s, v)), _gradients)
+
+
+def _blocks(array, block: int):
+    """Points ``[M, D]`` by coordinates, ``[D / block, block, M]``."""
+    return array.T.reshape(-1, block, len(array))
+
+
+def _excess(s, v):
+    """max(0, s_i − v_j) ``[block, M, N]`` of coordinates ``[block, M]`` and ``[block, N]``."""
+    return jnp.maximum(s[:, :, None] - v[:, None, :], 0)
+
+
+def contrast(E, margin: float):
+    """Σ_{i≠j} max(0, margin − E_ij + E_jj) + max(0, margin − E_ij + E_ii), for E ``[B, B]``: every
+    pair that does not belong together shall have more energy than the image's own and than the
+    caption's own, by a margin. Summed over the batch, as in the authors' code.
+    """
+    own = jnp.diag(E)
+    hinges = jnp.maximum(0, margin - E + own) + jnp.maximum(0, margin - E + own[:, None])
+    return jnp.where(jnp.eye(len(E), dtype=bool), 0, hinges).sum()
+
+
+class Places(NamedTuple):
+    """Where what belongs to each of N queries stands in the list of all candidates by energy.
+
+    Ties are broken by lot: what follows are means over all orders of candidates of one energy.
+
+    Attributes:
+        before: how many candidates have less energy ``[N]``.
+        level: how many others have the same ``[N]``.
+    """
+
+    before: np.ndarray
+    level: np.ndarray
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """``[N]``, the first is 0."""
+        return self.before + self.level / 2
+
+    def recall(self, K: int) -> float:
+        """R@K: the percentage of queries for which it is among the first K."""
+        return float(100 * np.clip((K - self.before) / (self.level + 1), 0, 1).mean())
+
+    def scores(self) -> dict[str, float]:
+        """As in evaluation.py of the authors of order embeddings; the best median and mean is 1."""
+        return dict(
+            r1=self.recall(1),
+            r5=self.recall(5),
+            r10=self.recall(10),
+            median=float(np.floor(np.median(self.ranks)) + 1),
+            mean=float(self.ranks.mean() + 1),
+        )
+
+
+def places(E) -> dict[str, Places]:
+    """Where images stand for their captions, and where captions stand for their images.
+
+    Args:
+        E: ``[C N, N]`` for captions, C of each image in turn, and images.
+
+    Returns:
+        image: of its own image, for each caption ``[C N]``; caption: of the first of its own
+        captions, for each image ``[N]``. An energy that is no number counts against both.
+    """
+    N = E.shape[1]
+    image = jnp.arange(len(E)) // (len(E) // N)  # of each caption
+    others = image[:, None] != jnp.arange(N)
+    own = jnp.take_along_axis(E, image[:, None], 1)
+    best = own.reshape(1, N, -1).min(-1)
+
+    def count(energy, axis):
+        # Not "E < energy", which would be false, and the place the first, where there is a NaN.
+        before, level = others & ~(E >= energy), others & (E == energy)
+        return Places(before.sum(axis), level.sum(axis))
+
+    return dict(image=count(own, 1), caption=count(best, 0))

@@ -1,0 +1,382 @@
+"""Order embeddings: model, loss and ranks against numpy, batches, memory, and what is learned."""
+
+from functools import partial
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import order_embeddings as config_file
+from experiments import order_embeddings, retrieval
+from experiments.datasets import captions as packed
+from experiments.order_embeddings import END, Model, Task
+from experiments.retrieval import Places
+from ln import train
+from ln.errors import InputError
+from ln.norm import EPSILON, Norm
+from tests import reference
+
+NORMS = {
+    "none": Norm(),
+    "layer": Norm("layer", ("x", "h")),
+    "batch": Norm("batch", ("x", "h"), (), True),
+}
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+# --- The equations, in numpy: one caption, one image, one coordinate after the other ---
+
+
+def points(kind, p, tokens, lengths, features, symmetric):
+    """Captions and images ``[B, H]``."""
+    mask = np.arange(tokens.shape[1])[:, None] < lengths
+    xs = p["table"][tokens.T]
+    start = np.zeros((len(tokens), len(p["W_image"]["bias"])))
+    hs, _ = reference.unrolled(reference.gru, kind, p["encoder"], start, xs, mask, EPSILON)
+    s = np.stack([hs[length - 1, n] for n, length in enumerate(lengths)])
+    v = features @ p["W_image"]["kernel"] + p["W_image"]["bias"]
+    s, v = (np.stack([row / np.sqrt(np.sum(row**2)) for row in rows]) for rows in (s, v))
+    return (s, v) if symmetric else (np.abs(s), np.abs(v))
+
+
+def penalties(s, v):
+    E = np.zeros((len(s), len(v)))
+    for i, j in itertools.product(range(len(s)), range(len(v))):
+        E[i, j] = sum(max(0, s[i, d] - v[j, d]) ** 2 for d in range(s.shape[1]))
+    return E
+
+
+def contrast(E, margin):
+    total = 0.0
+    for i, j in itertools.permutations(range(len(E)), 2):
+        total += max(0, margin - E[i, j] + E[j, j]) + max(0, margin - E[i, j] + E[i, i])
+    return total
+
+
+@pytest.mark.parametrize(
+    "kind, symmetric", [*((kind, False) for kind in NORMS), ("layer", True)], ids=str
+)
+def test_points_and_the_loss_are_those_of_the_equations(kind, symmetric):
+    task = make_task(norm=kind, symmetric=symmetric, margin=0.5)
+    batch, random = task.batch(0), np.random.default_rng(1)
+    inputs = batch["tokens"], batch["length"], batch["images"].astype(np.float64)
+
+    def points_and_loss(variables):
+        (s, v), _ = task.model(True).apply(variables, *inputs, mutable=["stats"])
+        return s, v, task.loss(variables, {**batch, "images": inputs[2]}, None, True)[0]
+
+    with jax.enable_x64(True):
+        shapes = jax.eval_shape(task.init, jax.random.key(0))
+        variables = jax.tree.map(lambda leaf: 0.5 * random.normal(size=leaf.shape), shapes)
+        found = jax.jit(points_and_loss)(variables)
+    s, v = points(kind, variables["params"], *inputs, symmetric)
+    expected = s, v, contrast(-s @ v.T if symmetric else penalties(s, v), 0.5)
+    assert expected[2] > 0.1
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def direct(s, v):
+    return (jnp.maximum(s[:, None] - v[None], 0) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("block", [None, 1, 2, 6])
+def test_the_penalty_of_all_pairs_and_its_gradient_are_those_of_the_direct_formula(block):
+    s, v, weights = normal(5, 6), normal(3, 6, seed=1), normal(5, 3, seed=2)
+    with jax.enable_x64(True):
+        found, expected = (
+            jax.jit(jax.value_and_grad(lambda s, v, f=f: (weights * f(s, v)).sum(), (0, 1)))(s, v)
+            for f in (partial(retrieval.violations, block=block), direct)
+        )
+        E = retrieval.violations(s, v, block)
+    np.testing.assert_allclose(E, penalties(s, v), rtol=1e-12)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_the_gradient_of_the_loss_is_that_of_the_direct_formula_in_lanes_too():
+    s, v = np.abs(normal(2, 5, 8)), np.abs(normal(2, 5, 8, seed=1))
+    with jax.enable_x64(True):
+        found, expected = (
+            jax.jit(jax.vmap(jax.grad(lambda s, v, f=f: retrieval.contrast(f(s, v), 5.0), (0, 1))))(
+                s, v
+            )
+            for f in (retrieval.violations, direct)
+        )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_loss_and_its_gradient_hold_no_array_of_pairs_and_coordinates():
+    """The direct formula's would have 8 MB here; the inputs have 0.25 MB, pairs 64 kB."""
+
+    def bytes_of(penalty):
+        s = jax.ShapeDtypeStruct((128, 128), jnp.float32)
+        loss = jax.grad(lambda s, v: retrieval.contrast(penalty(s, v), 0.05), (0, 1))
+        return jax.jit(loss).lower(s, s).compile().memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(retrieval.violations) < 1e6
+    assert bytes_of(direct) > 8e6
+
+
+def test_blocks_are_as_large_as_the_memory_allows_where_starting_a_kernel_costs(monkeypatch):
+    blocks = []
+    monkeypatch.setattr(retrieval, "_violations", lambda block, s, v: blocks.append(block))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for M, N in ((4, 4), (128, 128), (1000, 1000), (10_000, 10_000)):
+        retrieval.violations(np.zeros((M, 1024)), np.zeros((N, 1024)))
+    assert blocks == [1024, 256, 4, 1]
+
+
+# --- Ranks ---
+
+
+def brute(E, captions):
+    """For each query all positions of its own candidate among those of one energy, one by one."""
+    N = E.shape[1]
+    lists = [(E[m, m // captions], np.delete(E[m], m // captions)) for m in range(len(E))]
+    yield "image", lists
+    lists = []
+    for n in range(N):
+        own = slice(captions * n, captions * (n + 1))
+        lists.append((min(E[own, n]), np.delete(E[:, n], own)))
+    yield "caption", lists
+
+
+def scores_of(lists):
+    """R@K, median and mean rank, of the mean over positions."""
+    positions = [
+        np.arange(sum(others < own), sum(others < own) + sum(others == own) + 1)
+        for own, others in lists
+    ]
+    ranks = [np.mean(places) for places in positions]
+    recall = {f"r{K}": 100 * np.mean([np.mean(p < K) for p in positions]) for K in (1, 5, 10)}
+    return recall | dict(median=np.floor(np.median(ranks)) + 1, mean=np.mean(ranks) + 1)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000], ids=lambda n: f"{n}_energies")
+def test_ranks_equal_brute_force_with_ties(levels):
+    E = np.random.default_rng(levels).integers(levels, size=(24, 12)).astype(np.float32)
+    found = retrieval.places(jnp.array(E))
+    for what, lists in brute(E, captions=2):
+        scores = jax.device_get(found[what]).scores()
+        expected = scores_of(lists)
+        assert set(scores) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(scores[name], value, rtol=1e-6, err_msg=f"{what} {name}")
+
+
+def test_ranks_without_ties_are_those_of_sorting():
+    E = normal(15, 3).astype(np.float32)
+    found = retrieval.places(jnp.array(E))
+    ranks = [np.argsort(E[m]).tolist().index(m // 5) for m in range(15)]
+    np.testing.assert_array_equal(found["image"].ranks, ranks)
+    firsts = [
+        min(np.argsort(E[:, n]).tolist().index(5 * n + k) for k in range(5)) for n in range(3)
+    ]
+    np.testing.assert_array_equal(found["caption"].ranks, firsts)
+
+
+def test_the_best_scores_and_those_of_a_model_that_cannot_tell_anything_apart():
+    perfect = 1 - np.repeat(np.eye(20), 5, 0)
+    for places in jax.device_get(retrieval.places(jnp.array(perfect))).values():
+        assert places.scores() == dict(r1=100, r5=100, r10=100, median=1, mean=1)
+    blind = jax.device_get(retrieval.places(jnp.zeros((100, 20))))
+    assert blind["image"].scores() == pytest.approx(dict(r1=5, r5=25, r10=50, median=10, mean=10.5))
+
+
+def test_energies_that_are_no_numbers_find_nothing():
+    for places in jax.device_get(retrieval.places(jnp.full((100, 20), jnp.nan))).values():
+        assert places.recall(10) == 0 and places.scores()["mean"] >= 20
+
+
+def test_median_and_mean_rank_count_from_one():
+    places = Places(np.array([0, 1, 3, 9]), np.zeros(4))
+    assert places.scores() == dict(r1=25, r5=75, r10=100, median=3, mean=4.25)
+
+
+# --- The task, on made-up data ---
+
+VOCABULARY = [f"word{n}" for n in range(12)]
+ABOVE = np.array([(0, 1), (0, 4), (2, 3)], np.int32)
+
+
+def toy_split(N, seed):
+    """Images of a kind each; captions name it, with words that say nothing before or behind."""
+    random = np.random.default_rng(seed)
+    kinds = random.integers(6, size=N)
+    images = np.eye(6)[kinds] + 0.1 * random.random((N, 6))
+    said = []
+    for kind in kinds:
+        for k in range(5):
+            noise = [VOCABULARY[n] for n in random.integers(6, 12, size=random.integers(0, 3 + k))]
+            said.append(" ".join([*noise, VOCABULARY[kind], *noise[:1]]))
+    images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
+    return packed.pack(images, said, VOCABULARY) | dict(above=ABOVE)
+
+
+class Toy(Task):
+    def load(self):
+        splits = {name: toy_split(N, N) for name, N in (("train", 30), ("valid", 23), ("test", 41))}
+        splits["train"]["words"] = packed.join(VOCABULARY)
+        return splits
+
+
+def make_task(**changes):
+    config = config_file.get_config("tiny")
+    config.update_from_flattened_dict(dict(pad_to=4) | changes)
+    return Toy(config)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task()
+
+
+def test_a_batch_has_one_caption_of_each_of_its_images_with_an_end(task):
+    split = task.splits["train"]
+    for step in range(20):
+        batch, (images, captions) = task.batch(step), task.drawn(step)
+        assert (captions // 5 == images).all()
+        np.testing.assert_array_equal(batch["images"], split["images"][images])
+        longest = batch["length"].max()
+        assert batch["tokens"].shape == (4, task.shape(step)) and task.shape(step) % 4 == 0
+        assert longest <= task.shape(step) < longest + 4
+        for tokens, length, k in zip(batch["tokens"], batch["length"], captions, strict=True):
+            expected = split["tokens"][split["starts"][k] : split["starts"][k + 1]]
+            np.testing.assert_array_equal(tokens[: length - 1], expected)
+            assert (tokens[length - 1 :] == END).all() and (expected >= 2).all()
+        assert batch["images"].dtype == np.float32
+        assert batch["tokens"].dtype == batch["length"].dtype == np.int32
+
+
+def test_a_batch_is_a_function_of_the_step_and_an_epoch_has_every_image_once(task):
+    other = make_task()
+    for step in (0, 3, 6, 7, 50):
+        for one, two in zip(task.batch(step).values(), other.batch(step).values(), strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert task.steps_per_epoch == 7
+    epochs = [np.concatenate([task.drawn(7 * e + k)[0] for k in range(7)]) for e in (0, 1)]
+    assert all(len(set(images.tolist())) == 28 for images in epochs)
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_each_epoch_draws_captions_anew_all_five_alike():
+    chosen = [order_embeddings.choice(10_000, 0, epoch) for epoch in (0, 1)]
+    for epoch in chosen:
+        np.testing.assert_allclose(np.bincount(epoch), 2000, atol=150)
+    np.testing.assert_allclose((chosen[0] == chosen[1]).mean(), 0.2, atol=0.02)
+
+
+@pytest.fixture(scope="module")
+def variables(task):
+    return jax.jit(task.init)(jax.random.key(0))
+
+
+def test_padding_changes_no_point(task, variables):
+    batch = task.batch(0)
+    tokens, length = batch["tokens"], batch["length"]
+    captions, _ = task.maps
+    longer = np.pad(tokens, [(0, 0), (0, 4)], constant_values=7)
+    np.testing.assert_allclose(
+        captions(variables, tokens, length), captions(variables, longer, length), atol=1e-6
+    )
+
+
+def test_the_points_of_a_fold_are_those_of_its_captions_one_by_one(task, variables, monkeypatch):
+    monkeypatch.setattr(order_embeddings, "BLOCK", 60)  # 100 captions in two blocks
+    fold = task.fold("valid", 3, 20)
+    assert [tokens.shape for tokens, _ in fold.blocks] == [(60, 8), (60, 12)]
+    s, v = task.points(variables, fold)
+    assert s.shape == (100, 8) and v.shape == (20, 8)
+    split, (captions, images) = task.splits["valid"], task.maps
+    tokens, length = order_embeddings.pad(split, np.arange(15, 115), 12)
+    np.testing.assert_allclose(s, captions(variables, tokens, length), atol=1e-6)
+    np.testing.assert_allclose(v, images(variables, split["images"][3:23]), atol=1e-6)
+
+
+def test_validation_is_one_fold_and_a_test_the_mean_over_whole_folds(task, variables):
+    """Folds of 20: one of 23 validation images, two of 41 test images."""
+    assert [len(fold.images) for fold in task.folds["valid"]] == [20]
+    assert [len(fold.images) for fold in task.folds["test"]] == [20, 20]
+    scores = task.evaluate(variables)
+    assert set(scores) == {"valid", "test"}
+    s, v = jax.device_get(task.points(variables, task.folds["test"][1]))
+    for what, lists in brute(penalties(s, v).astype(np.float32), captions=5):
+        expected = scores_of(lists)
+        other = task.score(variables, task.folds["test"][0], None)
+        for name, value in expected.items():
+            mean = (value + other[f"{what}_{name}"]) / 2
+            np.testing.assert_allclose(scores["test"][f"{what}_{name}"], mean, rtol=0.02)
+    sums = sum(scores["test"][f"image_{name}"] for name in ("r1", "r5", "r10"))
+    np.testing.assert_allclose(scores["test"]["sum"], sums)
+
+
+def test_fewer_images_than_a_fold_are_one_fold_of_all():
+    task = make_task(fold=1000)
+    sizes = {name: [len(fold.images) for fold in folds] for name, folds in task.folds.items()}
+    assert sizes == dict(valid=[23], test=[41])
+
+
+def test_the_order_of_captions_is_that_of_the_penalty_both_ways():
+    general = np.array([[0.0, 0.6, 0.8], [0.6, 0.0, 0.8], [1.0, 0.0, 0.0]])
+    specific = np.array([[0.48, 0.64, 0.6], [0.6, 0.0, 0.8], [0.0, 0.6, 0.8]])
+    found = order_embeddings.hierarchy(general, specific)
+    # Penalties there and back: 0.04 and 0.232; 0 and 0; 1 and 1.
+    np.testing.assert_allclose(found["order"], 1 / 3)
+    np.testing.assert_allclose(found["coordinates"], (2 + 3 + 2) / 9)
+    np.testing.assert_allclose(found["every_coordinate"], 1 / 3)
+
+
+def test_a_split_that_does_not_say_what_is_above_what_has_no_metrics_of_order(task, variables):
+    fold = task.folds["valid"][0]
+    with_, without = (set(task.score(variables, fold, above)) for above in (ABOVE, None))
+    assert with_ - without == {"order", "coordinates", "every_coordinate"}
+
+
+@pytest.mark.slow
+def test_a_few_updates_bring_images_and_captions_together_also_with_statistics():
+    task = make_task(norm="batch", pad_to=12, batch_size=6, fold=10)
+    optimizer = train.make_optimizer(task.config)
+    state = train.init_lanes(task, optimizer, [(0, 0.01)])
+    before = task.evaluate(train.variables_of(state, 0))["valid"]
+    state, metrics = train.make_call(task, optimizer)(state, train.batches_of(task, range(100))[1])
+    losses = np.asarray(metrics["loss"])[:, 0]
+    assert np.isfinite(losses).all()
+    after = task.evaluate(train.variables_of(state, 0))["valid"]
+    assert after["image_mean"] < 0.75 * before["image_mean"]
+    assert after["sum"] > before["sum"] + 30
+
+
+@pytest.mark.parametrize("name", ["words", "hidden", "fold", "pad_to"])
+def test_a_size_that_cannot_be_is_refused_by_name(name):
+    with pytest.raises(InputError, match=f"config.{name} is 0; it must be 1 or more"):
+        make_task(**{name: 0})
+
+
+def test_parameters_are_as_many_as_in_the_authors_code():
+    """GRU 4,070,400, layer norm 12,288 more, images 4,195,328, and 300 a word."""
+
+    def count(norm):
+        shapes = jax.eval_shape(
+            Model(9, 300, 1024, False, norm).init,
+            *(jax.random.key(0), jnp.zeros((1, 1), int), jnp.ones(1, int), jnp.zeros((1, 4096))),
+        )
+        return sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+    assert count(NORMS["none"]) == 4_070_400 + 4_195_328 + 9 * 300
+    assert count(NORMS["layer"]) == count(NORMS["none"]) + 12_288
+
+
+def test_weights_start_as_in_the_authors_code(variables):
+    p = variables["params"]
+    for array in (p["table"], p["encoder"]["W_x"]["kernel"], p["encoder"]["W"]["kernel"]):
+        assert 0.09 < array.max() < 0.1 and -0.1 < array.min() < -0.09
+    assert 0.9 < np.abs(p["W_image"]["kernel"]).max() / np.sqrt(6 / (6 + 8)) < 1
+    U = p["encoder"]["U"]["kernel"]
+    np.testing.assert_allclose(U @ U.T, np.eye(8), atol=1e-5)
