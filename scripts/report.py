@@ -259,6 +259,7 @@ def draw(panels, columns: int, ours: dict, theirs: dict) -> bytes:
     figure = Figure(figsize=(4.6 * columns, 3.3 * rows + 0.6), dpi=150, layout="constrained")
     lines = {}
     for n, panel in enumerate(panels, start=1):
+        panel = dataclasses.replace(panel, x_log=panel.x_log or is_short(panel, ours, theirs))
         axes = figure.add_subplot(rows, columns, n)
         axes.set_yscale("log" if panel.log else "linear")
         axes.set_xscale("log" if panel.x_log else "linear")
@@ -322,6 +323,15 @@ def marked(curve, panel) -> list[int]:
     else:
         places = np.linspace(curve.x[0], curve.x[-1], 8)
     return np.unique(np.searchsorted(curve.x, places)).tolist()
+
+
+def is_short(panel, ours: dict, theirs: dict) -> bool:
+    """Whether our runs end before a fifth of the paper's: a streak on a linear axis."""
+    ends = [
+        max((curve.x[-1] for (name, _), curve in curves.items() if name == panel.name), default=0)
+        for curves in (ours, theirs)
+    ]
+    return 0 < ends[0] < 0.2 * ends[1]
 
 
 def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:
@@ -442,16 +452,18 @@ def rows_of(table: dict, ours: dict) -> list[dict]:
 
 def evaluations(section: Section) -> list[tuple]:
     """What was estimated of trained models, one row each: norm, seed, step, split, metric, samples,
-    value with its error, cases."""
+    value with its error, cases. The scores beside the estimates are those of training, again."""
     from experiments import curves
 
     keys = ("seed", "step", "split", "metric", "samples")
     found = []
     for norm, (name, *_) in styles_of([run.config["norm"] for run in section.runs]).items():
         rows = [r for run in section.runs if run.config["norm"] == norm for r in run.evaluations]
-        for row in sorted(rows, key=lambda row: [row[key] for key in keys]):
-            value = curves.Estimate(row["value"], row["error"])
-            found.append((name, *(row[key] for key in keys), str(value), f"{row['cases']:,}"))
+        estimates = [row for row in rows if "samples" in row]
+        for row in sorted(estimates, key=lambda row: [row[key] for key in keys]):
+            value, error = row["value"], row["error"]  # of a single case there is no error
+            text = f"{value:.2f}" if error is None else str(curves.Estimate(value, error))
+            found.append((name, *(row[key] for key in keys), text, f"{row['cases']:,}"))
     return found
 
 

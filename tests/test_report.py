@@ -17,7 +17,7 @@ from experiments import curves
 from experiments.curves import Curve, Estimate, Panel
 from experiments.mnist import claim_25, claim_26
 from ln import runs
-from scripts.report import y_limits
+from scripts.report import is_short, y_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -155,6 +155,14 @@ def test_an_axis_shows_all_but_the_worst_tenth_of_a_curve(falling, limits):
     curve = Curve(np.arange(101.0), np.arange(101.0)[None])
     low, high = y_limits(panel, {("p", "layer"): curve}, {})
     assert (low, round(high)) == (limits[0], round(limits[1] + 0.02 * (limits[1] - limits[0])))
+
+
+@pytest.mark.parametrize("end, short", [(19, True), (20, False), (65, False)])
+def test_runs_that_end_early_are_drawn_on_a_logarithmic_axis(end, short):
+    ours, theirs = (Curve(np.array([1.0, x]), np.zeros((1, 2))) for x in (end, 100))
+    panel = a_panel(falling=True, limits=(0, 1))
+    assert is_short(panel, {("p", "layer"): ours}, {("p", "none"): theirs}) == short
+    assert not is_short(panel, {("p", "layer"): ours}, {})
 
 
 # --- Claims ---
@@ -390,7 +398,8 @@ def write_draw(root, norm, pace):
         | dict(samples=samples, value=value, error=0.1234)
         for samples, value, lr in ((50, 81.5678, 1e-3), (1, 83.0, 1e-3), (1, 99.0, 2e-3))
     ]
-    runs.write_rows(folder / "evaluations.jsonl", estimates)
+    score = dict(step=600, split="test", metric="bound", seed=1, lr=1e-3, value=84.0)
+    runs.write_rows(folder / "evaluations.jsonl", [score, *estimates])
 
 
 @pytest.mark.slow
