@@ -40,8 +40,12 @@ def orthogonal_blocks(key, shape, dtype=jnp.float_):
     """Every H x H block of W_h ``[H, n H]`` orthogonal by itself, as in the authors' layers.py."""
     H, n = shape[0], shape[1] // shape[0]
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    blocks = jax.vmap(lambda key: nn.initializers.orthogonal()(key, (H, H), dtype))
-    return jnp.concatenate(blocks(jax.random.split(key, n)), axis=1)
+    # One after the other, in all lanes: two batches of QR at once may wait for each other forever
+    # in jaxlib 0.10 on a CPU (three LSTMs of 400 units on two cores).
+    block = jax.custom_batching.sequential_vmap(
+        lambda key: nn.initializers.orthogonal()(key, (H, H), dtype)
+    )
+    return jnp.concatenate(jax.lax.map(block, jax.random.split(key, n)), axis=1)
 
 
 class Cell(nn.Module):

@@ -13,7 +13,7 @@ import pytest
 
 from ln import fused
 from ln.norm import EPSILON, Norm
-from ln.rnn import GRU, LSTM, RNN, Cell, scan, unroll
+from ln.rnn import GRU, LSTM, RNN, Cell, orthogonal_blocks, scan, unroll
 from tests import reference
 
 T, B, D, H = 5, 4, 3, 6
@@ -524,6 +524,13 @@ def test_by_default_the_first_carry_is_0_and_no_parameter():
     assert set(variables["params"]["cell"]) == {"W_x", "W_h", "b"}
     c, h = cell.apply({"params": variables["params"]["cell"]}, B, method="initial")
     assert c.shape == h.shape == (B, H) and not c.any() and not h.any()
+
+
+def test_large_matrices_of_two_layers_are_initialized():
+    # Batches of QR waited for one another forever, from 400 units on.
+    initialize = jax.jit(lambda keys: [orthogonal_blocks(key, (400, 800)) for key in keys])
+    blocks = initialize(jax.random.split(jax.random.key(0)))
+    assert all(np.isfinite(W).all() for W in blocks)
 
 
 def test_every_square_block_of_W_h_starts_orthogonal_and_biases_at_0_but_the_forget_gate():
