@@ -33,7 +33,7 @@ def get_config(scale="paper"):
 
     config.batch_size = 128  # code
     config.steps = "81000 steps"  # paper: where the longer curve of figure 1 ends
-    # Adam as its paper has it. The code's own, which figure 1 was made with, corrects the moments by
+    # As Adam's paper has it. The code's, which figure 1 was made with, corrects the moments by
     # 1 - 0.1^t and 1 - 0.001^t: "adam_uncorrected".
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
     config.lr = (1e-3,)  # code

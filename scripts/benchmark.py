@@ -5,12 +5,14 @@ r"""Measures speed side by side with other implementations of the same computati
     python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 20 minutes
     python -m scripts.benchmark rnn --case=tiny --quick         shows that all of it works, no more
     python -m scripts.benchmark draw                the training step of DRAW, 8 minutes
+    python -m scripts.benchmark handwriting         that of handwriting synthesis, 8 minutes
+    python -m scripts.benchmark order_embeddings    that of order embeddings, and ranking, 8 minutes
 
 Every implementation runs in a process of its own. First each must compute the same as ours from the
-same weights and batches: losses, in rnn and draw also gradients. Then they are timed in turn, round
-after round, so that whatever else the machine does hits all alike; a table shows medians over the
-rounds, and the median of the ratios to ours within each round. PyTorch is one of the peers where it
-is installed: pip install torch.
+same weights and batches: losses, in all but mnist also gradients. Then they are timed in turn,
+round after round, so that whatever else the machine does hits all alike; a table shows medians over
+the rounds, and the median of the ratios to ours within each round. PyTorch is one of the peers
+where it is installed: pip install torch.
 
 Cases of mnist, by network and batch size: full-128, full-4, small-128, small-4. It times training
 steps; on a machine with a GPU set JAX_PLATFORMS=cpu.
@@ -25,6 +27,16 @@ Cases of draw, the model of §6.4 on random images: full, with layer norm at c o
 full-none, without; small, of configs/draw.py:small. It times training steps with noise, clipping
 and Adam, says which share of ours the matrix products are, and what memory and time it would take
 to compute all of a glimpse again on the way back; on a GPU PyTorch also compiles.
+
+Cases of handwriting, the network of §6.5 on random points: full, T=500 and B=8; small, of
+configs/handwriting.py:small. It times training steps with clipping and Adam: ours with layer norm
+at x, h and c, the same in one scan with plain autodiff, and in PyTorch; and, compared with one
+another, ours without norm and the same network of torch.nn.LSTM. On a GPU PyTorch also compiles.
+
+Cases of order_embeddings, the model of §6.1 with layer norm on random features and captions: full,
+training steps of 128 images and captions of 20 words, with clipping and Adam; fold, the evaluation
+of 1,000 images and 5,000 captions. Plain is autodiff of all of the loop, and energies as their
+formula has them, over all pairs and coordinates; so in PyTorch, which on a GPU also compiles steps.
 
 The processes get the environment of this command unchanged, so allocator, threads and XLA flags
 are the same for all. glibc by default gives large arrays back after every call and pages them in
@@ -48,7 +60,9 @@ from ln.errors import InputError, choose
 from scripts import cli
 from scripts.benchmarks.common import Timing, in_process
 from scripts.benchmarks.draw import draw
+from scripts.benchmarks.handwriting import handwriting
 from scripts.benchmarks.mnist import mnist
+from scripts.benchmarks.order_embeddings import order_embeddings
 from scripts.benchmarks.rnn import rnn
 
 ROUNDS = flags.DEFINE_integer("rounds", 10, "how often each implementation is timed", lower_bound=1)
@@ -73,6 +87,8 @@ BENCHMARKS = {
     "mnist": mnist,
     "rnn": rnn,
     "draw": draw,
+    "handwriting": handwriting,
+    "order_embeddings": order_embeddings,
 }  # name -> (names of cases, Timing) -> what --out holds
 
 

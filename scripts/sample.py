@@ -4,6 +4,7 @@
     python -m scripts.sample draw --workdir=runs/x --checkpoint=newest --lane=1 --out=pictures
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --prime=test:3
+    python -m scripts.sample order_embeddings --workdir=runs/x --text="a three above a seven"
 
 draw writes, to --out:
 
@@ -25,6 +26,13 @@ handwriting writes each --text --count times, or the texts of --cases lines of -
 A line stops when the window is past the end of the text. A run with config.text=False has no window
 and takes no --text: its lines say nothing, and stop after --steps points.
 
+order_embeddings ranks the captions and images of a fold of --split, with the energy of each pair:
+
+    neighbours.txt         the --count captions nearest to each of --cases images, and the --count
+                           images nearest to each --text, or to --cases captions; which are its own;
+                           and, where data say so, whether captions that say less lie above others
+    samples.png            the same with pictures; not for data sets that have only features
+
 samples.json says what the files were made of and by. The run may still be training.
 """
 
@@ -38,19 +46,32 @@ from ln.errors import InputError, choose
 from scripts import cli
 from scripts.samples.draw import draw
 from scripts.samples.handwriting import handwriting
+from scripts.samples.order_embeddings import order_embeddings
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
 LANE = flags.DEFINE_integer("lane", 0, "which of the run's pairs of seed and learning rate")
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 COUNT = flags.DEFINE_integer(
-    "count", None, "how many samples; default: 64 of draw, 3 of a text", lower_bound=1
+    "count",
+    None,
+    "how many samples: of draw (64), of a text (3); order_embeddings: neighbours (5)",
+    lower_bound=1,
 )
 CASES = flags.DEFINE_integer(
-    "cases", None, "draw: how many in detail (8); handwriting: real lines (2)", lower_bound=1
+    "cases",
+    None,
+    "draw: how many in detail (8); handwriting: real lines (2); order_embeddings: images (6)",
+    lower_bound=1,
 )
-SPLIT = flags.DEFINE_string("split", "test", "where images and lines that are shown come from")
-TEXT = flags.DEFINE_multi_string("text", None, "handwriting: what to write; may be repeated")
+SPLIT = flags.DEFINE_string(
+    "split", "test", "where images, lines and captions that are shown come from"
+)
+TEXT = flags.DEFINE_multi_string(
+    "text",
+    None,
+    "handwriting: what to write; order_embeddings: a caption to find images by; may be repeated",
+)
 BIAS = flags.DEFINE_float("bias", 0.0, "handwriting: above 0 for neater writing")
 PRIME = flags.DEFINE_string("prime", None, "handwriting: SPLIT:N, a real line to go on from")
 STEPS = flags.DEFINE_integer(
@@ -60,7 +81,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; d
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
 # experiment -> (task, variables, *, those of OPTIONS that it knows) -> files by name
-EXPERIMENTS = {"draw": draw, "handwriting": handwriting}
+EXPERIMENTS = {"draw": draw, "handwriting": handwriting, "order_embeddings": order_embeddings}
 OPTIONS = (SEED, COUNT, CASES, SPLIT, TEXT, BIAS, PRIME, STEPS)
 RECORD = "samples.json"  # by this a folder is known as one of this command
 

@@ -10,20 +10,20 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.benchmarks import common, draw, rnn
+from scripts.benchmarks import common, draw, handwriting, order_embeddings, rnn
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
-def python(*words):
+def python(*words, **variables):
     return subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},  # other tests run beside it
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | variables,  # other tests run beside it
     )
 
 
@@ -97,6 +97,97 @@ def test_every_peer_of_draw_has_the_losses_and_gradients_of_ours(tmp_path):
     assert result["config"]["norm"] == "layer" and result["products"]["losses"] == []
     assert "alone, in the same shapes and loops, they take" in done.stdout
     assert "of temporary arrays, and its process never more than" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_peer_of_handwriting_has_the_losses_and_gradients_of_its_reference(tmp_path):
+    out = tmp_path / "speed.json"
+    done = python(
+        *("-m", "scripts.benchmark", "handwriting", "--quick", "--case=tiny", f"--out={out}"),
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # compiles in half the time
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"]["tiny"]
+    jaxs = {"ours", handwriting.PLAIN, handwriting.NO_NORM}
+    torchs = {"PyTorch eager", handwriting.TORCHS_LSTM} if HAS_TORCH else set()
+    peers = result["peers"]
+    assert peers.keys() == jaxs | torchs
+    assert HAS_TORCH or "pip install torch" in result["missing"]["PyTorch"]
+    for name, peer in peers.items():
+        assert len(peer["seconds_per_step"]) == 2 and name in rows(done.stdout)
+        assert ("temporary_bytes" in peer["facts"]) == (name in jaxs)
+        reference = peers[handwriting.REFERENCES.get(name, "ours")]
+        assert peer["differs_by"] < 1e-4
+        assert len(peer["losses"]) == 4
+        assert peer["losses"] == pytest.approx(reference["losses"], rel=1e-4)
+    assert peers["ours"]["losses"] != pytest.approx(peers[handwriting.NO_NORM]["losses"], rel=1e-3)
+    assert result["config"]["norm"] == "layer" and result["products"]["losses"] == []
+    assert "Time / ours, median and range of the rounds: plain" in done.stdout
+
+
+def test_flops_of_handwriting_are_those_of_three_products_of_each_matrix_at_each_time_step():
+    case = handwriting.CASES["tiny"]
+    config = handwriting.make_config(case)
+    H, K, M, T, B = (
+        config[name] for name in ("hidden", "components", "mixtures", "length", "batch_size")
+    )
+    x, upper = 3 + 57, 3 + 57 + H  # point and window; and h of the LSTM below
+    once = 4 * H * (x + 2 * upper + 3 * H) + 3 * K * H + (1 + 6 * M) * 3 * H
+    assert handwriting.flops(handwriting.make_data(case)) == 3 * (2 * T * B) * once
+
+
+def test_the_products_of_handwriting_are_those_of_all_its_matrices():
+    from scripts.benchmarks import handwriting_jax
+
+    names = [*handwriting_jax.AT_ONCE, *(name for loop in handwriting_jax.LOOPS for name in loop)]
+    matrices = handwriting.make_data(handwriting.CASES["tiny"]).matrices
+    assert sorted(names) == sorted(matrices)
+
+
+@pytest.mark.slow
+def test_every_peer_of_order_embeddings_has_the_losses_and_gradients_of_ours(tmp_path):
+    out = tmp_path / "speed.json"
+    done = python(
+        *("-m", "scripts.benchmark", "order_embeddings", "--quick", "--case=tiny", f"--out={out}"),
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"]["tiny"]
+    torchs = {"PyTorch eager"} if HAS_TORCH else set()
+    assert result["peers"].keys() == {"ours", order_embeddings.PLAIN} | torchs
+    assert HAS_TORCH or "pip install torch" in result["missing"]["PyTorch"]
+    for name, peer in result["peers"].items():
+        assert len(peer["seconds_per_step"]) == 2 and name in rows(done.stdout)
+        assert len(set(peer["losses"])) == 4 and peer["differs_by"] < 1e-4
+        assert ("temporary_bytes" in peer["facts"]) == (name not in torchs)
+    assert result["config"]["norm"] == "layer" and result["products"]["losses"] == []
+    assert "alone, in the same shapes and loops, they take" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_peer_that_evaluates_a_fold_has_the_points_and_scores_of_ours():
+    from scripts.benchmarks import order_embeddings_jax
+
+    case = order_embeddings.CASES["tiny-fold"]
+    ours, plain = (order_embeddings_jax.Fold(case, plain=plain) for plain in (False, True))
+    reference = common.Reference("ours", ours.losses(1), ours.gradients())
+    assert len(reference.losses) == 10  # R@1, 5, 10, median and mean rank, both ways
+    peers = [plain]
+    if HAS_TORCH:
+        from scripts.benchmarks import order_embeddings_torch
+
+        peers.append(order_embeddings_torch.Fold(case, order_embeddings.make_data(case)))
+    for peer in peers:
+        assert reference.check("peer", peer.losses(1), peer.gradients()) < 1e-4
+        assert peer.run(2) == 2
+
+
+def test_flops_of_order_embeddings_are_those_of_all_words_and_of_the_images():
+    weights = {"encoder.W_x": np.zeros((3, 8)), "W_image.W": np.zeros((5, 4))}
+    weights |= {"encoder.b": np.zeros(12), "table.W": np.zeros((9, 3))}  # no products
+    data = order_embeddings.Data(weights, np.zeros((4, 2, 7)), np.zeros((4, 2, 5)))
+    of_images = 2 * (2 * 2) * (5 * 4)  # forward, and the gradient of the matrix
+    assert order_embeddings.flops(data) == 3 * (2 * 7 * 2) * (3 * 8) + of_images
 
 
 def test_flops_of_draw_are_those_of_three_products_of_each_matrix_at_each_glimpse():
@@ -189,6 +280,8 @@ def test_a_peer_that_fails_ends_the_benchmark(tmp_path):
         (["mnist", "--case=ful-4"], "Did you mean 'full-4'?"),
         (["rnn", "--case=drwa"], "Did you mean 'draw'?"),
         (["draw", "--case=ful"], "Did you mean 'full'?"),
+        (["handwriting", "--case=smal"], "Did you mean 'small'?"),
+        (["order_embeddings", "--case=flod"], "Did you mean 'fold'?"),
         (["mnist", "--rounds=0"], "rounds"),
         (["mnist", "--out=README.md/x.json"], "give another name"),
         (["mnist", "--out=pyproject.toml"], "is there already"),

@@ -227,18 +227,23 @@ class Reference(NamedTuple):
 
 
 def compare(
-    case: str, peers: Mapping[str, Callable[[], Peer]], timing: Timing
+    case: str,
+    peers: Mapping[str, Callable[[], Peer]],
+    timing: Timing,
+    references: Mapping[str, str] | None = None,
 ) -> dict[str, Measured]:
     """Checks and times peers, all alive at once, in interleaved rounds A B C A B C ...
 
     Args:
         case: for the progress lines.
         peers: name -> what makes the peer, to be called in its process. The first is the reference.
+        references: name -> another reference, itself or an earlier peer, for those that compute
+            something else than the first one on purpose.
 
     Raises:
-        RuntimeError: a peer computes something else than the first one, or fails.
+        RuntimeError: a peer computes something else than its reference, or fails.
     """
-    reference: Reference | None = None
+    found: dict[str, Reference] = {}
     with contextlib.ExitStack() as stack:
         remotes: dict[str, Remote] = {}
         losses: dict[str, list[float]] = {}
@@ -249,9 +254,9 @@ def compare(
             losses[name] = remote("losses", 4)  # after 0, 1, 2, 3 steps
             differs_by[name] = None
             if losses[name]:
-                found = losses[name], remote("gradients")
-                reference = reference or Reference(name, *found)
-                differs_by[name] = reference.check(name, *found)
+                found[name] = Reference(name, losses[name], remote("gradients"))
+                reference = found[(references or {}).get(name, next(iter(found)))]
+                differs_by[name] = reference.check(*found[name])
         steps = {name: remote("steps_within", timing.seconds) for name, remote in remotes.items()}
         times: dict[str, list[float]] = {name: [] for name in remotes}
         for number in range(1, timing.rounds + 1):
@@ -270,11 +275,14 @@ def compare(
         }
 
 
+def ratios(a: Measured, b: Measured) -> list[float]:
+    """Time of a step of a, in steps of b, by round."""
+    return [x / y for x, y in zip(a.seconds_per_step, b.seconds_per_step, strict=True)]
+
+
 def ratio(a: Measured, b: Measured) -> float:
-    """Time of a step of a, in steps of b: the median over the rounds."""
-    return statistics.median(
-        x / y for x, y in zip(a.seconds_per_step, b.seconds_per_step, strict=True)
-    )
+    """The median of `ratios`."""
+    return statistics.median(ratios(a, b))
 
 
 def milliseconds(seconds: float) -> str:

@@ -1,12 +1,15 @@
 """What peers that need jax have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 from functools import partial
 import time
 
+from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from ln import train
 from ln.norm import matmul
@@ -90,3 +93,33 @@ class Training(Peer):
         return calls * self.STEPS_PER_CALL
 
     facts = Compiled.facts
+
+
+class Step(Training):
+    """A training step of a task with the clipping and the optimizer of its config.
+
+    Args:
+        names: where a parameter lies in its module -> its name there, see `named`.
+    """
+
+    def __init__(self, task: train.Task, names: Mapping[str, str]):
+        self.task, self.names = task, names
+        super().__init__(task, train.make_optimizer(task.config), task.config.lr[0])
+        self.first = train.lane(self.state, 0)
+
+    def gradients(self):
+        # An optimizer whose new state is the gradients: so they are what train_step computes.
+        keep = optax.GradientTransformation(
+            init=optax.identity().init,
+            update=lambda grads, state, params: (grads, grads),
+        )
+        with precise():
+            step = jax.jit(partial(train.train_step, self.task, keep))
+            state, _ = step(self.first, train.lane(self.batches, 0))
+        return named(state.opt, self.names)
+
+
+def named(params, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The parameters, or their gradients, by module and name: "encoder.W_x"."""
+    flat = flatten_dict(params)
+    return {f"{module}.{names['.'.join(path)]}": np.array(p) for (module, *path), p in flat.items()}

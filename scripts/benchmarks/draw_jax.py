@@ -1,9 +1,6 @@
 """Peers of the benchmark draw that need jax: ours, and the matrix products alone."""
 
-from functools import partial
-
 import flax.linen as nn
-from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +10,8 @@ from experiments import draw
 from experiments.draw import HEIGHT, WIDTH
 from ln import train
 from ln.rnn import scan
-from scripts.benchmarks.common_jax import Compiled, Training, in_order, precise
+from scripts.benchmarks import common_jax
+from scripts.benchmarks.common_jax import Compiled, Training, in_order
 from scripts.benchmarks.draw import Data, matrices
 
 # --- Formulations of the model: images [B, 28, 28] and noise [T, B, Z] -> Glimpse ---
@@ -83,12 +81,6 @@ NAMES = {
 }
 
 
-def named(params) -> dict[str, np.ndarray]:
-    """The parameters, or their gradients, by the names of `Data`."""
-    flat = flatten_dict(params)
-    return {f"{module}.{NAMES['.'.join(path)]}": np.array(p) for (module, *path), p in flat.items()}
-
-
 def make_data(config) -> Data:
     """What a step of `Training` with seed 0 begins with."""
     task = Task(config)
@@ -97,30 +89,17 @@ def make_data(config) -> Data:
     x = np.array(batches["x"], np.float32).reshape(len(steps), -1, HEIGHT, WIDTH)
     keys = [jax.random.fold_in(jax.random.key(0), step) for step in steps]  # as train_step
     epsilon = np.stack([task.noise(key, x.shape[1]) for key in keys])
-    return Data(named(weights), x, epsilon)
+    return Data(common_jax.named(weights, NAMES), x, epsilon)
 
 
 # --- Peers ---
 
 
-class Step(Training):
+class Step(common_jax.Step):
     """A training step with clipping and Adam."""
 
     def __init__(self, config, formulation: str | None = None):
-        self.task = Task(config, formulation)
-        super().__init__(self.task, train.make_optimizer(config), config.lr[0])
-        self.first = train.lane(self.state, 0)
-
-    def gradients(self):
-        # An optimizer whose new state is the gradients: so they are what train_step computes.
-        keep = optax.GradientTransformation(
-            init=optax.identity().init,
-            update=lambda grads, state, params: (grads, grads),
-        )
-        with precise():
-            step = jax.jit(partial(train.train_step, self.task, keep))
-            state, _ = step(self.first, train.lane(self.batches, 0))
-        return named(state.opt)
+        super().__init__(Task(config, formulation), NAMES)
 
 
 class Products(Compiled):

@@ -6,8 +6,7 @@ from torch import Tensor, nn, sigmoid, tanh
 from torch.nn.functional import layer_norm, softplus
 
 from ln.norm import EPSILON
-from scripts.benchmarks.common import Peer
-from scripts.benchmarks.common_torch import Weights, device_memory, prepare, set_precise, wait
+from scripts.benchmarks.common_torch import Training, Weights, prepare
 from scripts.benchmarks.draw import Data
 
 SIDE = 28  # of the images
@@ -99,7 +98,7 @@ class Model(nn.Module):
         return bound + (softplus(c) - x * c).sum((1, 2))
 
 
-class Step(Peer):
+class Step(Training):
     """A training step with clipping and the fused Adam.
 
     Args:
@@ -109,47 +108,13 @@ class Step(Peer):
     """
 
     def __init__(self, config, data: Data, device: str = "cpu", compiled: bool = False):
-        self.device = prepare(device)
-        self.network = Model(data.weights, config.read_size, config.write_size).to(self.device)
+        where = prepare(device)
+        network = Model(data.weights, config.read_size, config.write_size).to(where)
         if compiled:
-            self.network.glimpse = torch.compile(self.network.glimpse)
-        self.x, self.epsilon = (torch.from_numpy(a).to(self.device) for a in (data.x, data.epsilon))
-        b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
-        self.parameters, self.clip = list(self.network.parameters()), config.clip
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr[0], (b1, b2), eps, fused=True)
+            network.glimpse = torch.compile(network.glimpse)
+        x, epsilon = (torch.from_numpy(array).to(where) for array in (data.x, data.epsilon))
+        super().__init__(network, config, list(zip(x, epsilon, strict=True)))
 
-    def backward(self, x: Tensor, epsilon: Tensor) -> Tensor:
-        self.optimizer.zero_grad()
-        loss = self.network(x, epsilon).mean()
-        loss.backward()
-        return loss.detach()
-
-    def step(self, x: Tensor, epsilon: Tensor) -> Tensor:
-        loss = self.backward(x, epsilon)
-        nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
-        return loss
-
-    def losses(self, count):
-        set_precise(True)
-        self.backward(self.x[0], self.epsilon[0])
-        self.first_gradients = {
-            name: parameter.grad.cpu().numpy()
-            for name, parameter in self.network.named_parameters()
-        }
-        found = [float(self.step(self.x[n], self.epsilon[n])) for n in range(count)]
-        set_precise(False)
-        return found
-
-    def gradients(self):
-        return self.first_gradients
-
-    def run(self, steps):
-        for n in range(steps):
-            noise = torch.randn_like(self.epsilon[0])
-            self.step(self.x[n % len(self.x)], noise)
-        wait(self.device)
-        return steps
-
-    def facts(self):
-        return device_memory(self.device)
+    def batch(self, step):
+        x, epsilon = super().batch(step)
+        return x, torch.randn_like(epsilon)
