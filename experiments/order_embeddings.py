@@ -28,14 +28,14 @@ from experiments.curves import (
     Verdict,
     missing,
 )
-from experiments.datasets.captions import CAPTIONS, SPECIAL
-from experiments.datasets.captions import split as split_words
+from experiments.datasets import vocabulary
+from experiments.datasets.captions import CAPTIONS
+from experiments.datasets.vocabulary import END, SPECIAL
 from ln import data, train
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
 from ln.rnn import GRU, unroll
 
-END = 0  # the word behind the last of a caption; also what is behind that
 BLOCK = 1000  # captions that are encoded together in evaluation
 
 
@@ -116,7 +116,7 @@ class Task(train.Task):
                 raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
-        self.vocabulary = SPECIAL + len(split_words(self.splits["train"]["words"]))
+        self.vocabulary = SPECIAL + len(vocabulary.split(self.splits["train"]["words"]))
         self.cases = len(self.splits["train"]["images"])
         data.batch_cases(0, self.cases, config.batch_size, config.data_seed)
         self.steps_per_epoch = self.cases // config.batch_size

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, captions, coco
+from experiments.datasets import arrays, captions, coco, vocabulary
 from tests.test_datasets import names, python, refused
 from tests.test_iam import lay, tar
 
@@ -63,10 +63,10 @@ def prepared(tmp_path, files):
 
 def decoded(found):
     """The captions of each split."""
-    words = captions.split(found["train"]["words"])
+    words = vocabulary.split(found["train"]["words"])
     return {
         split: [
-            captions.decode(part, words)
+            vocabulary.decode(part, words)
             for part in np.split(found[split]["tokens"], found[split]["starts"][1:-1])
         ]
         for split in found
@@ -201,13 +201,13 @@ def test_features_may_be(tmp_path, files, change):
 
 def test_words_are_numbered_from_2_by_decreasing_count_and_where_equal_as_they_come():
     texts = ["b a  c", "c d a", "e a", "d\te"]
-    words = captions.vocabulary(texts)
+    words = vocabulary.of(texts)
     assert words == ["a", "c", "d", "e", "b"]
     packed = captions.pack(np.zeros((1, 1)), [*texts, "b x"], words)
     assert packed["tokens"].tolist() == [6, 2, 3, 3, 4, 2, 5, 2, 4, 5, 6, 1]
     assert packed["starts"].tolist() == [0, 3, 6, 8, 10, 12]
-    assert captions.split(captions.join(words)) == words
-    assert captions.decode([6, 1, 3], words) == "b ? c"
+    assert vocabulary.split(vocabulary.join(words)) == words
+    assert vocabulary.decode([6, 1, 3], words) == "b ? c"
 
 
 def test_words_of_training_and_of_the_first_thousand_validation_images_are_known(
@@ -215,13 +215,13 @@ def test_words_of_training_and_of_the_first_thousand_validation_images_are_known
 ):
     assert coco.DEV == 1_000
     found = prepared(tmp_path / "all", files)
-    words = captions.split(found["train"]["words"])
+    words = vocabulary.split(found["train"]["words"])
     assert set(words) == set(" ".join(sentences("train") + sentences("valid")).split())
-    assert captions.UNKNOWN in found["test"]["tokens"]
-    assert captions.UNKNOWN not in found["valid"]["tokens"]
+    assert vocabulary.UNKNOWN in found["test"]["tokens"]
+    assert vocabulary.UNKNOWN not in found["valid"]["tokens"]
     monkeypatch.setattr(coco, "DEV", SIZES["valid"] - 1)
     found = prepared(tmp_path / "some", files)
-    assert "zebra" not in captions.split(found["train"]["words"])
+    assert "zebra" not in vocabulary.split(found["train"]["words"])
     assert decoded(found)["valid"][-5].endswith(" ? ?")
 
 
@@ -267,7 +267,7 @@ def json_files(files):
 def assert_named(found):
     for split in SIZES:
         expected = [f"{split}_{k}.jpg" for k in range(SIZES[split])]
-        assert captions.split(found[split]["names"]) == expected
+        assert vocabulary.split(found[split]["names"]) == expected
     assert_prepared({s: {k: v for k, v in a.items() if k != "names"} for s, a in found.items()})
 
 
@@ -573,8 +573,8 @@ def test_the_summary_counts_what_was_read(tmp_path, files, capsys):
     found = prepared(tmp_path, files)
     printed = " ".join(capsys.readouterr().out.split())
     longest = [np.diff(found[split]["starts"]).max() for split in SIZES]
-    share = np.mean(found["test"]["tokens"] == captions.UNKNOWN)
-    count = len(captions.split(found["train"]["words"]))
+    share = np.mean(found["test"]["tokens"] == vocabulary.UNKNOWN)
+    count = len(vocabulary.split(found["train"]["words"]))
     for words in (
         "images 6 3 2 captions 30 15 10 words ",
         "words in the longest caption {} {} {}".format(*longest),

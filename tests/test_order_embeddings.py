@@ -11,6 +11,7 @@ import pytest
 from configs import order_embeddings as config_file
 from experiments import order_embeddings, retrieval
 from experiments.datasets import captions as packed
+from experiments.datasets import vocabulary
 from experiments.order_embeddings import END, Model, Task
 from experiments.retrieval import Places
 from ln import train
@@ -223,7 +224,7 @@ def toy_split(N, seed):
 class Toy(Task):
     def load(self):
         splits = {name: toy_split(N, N) for name, N in (("train", 30), ("valid", 23), ("test", 41))}
-        splits["train"]["words"] = packed.join(VOCABULARY)
+        splits["train"]["words"] = vocabulary.join(VOCABULARY)
         return splits
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from configs import order_embeddings as config_file
 import experiments
-from experiments.datasets import captions
+from experiments.datasets import captions, vocabulary
 from ln import train
 from ln.errors import InputError
 from scripts.samples.order_embeddings import (
@@ -61,10 +61,10 @@ def energies(task, variables):
 
 def said_of(task):
     """The captions of that fold, in words, one by one."""
-    words = captions.split(task.splits["train"]["words"])
+    words = vocabulary.split(task.splits["train"]["words"])
     split, starts = task.splits["test"], task.splits["test"]["starts"]
     return [
-        captions.decode(split["tokens"][starts[k] : starts[k + 1]], words) for k in range(5 * N)
+        vocabulary.decode(split["tokens"][starts[k] : starts[k + 1]], words) for k in range(5 * N)
     ]
 
 
@@ -170,7 +170,7 @@ def test_whether_captions_that_say_less_lie_above_others_is_told_of_the_first_im
 
 def test_images_without_pictures_go_by_the_names_of_their_files(task, variables, monkeypatch):
     split = {k: v for k, v in task.splits["test"].items() if k not in ("pictures", "above")}
-    names = captions.join(f"COCO_{n:03}.jpg" for n in range(len(split["images"])))
+    names = vocabulary.join(f"COCO_{n:03}.jpg" for n in range(len(split["images"])))
     monkeypatch.setitem(task.splits, "test", split | dict(names=names))
     files = order_embeddings(task, variables, cases=2)
     assert list(files) == FILES[1:]

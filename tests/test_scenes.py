@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, captions, digits, scenes
+from experiments.datasets import arrays, digits, scenes, vocabulary
 
 SPLITS = ("train", "valid", "test")
 DIGESTS = {
@@ -49,11 +49,11 @@ def made(images):
 @pytest.fixture(scope="module")
 def texts(prepared):
     """The captions of each split, ``[N][5]``."""
-    words = captions.split(prepared["train"]["words"])
+    words = vocabulary.split(prepared["train"]["words"])
     found = {}
     for split, content in prepared.items():
         parts = np.split(content["tokens"], content["starts"][1:-1])
-        decoded = [captions.decode(part, words) for part in parts]
+        decoded = [vocabulary.decode(part, words) for part in parts]
         found[split] = [decoded[k : k + 5] for k in range(0, len(decoded), 5)]
     return found
 
@@ -73,7 +73,7 @@ def test_there_are_2160_training_500_validation_and_500_test_scenes(prepared):
         assert content["pictures"].shape == (count, 36, 36)
         assert content["starts"].shape == (5 * count + 1,)
         assert content["starts"][-1] == len(content["tokens"])
-        assert content["tokens"].min() >= captions.SPECIAL  # every word is known
+        assert content["tokens"].min() >= vocabulary.SPECIAL  # every word is known
         dtypes = {key: str(array.dtype) for key, array in content.items()}
         assert dtypes == dict(
             images="float32", tokens="int32", starts="int64", above="int32", pictures="uint8"

@@ -11,20 +11,13 @@ those of a split lie one behind another, the five of the first image first: capt
     words   uint8 [m]          in the training set alone: the vocabulary, as UTF-8, a word a line
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.datasets.vocabulary import UNKNOWN, numbers
+
 CAPTIONS = 5  # of every image
-UNKNOWN = 1
-SPECIAL = 2  # numbers that are no words of the vocabulary
-
-
-def vocabulary(captions: Iterable[str]) -> list[str]:
-    """The words of captions by decreasing count, those of equal count as they come first."""
-    counts = Counter(word for caption in captions for word in caption.split())
-    return [word for word, _ in counts.most_common()]
 
 
 def pack(images: np.ndarray, captions: Sequence[str], words: Sequence[str]) -> dict:
@@ -35,26 +28,11 @@ def pack(images: np.ndarray, captions: Sequence[str], words: Sequence[str]) -> d
         captions: five for each image, ``[5 N]``, with blanks between the words.
         words: the vocabulary.
     """
-    number_of = {word: number for number, word in enumerate(words, start=SPECIAL)}
-    numbers = (number_of.get(word, UNKNOWN) for caption in captions for word in caption.split())
+    number_of = numbers(words)
+    tokens = (number_of.get(word, UNKNOWN) for caption in captions for word in caption.split())
     lengths = (len(caption.split()) for caption in captions)
     return dict(
         images=images,
-        tokens=np.fromiter(numbers, np.int32),
+        tokens=np.fromiter(tokens, np.int32),
         starts=np.cumsum([0, *lengths], dtype=np.int64),
     )
-
-
-def join(words: Iterable[str]) -> np.ndarray:
-    """Words, of which none contains a newline, as uint8 ``[m]``."""
-    return np.frombuffer("\n".join(words).encode(), np.uint8)
-
-
-def split(words: np.ndarray) -> list[str]:
-    """What was joined."""
-    return bytes(words).decode().split("\n")
-
-
-def decode(tokens: Iterable[int], words: Sequence[str]) -> str:
-    """The caption of some numbers, with a question mark for each word that is not known."""
-    return " ".join("?" if k == UNKNOWN else words[k - SPECIAL] for k in tokens)

@@ -50,7 +50,7 @@ import zlib
 
 import numpy as np
 
-from experiments.datasets import arrays, captions
+from experiments.datasets import arrays, captions, vocabulary
 from experiments.datasets.captions import CAPTIONS
 from experiments.datasets.originals import Files
 from ln.errors import InputError
@@ -189,13 +189,11 @@ def read_originals(folder: Path) -> arrays.Splits:
                 f"{images[split].path}: expected rows of {images['train'].shape[1]:,} numbers, as "
                 f"in {images['train'].path}, found {images[split].shape[1]:,}."
             )
-    words = captions.vocabulary(
-        itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV])
-    )
+    words = vocabulary.of(itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV]))
     splits = {split: captions.pack(images[split], sentences[split], words) for split in SPLITS}
-    splits["train"]["words"] = captions.join(words)
+    splits["train"]["words"] = vocabulary.join(words)
     for split in names:
-        splits[split]["names"] = captions.join(names[split])
+        splits[split]["names"] = vocabulary.join(names[split])
     print(summary(splits, words))
     return splits
 
@@ -507,7 +505,7 @@ def summary(splits: arrays.Splits, words: list[str]) -> str:
             "captions": f"{len(lengths):,}",
             "words": f"{len(tokens):,}",
             "words in the longest caption": f"{lengths.max():,}",
-            "unknown words": f"{np.mean(tokens == captions.UNKNOWN):.2%}",
+            "unknown words": f"{np.mean(tokens == vocabulary.UNKNOWN):.2%}",
         }
     rows = [("", *columns)]
     rows += [(what, *(columns[split][what] for split in splits)) for what in columns["train"]]

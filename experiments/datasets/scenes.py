@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from experiments.datasets import arrays, captions, digits
+from experiments.datasets import arrays, captions, digits, vocabulary
 
 SCENES = dict(train=2_160, valid=500, test=500)  # 2,160: every kind three times
 ABOVE = ((0, 2), (0, 3), (0, 4), (1, 3), (1, 4), (2, 4), (3, 4))
@@ -88,7 +88,7 @@ def prepare(data_dir: str | Path) -> None:
     """
     images, templates = real_digits()
     made = {split: make(split, images[split]) for split in SCENES}
-    words = captions.vocabulary(made["train"][2])
+    words = vocabulary.of(made["train"][2])
     splits = {}
     for split, (_, pictures, sentences) in made.items():
         features = similarities(pictures, templates)
@@ -97,7 +97,7 @@ def prepare(data_dir: str | Path) -> None:
         splits[split] = captions.pack(features.astype(np.float32), sentences, words)
         splits[split]["above"] = np.array(ABOVE, np.int32)
         splits[split]["pictures"] = np.round(pictures * (255 / WHITE)).astype(np.uint8)
-    splits["train"]["words"] = captions.join(words)
+    splits["train"]["words"] = vocabulary.join(words)
     source = f"{digits.SOURCE}, arranged by experiments/datasets/scenes.py"
     arrays.write(data_dir, "scenes", splits, dict(source=source))
 

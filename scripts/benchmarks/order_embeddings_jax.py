@@ -9,8 +9,9 @@ import numpy as np
 import optax
 
 from experiments import order_embeddings, retrieval
-from experiments.datasets import captions
-from experiments.datasets.captions import CAPTIONS, SPECIAL
+from experiments.datasets import vocabulary
+from experiments.datasets.captions import CAPTIONS
+from experiments.datasets.vocabulary import SPECIAL
 from ln import train
 from ln.norm import matmul
 from ln.rnn import unroll
@@ -56,7 +57,7 @@ class Task(order_embeddings.Task):
             )
 
         splits = dict(train=split(Training.STEPS_PER_CALL * self.config.batch_size))
-        splits["train"]["words"] = captions.join(map(str, range(case.vocabulary - SPECIAL)))
+        splits["train"]["words"] = vocabulary.join(map(str, range(case.vocabulary - SPECIAL)))
         if case.fold:
             splits["test"] = split(case.fold)
         return splits

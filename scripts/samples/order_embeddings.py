@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.datasets import captions
+from experiments.datasets import captions, vocabulary
 from experiments.datasets.captions import CAPTIONS
 from ln.errors import InputError, choose, nearest
 from scripts.samples.pictures import DPI, POINT, png
@@ -64,10 +64,14 @@ class Candidates(NamedTuple):
     def of(cls, split, words: list[str], N: int) -> "Candidates":
         """The first N images of a split and what is said of them."""
         starts = split["starts"][: CAPTIONS * N + 1]
-        said = [captions.decode(split["tokens"][a:b], words) for a, b in itertools.pairwise(starts)]
+        said = [
+            vocabulary.decode(split["tokens"][a:b], words) for a, b in itertools.pairwise(starts)
+        ]
         different, first = np.unique(said, return_index=True)
         names = (
-            captions.split(split["names"]) if "names" in split else map("image {}".format, range(N))
+            vocabulary.split(split["names"])
+            if "names" in split
+            else map("image {}".format, range(N))
         )
         pictures = split["pictures"][:N] if "pictures" in split else None
         return cls(list(names)[:N], said, different.tolist(), first, pictures)
@@ -106,7 +110,7 @@ def order_embeddings(
     N = min(task.config.fold, len(arrays["images"]))
     if cases > N:
         raise InputError(f"--cases={cases}: a fold of the split {split!r} has {N} images.")
-    words = captions.split(task.splits["train"]["words"])
+    words = vocabulary.split(task.splits["train"]["words"])
     of_text = None if text is None else points_of(task, variables, text, words)
     candidates = Candidates.of(arrays, words, N)
     s, v = task.points(variables, task.fold(split, 0, N))

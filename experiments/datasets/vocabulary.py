@@ -1,0 +1,36 @@
+"""Words by number, and lists of words as arrays: what all data sets of texts have in common."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+END = 0  # of a text, or nothing
+UNKNOWN = 1  # a word that is not in the vocabulary
+SPECIAL = 2  # numbers that are no words of the vocabulary; its first word has the next
+
+
+def of(texts: Iterable[str]) -> list[str]:
+    """The words of texts by decreasing count, those of equal count as they come first."""
+    counts = Counter(word for text in texts for word in text.split())
+    return [word for word, _ in counts.most_common()]
+
+
+def join(words: Iterable[str]) -> np.ndarray:
+    """Words, of which none contains a newline, as uint8 ``[m]``."""
+    return np.frombuffer("\n".join(words).encode(), np.uint8)
+
+
+def split(words: np.ndarray) -> list[str]:
+    """What was joined."""
+    return bytes(words).decode().split("\n")
+
+
+def numbers(words: Sequence[str]) -> dict[str, int]:
+    """The number of each word of a vocabulary."""
+    return {word: number for number, word in enumerate(words, start=SPECIAL)}
+
+
+def decode(tokens: Iterable[int], words: Sequence[str]) -> str:
+    """The text of some numbers, with a question mark for each word that is not known."""
+    return " ".join("?" if k == UNKNOWN else words[k - SPECIAL] for k in tokens)
