@@ -5,7 +5,8 @@ import pkgutil
 
 from ln.errors import choose
 
-SHARED = ("cases", "curves", "images", "retrieval", "theory")  # modules here that are no experiment
+# Modules here that are no experiment.
+SHARED = ("cases", "curves", "images", "retrieval", "sentence_evaluation", "theory")
 
 
 def load(config):
