@@ -133,6 +133,8 @@ class BatchNorm(nn.Module):
         bias: whether there is one; at x and h the cell's own b does its work (Cooijmans et al.).
         momentum: weight of the old average, once enough batches have been seen.
         unbiased: divides by n − 1, as §6.6 does at batch size 4.
+        averages: whether there are any; else the statistics are the batch's in test too (the
+            BN-LSTM of figure 2), and scores depend on what is evaluated together.
         epsilon: added to the variance.
 
     Raises:
@@ -144,6 +146,7 @@ class BatchNorm(nn.Module):
     bias: bool = True
     momentum: float = 0.99
     unbiased: bool = False
+    averages: bool = True
     epsilon: float = EPSILON
 
     @nn.compact
@@ -153,6 +156,10 @@ class BatchNorm(nn.Module):
         units = a.shape[-1:]
         gain = self.param("gain", nn.initializers.constant(self.gain), units)
         bias = self.param("bias", nn.initializers.zeros, units) if self.bias else 0.0
+        if not self.averages:
+            mu, s2 = batch_moments(a, mask, self.unbiased)
+            return batch_norm(a, mu, s2, gain, bias, self.epsilon)
+
         mean = self.variable("stats", "mean", jnp.zeros, units)
         var = self.variable("stats", "var", jnp.ones, units)
         count = self.variable("stats", "count", jnp.zeros, ())
@@ -292,7 +299,7 @@ class Linear(nn.Module):
 KINDS = {
     "none": (),
     "layer": ("gain", "epsilon"),
-    "batch": ("gain", "momentum", "unbiased", "epsilon"),
+    "batch": ("gain", "momentum", "unbiased", "averages", "epsilon"),
     "weight": ("gain",),
 }
 

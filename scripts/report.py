@@ -49,8 +49,10 @@ STYLES = dict(
     batch=("batch norm", "#d55e00", "^"),
     layer=("layer norm", "#0072b2", "o"),
     weight=("weight norm", "#009e73", "D"),
+    everywhere=("batch norm everywhere", "#e69f00", "v"),
+    layer_small=("layer norm, gains from 0.1", "#56b4e9", "X"),
 )
-FURTHER = (("#cc79a7", "v"), ("#e69f00", "P"), ("#56b4e9", "X"))  # for other names, in turn
+FURTHER = (("#cc79a7", "P"), ("#e69f00", "v"), ("#56b4e9", "X"))  # for other names, in turn
 
 
 @dataclasses.dataclass

@@ -22,9 +22,10 @@ MODULES = {
     "mnist": "experiments.datasets.mnist",
     "pen": "experiments.datasets.pen",
     "scenes": "experiments.datasets.scenes",
+    "stories": "experiments.datasets.stories",
 }
 # Need no files, so that loading prepares them where that is still to do.
-BUILT_IN = ("digits", "binarized_digits", "pen", "scenes")
+BUILT_IN = ("digits", "binarized_digits", "pen", "scenes", "stories")
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:

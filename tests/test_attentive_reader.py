@@ -1,0 +1,273 @@
+"""The attentive reader: equations against numpy, masks, dropout, entities, batches, evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import attentive_reader as config_file
+from experiments import attentive_reader
+from experiments.attentive_reader import Model, Noise, Task
+from experiments.datasets import cloze, vocabulary
+from experiments.datasets.vocabulary import SPECIAL
+from ln.errors import InputError
+from ln.norm import EPSILON, Norm
+from tests import reference
+
+SITES = ("x", "h", "c")
+NORMS = {
+    "none": Norm(),
+    "layer": Norm("layer", SITES, (("gain", 1.0),)),
+    "everywhere": Norm("batch", (*SITES, "a"), (), True),
+}
+V, D, H = 9, 3, 4
+LENGTHS, QUESTIONS = np.array([5, 2, 4]), np.array([1, 3, 2])
+T, S, B = 6, 3, 3
+
+
+def lengths_to_mask(T, lengths):
+    return np.arange(T)[:, None] < lengths
+
+
+# --- The equations, in numpy: one case and one time step after the other ---
+
+
+def of_sum(kind, p, name, a, mask):
+    """The summed inputs of one of the five places ``[N, H]``, normalized where that is asked."""
+    if kind != "everywhere":
+        return a + p[name]["bias"]
+    found = np.zeros_like(a)
+    found[mask] = reference.batch_norm(a[mask], p[name]["gain"], p[name]["bias"], EPSILON)
+    return found
+
+
+def states(kind, p, cell, xs, mask):
+    of_cell = "batch" if kind == "everywhere" else kind
+    zeros = np.zeros((xs.shape[1], H))
+    start = zeros, zeros + p[cell]["h_0"]
+    hs, _ = reference.unrolled(reference.lstm, of_cell, p[cell], start, xs, mask, EPSILON)
+    return hs
+
+
+def reader(kind, p, passage, question, noise):
+    """Logits ``[B, V]`` and attention ``[T, B]``."""
+    mask, question_mask = lengths_to_mask(T, LENGTHS), lengths_to_mask(S, QUESTIONS)
+    d = states(kind, p, "of_passage_0", p["table"][passage] * noise.passage, mask)
+    q_t = states(kind, p, "of_question_0", p["table"][question] * noise.question, question_mask)
+    q = np.stack([q_t[length - 1, n] for n, length in enumerate(QUESTIONS)])
+
+    a_d = of_sum(kind, p, "norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
+    a_d, everyone = a_d.reshape(T, B, H), np.ones(B, bool)
+    a_q = of_sum(kind, p, "norm_q", q @ p["W_q"]["kernel"], everyone)
+    alpha, r, mean = np.zeros((T, B)), np.zeros((B, H)), np.zeros((B, H))
+    for n, length in enumerate(LENGTHS):
+        e = []
+        for t in range(length):
+            s = np.sum((d[t, n] @ p["M"]) * (q[n] @ p["M"]))
+            e.append(np.sum(p["v"] * np.tanh(a_d[t, n] + a_q[n] + s)))
+        alpha[:length, n] = np.exp(e) / np.sum(np.exp(e))
+        r[n] = sum(alpha[t, n] * d[t, n] for t in range(length))
+        mean[n] = sum(d[t, n] for t in range(length)) / length
+    g = np.tanh(
+        of_sum(kind, p, "norm_r", r @ p["W_r"]["kernel"], everyone)
+        + of_sum(kind, p, "norm_u", q @ p["W_u"]["kernel"], everyone)
+        + of_sum(kind, p, "norm_m", mean @ p["W_m"]["kernel"], everyone)
+    )
+    return (g * noise.g) @ p["W_y"]["kernel"] + p["norm_y"]["bias"], alpha
+
+
+@pytest.fixture(scope="module", params=NORMS)
+def made(request):
+    """A model of a kind, its variables, the model applied to (passage, question, noise), data."""
+    kind, random = request.param, np.random.default_rng(0)
+    model = Model(vocabulary=V, words=D, hidden=H, bidirectional=False, norm=NORMS[kind])
+    passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
+    masks = lengths_to_mask(T, LENGTHS), lengths_to_mask(S, QUESTIONS)
+    noise = Noise(*(np.round(random.random(n)) for n in ((T, B, D), (S, B, D), (B, H))))
+
+    @jax.jit
+    def apply(variables, passage, question, noise):
+        arguments = passage, masks[0], question, masks[1], noise
+        return model.apply(variables, *arguments, mutable=["stats"])[0]
+
+    with jax.enable_x64(True):
+        init = lambda key: model.init(key, passage, masks[0], question, masks[1], noise)  # noqa: E731
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        variables = jax.tree.map(lambda leaf: 0.7 * random.normal(size=leaf.shape), shapes)
+        variables["stats"] = jax.tree.map(np.abs, variables.get("stats", {}))
+        yield kind, variables, apply, (passage, question, noise)
+
+
+def test_logits_and_attention_are_those_of_the_equations(made):
+    kind, variables, apply, data = made
+    found, expected = apply(variables, *data), reader(kind, variables["params"], *data)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found[1].sum(0), 1)
+
+
+def test_padding_changes_nothing(made):
+    _, variables, apply, (passage, question, noise) = made
+    before = apply(variables, passage, question, noise)
+    other = np.where(lengths_to_mask(T, LENGTHS), passage, 0)
+    other_question = np.where(lengths_to_mask(S, QUESTIONS), question, 0)
+    assert (other != passage).any()
+    for one, two in zip(before, apply(variables, other, other_question, noise), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_the_backward_direction_starts_at_each_cases_own_end():
+    model = Model(vocabulary=V, words=D, hidden=H, bidirectional=True, norm=Norm())
+    random = np.random.default_rng(0)
+    passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
+    noise = Noise(1.0, 1.0, 1.0)
+
+    def arguments(n, t, s):
+        cases = slice(None) if n is None else slice(n, n + 1)
+        masks = (lengths_to_mask(t, LENGTHS[cases]), lengths_to_mask(s, QUESTIONS[cases]))
+        return passage[:t, cases], masks[0], question[:s, cases], masks[1], noise
+
+    together = arguments(None, T, S)
+    variables = jax.jit(model.init)(jax.random.key(0), *together)
+    apply = jax.jit(model.apply)
+    logits, alpha = apply(variables, *together)
+    for n, (length, size) in enumerate(zip(LENGTHS, QUESTIONS, strict=True)):
+        alone, attention = apply(variables, *arguments(n, length, size))
+        np.testing.assert_allclose(logits[n], alone[0], atol=1e-6)
+        np.testing.assert_allclose(alpha[:length, n], attention[:, 0], atol=1e-6)
+
+
+# --- The task, on a small data set ---
+
+WORDS = ["the", "ran", ".", "@placeholder", *(f"{cloze.ENTITY}{n}" for n in range(4))]
+
+
+def split(count, seed):
+    random = np.random.default_rng(seed)
+    passages, questions, answers = [], [], []
+    for _ in range(count):
+        entities = random.permutation(4)
+        sentences = [f"{cloze.ENTITY}{n} ran . the" for n in entities[: random.integers(1, 5)]]
+        passages.append(" ".join(sentences))
+        questions.append("@placeholder ran" + random.integers(3) * " the")
+        answers.append(f"{cloze.ENTITY}{entities[0]}")
+    return cloze.pack(passages, questions, answers, WORDS)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    found = dict(train=split(40, 0), valid=split(11, 1))
+    found["train"]["words"] = vocabulary.join(WORDS)
+    return found
+
+
+@pytest.fixture
+def make_task(splits, monkeypatch):
+    monkeypatch.setattr(attentive_reader.datasets, "load", lambda name, data_dir: splits)
+
+    def make(**changes):
+        config = config_file.get_config("tiny")
+        config.update(changes)
+        return Task(config)
+
+    return make
+
+
+def test_entities_change_names_alike_in_passage_question_and_answer_and_nothing_else_does(
+    make_task,
+):
+    task = make_task()
+    cases, T = task.buckets.batch(3)
+    plain, batch = task.cases("train", cases, T), task.batch(3)
+    (is_entity,) = np.nonzero([word.startswith("@entity") for word in WORDS])
+    np.testing.assert_array_equal(task.entities, SPECIAL + is_entity)
+    new = {}
+    for name in ("passage", "question", "answer"):
+        for old, now in zip(plain[name].ravel(), batch[name].ravel(), strict=True):
+            assert new.setdefault(old, now) == now
+            assert (old in task.entities and now in task.entities) or old == now
+    assert len(set(new.values())) == len(new) and any(old != now for old, now in new.items())
+    for name, array in task.batch(3).items():  # a function of the step
+        np.testing.assert_array_equal(array, batch[name])
+    names = [tuple(task.batch(step)["answer"]) for step in range(4)]
+    assert len(set(names)) > 1
+
+
+def test_batches_are_padded_to_few_lengths_with_whole_passages(make_task, splits):
+    task = make_task()
+    for step in range(task.steps_per_epoch):
+        batch, T = task.batch(step), task.shape(step)
+        assert T in task.buckets.bounds and batch["passage"].shape == (4, T)
+        assert batch["passage_length"].max() <= T and T % 8 == 0
+        for row, length in zip(batch["passage"], batch["passage_length"], strict=True):
+            assert (row[:length] >= SPECIAL).all() and (row[length:] == 0).all()
+    assert task.longest_question == 4
+
+
+def test_dropout_keeps_a_share_in_training_and_multiplies_by_it_in_test(make_task):
+    task = make_task(keep=0.25, words=50)
+    batch = task.example()
+    drawn = task.noise(batch, jax.random.key(0), train=True)
+    for array in drawn[:2]:
+        assert set(np.unique(array)) == {0, 1}
+    assert np.mean(drawn.passage) == pytest.approx(0.25, abs=0.03)
+    (T, B), S = batch["passage"].T.shape, batch["question"].shape[1]
+    assert [a.shape for a in drawn] == [(T, B, 50), (S, B, 50), (B, 6)]
+    assert task.noise(batch, None, train=False) == (0.25, 0.25, 0.25)
+    everything = make_task(keep=1.0).noise(batch, jax.random.key(0), train=True)
+    assert all((array == 1).all() for array in everything)
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_scores_are_means_over_all_cases_of_a_split(make_task, splits, norm):
+    task = make_task(norm=norm)
+    variables = task.init(jax.random.key(0))
+    assert "stats" not in variables  # BN-LSTM keeps no averages
+    scores = task.evaluate(variables)
+    assert scores.keys() == {"valid"} and scores["valid"].keys() == {"nll", "error", "entity_error"}
+    nll, error, entity_error = [], [], []
+    order = np.argsort(task.lengths["valid"], kind="stable")
+    for block in (order[:4], order[4:8], order[8:]):  # batch norm: of what is read together
+        cases = task.cases("valid", block, int(-(-task.lengths["valid"][block].max() // 8) * 8))
+        logits, alpha = task.read(variables, cases)
+        assert alpha.shape == cases["passage"].T.shape
+        for row, answer in zip(np.asarray(logits, np.float64), cases["answer"], strict=True):
+            nll.append(reference.negative_log_likelihood(row, answer))
+            error.append(row.argmax() != answer)
+            entity_error.append(task.entities[row[task.entities].argmax()] != answer)
+    expected = dict(nll=nll, error=error, entity_error=entity_error)
+    for name, values in expected.items():
+        assert len(values) == 11
+        assert scores["valid"][name] == pytest.approx(np.mean(values), rel=1e-5)
+
+
+def test_weights_start_as_in_the_code(make_task):
+    params = jax.jit(make_task(words=16, hidden=16).init)(jax.random.key(0))["params"]
+    for cell in ("of_passage_0", "of_question_0"):
+        for name in ("W_x", "W_h"):
+            for block in jnp.split(params[cell][name]["kernel"], 4, axis=1):
+                np.testing.assert_allclose(block @ block.T, 0.05**2 * np.eye(16), atol=1e-6)
+        assert (params[cell]["b"] == 0).all() and (params[cell]["h_0"] == 0).all()
+    for W in (params["M"], params["W_d"]["kernel"]):
+        np.testing.assert_allclose(W @ W.T, 0.05**2 * np.eye(16), atol=1e-6)
+    for W in (params["table"], *(params[f"W_{name}"]["kernel"] for name in "qrumy")):
+        limit = np.sqrt(6 / (sum(W.shape) + 1))
+        assert 0.9 * limit < np.abs(W).max() <= limit
+    assert 0.7 / 4 < np.abs(params["v"]).max() <= 1 / 4
+    params = jax.jit(make_task(words=6, hidden=16).init)(jax.random.key(0))["params"]
+    W_x = params["of_passage_0"]["W_x"]["kernel"]
+    assert W_x.shape == (6, 64) and 0.9 < np.abs(W_x).max() / np.sqrt(6 / 23) <= 1
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(hidden=0), "config.hidden is 0; it must be 1 or more."),
+        (dict(keep=0.0), "config.keep is 0.0; it must be from 0.01 to 1."),
+        (dict(norm="laier"), "layer"),
+        (dict(batch_size=100), "config.batch_size is 100"),
+    ],
+)
+def test_what_cannot_be_is_refused(make_task, changes, words):
+    with pytest.raises(InputError, match=words):
+        make_task(**changes)
