@@ -7,6 +7,7 @@ r"""Measures speed side by side with other implementations of the same computati
     python -m scripts.benchmark draw                the training step of DRAW, 8 minutes
     python -m scripts.benchmark handwriting         that of handwriting synthesis, 8 minutes
     python -m scripts.benchmark order_embeddings    that of order embeddings, and ranking, 8 minutes
+    python -m scripts.benchmark attentive_reader    that of the attentive reader, 8 minutes
 
 Every implementation runs in a process of its own. First each must compute the same as ours from the
 same weights and batches: losses, in all but mnist also gradients. Then they are timed in turn,
@@ -38,6 +39,12 @@ training steps of 128 images and captions of 20 words, with clipping and Adam; f
 of 1,000 images and 5,000 captions. Plain is autodiff of all of the loop, and energies as their
 formula has them, over all pairs and coordinates; so in PyTorch, which on a GPU also compiles steps.
 
+Cases of attentive_reader, the model of §6.2 with layer norm on random words: full, passages of up
+to T=300 words and questions of up to 30, B=64, and a vocabulary of 65,829; small, of
+configs/attentive_reader.py:small. It times training steps with dropout, clipping and Adam: ours,
+ours with autodiff of the whole loops over the words (plain), ours with few words in the vocabulary,
+and PyTorch, which on a GPU also compiles.
+
 The processes get the environment of this command unchanged, so allocator, threads and XLA flags
 are the same for all. glibc by default gives large arrays back after every call and pages them in
 again, half a second for a gigabyte; on Linux huge pages make that cheap, for everybody:
@@ -58,6 +65,7 @@ from absl import flags
 
 from ln.errors import InputError, choose
 from scripts import cli
+from scripts.benchmarks.attentive_reader import attentive_reader
 from scripts.benchmarks.common import Timing, in_process
 from scripts.benchmarks.draw import draw
 from scripts.benchmarks.handwriting import handwriting
@@ -89,6 +97,7 @@ BENCHMARKS = {
     "draw": draw,
     "handwriting": handwriting,
     "order_embeddings": order_embeddings,
+    "attentive_reader": attentive_reader,
 }  # name -> (names of cases, Timing) -> what --out holds
 
 

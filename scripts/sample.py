@@ -5,6 +5,7 @@
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --prime=test:3
     python -m scripts.sample order_embeddings --workdir=runs/x --text="a three above a seven"
+    python -m scripts.sample attentive_reader --workdir=runs/x --split=valid
 
 draw writes, to --out:
 
@@ -33,6 +34,11 @@ order_embeddings ranks the captions and images of a fold of --split, with the en
                            and, where data say so, whether captions that say less lie above others
     samples.png            the same with pictures; not for data sets that have only features
 
+attentive_reader answers --cases questions of --split:
+
+    attention.png, .html   passages, every word the darker the more attention it gets, questions,
+                           and the --count first guesses at each answer
+
 samples.json says what the files were made of and by. The run may still be training.
 """
 
@@ -44,6 +50,7 @@ from absl import flags
 
 from ln.errors import InputError, choose
 from scripts import cli
+from scripts.samples.attentive_reader import attentive_reader
 from scripts.samples.draw import draw
 from scripts.samples.handwriting import handwriting
 from scripts.samples.order_embeddings import order_embeddings
@@ -55,17 +62,19 @@ SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 COUNT = flags.DEFINE_integer(
     "count",
     None,
-    "how many samples: of draw (64), of a text (3); order_embeddings: neighbours (5)",
+    "how many samples: of draw (64), of a text (3); order_embeddings: neighbours (5); "
+    "attentive_reader: guesses (5)",
     lower_bound=1,
 )
 CASES = flags.DEFINE_integer(
     "cases",
     None,
-    "draw: how many in detail (8); handwriting: real lines (2); order_embeddings: images (6)",
+    "draw: how many in detail (8); handwriting: real lines (2); order_embeddings: images (6); "
+    "attentive_reader: questions (6)",
     lower_bound=1,
 )
 SPLIT = flags.DEFINE_string(
-    "split", "test", "where images, lines and captions that are shown come from"
+    "split", "test", "where images, lines, captions and questions that are shown come from"
 )
 TEXT = flags.DEFINE_multi_string(
     "text",
@@ -81,7 +90,12 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; d
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
 # experiment -> (task, variables, *, those of OPTIONS that it knows) -> files by name
-EXPERIMENTS = {"draw": draw, "handwriting": handwriting, "order_embeddings": order_embeddings}
+EXPERIMENTS = {
+    "draw": draw,
+    "handwriting": handwriting,
+    "order_embeddings": order_embeddings,
+    "attentive_reader": attentive_reader,
+}
 OPTIONS = (SEED, COUNT, CASES, SPLIT, TEXT, BIAS, PRIME, STEPS)
 RECORD = "samples.json"  # by this a folder is known as one of this command
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.benchmarks import common, draw, handwriting, order_embeddings, rnn
+from scripts.benchmarks import attentive_reader, common, draw, handwriting, order_embeddings, rnn
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -190,6 +190,36 @@ def test_flops_of_order_embeddings_are_those_of_all_words_and_of_the_images():
     assert order_embeddings.flops(data) == 3 * (2 * 7 * 2) * (3 * 8) + of_images
 
 
+@pytest.mark.slow
+def test_every_peer_of_the_attentive_reader_has_the_losses_and_gradients_of_ours(tmp_path):
+    out = tmp_path / "speed.json"
+    done = python(
+        *("-m", "scripts.benchmark", "attentive_reader", "--quick", "--case=tiny", f"--out={out}"),
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"]["tiny"]
+    torchs = {"PyTorch eager"} if HAS_TORCH else set()
+    assert result["peers"].keys() == {"ours", attentive_reader.PLAIN} | torchs
+    assert HAS_TORCH or "pip install torch" in result["missing"]["PyTorch"]
+    for name, peer in result["peers"].items():
+        assert len(peer["seconds_per_step"]) == 2 and name in rows(done.stdout)
+        assert len(set(peer["losses"])) == 4 and peer["differs_by"] < 1e-4
+        assert ("temporary_bytes" in peer["facts"]) == (name not in torchs)
+    assert result["config"]["norm"] == "layer" and result["products"]["losses"] == []
+    assert "alone, in the same shapes and loops, they take" in done.stdout
+
+
+def test_flops_of_the_attentive_reader_are_those_of_every_text_and_of_every_word_that_may_answer():
+    T, S, B, D, H, V = 7, 3, 2, 5, 4, 9
+    weights = {"table.W": np.zeros((V, D)), "norm_y.b": np.zeros(V)}  # no products
+    weights |= {f"of_{text}_0.W_x": np.zeros((D, 4 * H)) for text in ("passage", "question")}
+    weights |= {"W_d.W": np.zeros((H, H)), "M.W": np.zeros((H, H)), "W_y.W": np.zeros((H, V))}
+    noise = np.zeros((4, T, B, D)), np.zeros((4, S, B, D)), np.zeros((4, B, H))
+    once = T * (D * 4 * H + H * H) + S * D * 4 * H + 2 * H * H + H * V
+    assert attentive_reader.flops(attentive_reader.Data(weights, {}, noise)) == 3 * 2 * B * once
+
+
 def test_flops_of_draw_are_those_of_three_products_of_each_matrix_at_each_glimpse():
     weights = {"encoder.W_x": np.zeros((2, 12)), "encoder.b": np.zeros(12), "W.W": np.zeros((3, 5))}
     x, T, B = np.zeros((4, 6, 28, 28)), 7, 6
@@ -282,6 +312,7 @@ def test_a_peer_that_fails_ends_the_benchmark(tmp_path):
         (["draw", "--case=ful"], "Did you mean 'full'?"),
         (["handwriting", "--case=smal"], "Did you mean 'small'?"),
         (["order_embeddings", "--case=flod"], "Did you mean 'fold'?"),
+        (["attentive_reader", "--case=ful"], "Did you mean 'full'?"),
         (["mnist", "--rounds=0"], "rounds"),
         (["mnist", "--out=README.md/x.json"], "give another name"),
         (["mnist", "--out=pyproject.toml"], "is there already"),

@@ -419,6 +419,17 @@ def test_the_unbiased_variance_of_one_case_is_0():
     assert (var == 0).all()
 
 
+def test_without_averages_the_statistics_are_the_batchs_in_test_too():
+    a, params = np.float32(draw(N, H, seed=3)), dict(gain=np.float32(GAIN), bias=np.float32(BIAS))
+    mask = np.arange(N) < N - 1
+    for train in (True, False):
+        module = BatchNorm(train, averages=False)
+        y, new = module.apply(dict(params=params), a, mask, mutable=["stats"])
+        expected = reference.batch_norm(a[mask], GAIN, BIAS, EPSILON)
+        assert_all_close(y[mask], expected, 1e-5)
+        assert not new
+
+
 def test_in_test_mode_the_averages_are_used_and_left_alone():
     a = np.float32(draw(N, H, seed=3))
     variables = dict(params=dict(gain=np.float32(GAIN), bias=np.float32(BIAS)), stats=SEEN)
@@ -532,7 +543,7 @@ def test_weight_vectors_have_the_length_of_their_gain(gain):
 
 OPTIONS = {
     "layer": dict(gain=0.5, epsilon=1e-3),
-    "batch": dict(gain=0.5, momentum=0.9, unbiased=True, epsilon=1e-3),
+    "batch": dict(gain=0.5, momentum=0.9, unbiased=True, averages=False, epsilon=1e-3),
     "weight": dict(gain=0.5),
 }
 
