@@ -16,6 +16,7 @@ from ln.errors import InputError, choose
 MODULES = {
     "binarized_digits": "experiments.datasets.binarized_digits",
     "binarized_mnist": "experiments.datasets.binarized_mnist",
+    "cnn": "experiments.datasets.cnn",
     "coco": "experiments.datasets.coco",
     "digits": "experiments.datasets.digits",
     "iam": "experiments.datasets.iam",

@@ -36,23 +36,18 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import lzma
 from pathlib import Path
 import re
 import shutil
 import string
-import tarfile
 import tempfile
 import textwrap
-from typing import IO
-import zipfile
-import zlib
 
 import numpy as np
 
 from experiments.datasets import arrays, captions, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Files
+from experiments.datasets.originals import DAMAGED, Files, members
 from ln.errors import InputError
 
 SPLITS = dict(train="train", valid="val", test="test")  # split -> what its files are called
@@ -217,15 +212,12 @@ def opened(source: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         print(f"{FILES.name}: unpacking {source}")
         try:
-            for name, file in members(source):
+            for name, file in members(source, WANTED):
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "wb") as copy:
                     shutil.copyfileobj(file, copy)
-        except (  # RuntimeError: a zip file with a password, or packed in an unknown way
-            *(OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error),
-            *(tarfile.TarError, zipfile.BadZipFile),
-        ) as error:
+        except DAMAGED as error:
             raise InputError(
                 f"Cannot unpack {source} into {folder} ({reason(error)}): is it a whole archive, "
                 f"and is there room? Needed: {FILES.expected}."
@@ -234,26 +226,6 @@ def opened(source: Path) -> Iterator[Path]:
             yield Path(folder)
         except InputError as error:  # files of a folder that will be gone
             raise InputError(str(error).replace(folder, str(source))) from error
-
-
-def members(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files of an archive that may be wanted: name and contents."""
-
-    def is_wanted(name: str) -> bool:
-        is_inside = not name.startswith("/") and ".." not in name.split("/")
-        return is_inside and WANTED.fullmatch(name) is not None
-
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for name in filter(is_wanted, archive.namelist()):
-                with archive.open(name) as file:
-                    yield name, file
-    else:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if is_wanted(member.name) else None
-                if file:
-                    yield member.name, file
 
 
 def find(folder: Path) -> tuple[Path, Callable[[Path], Read]]:

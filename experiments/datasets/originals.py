@@ -1,13 +1,18 @@
 """The original files of a data set: found in a folder or downloaded; refused if damaged."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import gzip
 import importlib
 import logging
+import lzma
 from pathlib import Path
+import re
+import tarfile
 import tempfile
 import textwrap
+from typing import IO
+import zipfile
 import zlib
 
 from experiments.datasets import arrays
@@ -15,6 +20,39 @@ from ln.errors import InputError
 
 RETRIES = 1  # with ten, the default, a machine without network waits for minutes
 SECONDS = 5  # how long to wait for the server to answer at all
+
+# What reading a damaged archive raises; RuntimeError: a zip file with a password, or packed in an
+# unknown way.
+DAMAGED = (
+    *(OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error),
+    *(tarfile.TarError, zipfile.BadZipFile),
+)
+
+
+def members(archive: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
+    """The files of a .zip, .tar or packed .tar whose whole names match: name and contents.
+
+    Raises:
+        any of DAMAGED: while it is gone through.
+    """
+
+    def is_wanted(name: str) -> bool:
+        is_inside = not name.startswith("/") and ".." not in name.split("/")
+        return is_inside and wanted.fullmatch(name) is not None
+
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            for name in filter(is_wanted, opened.namelist()):
+                with opened.open(name) as file:
+                    yield name, file
+    else:
+        with tarfile.open(
+            archive, "r|*"
+        ) as opened:  # front to back: 380,000 names need not be kept
+            for member in opened:
+                file = opened.extractfile(member) if is_wanted(member.name) else None
+                if file:
+                    yield member.name, file
 
 
 @dataclasses.dataclass(frozen=True)
