@@ -317,6 +317,9 @@ def summary(cases, dropped, splits, words: int, entities: int) -> str:
         counts = Counter(word for word in case.passage.split() if word.startswith(ENTITY))
         return bool(counts) and counts.most_common(1)[0][0] == case.answer
 
+    def survives(case: Question) -> bool:
+        return case.answer in case.passage.split()
+
     def mean(values) -> float:
         return float(np.mean(list(values)))
 
@@ -333,7 +336,7 @@ def summary(cases, dropped, splits, words: int, entities: int) -> str:
             "words in the question, mean": f"{mean(len(c.question.split()) for c in found):.1f}",
             "entities in the whole passage, mean": f"{mean(case.entities for case in found):.1f}",
             "unknown words in passages": f"{unknown:.2%}",
-            "the answer is still there": f"{mean(c.answer in c.passage.split() for c in found):.1%}",
+            "the answer is still there": f"{mean(map(survives, found)):.1%}",
             "and is the most frequent entity": f"{mean(map(frequent, found)):.1%}",
         }.items():
             rows.setdefault(name, []).append(value)

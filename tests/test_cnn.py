@@ -1,0 +1,296 @@
+"""Cloze questions of rc-data: which sentences are kept, what is read, counted and refused; and that
+nothing in a pickle is executed."""
+
+import io
+import itertools
+import pickle
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from experiments.datasets import arrays, cnn, vocabulary
+from experiments.datasets.cnn import Unusable
+from ln.errors import InputError
+
+QUESTION = """http://example.org/a
+
+( @entity2 ) the mayor of @entity0 said that @entity1 would stay open . " it is old , " he said . \
+rain fell . trains ran in 2015 ! who stays open ? @entity1 stays .
+
+@placeholder will stay open , mayor says
+
+@entity1
+
+@entity0:Springfield
+@entity1:Library: the old one
+@entity2:CNN"""
+
+
+def test_the_nearest_sentences_are_those_with_most_words_of_the_question_in_their_order():
+    found = cnn.parse(QUESTION.encode())
+    # words of the question: will, stay, open, mayor, says
+    assert found.passage == (
+        "( @entity2 ) the mayor of @entity0 said that @entity1 would stay open . "  # 3
+        '" it is old , " he said . '  # 0, but the first of those
+        "rain fell . "  # 0, and the second
+        "who stays open ?"  # 1
+    )
+    assert found.question == "@placeholder will stay open , mayor says"
+    assert found.answer == "@entity1" and found.before == 38 and found.entities == 3
+
+
+def test_quotes_and_brackets_close_with_their_sentence():
+    words = "\" go ! \" he said . ( yes . ) no ''".split()
+    assert [" ".join(s) for s in cnn.sentences(words)] == [
+        '" go ! "',
+        "he said .",
+        "( yes . )",
+        "no ''",
+    ]
+    assert cnn.sentences(["a"]) == [["a"]]
+
+
+def test_a_whole_number_is_one_word():
+    assert cnn.numbered("in 2015 10.5 3rd 7".split()) == "in @number 10.5 3rd @number"
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda data: data.replace(b"\n\n@placeholder", b"\n@placeholder"), "4 parts instead of 5"),
+        (lambda data: data.replace(b"\n\n@entity1\n", b"\n\n@entity7\n"), "none of its entities"),
+        (lambda data: data.replace(b"rain", b"r\xe9in"), "not UTF-8"),
+        (lambda data: data.replace(b"@placeholder", b"it"), "no @placeholder"),
+        (lambda data: b"", "1 parts"),
+    ],
+    ids=["missing part", "strange answer", "latin-1", "no placeholder", "empty"],
+)
+def test_a_question_that_nobody_could_answer_is_left_out_with_the_reason(change, reason):
+    with pytest.raises(Unusable, match=reason):
+        cnn.parse(change(QUESTION.encode()))
+
+
+def question(n: int) -> bytes:
+    a, b = f"@entity{n}", f"@entity{n + 1}"
+    text = f"{a} met {b} in {1900 + n} . nobody saw word{n} . {b} left ."
+    return f"url\n\n{text}\n\n@placeholder met {b}\n\n{a}\n\n{a}:A\n{b}:B".encode()
+
+
+FILES = {
+    f"cnn/questions/{folder}/{n:040x}.question": question(n)
+    for folder, numbers in dict(training=range(5), validation=(5, 6), test=(7,)).items()
+    for n in numbers
+}
+
+
+def write(folder, files):
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def write_archive(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+class Inline:
+    """In place of the processes, which take a second to start."""
+
+    def __init__(self, **options):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *arguments):
+        class Done:
+            def result(self):
+                return function(*arguments)
+
+        return Done()
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    monkeypatch.setattr(cnn, "ProcessPoolExecutor", Inline)
+
+
+def texts(splits, split, what):
+    words = vocabulary.split(splits["train"]["words"])
+    starts, tokens = splits[split][f"{what}_starts"], splits[split][f"{what}s"]
+    return [vocabulary.decode(tokens[a:b], words) for a, b in itertools.pairwise(starts)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["folder", "archive", pytest.param("pool", marks=pytest.mark.slow)]
+)
+def test_folder_and_archive_hold_the_same_questions(tmp_path, kind, request, capsys):
+    if kind != "pool":
+        request.getfixturevalue("inline")
+    source = tmp_path / "source"
+    if kind == "archive":
+        source = tmp_path / "cnn.tgz"
+        write_archive(source, dict(reversed(FILES.items())))
+    else:
+        write(source, FILES)
+    cnn.prepare(tmp_path / "data", source)
+    splits = arrays.read(tmp_path / "data", "cnn")
+    assert texts(splits, "train", "passage")[1] == (
+        "@entity1 met @entity2 in @number . ? saw ? . @entity2 left .".replace(
+            "? saw", "nobody saw"
+        )
+    )
+    assert texts(splits, "valid", "question") == [
+        f"@placeholder met @entity{n + 1}" for n in (5, 6)
+    ]
+    words = vocabulary.split(splits["train"]["words"])
+    assert [words[n - vocabulary.SPECIAL] for n in splits["test"]["answers"]] == ["@entity7"]
+    assert {f"@entity{n}" for n in range(9)} <= set(words)  # also what only validation has
+    assert "word0" not in words  # occurs once
+    for split, count in dict(train=5, valid=2, test=1).items():
+        assert {str(a.dtype) for k, a in splits[split].items() if k.endswith("starts")} == {"int64"}
+        assert len(splits[split]["answers"]) == count
+    printed = capsys.readouterr().out
+    assert "the answer is still there" in printed and "100.0%" in printed
+
+
+def test_few_bad_files_are_named_and_many_are_refused(tmp_path, inline, capsys):
+    good = {f"training/{n}.question": question(n) for n in range(30)}
+    rest = {"validation/1.question": question(1), "test/2.question": question(2)}
+    write(tmp_path / "few", good | rest | {f"training/bad{n}.question": b"no" for n in range(10)})
+    cnn.prepare(tmp_path / "data", tmp_path / "few")
+    printed = capsys.readouterr().out
+    assert "left out of train: 10, 1 parts instead of 5 (such as bad0.question)" in printed
+    write(tmp_path / "few", {"training/bad10.question": b"no"})
+    with pytest.raises(InputError, match="11 of 41 questions of train cannot be used.*bad0"):
+        cnn.prepare(tmp_path / "data2", tmp_path / "few")
+    assert not (tmp_path / "data2").exists()
+
+
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        ({}, "has no folder training"),
+        ({"training/1.question": question(1)}, "has no folder validation"),
+        (
+            {f"{f}/x.txt": b"" for f in ("training", "validation", "test")},
+            "has no questions of train",
+        ),
+    ],
+    ids=["nothing", "no validation", "no questions"],
+)
+def test_what_lacks_questions_is_refused(tmp_path, inline, files, words):
+    (tmp_path / "source").mkdir()
+    write(tmp_path / "source", files)
+    with pytest.raises(InputError, match=words):
+        cnn.prepare(tmp_path / "data", tmp_path / "source")
+
+
+def test_a_truncated_archive_is_refused_by_name(tmp_path, inline):
+    path = tmp_path / "cnn.tgz"
+    write_archive(path, FILES)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"Cannot read .*cnn\.tgz.*a whole archive\?"):
+        cnn.prepare(tmp_path / "data", path)
+
+
+def test_without_files_it_says_what_is_needed(tmp_path):
+    with pytest.raises(InputError, match="--from=DIR.*built-in data set `stories`"):
+        cnn.prepare(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        cnn.prepare(tmp_path, tmp_path / "nowhere")
+
+
+# --- The authors' pickles ---
+
+DICTIONARY = {
+    b"NIL": 0,
+    b"EOS": 1,
+    b"UNK": 2,
+    b"NUM": 3,
+    b"met": 4,
+    b"@entity0": 5,
+    b"caf\xc3\xa9": 6,
+}
+PICKLES = {
+    "dict": DICTIONARY,
+    "train4_pass": [[5, 4, 2, 1], [4, 3, 6, 1]],
+    "train4_qs": [[4, 1], [4, 4, 1]],
+    "train4_ans": [[5], [5]],
+    "valid4_pass": [[5, 4, 9, 1]],
+    "valid4_qs": [[4, 1]],
+    "valid4_ans": [[5]],
+}
+
+
+def python_2(value) -> bytes:
+    """As Python 2 pickles texts, which are bytes there: as protocol 2 and with its text opcode."""
+    if isinstance(value, dict):
+        items = b"".join(b"U" + bytes([len(k)]) + k + b"K" + bytes([n]) for k, n in value.items())
+        return b"\x80\x02}(" + items + b"u."
+    return pickle.dumps(value, protocol=2)
+
+
+def written(changes=None) -> dict[str, bytes]:
+    files = {f"{name}.pkl": python_2(value) for name, value in PICKLES.items()}
+    return files | (changes or {})
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+def test_the_authors_pickles_are_read_with_their_numbers_translated(tmp_path, zipped):
+    source = tmp_path / "top4"
+    if zipped:
+        source = tmp_path / "top4.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for name, data in written().items():
+                archive.writestr(f"top4/{name}", data)
+    else:
+        write(source, written())
+    cnn.prepare(tmp_path / "data", source)
+    splits = arrays.read(tmp_path / "data", "cnn")
+    assert splits.keys() == {"train", "valid"}
+    assert vocabulary.split(splits["train"]["words"]) == ["@number", "met", "@entity0", "café"]
+    assert texts(splits, "train", "passage") == ["@entity0 met ?", "met @number café"]
+    assert texts(splits, "train", "question") == ["met", "met met"]
+    assert texts(splits, "valid", "passage") == ["@entity0 met ?"]  # 9 is not in the dictionary
+    np.testing.assert_array_equal(splits["valid"]["answers"], [4])
+
+
+class Malicious:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"train4_qs.pkl": pickle.dumps(Malicious(), 2)}, "train4_qs.pkl is no pickle of plain"),
+        ({"train4_qs.pkl": pickle.dumps([[1]], 2)[:-2]}, "train4_qs.pkl is no pickle of plain"),
+        ({"train4_qs.pkl": pickle.dumps([1, 2], 2)}, "train4_qs.pkl must be lists of numbers"),
+        ({"train4_qs.pkl": pickle.dumps([[4, 1]], 2)}, "the three train4 files differ in length"),
+        ({"dict.pkl": pickle.dumps([1], 2)}, "dict.pkl must map words to numbers"),
+    ],
+    ids=["code", "truncated", "flat", "too few", "no dictionary"],
+)
+def test_pickles_of_anything_else_are_refused_and_not_executed(tmp_path, changes, words):
+    write(tmp_path / "top4", written(changes))
+    with pytest.raises(InputError, match=words):
+        cnn.prepare(tmp_path / "data", tmp_path / "top4")
+
+
+def test_a_missing_pickle_is_named(tmp_path):
+    files = written()
+    del files["valid4_ans.pkl"]
+    write(tmp_path / "top4", files)
+    with pytest.raises(InputError, match=r"has no valid4_ans\.pkl"):
+        cnn.prepare(tmp_path / "data", tmp_path / "top4")
