@@ -282,7 +282,7 @@ def draw(panels, columns: int, ours: dict, theirs: dict) -> bytes:
         [lines[name] for name in names],
         names,
         loc="outside lower center",
-        ncols=3 * columns,
+        ncols=3 * columns if columns > 1 else 2,  # long names of many curves
         fontsize=8,
         frameon=False,
     )
