@@ -195,7 +195,7 @@ class Task(train.Task):
         if not 0.01 <= config.keep <= 1:
             raise InputError(f"config.keep is {config.keep}; it must be from 0.01 to 1.")
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
-        self.splits = datasets.load(config.dataset, config.data_dir)
+        self.splits = self.load()
         words = vocabulary.split(self.splits["train"]["words"])
         self.vocabulary = SPECIAL + len(words)
         is_entity = [word.startswith(cloze.ENTITY) for word in words]
@@ -208,6 +208,10 @@ class Task(train.Task):
             lengths, bounds.astype(int), config.batch_size, config.bucket_run, config.data_seed
         )
         self.steps_per_epoch = self.buckets.steps_per_epoch
+
+    def load(self) -> dict[str, dict[str, np.ndarray]]:
+        """The data."""
+        return datasets.load(self.config.dataset, self.config.data_dir)
 
     @cached_property
     def lengths(self) -> dict[str, np.ndarray]:

@@ -41,9 +41,9 @@ formula has them, over all pairs and coordinates; so in PyTorch, which on a GPU 
 
 Cases of attentive_reader, the model of §6.2 with layer norm on random words: full, passages of up
 to T=300 words and questions of up to 30, B=64, and a vocabulary of 65,829; small, of
-configs/attentive_reader.py:small. It times training steps with dropout, clipping and Adam: ours,
-ours with autodiff of the whole loops over the words (plain), ours with few words in the vocabulary,
-and PyTorch, which on a GPU also compiles.
+configs/attentive_reader.py:small. It times training steps with dropout, clipping and Adam. Plain is
+autodiff of all of the loops over the words, and every formula as it stands; so is PyTorch, which on
+a GPU also compiles time steps. Ours with few words in the vocabulary shows what all of them cost.
 
 The processes get the environment of this command unchanged, so allocator, threads and XLA flags
 are the same for all. glibc by default gives large arrays back after every call and pages them in
