@@ -20,6 +20,10 @@
                                                 images/10crop/{train,val,test}.npy; or the captions
                                                 from dataset_coco.json, and then the features also
                                                 from features.npy; DIR may also be an archive
+    python -m scripts.data cnn --from=DIR       prepares the CNN questions from the .question files
+                                                in questions/{training,validation,test}; or from
+                                                the authors' dict.pkl, train4_{pass,qs,ans}.pkl and
+                                                valid4_{pass,qs,ans}.pkl; DIR may also be an archive
     python -m scripts.data digits               the built-in stand-in, 1,797 real digits of 8 x 8
                                                 pixels; no download
     python -m scripts.data binarized_digits     the same ones as 28 x 28 zeros and ones
@@ -27,6 +31,8 @@
                                                 short lines of 100 writers
     python -m scripts.data scenes               the built-in stand-in for COCO, generated: 3,160
                                                 scenes of two digits, five captions each
+    python -m scripts.data stories              the built-in stand-in for cnn, generated: 10,000
+                                                stories of four sentences, a question each
 
 What is prepared already is left alone. Nothing half-made is left behind by a command that fails.
 """
@@ -41,7 +47,8 @@ from scripts import cli
 FROM = flags.DEFINE_string(
     "from",
     None,
-    "Folder with the original files, for iam and coco also an archive; default: download them.",
+    "Folder with the original files, for iam, coco and cnn also an archive; default: download "
+    "them.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
 LIST = flags.DEFINE_bool("list", False, "Lists the data sets and stops.")

@@ -1,9 +1,11 @@
 """Cloze questions of rc-data: which sentences are kept, what is read, counted and refused; and that
 nothing in a pickle is executed."""
 
+from collections import Counter
 import io
 import itertools
 import pickle
+import re
 import tarfile
 import zipfile
 
@@ -63,9 +65,14 @@ def test_a_whole_number_is_one_word():
         (lambda data: data.replace(b"\n\n@entity1\n", b"\n\n@entity7\n"), "none of its entities"),
         (lambda data: data.replace(b"rain", b"r\xe9in"), "not UTF-8"),
         (lambda data: data.replace(b"@placeholder", b"it"), "no @placeholder"),
+        (lambda data: data.replace(b"\n\n@entity1\n\n", b"\n\nLib\n\nLib:x\n"), "none of its ent"),
+        (lambda data: b"url\n\n\n\n" + data.split(b"\n\n", 2)[2], "empty passage"),
         (lambda data: b"", "1 parts"),
     ],
-    ids=["missing part", "strange answer", "latin-1", "no placeholder", "empty"],
+    ids=[
+        *("missing part", "strange answer", "latin-1", "no placeholder"),
+        *("no entity", "empty passage", "empty"),
+    ],
 )
 def test_a_question_that_nobody_could_answer_is_left_out_with_the_reason(change, reason):
     with pytest.raises(Unusable, match=reason):
@@ -146,9 +153,7 @@ def test_folder_and_archive_hold_the_same_questions(tmp_path, kind, request, cap
     cnn.prepare(tmp_path / "data", source)
     splits = arrays.read(tmp_path / "data", "cnn")
     assert texts(splits, "train", "passage")[1] == (
-        "@entity1 met @entity2 in @number . ? saw ? . @entity2 left .".replace(
-            "? saw", "nobody saw"
-        )
+        "@entity1 met @entity2 in @number . nobody saw ? . @entity2 left ."
     )
     assert texts(splits, "valid", "question") == [
         f"@placeholder met @entity{n + 1}" for n in (5, 6)
@@ -161,7 +166,10 @@ def test_folder_and_archive_hold_the_same_questions(tmp_path, kind, request, cap
         assert {str(a.dtype) for k, a in splits[split].items() if k.endswith("starts")} == {"int64"}
         assert len(splits[split]["answers"]) == count
     printed = capsys.readouterr().out
-    assert "the answer is still there" in printed and "100.0%" in printed
+    # One entity of two is twice there, and it is the other one.
+    assert re.search(r"and is in the nearest sentences +100.0% +100.0% +100.0%\n", printed)
+    assert re.search(r"and their most frequent entity +0.0% +0.0% +0.0%\n", printed)
+    assert re.search(r"unknown words in passages +7.69%", printed)  # word0 and so on: 1 in 13
 
 
 def test_few_bad_files_are_named_and_many_are_refused(tmp_path, inline, capsys):
@@ -170,7 +178,7 @@ def test_few_bad_files_are_named_and_many_are_refused(tmp_path, inline, capsys):
     write(tmp_path / "few", good | rest | {f"training/bad{n}.question": b"no" for n in range(10)})
     cnn.prepare(tmp_path / "data", tmp_path / "few")
     printed = capsys.readouterr().out
-    assert "left out of train: 10, 1 parts instead of 5 (such as bad0.question)" in printed
+    assert "left out of train: 10, 1 parts instead of 5 (bad0, bad1, bad2, …)" in printed
     write(tmp_path / "few", {"training/bad10.question": b"no"})
     with pytest.raises(InputError, match="11 of 41 questions of train cannot be used.*bad0"):
         cnn.prepare(tmp_path / "data2", tmp_path / "few")
@@ -184,7 +192,7 @@ def test_few_bad_files_are_named_and_many_are_refused(tmp_path, inline, capsys):
         ({"training/1.question": question(1)}, "has no folder validation"),
         (
             {f"{f}/x.txt": b"" for f in ("training", "validation", "test")},
-            "has no questions of train",
+            "has no .question files in training",
         ),
     ],
     ids=["nothing", "no validation", "no questions"],
@@ -194,6 +202,26 @@ def test_what_lacks_questions_is_refused(tmp_path, inline, files, words):
     write(tmp_path / "source", files)
     with pytest.raises(InputError, match=words):
         cnn.prepare(tmp_path / "data", tmp_path / "source")
+
+
+def test_a_file_that_cannot_be_read_is_left_out(tmp_path):
+    ((split, name, why),) = cnn.parse_all([("train", "1", tmp_path)])
+    assert (split, name) == ("train", "1") and why == "cannot be read (Is a directory)"
+
+
+def test_shares_are_those_of_a_loop_over_the_passages():
+    random = np.random.default_rng(0)
+    starts = np.cumsum([0, *random.integers(1, 12, 50)])
+    tokens = random.integers(1, 9, starts[-1]).astype(np.int32)
+    is_entity = np.arange(9) >= 4
+    answers = random.integers(4, 9, 50).astype(np.int32)
+    split = dict(passages=tokens, passage_starts=starts, answers=answers)
+    survives = frequent = 0
+    for (a, b), answer in zip(itertools.pairwise(starts), answers, strict=True):
+        counts = Counter(n for n in tokens[a:b].tolist() if is_entity[n])
+        survives += answer in counts
+        frequent += bool(counts) and counts.most_common(1)[0][0] == answer
+    assert cnn.is_right(split, is_entity) == (survives / 50, frequent / 50)
 
 
 def test_a_truncated_archive_is_refused_by_name(tmp_path, inline):
@@ -247,7 +275,7 @@ def written(changes=None) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
-def test_the_authors_pickles_are_read_with_their_numbers_translated(tmp_path, zipped):
+def test_the_authors_pickles_are_read_with_their_numbers_translated(tmp_path, zipped, capsys):
     source = tmp_path / "top4"
     if zipped:
         source = tmp_path / "top4.zip"
@@ -264,6 +292,18 @@ def test_the_authors_pickles_are_read_with_their_numbers_translated(tmp_path, zi
     assert texts(splits, "train", "question") == ["met", "met met"]
     assert texts(splits, "valid", "passage") == ["@entity0 met ?"]  # 9 is not in the dictionary
     np.testing.assert_array_equal(splits["valid"]["answers"], [4])
+    assert re.search(r"and is in the nearest sentences +50.0% +100.0%\n", capsys.readouterr().out)
+
+
+def test_texts_that_are_no_bytes_of_utf_8_are_kept():
+    assert [cnn.text(word) for word in ("caf\xc3\xa9", "café", "“")] == ["café", "café", "“"]
+
+
+def test_an_empty_passage_of_the_pickles_is_left_out(tmp_path, capsys):
+    write(tmp_path / "top4", written({"train4_pass.pkl": pickle.dumps([[5, 1], [1]], 2)}))
+    cnn.prepare(tmp_path / "data", tmp_path / "top4")
+    assert len(arrays.read(tmp_path / "data", "cnn")["train"]["answers"]) == 1
+    assert "left out of train: 1, empty, or not of one answer (case 1)" in capsys.readouterr().out
 
 
 class Malicious:
@@ -279,8 +319,10 @@ class Malicious:
         ({"train4_qs.pkl": pickle.dumps([1, 2], 2)}, "train4_qs.pkl must be lists of numbers"),
         ({"train4_qs.pkl": pickle.dumps([[4, 1]], 2)}, "the three train4 files differ in length"),
         ({"dict.pkl": pickle.dumps([1], 2)}, "dict.pkl must map words to numbers"),
+        ({"dict.pkl": pickle.dumps({"met": 4}, 2)}, "dict.pkl has no words that begin with @ent"),
+        ({"valid4_pass.pkl": pickle.dumps([[1]], 2)}, "1 of 1 questions of valid cannot be used"),
     ],
-    ids=["code", "truncated", "flat", "too few", "no dictionary"],
+    ids=["code", "truncated", "flat", "too few", "no dictionary", "no entities", "nothing left"],
 )
 def test_pickles_of_anything_else_are_refused_and_not_executed(tmp_path, changes, words):
     write(tmp_path / "top4", written(changes))

@@ -17,15 +17,19 @@ quotes or brackets that close behind it; it is the nearer, the more different wo
 it has, punctuation and @placeholder not counted; of equals the earlier.
 
 The vocabulary has the words that occur more than once in the training set as it was cut, the most
-frequent first, and all entities; whole numbers are one word, ``@number``. The pickles come from
-strangers: nothing in them is executed, and anything but lists, dictionaries, texts and whole
-numbers is refused.
+frequent first, and all entities; whole numbers are one word, ``@number``. Entities keep the numbers
+that they have in the files.
+
+The pickles come from strangers: nothing in them is executed, and anything but lists, dictionaries,
+texts and whole numbers is refused. They have no test set, and neither have the arrays then; their
+vocabulary is dict.pkl's, by its numbers.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 import dataclasses
+import datetime
 import io
 import itertools
 import multiprocessing
@@ -48,7 +52,8 @@ SENTENCES = 4
 NUMBER = "@number"
 SPLITS = dict(training="train", validation="valid", test="test")  # folder -> split
 TOP4 = dict(train4="train", valid4="valid")
-PARTS = dict(**{"pass": "passages"}, qs="questions", ans="answers")
+PARTS = {"pass": "passages", "qs": "questions", "ans": "answers"}
+EOS, UNK, NUM = 1, 2, 3  # the authors' numbers; NIL is 0
 DROPPED_AT_MOST = 0.01  # of the questions of a split, or
 DROPPED_ANYWAY = 10
 CHUNK = 500  # questions that a process gets at a time
@@ -150,7 +155,8 @@ def parse(data: bytes) -> Question:
         raise Unusable("empty passage")
     if PLACEHOLDER not in question.split():
         raise Unusable(f"no {PLACEHOLDER} in the question")
-    if answer not in {line.split(":", 1)[0] for line in names.split("\n")}:
+    known = {line.split(":", 1)[0] for line in names.split("\n")}
+    if not (answer in known and answer.startswith(ENTITY)):
         raise Unusable("the answer is none of its entities")
     entities = {word for word in words if word.startswith(ENTITY)}
     kept = nearest(words, question.split())
@@ -195,6 +201,8 @@ def parse_all(chunk: list[tuple[str, str, Path | bytes]]) -> list[tuple[str, str
             found.append((split, name, parse(data)))
         except Unusable as error:
             found.append((split, name, str(error)))
+        except OSError as error:
+            found.append((split, name, f"cannot be read ({error.strerror})"))
     return found
 
 
@@ -238,10 +246,18 @@ def read_members(source: Path, wanted: re.Pattern) -> Iterator[tuple[str, bytes]
 
 
 def read_questions(source: Path) -> arrays.Splits:
-    """The splits of question files."""
+    """The splits of question files.
+
+    Raises:
+        InputError: a split is missing or empty, or too many of its files cannot be used.
+    """
     used: dict[str, list[tuple[str, Question]]] = {split: [] for split in SPLITS.values()}
-    dropped: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS.values()}
-    files, progress = files_of(source), Progress()
+    dropped: Dropped = {split: [] for split in SPLITS.values()}
+    files, total = files_of(source), None
+    if source.is_dir():
+        listed = list(files)
+        files, total = iter(listed), len(listed)
+    progress = Progress(total)
     chunks = iter(lambda: list(itertools.islice(files, CHUNK)), [])
     # Processes, since parsing is Python; started anew, since other threads may run in this one.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -249,16 +265,12 @@ def read_questions(source: Path) -> arrays.Splits:
             for split, name, question in found:
                 (dropped if isinstance(question, str) else used)[split].append((name, question))
             progress.add(len(found))
-    for split, left_out in dropped.items():
-        total = len(used[split]) + len(left_out)
-        if not total:
-            raise InputError(f"{source} has no questions of {split}. Needed: {FILES.expected}.")
-        if len(left_out) > max(DROPPED_ANYWAY, DROPPED_AT_MOST * total):
-            name, why = left_out[0]
+    for folder, split in SPLITS.items():
+        if not used[split] and not dropped[split]:
             raise InputError(
-                f"{source}: {len(left_out):,} of {total:,} questions of {split} cannot be used, "
-                f"the first, {name}.question, because: {why}. Is it all of the format of rc-data?"
+                f"{source} has no .question files in {folder}. Needed: {FILES.expected}."
             )
+        check(source, split, len(used[split]), dropped[split])
     # In the order of their names, which an archive need not have.
     cases = {split: [q for _, q in sorted(found)] for split, found in used.items()}
     counts = Counter(
@@ -281,7 +293,15 @@ def read_questions(source: Path) -> arrays.Splits:
         for split, found in cases.items()
     }
     splits["train"]["words"] = vocabulary.join(words)
-    print(summary(cases, dropped, splits, len(words), len(entities)))
+    whole = {
+        split: {
+            "words in the whole passage, mean": f"{np.mean([case.before for case in found]):.1f}",
+            "… at most": f"{max(case.before for case in found):,}",
+            "entities in it, mean": f"{np.mean([case.entities for case in found]):.1f}",
+        }
+        for split, found in cases.items()
+    }
+    print(summary(splits, dropped, whole))
     return splits
 
 
@@ -295,8 +315,13 @@ def bounded_map(pool, function, items: Iterator) -> Iterator:
 
 @dataclasses.dataclass
 class Progress:
-    """Says now and then how many questions were read, and how fast."""
+    """Says now and then how many questions were read, how fast, and when that will be all.
 
+    Attributes:
+        total: how many there are; None for an archive, which does not say.
+    """
+
+    total: int | None
     count: int = 0
     begin: float = dataclasses.field(default_factory=time.monotonic)
     said: float = dataclasses.field(default_factory=time.monotonic)
@@ -307,47 +332,93 @@ class Progress:
         if now - self.said > 5:
             self.said = now
             rate = self.count / (now - self.begin)
-            print(f"{FILES.name}: {self.count:,} questions read, {rate:,.0f} a second", flush=True)
+            line = f"{FILES.name}: {self.count:,} questions read, {rate:,.0f} a second"
+            if self.total is not None:
+                seconds = round((self.total - self.count) / rate)
+                line += f", of {self.total:,}, ETA {datetime.timedelta(seconds=seconds)}"
+            print(line, flush=True)
 
 
-def summary(cases, dropped, splits, words: int, entities: int) -> str:
-    """A table of what was read and left out, and how hard the questions are."""
+# --- What both have in common ---
 
-    def frequent(case: Question) -> bool:
-        counts = Counter(word for word in case.passage.split() if word.startswith(ENTITY))
-        return bool(counts) and counts.most_common(1)[0][0] == case.answer
+Dropped = dict[str, list[tuple[str, str]]]  # split -> names and reasons
 
-    def survives(case: Question) -> bool:
-        return case.answer in case.passage.split()
 
-    def mean(values) -> float:
-        return float(np.mean(list(values)))
+def check(source: Path, split: str, used: int, dropped: list[tuple[str, str]]) -> None:
+    """Refuses a split of which too much cannot be used.
 
+    Raises:
+        InputError: more than a few, and more than a small share.
+    """
+    total = used + len(dropped)
+    if len(dropped) > max(DROPPED_ANYWAY, DROPPED_AT_MOST * total) or not used:
+        name, why = dropped[0] if dropped else ("none", "there are none")
+        raise InputError(
+            f"{source}: {len(dropped):,} of {total:,} questions of {split} cannot be used, "
+            f"the first, {name}, because: {why}. Needed: {FILES.expected}; or the authors' "
+            "top4.zip."
+        )
+
+
+def is_right(split: Mapping[str, np.ndarray], is_entity: np.ndarray) -> tuple[float, float]:
+    """In which share of a split the answer is in the passage, and is its most frequent entity.
+
+    Of equally frequent entities the one that comes first counts.
+
+    Args:
+        split: its arrays.
+        is_entity: of each number of the vocabulary, bool ``[V]``.
+    """
+    tokens, starts, answers = split["passages"], split["passage_starts"], split["answers"]
+    case = np.repeat(np.arange(len(answers)), np.diff(starts))
+    survives = np.logical_or.reduceat(tokens == answers[case], starts[:-1])
+    at = np.flatnonzero(is_entity[tokens])
+    pairs = case[at] * len(is_entity) + tokens[at]  # int64: of case and entity
+    pairs, first, counts = np.unique(pairs, return_index=True, return_counts=True)
+    case, entity = np.divmod(pairs, len(is_entity))
+    order = np.lexsort((first, -counts, case))
+    case, best = np.unique(case[order], return_index=True)
+    frequent = entity[order][best] == answers[case]
+    return float(survives.mean()), float(frequent.sum() / len(answers))
+
+
+def summary(splits: arrays.Splits, dropped: Dropped, more: Mapping[str, Mapping]) -> str:
+    """A table of what was read and left out, and how hard the questions are.
+
+    Args:
+        splits: their arrays.
+        dropped: what was left out of each.
+        more: rows of each to print first.
+    """
+    words = vocabulary.split(splits["train"]["words"])
+    is_entity = np.array([False] * vocabulary.SPECIAL + [w.startswith(ENTITY) for w in words])
     rows: dict[str, list[str]] = {}
-    for split, found in cases.items():
-        lengths = [len(case.passage.split()) for case in found]
-        unknown = mean(splits[split]["passages"] == vocabulary.UNKNOWN)
+    for split, found in splits.items():
+        lengths, asked = np.diff(found["passage_starts"]), np.diff(found["question_starts"])
+        unknown = np.mean(found["passages"] == vocabulary.UNKNOWN)
+        survives, frequent = is_right(found, is_entity)
         for name, value in {
-            "questions": f"{len(found):,}",
+            "questions": f"{len(lengths):,}",
             "left out": f"{len(dropped[split]):,}",
-            "words in the whole passage, mean": f"{mean(case.before for case in found):.1f}",
-            "in its nearest sentences, mean": f"{mean(lengths):.1f}",
-            "… at most": f"{max(lengths):,}",
-            "words in the question, mean": f"{mean(len(c.question.split()) for c in found):.1f}",
-            "entities in the whole passage, mean": f"{mean(case.entities for case in found):.1f}",
+            **more.get(split, {}),
+            "words in the nearest sentences, mean": f"{lengths.mean():.1f}",
+            "… at most ": f"{lengths.max():,}",
+            "words in the question, mean": f"{asked.mean():.1f}",
             "unknown words in passages": f"{unknown:.2%}",
-            "the answer is still there": f"{mean(map(survives, found)):.1%}",
-            "and is the most frequent entity": f"{mean(map(frequent, found)):.1%}",
+            "the answer is an entity": f"{is_entity[found['answers']].mean():.1%}",
+            "… and is in the nearest sentences": f"{survives:.1%}",
+            "… and their most frequent entity": f"{frequent:.1%}",
         }.items():
             rows.setdefault(name, []).append(value)
     width = max(map(len, rows))
-    lines = [" " * (width + 2) + "".join(f"{split:>12}" for split in cases)]
+    lines = [" " * (width + 2) + "".join(f"{split:>12}" for split in splits)]
     lines += [f"  {name:<{width}}" + "".join(f"{v:>12}" for v in row) for name, row in rows.items()]
-    lines.append(f"  vocabulary: {words:,} words, {entities:,} of them entities")
+    lines.append(f"  vocabulary: {len(words):,} words, {is_entity.sum():,} of them entities")
     for split, left_out in dropped.items():
         for why, count in Counter(why for _, why in left_out).most_common():
-            first = next(name for name, reason in left_out if reason == why)
-            lines.append(f"  left out of {split}: {count:,}, {why} (such as {first}.question)")
+            names = [name for name, reason in left_out if reason == why]
+            some = ", ".join(names[:3]) + (", …" if names[3:] else "")
+            lines.append(f"  left out of {split}: {count:,}, {why} ({some})")
     return "\n".join(lines)
 
 
@@ -355,12 +426,14 @@ def summary(cases, dropped, splits, words: int, entities: int) -> str:
 
 
 def has_pickles(source: Path) -> bool:
+    """Whether a folder or archive has any of them."""
     if source.is_dir():
-        return (source / "dict.pkl").is_file()
-    if not zipfile.is_zipfile(source):
+        return any(PICKLE.fullmatch(path.name) for path in source.iterdir())
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return any(map(PICKLE.fullmatch, archive.namelist()))
+    except zipfile.BadZipFile:
         return False
-    with zipfile.ZipFile(source) as archive:
-        return any(PICKLE.fullmatch(name) for name in archive.namelist())
 
 
 class Data(pickle.Unpickler):
@@ -380,7 +453,7 @@ def load_pickle(name: str, data: bytes):
         InputError: it is none, or of more than plain data.
     """
     try:
-        # Python 2's texts are bytes; UTF-8 in latin-1's clothes is put right below.
+        # Python 2's texts are bytes: `text` puts them right.
         return Data(io.BytesIO(data), encoding="latin-1").load()
     except Exception as error:  # broken pickles raise all sorts of errors
         raise InputError(
@@ -409,44 +482,55 @@ def read_pickles(source: Path) -> arrays.Splits:
 
     known = found["dict"]
     is_dict = isinstance(known, dict) and all(
-        isinstance(word, str) and type(n) is int for word, n in known.items()
+        isinstance(word, str) and "\n" not in word and type(n) is int for word, n in known.items()
     )
     if not is_dict:
         raise InputError(f"{source}: dict.pkl must map words to numbers.")
-    word_of = {
-        n: word.encode("latin-1", "replace").decode("utf-8", "replace") for word, n in known.items()
-    }
-    word_of |= {0: "", 1: "", 2: "?", 3: NUMBER}  # NIL, EOS, UNK, NUM
-    words = [word_of[n] for n in sorted(word_of) if n > 2]
-    number_of = vocabulary.numbers(words)
-    new = np.full(max(word_of) + 1, vocabulary.UNKNOWN, np.int32)
-    for n in word_of:
-        if n > 2:
-            new[n] = number_of[word_of[n]]
+    word_of = {n: text(word) for word, n in known.items() if n > UNK} | {NUM: NUMBER}
+    words = [word_of[n] for n in sorted(word_of)]
+    if not any(word.startswith(ENTITY) for word in words):
+        raise InputError(f"{source}: dict.pkl has no words that begin with {ENTITY}.")
+    ours = {n: number for number, n in enumerate(sorted(word_of), start=vocabulary.SPECIAL)}
 
-    splits = {}
+    splits: dict[str, dict[str, np.ndarray]] = {}
+    dropped: Dropped = {split: [] for split in TOP4.values()}
     for name, split in TOP4.items():
-        arrays_of = {}
-        for part, key in PARTS.items():
-            lists = found[f"{name}_{part}"]
+        parts = []
+        for part in PARTS:
+            lists = found.pop(f"{name}_{part}")
             is_lists = isinstance(lists, list) and all(
-                isinstance(row, list) and row and all(type(n) is int and n >= 0 for n in row)
+                isinstance(row, list) and all(type(n) is int and n >= 0 for n in row)
                 for row in lists
             )
             if not is_lists:
                 raise InputError(f"{source}: {name}_{part}.pkl must be lists of numbers.")
-            # Passages and questions end in EOS.
-            rows = [[n for n in row if n > 1] for row in lists]
-            tokens = np.fromiter(itertools.chain(*rows), np.int64)
-            tokens = new[np.where(tokens < len(new), tokens, 2)]
-            arrays_of[key] = tokens
-            if key != "answers":
-                arrays_of[f"{key[:-1]}_starts"] = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        sizes = {len(found[f"{name}_{part}"]) for part in PARTS} | {len(arrays_of["answers"])}
-        if len(sizes) > 1:
-            raise InputError(f"{source}: the three {name} files differ in length: {sorted(sizes)}.")
-        splits[split] = arrays_of
-        print(f"  {split}: {len(arrays_of['answers']):,} questions")
+            parts.append(
+                [[ours.get(n, vocabulary.UNKNOWN) for n in row if n > EOS] for row in lists]
+            )
+        if len(set(map(len, parts))) > 1:
+            sizes = ", ".join(f"{len(rows):,}" for rows in parts)
+            raise InputError(f"{source}: the three {name} files differ in length: {sizes}.")
+        cases = []
+        for row, case in enumerate(zip(*parts, strict=True)):
+            if case[0] and case[1] and len(case[2]) == 1:
+                cases.append(case)
+            else:
+                dropped[split].append((f"case {row}", "empty, or not of one answer"))
+        check(source, split, len(cases), dropped[split])
+        splits[split] = {}
+        for rows, part in zip(zip(*cases, strict=True), PARTS.values(), strict=True):
+            splits[split][part] = np.fromiter(itertools.chain(*rows), np.int32)
+            if part != "answers":
+                starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+                splits[split][f"{part[:-1]}_starts"] = starts
     splits["train"]["words"] = vocabulary.join(words)
-    print(f"  vocabulary: {len(words):,} words; no test set")
+    print(summary(splits, dropped, {}), "  no test set", sep="\n")
     return splits
+
+
+def text(word: str) -> str:
+    """What a text of Python 2, whose bytes were taken for Latin-1, says if it was UTF-8."""
+    try:
+        return word.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return word
