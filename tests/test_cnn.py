@@ -107,43 +107,14 @@ def write_archive(path, files):
             archive.addfile(member, io.BytesIO(data))
 
 
-class Inline:
-    """In place of the processes, which take a second to start."""
-
-    def __init__(self, **options):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def submit(self, function, *arguments):
-        class Done:
-            def result(self):
-                return function(*arguments)
-
-        return Done()
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    monkeypatch.setattr(cnn, "ProcessPoolExecutor", Inline)
-
-
 def texts(splits, split, what):
     words = vocabulary.split(splits["train"]["words"])
     starts, tokens = splits[split][f"{what}_starts"], splits[split][f"{what}s"]
     return [vocabulary.decode(tokens[a:b], words) for a, b in itertools.pairwise(starts)]
 
 
-@pytest.mark.parametrize(
-    "kind", ["folder", "archive", pytest.param("pool", marks=pytest.mark.slow)]
-)
-def test_folder_and_archive_hold_the_same_questions(tmp_path, kind, request, capsys):
-    if kind != "pool":
-        request.getfixturevalue("inline")
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_folder_and_archive_hold_the_same_questions(tmp_path, kind, capsys):
     source = tmp_path / "source"
     if kind == "archive":
         source = tmp_path / "cnn.tgz"
@@ -172,7 +143,7 @@ def test_folder_and_archive_hold_the_same_questions(tmp_path, kind, request, cap
     assert re.search(r"unknown words in passages +7.69%", printed)  # word0 and so on: 1 in 13
 
 
-def test_few_bad_files_are_named_and_many_are_refused(tmp_path, inline, capsys):
+def test_few_bad_files_are_named_and_many_are_refused(tmp_path, capsys):
     good = {f"training/{n}.question": question(n) for n in range(30)}
     rest = {"validation/1.question": question(1), "test/2.question": question(2)}
     write(tmp_path / "few", good | rest | {f"training/bad{n}.question": b"no" for n in range(10)})
@@ -197,7 +168,7 @@ def test_few_bad_files_are_named_and_many_are_refused(tmp_path, inline, capsys):
     ],
     ids=["nothing", "no validation", "no questions"],
 )
-def test_what_lacks_questions_is_refused(tmp_path, inline, files, words):
+def test_what_lacks_questions_is_refused(tmp_path, files, words):
     (tmp_path / "source").mkdir()
     write(tmp_path / "source", files)
     with pytest.raises(InputError, match=words):
@@ -224,7 +195,7 @@ def test_shares_are_those_of_a_loop_over_the_passages():
     assert cnn.is_right(split, is_entity) == (survives / 50, frequent / 50)
 
 
-def test_a_truncated_archive_is_refused_by_name(tmp_path, inline):
+def test_a_truncated_archive_is_refused_by_name(tmp_path):
     path = tmp_path / "cnn.tgz"
     write_archive(path, FILES)
     path.write_bytes(path.read_bytes()[:300])

@@ -7,14 +7,32 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import cloze, stories, vocabulary
+from experiments.datasets import arrays, cloze, stories, vocabulary
 
 DEED_OF = {asked: told for told, asked in stories.DEEDS}
 
 
+# With other stories, results/stories could not be compared with new runs.
+DIGESTS = {
+    "train.passages": "fbc5b1aa",
+    "train.questions": "10677402",
+    "train.answers": "3428d862",
+    "train.words": "a1d540bd",
+    "valid.passages": "ef6cccaa",
+    "valid.answers": "ee7c1ba9",
+    "test.passages": "7d18fefe",
+    "test.answers": "768afd5f",
+}
+
+
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    return datasets.load("stories", tmp_path_factory.mktemp("data"))
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def splits(data_dir):
+    return datasets.load("stories", data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +103,11 @@ def test_knowing_who_is_in_a_story_is_worth_little(texts):
     assert np.mean(right) < 0.25 and np.mean(firsts) == pytest.approx(0.25, abs=0.02)
 
 
-def test_splits_are_drawn_apart_and_always_the_same(texts, splits, tmp_path):
-    assert not set(texts["train"][:1000]) >= set(texts["valid"])
-    assert texts["valid"] != texts["test"]
-    again = datasets.load("stories", tmp_path)
-    for name, split in splits.items():
-        for key, array in split.items():
-            np.testing.assert_array_equal(array, again[name][key])
+def test_no_story_is_in_two_splits_or_twice_in_one(texts):
+    found = list(itertools.chain(*texts.values()))
+    assert len({(passage, question) for passage, question, _ in found}) == len(found)
+
+
+def test_the_stories_are_the_same_on_every_machine(splits, data_dir):
+    recorded = arrays.manifest(data_dir, "stories")["arrays"]
+    assert {key: recorded[key]["sha256"][:8] for key in DIGESTS} == DIGESTS
