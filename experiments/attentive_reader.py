@@ -8,6 +8,7 @@ et al. (branch bn of Attentive_reader), to which "code" refers.
 
 from collections.abc import Callable
 from functools import cached_property
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -141,14 +142,16 @@ class Model(nn.Module):
         back, (_, first) = unroll(cells[1], xs[::-1], mask[::-1], schedule=schedule)
         return jnp.concatenate([hs, back[::-1]], -1), jnp.concatenate([h, first], -1)
 
+    def similarity(self, d, q):
+        """(M d_t) · (M q) ``[T, B]`` as d_t · (Mᵀ M q): so M meets q alone, not every d_t."""
+        return jnp.einsum("tbh,bh->tb", d, q @ self.M @ self.M.T)
+
     def attend(self, d, q, mask):
         """Attention α ``[T, B]`` of q ``[B, H]`` to d ``[T, B, H]``, 0 where the mask is false."""
         T, B, _ = d.shape
         a_d = self.norm_d(self.W_d(d).reshape(T * B, -1), mask.reshape(-1)).reshape(T, B, -1)
         a_q = self.norm_q(self.W_q(q), mask.any(0))
-        # s_t = (M d_t) · (M q) as d_t · (Mᵀ M q): so M meets q alone, not every d_t.
-        s = jnp.einsum("tbh,bh->tb", d, q @ self.M @ self.M.T)
-        m = tanh(a_d + a_q + s[..., None])
+        m = tanh(a_d + a_q + self.similarity(d, q)[..., None])
         e = jnp.where(mask, m @ self.v, -1e30)  # not -inf: a case without words has no NaN
         return softmax(e, axis=0)
 
@@ -281,9 +284,12 @@ class Task(train.Task):
         if not train:
             return Noise(keep, keep, keep)
 
-        def draw(key, *shape):  # a byte each: random numbers are a part of a step's time
-            drawn = jax.random.bits(key, shape, jnp.uint8) <= round(256 * keep) - 1
-            return drawn.astype(jnp.float32)
+        def draw(key, *shape):
+            # Four bytes of each random word: jax's own bytes take ten times as long.
+            size = math.prod(shape)
+            words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
+            drawn = (words >> jnp.arange(0, 32, 8, dtype=jnp.uint32)[:, None]) & 255
+            return (drawn.ravel()[:size].reshape(shape) < round(256 * keep)).astype(jnp.float32)
 
         (B, T), S = batch["passage"].shape, batch["question"].shape[1]
         D, keys = config.words, jax.random.split(key, 3)

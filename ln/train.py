@@ -116,6 +116,22 @@ def clip_each(most: float) -> optax.GradientTransformation:
     return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
 
 
+def clip_root(above: float) -> optax.GradientTransformation:
+    """Where the norm of all gradients together is above ``above``, multiplies them by
+    √(above / norm): the clipping of the reader's code for §6.2, with 100.
+
+    The code means a norm of 10, but compares the norm with its square and divides by its root. Of
+    large gradients, such as layer norm's in long loops at the start, this leaves the others more.
+    """
+
+    def clip(grads, params=None):
+        norm = optax.tree.norm(grads)
+        scale = jnp.sqrt(above / jnp.maximum(norm, above))
+        return jax.tree.map(lambda grad: scale * grad, grads)
+
+    return optax.stateless(clip)
+
+
 OPTIMIZERS = {
     "adam": optax.scale_by_adam,
     "adam_uncorrected": scale_by_adam_uncorrected,
@@ -127,8 +143,9 @@ def make_optimizer(config) -> optax.GradientTransformation:
     """The gradient transformation of ``config.optimizer``, ending in a direction.
 
     Before it gradients are clipped: ``config.clip`` bounds the norm of all of them together,
-    ``config.clip_each``, where a config has it, that of each array; 0 is no bound. The step size is
-    ``state.lr``, so that lanes can differ in it.
+    ``config.clip_each``, where a config has it, that of each array; ``config.clip_root``, where it
+    has that, is for `clip_root`; 0 is none. The step size is ``state.lr``, so that lanes can differ
+    in it.
 
     Raises:
         InputError: an unknown kind.
@@ -141,6 +158,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
         for clip, most in (
             (optax.clip_by_global_norm, config.clip),
             (clip_each, config.get("clip_each", 0.0)),
+            (clip_root, config.get("clip_root", 0.0)),
         )
         if most
     ]

@@ -338,6 +338,20 @@ def test_each_array_is_clipped_by_itself(make_config):
         np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm, expected", [(50.0, 50.0), (400.0, 200.0)])
+def test_the_readers_rule_clips_to_the_root_of_100_times_the_norm(make_config, norm, expected):
+    """g *= 10 / √‖g‖ where ‖g‖ > 10², as their code has it."""
+    config = make_config(clip=0.0)
+    with config.unlocked():
+        config.update(clip_root=100.0, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
+    optimizer = train.make_optimizer(config)
+    grads = {"W": jnp.array([0.6 * norm]), "b": jnp.array([0.8 * norm])}
+    direction, _ = optimizer.update(grads, optimizer.init(grads))
+    for name, share in (("W", 0.6), ("b", 0.8)):  # Adam without memory: g / (|g| + 1)
+        g = share * expected
+        np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
+
+
 def test_the_authors_adam_is_a_transcription_of_their_code(make_config):
     """optim.py of their order-embedding code, whose b1 and b2 are the complements of Adam's."""
     optimizer = train.make_optimizer(make_config(**{"optimizer.kind": "adam_uncorrected"}))

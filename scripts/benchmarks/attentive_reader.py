@@ -92,6 +92,7 @@ def make_config(case: Case):
     config = configs.get_config(case.scale)
     config.norm, config.lr = "layer", (LEARNING_RATE,)
     config.buckets = 1
+    config.clip, config.clip_root = 10.0, 0.0  # a rule that PyTorch has
     return config
 
 
