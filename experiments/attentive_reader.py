@@ -32,7 +32,7 @@ from experiments.curves import (
     missing,
 )
 from experiments.datasets import cloze, vocabulary
-from experiments.datasets.vocabulary import END, SPECIAL
+from experiments.datasets.vocabulary import SPECIAL
 from ln import data, train
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
@@ -257,8 +257,10 @@ class Task(train.Task):
     def cases(self, split: str, cases, T: int) -> dict[str, np.ndarray]:
         """Some cases ``[B]`` of a split as a batch whose passages are padded to T."""
         arrays = self.splits[split]
-        passage, passage_length = pad(arrays["passages"], arrays["passage_starts"], cases, T)
-        question, question_length = pad(
+        passage, passage_length = vocabulary.pad(
+            arrays["passages"], arrays["passage_starts"], cases, T
+        )
+        question, question_length = vocabulary.pad(
             arrays["questions"], arrays["question_starts"], cases, self.longest_question
         )
         return dict(
@@ -382,15 +384,6 @@ def inputs(batch):
     mask = jnp.arange(len(passage))[:, None] < batch["passage_length"]
     question_mask = jnp.arange(len(question))[:, None] < batch["question_length"]
     return passage, mask, question, question_mask
-
-
-def pad(tokens, starts, cases, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Texts ``[B]`` of a split as ``[B, T]``, END behind each, and their lengths ``[B]``."""
-    first, ends = starts[cases], starts[cases + 1]
-    at = first[:, None] + np.arange(T)
-    is_word = at < ends[:, None]
-    padded = np.where(is_word, tokens[np.where(is_word, at, 0)], END)
-    return padded.astype(np.int32), (ends - first).astype(np.int32)
 
 
 NAMES = dict(

@@ -30,7 +30,7 @@ from experiments.curves import (
 )
 from experiments.datasets import vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.vocabulary import END, SPECIAL
+from experiments.datasets.vocabulary import SPECIAL
 from ln import data, train
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
@@ -274,11 +274,8 @@ def choice(images: int, seed: int, epoch: int) -> np.ndarray:
 def pad(split, captions, T: int) -> tuple[np.ndarray, np.ndarray]:
     """Captions ``[B]`` of a split: tokens ``[B, T]``, behind each END; and lengths ``[B]``,
     in which one END is counted."""
-    starts, ends = split["starts"][captions], split["starts"][captions + 1]
-    at = starts[:, None] + np.arange(T)
-    is_word = at < ends[:, None]
-    tokens = np.where(is_word, split["tokens"][np.where(is_word, at, 0)], END)
-    return tokens.astype(np.int32), (ends - starts + 1).astype(np.int32)
+    tokens, length = vocabulary.pad(split["tokens"], split["starts"], captions, T)
+    return tokens, length + 1
 
 
 @jax.jit

@@ -12,7 +12,8 @@ from configs import order_embeddings as config_file
 from experiments import order_embeddings, retrieval
 from experiments.datasets import captions as packed
 from experiments.datasets import vocabulary
-from experiments.order_embeddings import END, Model, Task
+from experiments.datasets.vocabulary import END
+from experiments.order_embeddings import Model, Task
 from experiments.retrieval import Places
 from ln import train
 from ln.errors import InputError

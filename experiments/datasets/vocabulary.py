@@ -34,3 +34,21 @@ def numbers(words: Sequence[str]) -> dict[str, int]:
 def decode(tokens: Iterable[int], words: Sequence[str]) -> str:
     """The text of some numbers, with a question mark for each word that is not known."""
     return " ".join("?" if k == UNKNOWN else words[k - SPECIAL] for k in tokens)
+
+
+def pad(tokens: np.ndarray, starts: np.ndarray, texts, T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some of the texts that lie one behind another in tokens, side by side.
+
+    Args:
+        tokens, starts: text n is ``tokens[starts[n]:starts[n + 1]]``.
+        texts: which, ``[B]``.
+        T: what does not fit is cut.
+
+    Returns:
+        int32 ``[B, T]``, END behind each text, and how long the texts are, ``[B]``.
+    """
+    first, ends = starts[texts], starts[texts + 1]
+    at = first[:, None] + np.arange(T)
+    is_word = at < ends[:, None]
+    padded = np.where(is_word, tokens[np.where(is_word, at, 0)], END)
+    return padded.astype(np.int32), (ends - first).astype(np.int32)
