@@ -2,8 +2,10 @@
 nothing in a pickle is executed."""
 
 from collections import Counter
+import gzip
 import io
 import itertools
+import lzma
 import pickle
 import re
 import tarfile
@@ -195,10 +197,26 @@ def test_shares_are_those_of_a_loop_over_the_passages():
     assert cnn.is_right(split, is_entity) == (survives / 50, frequent / 50)
 
 
-def test_a_truncated_archive_is_refused_by_name(tmp_path):
+def cut(data: bytes) -> bytes:
+    """A .tar, without the second half of its last header and all that follows."""
+    return data[: data.rindex(b"ustar")]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: gzip.compress(data)[:300],
+        cut,
+        lambda data: gzip.compress(cut(data))[:-8],
+        lambda data: lzma.compress(cut(data))[:-12],
+        lambda data: gzip.compress(data)[:-8] + bytes(4) + gzip.compress(data)[-4:],
+    ],
+    ids=["gz", "tar in a header", "gz in a header", "xz in a header", "wrong digest"],
+)
+def test_a_truncated_or_damaged_archive_is_refused_by_name(tmp_path, damage):
     path = tmp_path / "cnn.tgz"
     write_archive(path, FILES)
-    path.write_bytes(path.read_bytes()[:300])
+    path.write_bytes(damage(gzip.decompress(path.read_bytes())))
     with pytest.raises(InputError, match=r"Cannot read .*cnn\.tgz.*a whole archive\?"):
         cnn.prepare(tmp_path / "data", path)
 

@@ -29,19 +29,17 @@ Prepared: the arrays of `experiments.datasets.lines`.
 from collections import Counter
 from collections.abc import Iterator
 import dataclasses
-import gzip
 import lzma
 from pathlib import Path
 import re
 import tarfile
-from typing import IO
 from xml.etree import ElementTree
 import zlib
 
 import numpy as np
 
 from experiments.datasets import arrays, lines
-from experiments.datasets.originals import Files
+from experiments.datasets.originals import Files, unpacked
 from ln.errors import InputError
 
 SPLITS = {  # split -> lists
@@ -252,15 +250,6 @@ def contents(path: Path) -> Iterator[tuple[re.Match, bytes]]:
             f"Cannot read {path} ({type(error).__name__}: {error}): is it a whole archive? "
             f"Needed: {FILES.expected}."
         ) from error
-
-
-def unpacked(path: Path) -> IO[bytes]:
-    """A file opened for reading, unpacked on the way if it is a .gz or .xz, whatever its name."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start == b"\xfd7zXZ\0":
-        return lzma.open(path)
-    return gzip.open(path) if start[:2] == b"\x1f\x8b" else path.open("rb")
 
 
 def forms_of(path: Path, name: str, data: bytes) -> list[str]:

@@ -1,5 +1,6 @@
 """The original files of a data set: found in a folder or downloaded; refused if damaged."""
 
+import bz2
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import gzip
@@ -46,13 +47,29 @@ def members(archive: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]
                 with opened.open(name) as file:
                     yield name, file
     else:
-        with tarfile.open(
-            archive, "r|*"
-        ) as opened:  # front to back: 380,000 names need not be kept
-            for member in opened:
-                file = opened.extractfile(member) if is_wanted(member.name) else None
-                if file:
-                    yield member.name, file
+        with unpacked(archive) as stream:
+            # Front to back: 380,000 names need not be kept.
+            with tarfile.open(fileobj=stream, mode="r|") as opened:
+                for member in opened:
+                    file = opened.extractfile(member) if is_wanted(member.name) else None
+                    if file:
+                        yield member.name, file
+            # tarfile takes an end inside a header for the end of the archive. Packed files are read
+            # to theirs, where truncation and a wrong digest are found out; others are whole blocks.
+            while stream.read(2**20):
+                pass
+            if stream.tell() % tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it ends inside a block")
+
+
+def unpacked(path: Path) -> IO[bytes]:
+    """A file opened for reading, unpacked if it is a .gz, .xz or .bz2, whatever its name."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    for magic, module in ((b"\x1f\x8b", gzip), (b"\xfd7zXZ\0", lzma), (b"BZh", bz2)):
+        if start.startswith(magic):
+            return module.open(path)
+    return path.open("rb")
 
 
 @dataclasses.dataclass(frozen=True)
