@@ -16,17 +16,21 @@ from ln.errors import InputError, choose
 MODULES = {
     "binarized_digits": "experiments.datasets.binarized_digits",
     "binarized_mnist": "experiments.datasets.binarized_mnist",
+    "books": "experiments.datasets.books",
     "cnn": "experiments.datasets.cnn",
     "coco": "experiments.datasets.coco",
     "digits": "experiments.datasets.digits",
+    "docs": "experiments.datasets.docs",
     "iam": "experiments.datasets.iam",
+    "library": "experiments.datasets.library",
     "mnist": "experiments.datasets.mnist",
     "pen": "experiments.datasets.pen",
     "scenes": "experiments.datasets.scenes",
+    "sentences": "experiments.datasets.sentences",
     "stories": "experiments.datasets.stories",
 }
 # Need no files, so that loading prepares them where that is still to do.
-BUILT_IN = ("digits", "binarized_digits", "pen", "scenes", "stories")
+BUILT_IN = ("binarized_digits", "digits", "docs", "library", "pen", "scenes", "stories")
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:

@@ -28,15 +28,12 @@ vocabulary is dict.pkl's, by its numbers.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-import dataclasses
-import datetime
 import io
 import itertools
 import os
 from pathlib import Path
 import pickle
 import re
-import time
 from typing import NamedTuple
 import zipfile
 
@@ -44,7 +41,7 @@ import numpy as np
 
 from experiments.datasets import arrays, cloze, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import DAMAGED, Files, members
+from experiments.datasets.originals import DAMAGED, Files, Progress, members
 from ln.errors import InputError
 
 SENTENCES = 4
@@ -256,7 +253,7 @@ def read_questions(source: Path) -> arrays.Splits:
     if source.is_dir():
         listed = list(files)
         files, total = iter(listed), len(listed)
-    progress = Progress(total)
+    progress = Progress(FILES.name, "questions", total)
     chunks = iter(lambda: list(itertools.islice(files, CHUNK)), [])
     # Threads: parsing is Python, but as fast as in two processes, which hand all texts over.
     with ThreadPoolExecutor() as pool:
@@ -310,32 +307,6 @@ def bounded_map(pool, function, items: Iterator) -> Iterator:
     while waiting:
         yield waiting.pop(0).result()
         waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
-
-
-@dataclasses.dataclass
-class Progress:
-    """Says now and then how many questions were read, how fast, and when that will be all.
-
-    Attributes:
-        total: how many there are; None for an archive, which does not say.
-    """
-
-    total: int | None
-    count: int = 0
-    begin: float = dataclasses.field(default_factory=time.monotonic)
-    said: float = dataclasses.field(default_factory=time.monotonic)
-
-    def add(self, count: int) -> None:
-        self.count += count
-        now = time.monotonic()
-        if now - self.said > 5:
-            self.said = now
-            rate = self.count / (now - self.begin)
-            line = f"{FILES.name}: {self.count:,} questions read, {rate:,.0f} a second"
-            if self.total is not None:
-                seconds = round((self.total - self.count) / rate)
-                line += f", of {self.total:,}, ETA {datetime.timedelta(seconds=seconds)}"
-            print(line, flush=True)
 
 
 # --- What both have in common ---

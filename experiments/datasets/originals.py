@@ -3,6 +3,7 @@
 import bz2
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
+import datetime
 import gzip
 import importlib
 import logging
@@ -12,6 +13,7 @@ import re
 import tarfile
 import tempfile
 import textwrap
+import time
 from typing import IO
 import zipfile
 import zlib
@@ -224,3 +226,33 @@ class Files:
             is_wordy = isinstance(error, requests.ConnectionError)  # and says no more than its name
             reason = kind if is_wordy else f"{kind}: {textwrap.shorten(str(error), 200)}"
             raise InputError(f"Cannot download {self.url} ({reason}). {otherwise}") from error
+
+
+@dataclasses.dataclass
+class Progress:
+    """Says now and then how much of a data set was read, how fast, and when that will be all.
+
+    Attributes:
+        name: of the data set.
+        unit: what is counted.
+        total: how many there are; None for an archive, which does not say.
+    """
+
+    name: str
+    unit: str
+    total: int | None
+    count: int = 0
+    begin: float = dataclasses.field(default_factory=time.monotonic)
+    said: float = dataclasses.field(default_factory=time.monotonic)
+
+    def add(self, count: int) -> None:
+        self.count += count
+        now = time.monotonic()
+        if now - self.said > 5:
+            self.said = now
+            rate = self.count / (now - self.begin)
+            line = f"{self.name}: {self.count:,} {self.unit} read, {rate:,.0f} a second"
+            if self.total is not None:
+                seconds = round((self.total - self.count) / rate)
+                line += f", of {self.total:,}, ETA {datetime.timedelta(seconds=seconds)}"
+            print(line, flush=True)

@@ -1,0 +1,519 @@
+"""Skip-thoughts (§6.3, figure 3, table 3): vectors of sentences, learned by telling the sentences
+before and behind them; Kiros et al. (2015), with layer norm in its three GRUs.
+
+The paper takes the authors' own code, to which "code" refers. What the vectors are good for is
+asked by `experiments.sentence_evaluation`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import datasets, sentence_evaluation
+from experiments.curves import (
+    CONFIRMED,
+    CONTRADICTED,
+    NOT_DECIDED,
+    NOT_TESTED,
+    ONE_SEED,
+    Curve,
+    Curves,
+    Ending,
+    Pace,
+    Verdict,
+    missing,
+)
+from experiments.datasets import text, vocabulary
+from experiments.datasets.vocabulary import END, SPECIAL, UNKNOWN
+from experiments.order_embeddings import uniform
+from ln import data, train
+from ln.errors import InputError, choose
+from ln.norm import Norm, make_norm
+from ln.rnn import GRU, unroll
+
+CONDITIONING = ("start", "every")
+ENCODED = 512  # sentences at once
+LENGTHS = 8  # sentences to be encoded are padded to multiples of it
+
+
+def _cross_entropy(gradients: bool, chunk: int, h, W, b, target, count):
+    """`cross_entropy` and, if asked for, its gradients of h, W and b; one chunk at a time."""
+    N, H = h.shape
+    chunk = min(chunk, N)
+    more = -N % chunk
+    h, target = jnp.pad(h, ((0, more), (0, 0))), jnp.pad(target, (0, more))
+
+    def step(k, state):
+        total, dh, dW, db = state
+        at = k * chunk
+        rows = jax.lax.dynamic_slice_in_dim(h, at, chunk)
+        answer = jax.lax.dynamic_slice_in_dim(target, at, chunk)[:, None]
+        counts = ((at + jnp.arange(chunk)) < count)[:, None].astype(h.dtype)
+        log_p = jax.nn.log_softmax(rows @ W + b)
+        total -= (counts * jnp.take_along_axis(log_p, answer, 1)).sum()
+        if gradients:
+            da = counts * (jnp.exp(log_p) - (jnp.arange(len(b)) == answer))
+            dh = jax.lax.dynamic_update_slice_in_dim(dh, da @ W.T, at, 0)
+            dW, db = dW + rows.T @ da, db + da.sum(0)
+        return total, dh, dW, db
+
+    zeros = (jnp.zeros_like(h), jnp.zeros_like(W), jnp.zeros_like(b)) if gradients else (0, 0, 0)
+    state = jnp.zeros((), h.dtype), *zeros
+    total, dh, dW, db = jax.lax.fori_loop(0, -(-count // chunk), step, state)
+    return (total, (dh[:N], dW, db)) if gradients else total
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def cross_entropy(chunk: int, h, W, b, target, count):
+    """−Σ log softmax(h W + b)[target] in nats over the first rows.
+
+    The logits of all words are there for a chunk of rows at a time, and not at all for the rows
+    that do not count. Where gradients are wanted they are computed in the same go: three products
+    of matrices, as without chunks, and nothing is kept but their sums.
+
+    Args:
+        chunk: rows at a time.
+        h: ``[N, H]``.
+        W, b: ``[H, V]`` and ``[V]``.
+        target: ``[N]``.
+        count: how many rows, from the first, count.
+    """
+    return _cross_entropy(False, chunk, h, W, b, target, count)
+
+
+def _forward(chunk, *arguments):
+    return _cross_entropy(True, chunk, *arguments)
+
+
+def _backward(chunk, gradients, g):
+    return (*(g * gradient for gradient in gradients), None, None)
+
+
+cross_entropy.defvjp(_forward, _backward)
+
+
+class Model(nn.Module):
+    """An encoder and two decoders, all GRUs over one table of words.
+
+        h = the last state of the encoder: the sentence's vector
+        p(w_t | w_<t, h) = softmax(W_y h_t + b_y),  h_t the decoder's states, one for each neighbour
+
+    Attributes:
+        vocabulary: V, rows of the table of words, and the words to choose from.
+        words: D, numbers of a word's vector.
+        hidden: H, units of each GRU.
+        conditioning: how a decoder knows h: "start", as its first state (code); "every", beside
+            the word before at every step, from a first state of 0 (Kiros et al., eqs. 5-7).
+        chunk: words whose logits are in memory at once.
+        norm: of the GRUs, sites x and h.
+    """
+
+    vocabulary: int
+    words: int
+    hidden: int
+    conditioning: str
+    chunk: int
+    norm: Norm
+
+    def setup(self):
+        V, D, H = self.vocabulary, self.words, self.hidden
+        self.table = self.param("table", uniform, (V, D))
+        self.encoder, self.previous, self.next = (
+            GRU(H, self.norm, init_W_x=uniform) for _ in range(3)
+        )
+        self.W_y = self.param("W_y", uniform, (H, V))
+        self.b_y = self.param("b_y", nn.initializers.zeros, (V,))
+
+    def encode(self, x, mask):
+        """The vectors ``[B, H]`` of sentences: embedded words x ``[T, B, D]``, mask ``[T, B]``."""
+        return unroll(self.encoder, x, mask)[1]
+
+    def decode(self, decoder: GRU, h, tokens, mask):
+        """States ``[S, B, H]``, from each of which one of the tokens ``[S, B]`` is told."""
+        x = self.table[tokens[:-1]]
+        x = jnp.concatenate([jnp.zeros((1, *x.shape[1:])), x])  # code: in front of the first word
+        if self.conditioning == "start":
+            return unroll(decoder, x, mask, h)[0]
+        every = jnp.broadcast_to(h, (*x.shape[:2], *h.shape[1:]))
+        return unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
+
+    def __call__(self, sentence, mask, previous, previous_mask, next, next_mask):
+        """−log p of both neighbours, in nats, all cases together; and of how many words it is.
+
+        Args:
+            sentence, previous, next: words by number, time-major, END behind each sentence.
+            mask, ...: which of them are some; END is.
+        """
+        h = self.encode(self.table[sentence], mask)
+        states = [
+            self.decode(self.previous, h, previous, previous_mask),
+            self.decode(self.next, h, next, next_mask),
+        ]
+        h = jnp.concatenate([hs.reshape(-1, self.hidden) for hs in states])
+        target, real = (
+            jnp.concatenate([part.reshape(-1) for part in pair])
+            for pair in ((previous, next), (previous_mask, next_mask))
+        )
+        order = jnp.argsort(~real, stable=True)  # what is real first
+        count = real.sum()
+        nats = cross_entropy(self.chunk, h[order], self.W_y, self.b_y, target[order], count)
+        return nats, count
+
+
+def triples(split, longest: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Triples of neighbouring sentences, each in one book and all three of them shorter than
+    ``longest`` words: the middle sentences, of those from first to before last; and their words.
+
+    Args:
+        split: with starts of sentences and of books, as of the data sets "docs" and "books".
+    """
+    starts, books = split["starts"], split["books"]
+    first, last = max(1, first), min(last, len(starts) - 2)
+    lengths = np.diff(starts[first - 1 : last + 2])
+    short = (0 < lengths) & (lengths < longest)
+    inner = short[:-2] & short[1:-1] & short[2:]
+    for edge in (books, books - 1):  # the first and the last sentences of books
+        inner[edge[(first <= edge) & (edge < last)] - first] = False
+    return first + np.flatnonzero(inner), lengths[1:-1][inner]
+
+
+class Triples:
+    """The triples of a text, in batches whose middle sentences are equally long.
+
+    The text is gone through in blocks, in an order that every epoch draws anew; a block's triples
+    are batched by `ln.data.Buckets`. So the memory needed is that of one or two blocks, however
+    long the text.
+
+    Args:
+        split, longest: see `triples`.
+        block: sentences of a block.
+        batch_size, run, seed: see `ln.data.Buckets`.
+
+    Raises:
+        InputError: no length has triples enough for a batch.
+    """
+
+    def __init__(self, split, longest: int, block: int, batch_size: int, run: int, seed: int):
+        self.split, self.longest, self.block = split, longest, block
+        self.batch_size, self.run, self.seed = batch_size, run, seed
+        blocks = range(-(-(len(split["starts"]) - 1) // block))
+        counts = np.array([np.bincount(self.of_block(k)[1], minlength=longest) for k in blocks])
+        steps = (counts // batch_size).sum(1) if batch_size > 0 else np.zeros(1)
+        if not steps.any():
+            raise InputError(
+                f"config.batch_size is {batch_size}; of {counts.sum():,} triples of sentences of "
+                f"less than {longest} words, at most {counts.max(initial=0):,} have middle "
+                f"sentences of one length in one block."
+            )
+        self.used, self.steps = np.flatnonzero(steps), steps[steps > 0]
+        self.steps_per_epoch = int(steps.sum())
+        self.buckets = lru_cache(maxsize=2)(self._buckets)
+        self.plan = lru_cache(maxsize=2)(self._plan)
+
+    def of_block(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return triples(self.split, self.longest, k * self.block, (k + 1) * self.block)
+
+    def _buckets(self, k: int) -> tuple[np.ndarray, data.Buckets]:
+        middles, lengths = self.of_block(k)
+        bounds = np.arange(1, self.longest)
+        return middles, data.Buckets(lengths, bounds, self.batch_size, self.run, self.seed)
+
+    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks of an epoch in order, and the steps up to the end of each."""
+        order = data.epoch_order(len(self.used), self.seed, epoch)
+        return order, self.steps[order].cumsum()
+
+    def batch(self, step: int) -> tuple[np.ndarray, int]:
+        """The middle sentences of the batch of a step, and how many words they have."""
+        epoch, at = divmod(step, self.steps_per_epoch)
+        order, ends = self.plan(epoch)
+        n = int(np.searchsorted(ends, at, side="right"))
+        steps = int(self.steps[order[n]])
+        middles, buckets = self.buckets(int(self.used[order[n]]))
+        cases, length = buckets.batch(epoch * steps + at - (int(ends[n]) - steps))
+        return middles[cases], int(length)
+
+
+class Task(train.Task):
+    """Telling the neighbours of a sentence, word by word.
+
+    As in the code the middle sentences of a batch are equally long, every sentence ends with one
+    END that is told too, and the loss is the sum over batch, words and both neighbours. Other than
+    there a batch is full: triples with a sentence that is too long are left out before, not after
+    batches are made.
+
+    The metric nll is −log p in nats per word. Evaluation also scores, if config.tasks names their
+    data set, what the vectors are good for; see `sentence_evaluation.evaluate`.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        names = ("words", "hidden", "chunk", "pad_to", "block", "bucket_run", "valid_triples")
+        for name in names:
+            if config[name] < 1:
+                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
+        for name, least in (("longest", 2), ("vocabulary", SPECIAL + 1)):
+            if config[name] < least:
+                raise InputError(f"config.{name} is {config[name]}; it must be {least} or more.")
+        choose("config.conditioning", config.conditioning, dict.fromkeys(CONDITIONING))
+        make_norm(config, train=True)  # refuses a misspelt norm before the data are read
+        self.splits = self.load()
+        words = vocabulary.split(self.splits["train"]["words"])
+        self.words = words[: config.vocabulary - SPECIAL]
+        self.vocabulary = SPECIAL + len(self.words)
+        self.tasks = datasets.load(config.tasks, config.data_dir) if config.tasks else {}
+        options = (config.batch_size, config.bucket_run, config.data_seed)
+        self.triples = Triples(self.splits["train"], config.longest, config.block, *options)
+        valid = self.splits["valid"]
+        if not len(triples(valid, config.longest, 0, len(valid["starts"]))[0]):
+            raise InputError(
+                f"The validation set of {config.dataset} has no three sentences in a row of less "
+                f"than config.longest={config.longest} words."
+            )
+        self.steps_per_epoch = self.triples.steps_per_epoch
+
+    def load(self) -> dict[str, dict[str, np.ndarray]]:
+        """The running text: mapped, not read."""
+        return datasets.load(self.config.dataset, self.config.data_dir)
+
+    def model(self, train: bool) -> Model:
+        config = self.config
+        return Model(
+            vocabulary=self.vocabulary,
+            words=config.words,
+            hidden=config.hidden,
+            conditioning=config.conditioning,
+            chunk=config.chunk,
+            norm=make_norm(config, train),
+        )
+
+    def padded(self, length: int) -> int:
+        """What middle sentences of some words, and END, are padded to."""
+        return -(-(length + 1) // self.config.pad_to) * self.config.pad_to
+
+    def example(self):
+        random, B, S = np.random.default_rng(0), self.config.batch_size, self.config.longest
+        T = self.padded(S - 1)  # batch norm wants the longest
+        batch = {}
+        for name, size in (("sentence", T), ("previous", S), ("next", S)):
+            batch[name] = random.integers(self.vocabulary, size=(B, size), dtype=np.int32)
+            batch[f"{name}_length"] = np.full(B, size, np.int32)
+        return batch
+
+    def init(self, key):
+        return self.model(train=True).init(key, *inputs(self.example()))
+
+    def shape(self, step):
+        return self.padded(self.triples.batch(step)[1])
+
+    def cases(self, split: str, middles, T: int) -> dict[str, np.ndarray]:
+        """Triples, by their middle sentences ``[B]``; those are padded to T. Lengths count END."""
+        arrays, batch = self.splits[split], {}
+        S = self.config.longest
+        for name, sentences, size in (
+            ("sentence", middles, T),
+            ("previous", middles - 1, S),
+            ("next", middles + 1, S),
+        ):
+            tokens, length = vocabulary.pad(arrays["tokens"], arrays["starts"], sentences, size)
+            tokens[tokens >= self.vocabulary] = UNKNOWN
+            batch |= {name: tokens, f"{name}_length": length + 1}
+        return batch
+
+    def batch(self, step):
+        middles, length = self.triples.batch(step)
+        return self.cases("train", middles, self.padded(length))
+
+    def loss(self, variables, batch, key, train):
+        (nats, count), new = self.model(train).apply(variables, *inputs(batch), mutable=["stats"])
+        return nats, (new.get("stats", {}), dict(nll=nats / count))
+
+    @cached_property
+    def scored(self) -> list:
+        """At most config.valid_triples of the validation set, spread evenly, on the device."""
+        config, split = self.config, self.splits["valid"]
+        middles, _ = triples(split, config.longest, 0, len(split["starts"]))
+        places = np.linspace(0, len(middles) - 1, min(config.valid_triples, len(middles)))
+        middles, blocks = middles[places.round().astype(int)], []
+        for n in range(0, len(middles), config.batch_size):
+            block = self.cases("valid", middles[n : n + config.batch_size], config.longest)
+            short = config.batch_size - len(block["sentence"])
+            for name, array in block.items():  # cases without words fill up the last block
+                block[name] = np.pad(array, [(0, short)] + [(0, 0)] * (array.ndim - 1))
+            blocks.append(jax.device_put(block))
+        return blocks
+
+    @cached_property
+    def nats(self):
+        """(variables, block) -> −log p and the number of words, compiled."""
+
+        def nats(variables, block):
+            return self.model(train=False).apply(variables, *inputs(block))
+
+        return jax.jit(nats)
+
+    def evaluate(self, variables):
+        found = jax.device_get([self.nats(variables, block) for block in self.scored])
+        nats, words = map(sum, zip(*found, strict=True))
+        scores = {"valid": {"nll": float(nats / words)}}
+        return scores | sentence_evaluation.evaluate(self.encoder(variables), self.tasks)
+
+    @cached_property
+    def vectors(self):
+        """(variables, table, tokens ``[B, T]``, lengths ``[B]``) -> vectors ``[B, H]``."""
+
+        def vectors(variables, table, tokens, length):
+            mask = jnp.arange(tokens.shape[1])[:, None] < length
+            h = self.model(train=False).apply(variables, table[tokens.T], mask, method="encode")
+            return h / jnp.linalg.norm(h, axis=-1, keepdims=True)
+
+        return jax.jit(vectors)
+
+    def encoder(self, variables) -> Callable[[Sequence[str], bool], np.ndarray]:
+        """(sentences, whether END shall follow each) -> vectors ``[N, H]`` of length 1.
+
+        Sentences are strings; `text.tokenize` splits them. With config.word_vectors, words that the
+        model was not trained with get vectors by `sentence_evaluation.expand`.
+        """
+        words, table = self.words, variables["params"]["table"]
+        if path := self.config.word_vectors:
+            others = sentence_evaluation.read_vectors(path)
+            words, of_words = sentence_evaluation.expand(table[SPECIAL:], words, others)
+            table = jnp.concatenate([table[:SPECIAL], of_words])
+        numbers = vocabulary.numbers(words)
+
+        def encode(sentences, end: bool = False):
+            tokens = [[numbers.get(w, UNKNOWN) for w in text.tokenize(s)] for s in sentences]
+            # A sentence without a word is an END.
+            tokens = [[*found, END] if end or not found else found for found in tokens]
+            lengths = np.array([len(found) for found in tokens], np.int32)
+            starts = np.concatenate([[0], lengths.cumsum()])
+            flat = np.fromiter(itertools.chain.from_iterable(tokens), np.int32, starts[-1])
+            order, h = (
+                np.argsort(lengths, kind="stable"),
+                np.empty((len(tokens), self.config.hidden)),
+            )
+            h = h.astype(np.float32)
+            for n in range(0, len(order), ENCODED):
+                some = order[n : n + ENCODED]
+                filled = np.resize(some, ENCODED)  # one program for each padded length
+                T = int(-(-lengths[some[-1]] // LENGTHS) * LENGTHS)
+                block = vocabulary.pad(flat, starts, filled, T)
+                h[some] = self.vectors(variables, table, *block)[: len(some)]
+            return h
+
+        return encode
+
+
+def inputs(batch):
+    """The sentences of a batch, time-major, each with its mask."""
+    found = []
+    for name in ("sentence", "previous", "next"):
+        tokens = batch[name].T
+        found += [tokens, jnp.arange(len(tokens))[:, None] < batch[f"{name}_length"]]
+    return found
+
+
+TASKS = dict(sick_r=False, sick_mse=True, mr=False, cr=False, subj=False, mpqa=False)  # falling?
+BUILT_IN = dict(pairs_r=False, pairs_mse=True, topic=False, style=False)
+
+
+def wanted(curves: Curves, norms: dict[str, str]) -> tuple[dict[str, bool], str]:
+    """The panels that are compared, each with whether less is better; and what is missing of them:
+    the five tasks, or those of the built-in data where there are none of the others."""
+    panels = TASKS if any(panel in TASKS for panel, _ in curves) else BUILT_IN
+    keys = {(panel, norm): f"{name} ({panel})" for panel in panels for norm, name in norms.items()}
+    return panels, missing(curves, keys, single=True)
+
+
+def claim_19(curves: Curves) -> Verdict:
+    """Compares the times of training steps at full size (2,400 units, 64 sentences of 30 words),
+    with layer norm and without norm, by results/speed/skip_thoughts.json. Confirmed where the
+    median with layer norm is at most 1.15 times that without; contradicted from 1.3 times on.
+    """
+    if lacking := missing(curves, {("seconds", n): n for n in ("none", "layer")}, single=True):
+        return Verdict(NOT_TESTED, f"It {lacking}: `python -m scripts.benchmark skip_thoughts`.")
+    none, layer = (np.median(curves["seconds", norm].lanes) for norm in ("none", "layer"))
+    text = (
+        f"A step takes {layer:.2f} s with layer norm and {none:.2f} s without norm, "
+        f"{layer / none:.2f} times as long."
+    )
+    if layer > 1.15 * none:
+        return Verdict(CONTRADICTED if layer >= 1.3 * none else NOT_DECIDED, text)
+    return Verdict(CONFIRMED, text)
+
+
+def claim_20(curves: Curves) -> Verdict:
+    """Compares layer norm and no norm in each panel: SICK's r and mean square error, MR, CR, SUBJ
+    and MPQA (of the built-in data: r and mean square error of pairs, topic, style). Faster: how
+    many updates each takes to the levels that the run without norm sets, the best that it has
+    reached at each tenth of its length but the first, differ by a factor whose median is 1.1 or
+    more. Better: the median of the last tenth of the readings is. Confirmed where layer norm is
+    both in every panel; contradicted where it is worse by more than twice the standard error over
+    seeds in any. It takes two seeds to decide. For the paper's curves the edges of the bands, which
+    are of ten folds, stand in for two seeds.
+    """
+    panels, lacking = wanted(curves, dict(none="no norm", layer="layer norm"))
+    if lacking:
+        return Verdict(NOT_TESTED, f"It {lacking}.")
+    texts, good, worse, lanes = [], [], [], []
+    for panel, falling in panels.items():
+        none, layer = curves[panel, "none"], curves[panel, "layer"]
+        lanes += [len(none.lanes), len(layer.lanes)]
+        factor = np.median(Pace.of(none, layer, falling).factors)
+        ending = Ending.of(none, layer)
+        gap = ending.other.mean() - ending.baseline.mean()
+        gain = -gap if falling else gap
+        error = ending.gap.error if min(lanes) > 1 else np.inf
+        good.append(factor >= 1.1 and gain > 0)
+        worse.append(gain < -2 * error)
+        spread = f" ± {error:.3g}" if min(lanes) > 1 else ""
+        texts.append(f"{panel} {factor:.2f} times as fast, {gap:+.3g}{spread} at the end")
+    text = f"Layer norm against no norm: {'; '.join(texts)}."
+    if min(lanes) == 1:
+        return Verdict(NOT_DECIDED, text + ONE_SEED)
+    if any(worse):
+        return Verdict(CONTRADICTED, text)
+    return Verdict(CONFIRMED if all(good) else NOT_DECIDED, text)
+
+
+def claim_21(curves: Curves) -> Verdict:
+    """Compares layer norm at the end of training with what it was at 10/17 of it, as the paper does
+    after 1.7 and 1 million updates: in each panel of claim 20 the medians of the last tenth of the
+    readings, and of as many up to there. Confirmed where all panels but one, or all, are better at
+    the end (mean over seeds); contradicted where half of them or more are worse. It takes two seeds
+    to decide. The paper's verdict is that of the two last rows of its table 3.
+    """
+    if ("table_3_mr", "month") in curves:
+        panels = {f"table_3_{name}": down for name, down in {**TASKS, "sick_rho": False}.items()}
+        times = {p: [curves[p, norm].lanes[:, 0] for norm in ("layer", "month")] for p in panels}
+        enough = True
+    else:
+        panels, lacking = wanted(curves, dict(layer="layer norm"))
+        if lacking:
+            return Verdict(NOT_TESTED, f"It {lacking}.")
+        times = {panel: halfway_and_end(curves[panel, "layer"]) for panel in panels}
+        enough = all(len(end) > 1 for _, end in times.values())
+    changes = {panel: float((end - before).mean()) for panel, (before, end) in times.items()}
+    gains = [-change if panels[panel] else change for panel, change in changes.items()]
+    better, worse = (sum(sign * gain > 0 for gain in gains) for sign in (1, -1))
+    text = f"From 10/17 of training to its end {better} of {len(gains)} are better: " + ", ".join(
+        f"{panel.removeprefix('table_3_')} {change:+.3g}" for panel, change in changes.items()
+    )
+    if not enough:
+        return Verdict(NOT_DECIDED, f"{text}.{ONE_SEED}")
+    if 2 * worse >= len(gains):
+        return Verdict(CONTRADICTED, f"{text}.")
+    return Verdict(CONFIRMED if better >= len(gains) - 1 else NOT_DECIDED, f"{text}.")
+
+
+def halfway_and_end(curve: Curve) -> list[np.ndarray]:
+    """The medians ``[L]`` of a tenth of the readings up to 10/17 of the way, and of the last."""
+    count = max(1, len(curve.x) // 10)
+    at = max(count, int(np.searchsorted(curve.x, curve.x[-1] * 10 / 17, side="right")))
+    return [np.median(curve.lanes[:, at - count : at], axis=1), curve.last("median", count)]
