@@ -394,11 +394,8 @@ class Task(train.Task):
             lengths = np.array([len(found) for found in tokens], np.int32)
             starts = np.concatenate([[0], lengths.cumsum()])
             flat = np.fromiter(itertools.chain.from_iterable(tokens), np.int32, starts[-1])
-            order, h = (
-                np.argsort(lengths, kind="stable"),
-                np.empty((len(tokens), self.config.hidden)),
-            )
-            h = h.astype(np.float32)
+            order = np.argsort(lengths, kind="stable")
+            h = np.empty((len(tokens), self.config.hidden), np.float32)
             for n in range(0, len(order), ENCODED):
                 some = order[n : n + ENCODED]
                 filled = np.resize(some, ENCODED)  # one program for each padded length

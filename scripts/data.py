@@ -24,6 +24,13 @@
                                                 in questions/{training,validation,test}; or from
                                                 the authors' dict.pkl, train4_{pass,qs,ans}.pkl and
                                                 valid4_{pass,qs,ans}.pkl; DIR may also be an archive
+    python -m scripts.data books --from=DIR     prepares running text from books, .txt files in
+                                                UTF-8, or from BookCorpus' books_large_p1.txt and
+                                                books_large_p2.txt; DIR may also be an archive
+    python -m scripts.data sentences --from=DIR prepares MR, CR, SUBJ, MPQA and SICK from
+                                                rt-polarity.{pos,neg}, custrev.{pos,neg},
+                                                {plot,quote}.tok.gt9.5000, mpqa.{pos,neg},
+                                                SICK_{train,trial,test_annotated}.txt
     python -m scripts.data digits               the built-in stand-in, 1,797 real digits of 8 x 8
                                                 pixels; no download
     python -m scripts.data binarized_digits     the same ones as 28 x 28 zeros and ones
@@ -33,6 +40,9 @@
                                                 scenes of two digits, five captions each
     python -m scripts.data stories              the built-in stand-in for cnn, generated: 10,000
                                                 stories of four sentences, a question each
+    python -m scripts.data docs                 the built-in stand-in for books: the documentation
+                                                that Python brings along, 11,000 sentences
+    python -m scripts.data library              the built-in stand-in for sentences, made of it
 
 What is prepared already is left alone. Nothing half-made is left behind by a command that fails.
 """

@@ -741,8 +741,10 @@ def test_loading_prepares_what_is_built_in_once(data_dir, capsys, name):
     assert capsys.readouterr().out == f"{name}: prepared in {data_dir / name}\n"
     second = datasets.load(name, data_dir)
     assert capsys.readouterr().out == ""
-    for key, values in first["train"].items():
-        np.testing.assert_array_equal(values, second["train"][key])
+    assert first.keys() == second.keys()
+    for split, keys in first.items():
+        for key, values in keys.items():
+            np.testing.assert_array_equal(values, second[split][key])
 
 
 def test_loading_prepares_nothing_else(data_dir):

@@ -121,7 +121,6 @@ class Numbered:
 
     def __init__(self, folder: Path):
         self.folder, self.numbers, self.ends = folder, {}, [0]
-        self.files = {name: (folder / name).open("wb") for name in ("tokens", "starts")}
         self.length = self.sentences = 0
 
     def add(self, book: Book) -> None:
@@ -132,18 +131,25 @@ class Numbered:
             if found:
                 starts.append(self.length + len(tokens))
                 tokens.extend([numbers.setdefault(word, len(numbers)) for word in found])
-        tokens.tofile(self.files["tokens"])
-        starts.tofile(self.files["starts"])
+        self.append("tokens", tokens)
+        self.append("starts", starts)
         self.length += len(tokens)
         self.sentences += len(starts)
         if len(starts):
             self.ends.append(self.sentences)
 
+    def append(self, name: str, values: array) -> None:
+        try:
+            with (self.folder / name).open("ab") as file:
+                values.tofile(file)
+        except OSError as error:
+            raise InputError(
+                f"Cannot write to {self.folder} ({error}). Make room, or choose another --data_dir."
+            ) from error
+
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """All tokens, and the starts of the sentences and of what would follow; mapped."""
-        array("q", [self.length]).tofile(self.files["starts"])
-        for file in self.files.values():
-            file.close()
+        self.append("starts", array("q", [self.length]))
         types = dict(tokens=np.int32, starts=np.int64)
         tokens, starts = (
             np.memmap(self.folder / name, dtype=dtype, mode="r") for name, dtype in types.items()
@@ -212,8 +218,8 @@ def split_of(tokens, starts, ends: np.ndarray, chosen: np.ndarray, table: np.nda
     )
 
 
-def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) -> None:
-    """Makes ``<data_dir>/<name>`` of books.
+def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) -> str:
+    """Makes ``<data_dir>/<name>`` of books; returns what they were, as a table.
 
     Every 20th book, but no more than 50 of them, evenly spread, is held out as the split "valid".
     The words that are kept are the most frequent of the others, those of one count as they come.
@@ -225,14 +231,14 @@ def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) ->
         numbered = Numbered(folder)
         for book in books:
             numbered.add(book)
-        tokens, starts = numbered.finish()
-        ends = np.array(numbered.ends)
-        K = len(ends) - 1
+        K = len(numbered.ends) - 1
         if K < 2:
             raise InputError(
                 f"{info['source']}: found {K} book(s) with text; two or more are needed, since one "
                 f"is held out. Needed: {EXPECTED}."
             )
+        tokens, starts = numbered.finish()
+        ends = np.array(numbered.ends)
         every, most = HELD_OUT
         held = np.zeros(K, bool)
         count = min(most, max(1, K // every))
@@ -252,8 +258,8 @@ def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) ->
             for split, chosen in (("train", ~held), ("valid", held))
         }
         splits["train"]["words"] = vocabulary.join([words[n] for n in order])
-        print(summary(splits, distinct, counts[order].sum() / counts.sum()))
         arrays.write(data_dir, name, splits, info)
+        return summary(splits, distinct, counts[order].sum() / counts.sum())
 
 
 def summary(splits, distinct: int, known: float) -> str:
@@ -311,4 +317,4 @@ def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
         for name, file in files_of(source)
         for book in books_of(name, lines_of(name, file, progress.add))
     )
-    build(data_dir, "books", books, dict(source=f"books from {source}"))
+    print(build(data_dir, "books", books, dict(source=f"books from {source}")))
