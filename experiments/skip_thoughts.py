@@ -129,18 +129,28 @@ class Model(nn.Module):
         self.W_y = self.param("W_y", uniform, (H, V))
         self.b_y = self.param("b_y", nn.initializers.zeros, (V,))
 
+    def unroll(self, gru: GRU, x, mask, h=None):
+        """The states ``[T, B, H]`` of a GRU and its last ones ``[B, H]``."""
+        return unroll(gru, x, mask, h)
+
     def encode(self, x, mask):
         """The vectors ``[B, H]`` of sentences: embedded words x ``[T, B, D]``, mask ``[T, B]``."""
-        return unroll(self.encoder, x, mask)[1]
+        return self.unroll(self.encoder, x, mask)[1]
 
     def decode(self, decoder: GRU, h, tokens, mask):
         """States ``[S, B, H]``, from each of which one of the tokens ``[S, B]`` is told."""
         x = self.table[tokens[:-1]]
         x = jnp.concatenate([jnp.zeros((1, *x.shape[1:])), x])  # code: in front of the first word
         if self.conditioning == "start":
-            return unroll(decoder, x, mask, h)[0]
+            return self.unroll(decoder, x, mask, h)[0]
         every = jnp.broadcast_to(h, (*x.shape[:2], *h.shape[1:]))
-        return unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
+        return self.unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
+
+    def nats(self, h, target, real):
+        """−Σ log p of the targets ``[N]`` that are real, told from states h ``[N, H]``."""
+        order = jnp.argsort(~real, stable=True)  # what is real first
+        weights = self.W_y, self.b_y
+        return cross_entropy(self.chunk, h[order], *weights, target[order], real.sum())
 
     def __call__(self, sentence, mask, previous, previous_mask, next, next_mask):
         """−log p of both neighbours, in nats, all cases together; and of how many words it is.
@@ -150,19 +160,15 @@ class Model(nn.Module):
             mask, ...: which of them are some; END is.
         """
         h = self.encode(self.table[sentence], mask)
-        states = [
+        states = (
             self.decode(self.previous, h, previous, previous_mask),
             self.decode(self.next, h, next, next_mask),
-        ]
-        h = jnp.concatenate([hs.reshape(-1, self.hidden) for hs in states])
-        target, real = (
-            jnp.concatenate([part.reshape(-1) for part in pair])
-            for pair in ((previous, next), (previous_mask, next_mask))
         )
-        order = jnp.argsort(~real, stable=True)  # what is real first
-        count = real.sum()
-        nats = cross_entropy(self.chunk, h[order], self.W_y, self.b_y, target[order], count)
-        return nats, count
+        h, target, real = (
+            jnp.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
+            for parts in (states, (previous, next), (previous_mask, next_mask))
+        )
+        return self.nats(h, target, real), real.sum()
 
 
 def triples(split, longest: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:

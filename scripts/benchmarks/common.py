@@ -243,6 +243,7 @@ def compare(
     Raises:
         RuntimeError: a peer computes something else than its reference, or fails.
     """
+    kept = {*(references or {}).values()}  # gradients may be large
     found: dict[str, Reference] = {}
     with contextlib.ExitStack() as stack:
         remotes: dict[str, Remote] = {}
@@ -254,9 +255,11 @@ def compare(
             losses[name] = remote("losses", 4)  # after 0, 1, 2, 3 steps
             differs_by[name] = None
             if losses[name]:
-                found[name] = Reference(name, losses[name], remote("gradients"))
+                peer = Reference(name, losses[name], remote("gradients"))
+                if not found or name in kept:
+                    found[name] = peer
                 reference = found[(references or {}).get(name, next(iter(found)))]
-                differs_by[name] = reference.check(*found[name])
+                differs_by[name] = reference.check(*peer)
         steps = {name: remote("steps_within", timing.seconds) for name, remote in remotes.items()}
         times: dict[str, list[float]] = {name: [] for name in remotes}
         for number in range(1, timing.rounds + 1):
