@@ -8,7 +8,7 @@ r"""Measures speed side by side with other implementations of the same computati
     python -m scripts.benchmark handwriting         that of handwriting synthesis, 8 minutes
     python -m scripts.benchmark order_embeddings    that of order embeddings, and ranking, 8 minutes
     python -m scripts.benchmark attentive_reader    that of the attentive reader, 8 minutes
-    python -m scripts.benchmark skip_thoughts       that of skip-thoughts, 8 minutes and 16 GB
+    python -m scripts.benchmark skip_thoughts       that of skip-thoughts, 10 minutes, 6 GB
 
 Every implementation runs in a process of its own. First each must compute the same as ours from the
 same weights and batches: losses, in all but mnist also gradients. Then they are timed in turn,

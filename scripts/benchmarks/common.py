@@ -231,6 +231,7 @@ def compare(
     peers: Mapping[str, Callable[[], Peer]],
     timing: Timing,
     references: Mapping[str, str] | None = None,
+    together: bool = True,
 ) -> dict[str, Measured]:
     """Checks and times peers, all alive at once, in interleaved rounds A B C A B C ...
 
@@ -239,43 +240,40 @@ def compare(
         peers: name -> what makes the peer, to be called in its process. The first is the reference.
         references: name -> another reference, itself or an earlier peer, for those that compute
             something else than the first one on purpose.
+        together: else one is alive at a time and has all of its rounds, A A B B C C: where the
+            memory does not hold all of them.
 
     Raises:
         RuntimeError: a peer computes something else than its reference, or fails.
     """
-    kept = {*(references or {}).values()}  # gradients may be large
-    found: dict[str, Reference] = {}
-    with contextlib.ExitStack() as stack:
-        remotes: dict[str, Remote] = {}
-        losses: dict[str, list[float]] = {}
-        differs_by: dict[str, float | None] = {}
-        for name, make in peers.items():  # one by one, so that none compiles beside another
-            print(f"{case}: starting {name}", flush=True)
-            remotes[name] = remote = stack.enter_context(Remote(name, make))
-            losses[name] = remote("losses", 4)  # after 0, 1, 2, 3 steps
-            differs_by[name] = None
-            if losses[name]:
-                peer = Reference(name, losses[name], remote("gradients"))
-                if not found or name in kept:
-                    found[name] = peer
-                reference = found[(references or {}).get(name, next(iter(found)))]
-                differs_by[name] = reference.check(*peer)
-        steps = {name: remote("steps_within", timing.seconds) for name, remote in remotes.items()}
-        times: dict[str, list[float]] = {name: [] for name in remotes}
-        for number in range(1, timing.rounds + 1):
-            print(f"{case}: round {number} of {timing.rounds}", flush=True)
+    references, found = references or {}, {}
+    measured: dict[str, Measured] = {}
+    groups = [peers] if together else [{name: make} for name, make in peers.items()]
+    for group in groups:
+        with contextlib.ExitStack() as stack:
+            remotes: dict[str, Remote] = {}
+            for name, make in group.items():  # one by one, so that none compiles beside another
+                print(f"{case}: starting {name}", flush=True)
+                remotes[name] = remote = stack.enter_context(Remote(name, make))
+                losses, differs_by = remote("losses", 4), None  # after 0, 1, 2, 3 steps
+                if losses:
+                    peer = Reference(name, losses, remote("gradients"))
+                    if not found or name in references.values():  # gradients may be large
+                        found[name] = peer
+                    differs_by = found[references.get(name, next(iter(found)))].check(*peer)
+                measured[name] = Measured(losses, [], None, differs_by)
+            steps = {
+                name: remote("steps_within", timing.seconds) for name, remote in remotes.items()
+            }
+            for number in range(1, timing.rounds + 1):
+                print(f"{case}: round {number} of {timing.rounds}", flush=True)
+                for name, remote in remotes.items():
+                    seconds = remote("seconds_per_step", steps[name])
+                    measured[name].seconds_per_step.append(seconds)
             for name, remote in remotes.items():
-                times[name].append(remote("seconds_per_step", steps[name]))
-        return {
-            name: Measured(
-                losses[name],
-                times[name],
-                remote("peak_memory"),
-                differs_by[name],
-                remote("facts"),
-            )
-            for name, remote in remotes.items()
-        }
+                more = dict(peak_memory=remote("peak_memory"), facts=remote("facts"))
+                measured[name] = measured[name]._replace(**more)
+    return measured
 
 
 def ratios(a: Measured, b: Measured) -> list[float]:

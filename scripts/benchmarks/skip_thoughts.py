@@ -110,16 +110,17 @@ def skip_thoughts(names: list[str], timing: Timing) -> dict:
     cases = {name: choose("case of skip_thoughts", name, CASES) for name in names or USUAL}
     device = choose_device()
     missing = torch_missing(device)
-    found = {
-        name: thoughts_case(name, case, device, missing, timing) for name, case in cases.items()
-    }
+    found = {name: of_case(name, case, device, missing, timing) for name, case in cases.items()}
     return dict(device=device, cases=found)
 
 
 def of_case(name: str, case: Case, device: str, missing: str | None, timing: Timing) -> dict:
     config, without = make_config(case), {} if missing is None else {"PyTorch": missing}
     data = in_process(make_data, case)
-    measured = compare(name, make_peers(case, data, device, missing is None), timing)
+    # At full size all peers at once would need 20 GB.
+    measured = compare(
+        name, make_peers(case, data, device, missing is None), timing, together=False
+    )
     result = show_with_products(f"{name}: {describe(case)}", measured, without, flops(data))
     print_parts(case, measured)
     return result | dict(case=case._asdict(), config=config.to_dict(), missing=without)
