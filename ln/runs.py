@@ -52,10 +52,14 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     return found
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that is there whole or not at all."""
+def write_atomically(path: Path, content: str | bytes | np.ndarray) -> None:
+    """Writes a file that is there whole or not at all; an array as np.save does."""
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    if isinstance(content, np.ndarray):
+        with unfinished.open("wb") as file:
+            np.save(file, content)
+    else:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(unfinished, path)
 
 

@@ -6,6 +6,7 @@
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --prime=test:3
     python -m scripts.sample order_embeddings --workdir=runs/x --text="a three above a seven"
     python -m scripts.sample attentive_reader --workdir=runs/x --split=valid
+    python -m scripts.sample skip_thoughts --workdir=runs/x --sentences=FILE
 
 draw writes, to --out:
 
@@ -39,6 +40,13 @@ attentive_reader answers --cases questions of --split:
     attention.png, .html   passages, every word the darker the more attention it gets, questions,
                            and the --count first guesses at each answer
 
+skip_thoughts encodes the --sentences of a text, one a line, or some of --split:
+
+    vectors.npy            their vectors, float32, a row each of length 1; all are in memory at once
+    sentences.txt          the sentences in this order, without blank lines
+    neighbours.txt, .html  the --count nearest to each of the first --cases of them: among all of
+                           them, and among 2,000 of --split
+
 samples.json says what the files were made of and by. The run may still be training.
 """
 
@@ -54,6 +62,7 @@ from scripts.samples.attentive_reader import attentive_reader
 from scripts.samples.draw import draw
 from scripts.samples.handwriting import handwriting
 from scripts.samples.order_embeddings import order_embeddings
+from scripts.samples.skip_thoughts import skip_thoughts
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
@@ -63,18 +72,20 @@ COUNT = flags.DEFINE_integer(
     "count",
     None,
     "how many samples: of draw (64), of a text (3); order_embeddings: neighbours (5); "
-    "attentive_reader: guesses (5)",
+    "attentive_reader: guesses (5); skip_thoughts: neighbours (5)",
     lower_bound=1,
 )
 CASES = flags.DEFINE_integer(
     "cases",
     None,
     "draw: how many in detail (8); handwriting: real lines (2); order_embeddings: images (6); "
-    "attentive_reader: questions (6)",
+    "attentive_reader: questions (6); skip_thoughts: sentences (20)",
     lower_bound=1,
 )
 SPLIT = flags.DEFINE_string(
-    "split", "test", "where images, lines, captions and questions that are shown come from"
+    "split",
+    "test",
+    "where images, lines, captions and questions that are shown come from; of skip_thoughts: valid",
 )
 TEXT = flags.DEFINE_multi_string(
     "text",
@@ -86,6 +97,11 @@ PRIME = flags.DEFINE_string("prime", None, "handwriting: SPLIT:N, a real line to
 STEPS = flags.DEFINE_integer(
     "steps", None, "handwriting: how many points at most, without the prime's", lower_bound=1
 )
+SENTENCES = flags.DEFINE_string("sentences", None, "skip_thoughts: a file of them, one a line")
+END = flags.DEFINE_bool("end", False, "skip_thoughts: sentences shall end with END, as for SICK")
+WORD_VECTORS = flags.DEFINE_string(
+    "word_vectors", None, "skip_thoughts: a file of vectors to learn further words from"
+)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
@@ -95,8 +111,12 @@ EXPERIMENTS = {
     "handwriting": handwriting,
     "order_embeddings": order_embeddings,
     "attentive_reader": attentive_reader,
+    "skip_thoughts": skip_thoughts,
 }
-OPTIONS = (SEED, COUNT, CASES, SPLIT, TEXT, BIAS, PRIME, STEPS)
+OPTIONS = (
+    *(SEED, COUNT, CASES, SPLIT, TEXT, BIAS, PRIME, STEPS),
+    *(SENTENCES, END, WORD_VECTORS),
+)
 RECORD = "samples.json"  # by this a folder is known as one of this command
 
 
