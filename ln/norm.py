@@ -11,6 +11,7 @@ The sites are
     x, h    input and recurrent half of a cell's gates; the cell adds its own bias b
     c       the cell state on its way to the output
     a       a feed-forward layer; its norm owns the bias, as in eq. 1
+    conv    a convolutional layer, likewise, a bias for each channel
     out     the output layer, likewise
 
 No bias ever sits under a norm: its gradient would be rounding noise, which Adam divides by itself.
@@ -29,12 +30,17 @@ import jax.numpy as jnp
 from ln.errors import InputError, choose
 
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
-SITES = ("x", "h", "c", "a", "out")
+SITES = ("x", "h", "c", "a", "conv", "out")
+# At site conv, summed inputs [B, height, width, channels]. What is normalized together: the whole
+# layer, which is what a layer is in eqs. 3-4, or the channels of a position, as later work does;
+# and what has a gain and a bias of its own. Each by how many of the last axes it has.
+OVER = {"layer": 3, "position": 1}
+GAINS = {"channel": 1, "unit": 3}
 
 Initializer = Callable[..., jax.Array]
 
 
-def layer_norm(a, gain, bias, epsilon=EPSILON):
+def layer_norm(a, gain, bias, epsilon=EPSILON, axes=-1):
     """Eqs. 3-4: mean and deviation over the H units of a layer, separately for every case.
 
     Args:
@@ -42,17 +48,18 @@ def layer_norm(a, gain, bias, epsilon=EPSILON):
         gain, bias: ``[H]`` or scalars, shared by all cases and time steps.
         epsilon: added to the variance. A constant ``a`` gives ``bias``, up to the rounding of its
             mean divided by √epsilon.
+        axes: of the units, where they are more than the last one.
 
     The deviation is taken about the mean (two passes): E[a²] − E[a]² would lose all digits in
     float32 where the mean is large.
     """
-    mu = a.mean(-1, keepdims=True)
-    return layer_norm_of_centred(a - mu, gain, bias, epsilon)
+    mu = a.mean(axes, keepdims=True)
+    return layer_norm_of_centred(a - mu, gain, bias, epsilon, axes)
 
 
-def layer_norm_of_centred(a, gain, bias, epsilon=EPSILON):
+def layer_norm_of_centred(a, gain, bias, epsilon=EPSILON, axes=-1):
     """`layer_norm` of summed inputs ``[..., H]`` whose mean over the units is 0 already."""
-    one_over_sigma = jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + epsilon)
+    one_over_sigma = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
     return gain * (a * one_over_sigma) + bias
 
 
@@ -106,18 +113,23 @@ class LayerNorm(nn.Module):
         gain: what the gains start at.
         epsilon: added to the variance.
         centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
+        over: how many of the last axes are the units of a layer.
+        gains: over how many of the last axes gains and biases differ.
     """
 
     gain: float = 1.0
     epsilon: float = EPSILON
     centred: bool = False
+    over: int = 1
+    gains: int = 1
 
     @nn.compact
     def __call__(self, a, mask=None):
-        gain = self.param("gain", nn.initializers.constant(self.gain), a.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, a.shape[-1:])
+        shape = a.shape[-self.gains :]
+        gain = self.param("gain", nn.initializers.constant(self.gain), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
         normalize = layer_norm_of_centred if self.centred else layer_norm
-        return normalize(a, gain, bias, self.epsilon)
+        return normalize(a, gain, bias, self.epsilon, tuple(range(-self.over, 0)))
 
 
 class BatchNorm(nn.Module):
@@ -136,9 +148,10 @@ class BatchNorm(nn.Module):
         averages: whether there are any; else the statistics are the batch's in test too (the
             BN-LSTM of figure 2), and scores depend on what is evaluated together.
         epsilon: added to the variance.
+        spatial: whether ``a`` is ``[B, height, width, H]``, where every position is a case.
 
     Raises:
-        ValueError: a has not two axes.
+        ValueError: a has not two axes, or four where it is spatial.
     """
 
     train: bool
@@ -148,9 +161,15 @@ class BatchNorm(nn.Module):
     unbiased: bool = False
     averages: bool = True
     epsilon: float = EPSILON
+    spatial: bool = False
 
     @nn.compact
     def __call__(self, a, mask=None):
+        if self.spatial and a.ndim == 4:
+            return self.normalized(a.reshape(-1, a.shape[-1])).reshape(a.shape)
+        return self.normalized(a, mask)
+
+    def normalized(self, a, mask=None):
         if a.ndim != 2:
             raise ValueError(f"batch norm wants summed inputs a [B, H], one batch; got {a.shape}")
         units = a.shape[-1:]
@@ -263,14 +282,20 @@ class Norm:
         """The module that maps summed inputs of a site to normalized ones: norm(a, mask) -> a."""
         kind = self.kind if choose_site(site) in self.sites else "none"
         options = dict(self.options) | module
-        # Who brings the bias: a layer's norm (a, out); at c the norm, where there is one; at x and
-        # h the cell has its own b, and only layer norm keeps one more (eqs. 20 and 26; BN: §3.2).
+        # Who brings the bias: a layer's norm (a, conv, out); at c the norm, where there is one; at
+        # x and h the cell has its own b, and only layer norm keeps one more (eqs. 20 and 26; BN:
+        # §3.2).
         match kind:
             case "layer":
+                over, gains = options.pop("over", "layer"), options.pop("gains", "channel")
+                if site == "conv":
+                    options |= dict(over=OVER[over], gains=GAINS[gains])
                 return LayerNorm(centred=self.centres(site), **options)
             case "batch":
-                return BatchNorm(self.train, bias=site not in ("x", "h"), **options)
-        return Identity(bias=site in ("a", "out"), **module)
+                return BatchNorm(
+                    self.train, bias=site not in ("x", "h"), spatial=site == "conv", **options
+                )
+        return Identity(bias=site in ("a", "conv", "out"), **module)
 
     def dense(self, site: str, features: int, **module) -> nn.Module:
         """The matrix product in front of a site, x ``[..., D]`` -> W x ``[..., features]``."""
@@ -298,7 +323,7 @@ class Linear(nn.Module):
 # What a config may say of each kind, by field.
 KINDS = {
     "none": (),
-    "layer": ("gain", "epsilon"),
+    "layer": ("gain", "epsilon", "over", "gains"),
     "batch": ("gain", "momentum", "unbiased", "averages", "epsilon"),
     "weight": ("gain",),
 }
@@ -321,8 +346,14 @@ def make_norm(config, train: bool) -> Norm:
     kind = options.pop("kind", "none")
     fields = choose(f"{where}.kind", kind, KINDS)
     sites = tuple(map(choose_site, options.pop("sites", ())))
-    if kind == "weight" and "c" in sites:
-        raise InputError(f"{where}.sites has 'c', but weight norm needs a matrix and c has none.")
+    if kind == "weight" and (lacking := {"c", "conv"} & set(sites)):
+        raise InputError(
+            f"{where}.sites has {', '.join(map(repr, sorted(lacking)))}, but weight norm needs a "
+            f"matrix and has none there."
+        )
     for name in options:
         choose(f"{where} option", name, dict.fromkeys(fields))
+    for name, known in (("over", OVER), ("gains", GAINS)):
+        if name in options:
+            choose(f"{where}.{name}", options[name], known)
     return Norm(kind, sites, tuple(sorted(options.items())), train)

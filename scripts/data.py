@@ -10,6 +10,9 @@
                                                 110 MB, and prepares them, 55 MB; with --from=DIR
                                                 from binarized_mnist_train.amat, ..._valid.amat
                                                 and ..._test.amat
+    python -m scripts.data cifar10              downloads CIFAR-10, 170 MB, and prepares it, 185 MB;
+                                                with --from=DIR from cifar-10-binary.tar.gz or
+                                                cifar-10-python.tar.gz, or the files in them
     python -m scripts.data iam --from=DIR       prepares IAM-OnDB, which is given to who registers,
                                                 from lineStrokes-all.tar.gz and ascii-all.tar.gz,
                                                 as they are or unpacked, trainset.txt,

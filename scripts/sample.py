@@ -1,5 +1,6 @@
 """Shows what a trained model makes, from a checkpoint of its run.
 
+    python -m scripts.sample convnet --workdir=runs/x
     python -m scripts.sample draw --workdir=runs/x
     python -m scripts.sample draw --workdir=runs/x --checkpoint=newest --lane=1 --out=pictures
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
@@ -47,6 +48,11 @@ skip_thoughts encodes the --sentences of a text, one a line, or some of --split:
     neighbours.txt, .html  the --count nearest to each of the first --cases of them: among all of
                            them, and among 2,000 of --split
 
+convnet looks at the images of --split:
+
+    activity.png, .txt     how often units are active, at each position of each convolutional layer,
+                           and by distance from the border
+
 samples.json says what the files were made of and by. The run may still be training.
 """
 
@@ -59,6 +65,7 @@ from absl import flags
 from ln.errors import InputError, choose
 from scripts import cli
 from scripts.samples.attentive_reader import attentive_reader
+from scripts.samples.convnet import convnet
 from scripts.samples.draw import draw
 from scripts.samples.handwriting import handwriting
 from scripts.samples.order_embeddings import order_embeddings
@@ -107,6 +114,7 @@ OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/sa
 
 # experiment -> (task, variables, *, those of OPTIONS that it knows) -> files by name
 EXPERIMENTS = {
+    "convnet": convnet,
     "draw": draw,
     "handwriting": handwriting,
     "order_embeddings": order_embeddings,

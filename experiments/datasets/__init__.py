@@ -17,6 +17,7 @@ MODULES = {
     "binarized_digits": "experiments.datasets.binarized_digits",
     "binarized_mnist": "experiments.datasets.binarized_mnist",
     "books": "experiments.datasets.books",
+    "cifar10": "experiments.datasets.cifar10",
     "cnn": "experiments.datasets.cnn",
     "coco": "experiments.datasets.coco",
     "digits": "experiments.datasets.digits",

@@ -32,7 +32,6 @@ import io
 import itertools
 import os
 from pathlib import Path
-import pickle
 import re
 from typing import NamedTuple
 import zipfile
@@ -41,7 +40,7 @@ import numpy as np
 
 from experiments.datasets import arrays, cloze, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import DAMAGED, Files, Progress, members
+from experiments.datasets.originals import DAMAGED, Files, Plain, Progress, members
 from ln.errors import InputError
 
 SENTENCES = 4
@@ -406,16 +405,6 @@ def has_pickles(source: Path) -> bool:
         return False
 
 
-class Data(pickle.Unpickler):
-    """Loads pickles of lists, dictionaries, texts and numbers; refuses whatever would call code."""
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data has no need of")
-
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("it refers to objects outside")
-
-
 def load_pickle(name: str, data: bytes):
     """What a pickle holds.
 
@@ -424,7 +413,7 @@ def load_pickle(name: str, data: bytes):
     """
     try:
         # Python 2's texts are bytes: `text` puts them right.
-        return Data(io.BytesIO(data), encoding="latin-1").load()
+        return Plain(io.BytesIO(data), encoding="latin-1").load()
     except Exception as error:  # broken pickles raise all sorts of errors
         raise InputError(
             f"{name} is no pickle of plain data ({type(error).__name__}: {error}), and was not "

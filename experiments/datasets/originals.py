@@ -9,14 +9,17 @@ import importlib
 import logging
 import lzma
 from pathlib import Path
+import pickle
 import re
 import tarfile
 import tempfile
 import textwrap
 import time
-from typing import IO
+from typing import IO, ClassVar
 import zipfile
 import zlib
+
+import numpy as np
 
 from experiments.datasets import arrays
 from ln.errors import InputError
@@ -226,6 +229,36 @@ class Files:
             is_wordy = isinstance(error, requests.ConnectionError)  # and says no more than its name
             reason = kind if is_wordy else f"{kind}: {textwrap.shorten(str(error), 200)}"
             raise InputError(f"Cannot download {self.url} ({reason}). {otherwise}") from error
+
+
+class Plain(pickle.Unpickler):
+    """Loads pickles of lists, dictionaries, texts, numbers and, of numbers, arrays; refuses
+    whatever would call other code.
+
+    Attributes:
+        KNOWN: what pickles of arrays and bytes ask for, and what they get.
+    """
+
+    KNOWN: ClassVar = {
+        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): np.ndarray,
+        ("_codecs", "encode"): lambda text, encoding: text.encode("latin-1"),
+        **dict.fromkeys(
+            (
+                ("numpy.core.multiarray", "_reconstruct"),
+                ("numpy._core.multiarray", "_reconstruct"),
+            ),
+            lambda kind, shape, code: np.ndarray(shape, np.int8),
+        ),
+    }
+
+    def find_class(self, module, name):
+        if (module, name) in self.KNOWN:
+            return self.KNOWN[module, name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data has no need of")
+
+    def persistent_load(self, pid):
+        raise pickle.UnpicklingError("it refers to objects outside")
 
 
 @dataclasses.dataclass

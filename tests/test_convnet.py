@@ -1,0 +1,226 @@
+"""Convolutional networks: norms of conv layers against numpy, the model, activity, claims."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import convnet as config_file
+from experiments import convnet
+from experiments.convnet import Task, border, image_shape
+from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
+from ln import train
+from ln.errors import InputError
+from ln.norm import EPSILON, Norm, make_norm
+from scripts.samples.convnet import convnet as sample
+from scripts.samples.convnet import table
+
+FORMS = {
+    "layer": ((1, 2, 3), (4,)),
+    "layer_units": ((1, 2, 3), (3, 5, 4)),
+    "layer_channels": ((3,), (4,)),
+    "batch": ((0, 1, 2), (4,)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_is_normalized_together_and_has_gains_of_its_own_is_as_the_config_says(name):
+    axes, shape = FORMS[name]
+    config = config_file.get_config()
+    config.norm = name
+    random = np.random.default_rng(0)
+    a = 3 + 2 * random.normal(size=(6, 3, 5, 4))
+    gain, bias = random.normal(size=(2, *shape))
+    with jax.enable_x64(True):
+        module = make_norm(config, train=True)("conv")
+        shapes = module.init(jax.random.key(0), a)["params"]
+        assert {k: p.shape for k, p in shapes.items()} == dict(gain=shape, bias=shape)
+        stats = module.init(jax.random.key(0), a).get("stats", {})
+        found, _ = module.apply(
+            {"params": dict(gain=gain, bias=bias), "stats": stats}, a, mutable=["stats"]
+        )
+    mu = a.mean(axes, keepdims=True)
+    sigma = np.sqrt(((a - mu) ** 2).mean(axes, keepdims=True) + EPSILON)
+    np.testing.assert_allclose(found, gain * (a - mu) / sigma + bias, rtol=1e-10, atol=1e-12)
+
+
+def test_batch_norm_of_a_conv_layer_tests_with_averages_of_positions_and_cases():
+    a = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype(np.float32)
+    norm = Norm("batch", ("conv",), (), True)("conv")
+    variables = norm.init(jax.random.key(0), a)
+    _, new = norm.apply(variables, a, mutable=["stats"])
+    np.testing.assert_allclose(new["stats"]["mean"], a.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(new["stats"]["var"], a.var((0, 1, 2)), rtol=1e-5)
+    test = Norm("batch", ("conv",))("conv").apply({**variables, **new}, a[:1])
+    expected = (a[:1] - a.mean((0, 1, 2))) / np.sqrt(a.var((0, 1, 2)) + EPSILON)
+    np.testing.assert_allclose(test, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(kind="layer", sites=("conv",), over="layr"), "Did you mean 'layer'"),
+        (dict(kind="layer", sites=("conv",), gains="units"), "Did you mean 'unit'"),
+        (dict(kind="weight", sites=("conv",)), "weight norm needs a matrix"),
+    ],
+    ids=["over", "gains", "weight"],
+)
+def test_forms_that_cannot_be_are_refused(options, message):
+    config = config_file.get_config()
+    config.norms.x, config.norm = options, "x"
+    with pytest.raises(InputError, match=message):
+        make_norm(config, train=True)
+
+
+# --- The network ---
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def make_task(data_dir):
+    def make(**options):
+        config = config_file.get_config("tiny")
+        config.update(data_dir=data_dir, **options)
+        return Task(config)
+
+    return make
+
+
+def convolved(x, W):
+    """3 x 3, zeros around, one position after the other."""
+    B, height, width, _ = x.shape
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    a = np.zeros((B, height, width, W.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            a[:, i, j] = np.einsum("bijc,ijcd->bd", around[:, i : i + 3, j : j + 3], W)
+    return a
+
+
+def forward(p, x, axes):
+    """Logits and activities of layer norm over some axes, by the equations."""
+
+    def normalized(a, norm, axes):
+        mu = a.mean(axes, keepdims=True)
+        sigma = np.sqrt(((a - mu) ** 2).mean(axes, keepdims=True) + EPSILON)
+        return p[norm]["gain"] * (a - mu) / sigma + p[norm]["bias"]
+
+    h, activities = x, []
+    for k in range(2):
+        a = convolved(h, p[f"Conv_{k}"]["kernel"])
+        h = np.maximum(normalized(a, f"LayerNorm_{k}", axes), 0)
+        activities.append(h)
+        B, height, width, C = h.shape
+        h = h.reshape(B, height // 2, 2, width // 2, 2, C).max((2, 4))
+    a = h.reshape(len(h), -1) @ p["Dense_0"]["kernel"]
+    h = np.maximum(normalized(a, "LayerNorm_2", (1,)), 0)
+    return h @ p["Dense_1"]["kernel"] + p["Identity_0"]["bias"], activities
+
+
+@pytest.mark.parametrize("norm", ["layer", "layer_channels"])
+def test_logits_and_how_often_units_are_active_are_those_of_the_equations(make_task, norm):
+    task = make_task(norm=norm)
+    batch = task.batch(0)
+    with jax.enable_x64(True):
+        shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
+        random = np.random.default_rng(0)
+        params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), shapes)
+        found, _ = task.per_case({"params": params}, batch, None, train=False)
+    x = batch["x"].reshape(-1, 8, 8, 1) / np.float32(255)
+    logits, activities = forward(params, x, (1, 2, 3) if norm == "layer" else (3,))
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(found["nll"], -log_p[np.arange(4), batch["y"]], rtol=1e-5)
+    for k, h in enumerate(activities, start=1):
+        active, edge = (h > 0).mean(-1), border(*h.shape[1:3])
+        np.testing.assert_allclose(found[f"border_{k}"], active[:, edge].mean(1), atol=1e-6)
+        np.testing.assert_allclose(found[f"inside_{k}"], active[:, ~edge].mean(1), atol=1e-6)
+
+
+def test_activity_by_position_is_the_mean_over_cases_that_the_scores_are_of(make_task):
+    task = make_task()
+    variables, x = task.init(jax.random.key(0)), task.splits["test"]["x"]
+    first, second = task.activity(variables, x)
+    assert first.shape == (8, 8) and second.shape == (4, 4)
+    scores = task.evaluate(variables)["test"]
+    assert first[border(8, 8)].mean() == pytest.approx(scores["border_1"], rel=1e-4)
+    assert second[~border(4, 4)].mean() == pytest.approx(scores["inside_2"], rel=1e-4)
+    files = sample(task, variables)
+    assert files["activity.png"].startswith(b"\x89PNG") and "layer 2" in files["activity.txt"]
+
+
+def test_the_table_goes_by_distance_from_the_border():
+    layer = np.zeros((5, 6))
+    layer[1:-1, 1:-1], layer[2, 2:4] = 0.25, 1.0
+    assert "layer 1: 0: 0.0, 1: 25.0, 2: 100.0" in table([layer])
+
+
+def test_images_are_square_of_one_colour_or_of_three():
+    assert image_shape(64) == (8, 8, 1)
+    assert image_shape(784) == (28, 28, 1)
+    assert image_shape(3072) == (32, 32, 3)
+    assert border(2, 5).all() and border(4, 5).sum() == 14
+
+
+@pytest.mark.parametrize("norm", list(config_file.get_config().norms))
+def test_every_norm_learns_the_batches_it_sees(make_task, norm):
+    task = make_task(norm=norm, channels=(4, 8), hidden=16, batch_size=8)
+    optimizer = train.make_optimizer(task.config)
+    state = train.init_lanes(task, optimizer, [(0, 1e-2)])
+    batches = jax.tree.map(lambda leaf: jnp.stack([leaf] * 40), task.batch(0))
+    _, metrics = train.make_call(task, optimizer)(state, batches)
+    assert metrics["loss"][-1, 0] < 0.3 * metrics["loss"][0, 0]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(channels=(2, 0)), "1 or more"),
+        (dict(channels=(2,) * 4), "allow 3"),
+        (dict(hidden=0), "1"),
+    ],
+    ids=["channels", "layers", "hidden"],
+)
+def test_sizes_that_cannot_be_are_refused(make_task, options, message):
+    with pytest.raises(InputError, match=message):
+        make_task(**options)
+
+
+# --- Claims ---
+
+
+def falling(rates, seeds=2):
+    x = np.arange(1.0, 21)
+    noise = 1 + 0.01 * np.arange(seeds)[:, None]
+    return {
+        ("train_nll", norm): Curve(x, noise * np.exp(-rate * x)) for norm, rate in rates.items()
+    }
+
+
+def test_claim_27_is_about_the_order_of_three():
+    claim = convnet.claim_27
+    assert claim(falling(dict(none=0.1, layer=0.2, batch=0.4))).word == CONFIRMED
+    assert claim(falling(dict(none=0.1, layer=0.4, batch=0.2))).word == CONTRADICTED
+    assert claim(falling(dict(none=0.2, layer=0.1, batch=0.4))).word == CONTRADICTED
+    assert claim(falling(dict(none=0.1, layer=0.105, batch=0.4))).word == NOT_DECIDED
+    assert claim(falling(dict(none=0.1, layer=0.2, batch=0.4), seeds=1)).word == NOT_DECIDED
+    assert claim({}).word == NOT_TESTED
+
+
+def test_claim_28_is_about_how_often_units_at_the_border_are_active():
+    def of(border, inside=0.5, seeds=2):
+        shares = dict(border=border, inside=inside)
+        return {
+            (place, norm): Curve(np.arange(3.0), np.full((seeds, 3), share))
+            for place, share in shares.items()
+            for norm in convnet.NAMES
+        }
+
+    assert convnet.claim_28(of(0.1)).word == CONFIRMED
+    assert convnet.claim_28(of(0.3)).word == NOT_DECIDED
+    assert convnet.claim_28(of(0.6)).word == CONTRADICTED
+    assert convnet.claim_28(of(0.1, seeds=1)).word == NOT_DECIDED
+    assert convnet.claim_28({}).word == NOT_TESTED
