@@ -141,6 +141,8 @@ FIGURES = (
     ),
 )
 
+MAIN = dict(panel="valid", length=300)  # the curve that sums it up; steps of a sequence
+
 CLAIMS = (
     dict(
         number=16,

@@ -149,6 +149,8 @@ FIGURES = (
     ),
 )
 
+MAIN = dict(panel="train_nll", length=1)  # the curve that sums it up; steps of a sequence
+
 CLAIMS = (
     dict(
         number=27,

@@ -130,6 +130,8 @@ FIGURES = (
     ),
 )
 
+MAIN = dict(panel="bound", length=64)  # the curve that sums it up; steps of a sequence
+
 CLAIMS = (
     dict(
         number=22,

@@ -147,6 +147,8 @@ FIGURES = (
     ),
 )
 
+MAIN = dict(panel="test", length=500)  # the curve that sums it up; steps of a sequence
+
 CLAIMS = (
     dict(
         number=24,

@@ -126,6 +126,8 @@ FIGURES = (
     ),
 )
 
+MAIN = dict(panel="nll_batch128", length=1)  # the curve that sums it up; steps of a sequence
+
 CLAIMS = (
     dict(
         number=25,

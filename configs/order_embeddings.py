@@ -209,6 +209,8 @@ TABLES = (
     ),
 )
 
+MAIN = dict(panel="r1", length=12)  # the curve that sums it up; steps of a sequence
+
 CLAIMS = (
     dict(
         number=13,

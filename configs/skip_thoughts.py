@@ -225,11 +225,15 @@ TABLES = (
     ),
 )
 
+PAPER_ONLY = "month", "original"  # rows and curves of the paper that are no norm of ours
+
 SPEED = dict(
     name="skip_thoughts",  # results/speed/<name>.json
     case="full",
     peers={"none": "ours without norm", "layer": "ours"},
 )
+
+MAIN = dict(panel="mr", length=13)  # the curve that sums it up; steps of a sequence
 
 CLAIMS = (
     dict(

@@ -6,7 +6,7 @@ import pkgutil
 from ln.errors import choose
 
 # Modules here that are no experiment.
-SHARED = ("cases", "curves", "images", "retrieval", "sentence_evaluation", "theory")
+SHARED = ("across", "cases", "curves", "images", "retrieval", "sentence_evaluation", "theory")
 
 
 def load(config):

@@ -149,9 +149,9 @@ def claim_27(curves: Curves) -> Verdict:
     """Compares how many epochs each takes until the training NLL (mean over seeds) first falls to a
     level: layer norm with no norm, and batch norm with layer norm. The levels are the lowest NLLs
     that the former has reached at each tenth of its length but the first; faster is a factor of 1.1
-    or more at three quarters of the levels or more, and not faster 1 or less at as many. Confirmed
-    where layer norm is faster than no norm, and batch norm faster than layer norm; contradicted
-    where either is not faster. It takes two seeds to decide.
+    or more at three quarters of the levels or more, and not faster 1 or less at as many.
+    Confirmed where layer norm is faster than no norm, and batch norm faster than layer norm;
+    contradicted where either is not faster. It takes two seeds to decide.
     """
     wanted = {("train_nll", norm): name for norm, name in NAMES.items()}
     if lacking := missing(curves, wanted, single=True):

@@ -3,16 +3,19 @@
     python -m scripts.report --runs=runs/small
     python -m scripts.report --runs=runs/paper --out=report/paper
     python -m scripts.report --theory --out=report/theory
+    python -m scripts.report --claims --runs=runs/small --out=report/claims
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
 also of runs that still go on, and evaluations.jsonl where scripts.evaluate has written one. What to
 draw stands in the config of their experiment (FIGURES, TABLES, CLAIMS), the paper's curves in
 results/published/. The page holds everything it shows; its pictures also lie beside it as PNG
 files. --theory needs no runs: it computes what section 5 of the paper claims
-(experiments/theory.py), in less than a minute.
+(experiments/theory.py), in less than a minute. --claims shows all claims of the paper, with what
+the analysis and the runs below --runs, if there are any, found of each.
 """
 
 import base64
+import collections
 from collections.abc import Iterator
 import dataclasses
 import datetime
@@ -20,8 +23,9 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -30,11 +34,16 @@ from scripts import cli
 
 RUNS = flags.DEFINE_string("runs", "runs/small", "folder with run folders, at any depth")
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
+CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
 OUT = flags.DEFINE_string(
-    "out", None, "folder of the page; made if it is not there [report, or report/theory]"
+    "out",
+    None,
+    "folder of the page; made if it is not there [report, report/theory or report/claims]",
 )
 
-PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
+PAIR = "none", "layer"  # the norms whose paces are compared
 MARK = '<meta name="generator" content="scripts.report">'  # by this a page is known as ours
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
@@ -51,6 +60,9 @@ STYLES = dict(
     weight=("weight norm", "#009e73", "D"),
     everywhere=("batch norm everywhere", "#e69f00", "v"),
     layer_small=("layer norm, gains from 0.1", "#56b4e9", "X"),
+    layer_units=("layer norm, gains of units", "#56b4e9", "X"),
+    layer_channels=("layer norm over channels", "#cc79a7", "P"),
+    original=("Kiros et al.’s vectors", "#a0a0a0", "d"),
 )
 FURTHER = (("#cc79a7", "P"), ("#e69f00", "v"), ("#56b4e9", "X"))  # for other names, in turn
 
@@ -475,43 +487,230 @@ def decide(section: Section, ours: dict, theirs: dict) -> list[dict]:
     found = []
     for claim in getattr(importlib.import_module(f"configs.{section.experiment}"), "CLAIMS", ()):
         rule = getattr(rules, claim["rule"])
-        doc = " ".join(inspect.getdoc(rule).split())
-        found.append(dict(claim, rule=doc, ours=rule(ours), paper=rule(theirs)))
+        found.append(dict(claim, rule=rule_of(rule), ours=rule(ours), paper=rule(theirs)))
     return found
+
+
+def rule_of(function) -> str:
+    return " ".join(inspect.getdoc(function).split())
+
+
+class Gathered(NamedTuple):
+    """What the runs of a section and the paper have to say.
+
+    Attributes:
+        figures: those of FIGURES that there is something of, with their panels, and ours and
+            theirs, (panel, norm) -> curve.
+        tables: those of TABLES, with their rows.
+        ours, theirs: all curves, (panel or column, norm) -> curve.
+    """
+
+    figures: list[dict]
+    tables: list[dict]
+    ours: dict
+    theirs: dict
+
+
+def gather(section: Section) -> Gathered:
+    from experiments import curves
+
+    config_file = importlib.import_module(f"configs.{section.experiment}")
+    found = Gathered([], [], {}, {})
+    for entry in config_file.FIGURES:
+        panels = [curves.Panel(**panel) for panel in entry["panels"]]
+        theirs = curves.published(PUBLISHED / f"{entry['name']}.csv") if entry["source"] else {}
+        ours = dict(item for panel in panels for item in curves_of(section, panel))
+        if theirs or ours:  # else a figure of ours alone, of which these runs have nothing
+            found.figures.append(dict(entry, panels=panels, ours=ours, theirs=theirs))
+            found.ours.update(ours)
+            found.theirs.update(theirs)
+    for entry in getattr(config_file, "TABLES", ()):
+        ours, theirs = numbers_of(section, entry)
+        found.tables.append(dict(entry, rows=rows_of(entry, ours)))
+        found.ours.update(ours)
+        found.theirs.update(theirs)
+    if hasattr(config_file, "SPEED"):
+        found.ours.update(seconds(**config_file.SPEED))
+    return found
+
+
+def seconds(name: str, case: str, peers: dict[str, str]) -> dict:
+    """The times of training steps by results/speed/<name>.json, ("seconds", norm) -> a curve with a
+    lane for each round; peers: norm -> its name there."""
+    import numpy as np
+
+    from experiments import curves
+
+    path = SPEED / f"{name}.json"
+    measured = json.loads(path.read_text())["cases"][case]["peers"] if path.is_file() else {}
+    return {
+        ("seconds", norm): curves.Curve(
+            np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None]
+        )
+        for norm, peer in peers.items()
+        if peer in measured
+    }
 
 
 def report(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
     """What the template shows of a section, and its pictures by file name."""
+    found, pictures, figures = gather(section), {}, []
+    for figure in found.figures:
+        panels, curves = figure["panels"], (figure["ours"], figure["theirs"])
+        file = f"{slug}-{figure['name']}.png"
+        pictures[file] = draw(panels, figure["columns"], *curves)
+        embedded = [  # one by one, so that a phone shows them below each other
+            (
+                f"{panel.label}, {panel.title}",
+                base64.b64encode(draw([panel], 1, *curves)).decode(),
+            )
+            for panel in panels
+        ]
+        tables = [table(panel, *curves) for panel in panels]
+        figures.append(dict(figure, file=file, pictures=embedded, tables=tables))
+    shown = dict(
+        section=section,
+        slug=slug,
+        figures=figures,
+        tables=found.tables,
+        evaluations=evaluations(section),
+        claims=decide(section, found.ours, found.theirs),
+        summary=summary(section, found),
+    )
+    return shown, pictures
+
+
+def main_panel(section: Section, found: Gathered):
+    """The panel that sums a section up: that of the config's MAIN, or the first one with curves."""
     from experiments import curves
 
     config_file = importlib.import_module(f"configs.{section.experiment}")
-    figures, tables, pictures, ours, theirs = [], [], {}, {}, {}
-    for entry in config_file.FIGURES:
-        figure = dict(entry, panels=[curves.Panel(**panel) for panel in entry["panels"]])
-        of_paper = curves.published(PUBLISHED / f"{figure['name']}.csv") if figure["source"] else {}
-        of_runs = dict(item for panel in figure["panels"] for item in curves_of(section, panel))
-        if not of_paper and not of_runs:
-            continue  # a figure of ours alone, of which these runs have nothing
-        ours, theirs = ours | of_runs, theirs | of_paper
-        file = f"{slug}-{figure['name']}.png"
-        pictures[file] = draw(figure["panels"], figure["columns"], of_runs, of_paper)
-        for panel in figure["panels"]:  # one by one, so that a phone shows them below each other
-            picture = base64.b64encode(draw([panel], 1, of_runs, of_paper)).decode()
-            figure.setdefault("pictures", []).append((f"{panel.label}, {panel.title}", picture))
-        figure["tables"] = [table(panel, of_runs, of_paper) for panel in figure["panels"]]
-        figures.append(dict(figure, file=file))
-    for entry in getattr(config_file, "TABLES", ()):
-        of_runs, of_paper = numbers_of(section, entry)
-        ours, theirs = ours | of_runs, theirs | of_paper
-        tables.append(dict(entry, rows=rows_of(entry, of_runs)))
-    shown = dict(
-        section=section,
-        figures=figures,
-        tables=tables,
-        evaluations=evaluations(section),
-        claims=decide(section, ours, theirs),
+    panels = [curves.Panel(**panel) for entry in config_file.FIGURES for panel in entry["panels"]]
+    name = getattr(config_file, "MAIN", {}).get("panel", panels[0].name)
+    drawn = {panel for panel, _ in found.ours or found.theirs}
+    order = sorted(panels, key=lambda panel: (panel.name not in drawn, panel.name != name))
+    return order[0]
+
+
+def summary(section: Section, found: Gathered) -> dict:
+    """A line of the table at the top: the first summary of the main panel, ours and the paper's."""
+    panel = main_panel(section, found)
+    name, count = (panel.summaries or (("median", 1),))[0]
+
+    def values(curves: dict) -> str:
+        norms = [norm for where, norm in curves if where == panel.name]
+        lines = []
+        for norm, (label, *_) in styles_of(dict.fromkeys(norms)).items():
+            curve = curves[panel.name, norm]
+            if curves is found.theirs:
+                curve = dataclasses.replace(curve, lanes=curve.mean[None])
+            lines.append(f"{label} {number(panel.times * curve.last(name, count), panel.digits)}")
+        return "; ".join(lines) or "–"
+
+    what = f"{name} of last {count}" if count else f"{name} of all"
+    return dict(
+        what=f"{panel.title}: {panel.label}, {what}",
+        ours=values(found.ours),
+        paper=values(found.theirs),
     )
-    return shown, pictures
+
+
+# --- Claims ---
+
+
+def gains(gathered: list[tuple[Section, Gathered]], paper: bool) -> list:
+    """How much faster layer norm is, an `across.Gain` for each experiment that tells."""
+    import numpy as np
+
+    from experiments import across, curves
+
+    gained = {}
+    for section, found in gathered:
+        config_file = importlib.import_module(f"configs.{section.experiment}")
+        if not hasattr(config_file, "MAIN") or section.experiment in gained:
+            continue
+        panel = main_panel(section, found)
+        pair = [(found.theirs if paper else found.ours).get((panel.name, n)) for n in PAIR]
+        if any(curve is None or not curve.complete for curve in pair):
+            continue
+        factors = curves.Pace.of(*pair, panel.falling).factors
+        config = config_file.get_config("paper") if paper else section.runs[0].config
+        gained[section.experiment] = across.Gain(
+            section.experiment,
+            config_file.MAIN["length"],
+            config["batch_size"],
+            float(np.median(factors)),
+        )
+    return list(gained.values())
+
+
+def entries(root: Path | None) -> dict[int, list[dict]]:
+    """number -> what was found of a claim, by the analysis or by sets of runs below root."""
+    from experiments import across, theory
+
+    found: dict[int, list[dict]] = {}
+
+    def add(claim: dict, where: str, command: str) -> None:
+        found.setdefault(claim["number"], []).append(dict(claim, where=where, command=command))
+
+    for function in theory.DEMONSTRATIONS:
+        shown = function(theory.SEED)
+        for claim in shown.claims:
+            if claim.number is not None:
+                row = dict(number=claim.number, text=claim.text, source=claim.source)
+                row |= dict(rule=shown.rule, ours=claim.verdict, paper=None)
+                add(row, "the analysis", "python -m scripts.report --theory")
+    sections = [] if root is None else read_sections(root)
+    gathered = [(section, gather(section)) for section in sections]
+    for section, one in gathered:
+        for claim in decide(section, one.ours, one.theirs):
+            folders = sorted({run.folder.parent.as_posix() for run in section.runs})
+            where = f"{section.title} ({', '.join(folders)}; {section.setting})"
+            add(claim, where, f"python -m scripts.sweep --config=configs/{section.experiment}.py")
+    tested = {section.experiment for section in sections}
+    empty = []
+    for name in experiments_with_claims():
+        if name not in tested:
+            section = Section(name, "paper", [], [])
+            one = gather(section)
+            empty.append((section, one))
+            for claim in decide(section, one.ours, one.theirs):
+                add(claim, "no runs here", f"python -m scripts.sweep --config=configs/{name}.py")
+    (claim,) = across.CLAIMS
+    paper = across.claim_29(gains(gathered + empty, paper=True))
+    verdict = across.claim_29(gains(gathered, paper=False))
+    row = dict(claim, rule=rule_of(across.claim_29), ours=verdict, paper=paper)
+    where = "all runs here" if sections else "no runs here"
+    add(row, where, "python -m scripts.reproduce")
+    return dict(sorted(found.items()))
+
+
+def experiments_with_claims() -> list[str]:
+    folder = Path(__file__).resolve().parent.parent / "configs"
+    names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    return [n for n in names if hasattr(importlib.import_module(f"configs.{n}"), "CLAIMS")]
+
+
+def overall(words: list[str]) -> str:
+    """One word for several tests of a claim: contradicted where any of them contradicts it, else
+    the best that any of them found."""
+    from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED
+
+    return next(w for w in (CONTRADICTED, CONFIRMED, NOT_DECIDED, NOT_TESTED) if w in words)
+
+
+def claims_page(root: Path) -> tuple[dict, dict[str, bytes]]:
+    """What the template shows of all claims; there are no pictures."""
+    from ln import runs
+
+    has_runs = root.is_dir() and next(iter(runs.find(root)), None) is not None
+    found = entries(root if has_runs else None)
+    claims = [
+        dict(number=number, verdict=overall([row["ours"].word for row in rows]), rows=rows)
+        for number, rows in found.items()
+    ]
+    count = collections.Counter(claim["verdict"] for claim in claims)
+    return dict(claims=claims, count=count, root=root.as_posix() if has_runs else None), {}
 
 
 def draw_panels(panels, columns: int) -> bytes:
@@ -608,13 +807,17 @@ def main(_):
 
     from ln import runs
 
-    out = Path(OUT.value or ("report/theory" if THEORY.value else "report"))
+    if THEORY.value and CLAIMS.value:
+        raise InputError("Give one of --theory and --claims.")
+    kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "report"
+    out = Path(OUT.value or ("report" if kind == "report" else f"report/{kind}"))
     page = out / "index.html"
     if out.exists() and not out.is_dir():
         raise InputError(f"--out={out} is a file. Give a folder.")
     if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{page} is no page of this command. Choose another --out.")
-    shown, pictures = theory_page() if THEORY.value else report_page(Path(RUNS.value))
+    make = dict(theory=lambda _: theory_page(), claims=claims_page, report=report_page)[kind]
+    shown, pictures = make(Path(RUNS.value))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -622,7 +825,7 @@ def main(_):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("theory.html" if THEORY.value else "report.html").render(
+    text = environment.get_template(f"{kind}.html").render(
         **shown,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         mark=MARK,
