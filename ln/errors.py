@@ -8,6 +8,10 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message is one line that says what to do instead."""
 
 
+class BusyError(InputError):
+    """Another process is at work on the same run folder."""
+
+
 class DivergedError(FloatingPointError):
     """A loss or a parameter stopped being finite. The message names the step and the lane."""
 

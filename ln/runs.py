@@ -28,7 +28,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from ln.errors import InputError, choose
+from ln.errors import BusyError, InputError, choose
 
 Row = dict[str, Any]
 
@@ -263,7 +263,7 @@ class Run:
         try:
             self._lock.acquire(timeout=0)  # the system lets go of it when this process dies
         except filelock.Timeout:
-            raise InputError(
+            raise BusyError(
                 f"Another process is writing to {self.folder}. Wait for it, stop it, or choose "
                 f"another --workdir."
             ) from None

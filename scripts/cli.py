@@ -8,19 +8,20 @@ import sys
 
 from absl import app, flags, logging
 
-from ln.errors import DivergedError, InputError, choose, nearest
+from ln.errors import BusyError, DivergedError, InputError, choose, nearest
 
 # What absl, ml_collections and a config file raise for a misspelt flag, key or value.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
+BUSY = 75  # of one that another process is at work on: try again later (BSD's sysexits.h)
 
 
 def fail(error: BaseException) -> None:
-    """Prints the error as one line, without a traceback, and leaves with exit status 2."""
+    """Prints the error as one line, without a traceback, and leaves with exit status 2, or BUSY."""
     words = error.args[0] if isinstance(error, KeyError) and error.args else error
     print(f"error: {' '.join(str(words).split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(BUSY if isinstance(error, BusyError) else 2)
 
 
 def check_config_file(word: str) -> None:

@@ -705,10 +705,11 @@ def claims_page(root: Path) -> tuple[dict, dict[str, bytes]]:
 
     has_runs = root.is_dir() and next(iter(runs.find(root)), None) is not None
     found = entries(root if has_runs else None)
-    claims = [
-        dict(number=number, verdict=overall([row["ours"].word for row in rows]), rows=rows)
-        for number, rows in found.items()
-    ]
+    claims = []
+    for number, rows in found.items():
+        verdict = overall([row["ours"].word for row in rows])
+        text = next(row["text"] for row in rows if row["ours"].word == verdict)
+        claims.append(dict(number=number, verdict=verdict, text=text, rows=rows))
     count = collections.Counter(claim["verdict"] for claim in claims)
     return dict(claims=claims, count=count, root=root.as_posix() if has_runs else None), {}
 

@@ -4,11 +4,17 @@
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
 
 Experiments are named as their files in configs/. What is done already is not done again, so a
-command that was stopped may be given again and goes on from there. Runs go to runs/<scale>, the
-page to report/<scale>/index.html; without names also section 5 as numbers, to theory/ beside it.
+command that was stopped may be given again and goes on from there. Runs are trained --workers at a
+time and go to runs/<scale>, the page to report/<scale>/index.html; without names also section 5 as
+numbers, to theory/ beside it, and all claims, to claims/.
+
+Scales other than paper run on built-in data; where the data that these stand in for lie prepared in
+--data_dir, on those, still with small models, which takes longer. Then runs go to runs/<scale>-real
+and the page to report/<scale>-real.
 """
 
 import importlib
+import os
 from pathlib import Path
 import sys
 
@@ -19,7 +25,36 @@ from scripts import cli
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
+WORKERS = flags.DEFINE_integer(
+    "workers", min(4, os.cpu_count() or 1), "how many runs to train at a time", lower_bound=1
+)
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
+
+
+# What stands in for which data set, by config key.
+REAL = {
+    "dataset": {
+        "binarized_digits": "binarized_mnist",
+        "digits": "mnist",
+        "docs": "books",
+        "pen": "iam",
+        "scenes": "coco",
+        "stories": "cnn",
+    },
+    "tasks": {"library": "sentences"},
+}
+
+
+def real_data(config, data_dir: str) -> list[str]:
+    """The config flags that take prepared data in place of what stands in for them."""
+    from experiments.datasets import arrays
+
+    found = []
+    for key, stands_for in REAL.items():
+        name = stands_for.get(config.get(key))
+        if name and arrays.is_prepared(data_dir, name):
+            found.append(f"--config.{key}={name}")
+    return found
 
 
 def main(argv):
@@ -35,23 +70,35 @@ def main(argv):
 
     from experiments import datasets
 
-    for config in configs.values():
-        if not datasets.arrays.is_prepared(DATA_DIR.value, config.dataset):
-            datasets.prepare(config.dataset, DATA_DIR.value)
+    real = {name: real_data(config, DATA_DIR.value) for name, config in configs.items()}
+    for name, config in configs.items():
+        for key in REAL:
+            needed = config.get(key)
+            if needed and not any(word.startswith(f"--config.{key}=") for word in real[name]):
+                if not datasets.arrays.is_prepared(DATA_DIR.value, needed):
+                    datasets.prepare(needed, DATA_DIR.value)
 
+    place = f"{scale}-real" if any(real.values()) else scale
     failed = []
     for name in names:
-        print(f"\n{name}, scale {scale}", flush=True)
-        config = [f"--config={known[name].as_posix()}:{scale}"]
-        data = [f"--config.data_dir={DATA_DIR.value}"]
-        status = cli.call(["-m", "scripts.sweep", *config, *data])
+        data = "".join(f", on {word.partition('=')[2]}" for word in real[name])
+        print(f"\n{name}, scale {scale}{data}", flush=True)
+        status = cli.call(
+            [
+                *("-m", "scripts.sweep", f"--config={known[name].as_posix()}:{scale}", *real[name]),
+                f"--config.data_dir={DATA_DIR.value}",
+                f"--root=runs/{place}",
+                f"--workers={WORKERS.value}",
+            ]
+        )
         if status == cli.INTERRUPTED:
             sys.exit(status)
         failed += [name] if status else []
-    out = OUT.value or f"report/{scale}"
-    pages = {"report": [f"--runs=runs/{scale}", f"--out={out}"]}
+    out = OUT.value or f"report/{place}"
+    pages = {"report": [f"--runs=runs/{place}", f"--out={out}"]}
     if not argv[1:]:
         pages["theory"] = ["--theory", f"--out={out}/theory"]
+        pages["claims"] = ["--claims", f"--runs=runs/{place}", f"--out={out}/claims"]
     for name, words in pages.items():
         print(f"\n{name}", flush=True)
         status = cli.call(["-m", "scripts.report", *words])

@@ -1,4 +1,4 @@
-r"""Trains the runs of a config's sweep(), or of a grid given here, one after another.
+r"""Trains the runs of a config's sweep(), or of a grid given here, --workers at a time.
 
     python -m scripts.sweep --config=configs/mnist.py:small
     python -m scripts.sweep --config=configs/mnist.py:small --config.hidden=50 --root=runs/narrow \
@@ -6,15 +6,20 @@ r"""Trains the runs of a config's sweep(), or of a grid given here, one after an
 
 Each run has a folder of its own, <root>/<experiment>/norm=layer,batch_size=4; the default root is
 runs/<scale>. Finished runs are skipped and broken ones resumed, so the same command may be given
-again at any time. When a run fails the others go on; the command then ends with exit status 1.
+again at any time, also while it is at work elsewhere: the process that trains a run holds a lock on
+its folder, and whoever comes second leaves the run to it. A run whose process was killed is taken
+up again once. When a run fails the others go on; the command then ends with exit status 1.
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 """
 
 from collections.abc import Iterator
+from concurrent import futures
 import importlib
 import itertools
 from pathlib import Path
 import shlex
+import signal
+import subprocess
 import sys
 from typing import NamedTuple
 
@@ -27,6 +32,7 @@ from scripts import cli
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
+WORKERS = flags.DEFINE_integer("workers", 1, "how many runs to train at a time", lower_bound=1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
 
 LANE_KEYS = ("seeds", "lr")  # what one program trains side by side
@@ -36,7 +42,7 @@ class Job(NamedTuple):
     """A run to make: its folder, and the command behind "python"."""
 
     folder: Path
-    words: list[str]
+    words: tuple[str, ...]
 
 
 def read_grid(axes: list[str], config) -> list[dict[str, str]]:
@@ -101,14 +107,43 @@ def check(words: list[str]) -> None:
     experiments.load(values.config)
 
 
-def run_here(jobs: list[Job]) -> Iterator[tuple[Job, int]]:
-    """Runs jobs one after another on this machine; yields each with its exit status.
+def run_here(jobs: list[Job], workers: int) -> Iterator[tuple[Job, int]]:
+    """Runs jobs in processes of this machine, some at a time; yields each with its exit status as
+    it ends.
 
     Other engines go in its place: they take jobs and yield them as they end.
     """
-    for number, job in enumerate(jobs, start=1):
-        print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
-        yield job, cli.call(job.words)
+    numbered = enumerate(jobs, start=1)
+    if workers == 1:
+        for number, job in numbered:
+            print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
+            yield job, cli.call(job.words)
+        return
+    # Ctrl-C reaches the runs too: they save and end, and waiting for them is all to do here.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with futures.ThreadPoolExecutor(workers) as pool:
+            waiting: dict[futures.Future, Job] = {}
+            while True:
+                for number, job in itertools.islice(numbered, workers - len(waiting)):
+                    print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
+                    waiting[pool.submit(call, job)] = job
+                if not waiting:
+                    return
+                for future in futures.wait(waiting, return_when=futures.FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def call(job: Job) -> int:
+    """Runs a job, whose lines appear behind the name of its folder; returns its exit status."""
+    command = [sys.executable, *job.words]
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    with subprocess.Popen(command, **streams) as process:
+        for line in process.stdout:
+            print(f"{job.folder.name} | {line}", end="", flush=True)
+    return process.returncode
 
 
 def main(_):
@@ -127,24 +162,40 @@ def main(_):
         except cli.FLAG_ERRORS as error:
             raise InputError(f"{name}: {error}") from error
         folder = root / name
-        jobs.append(Job(folder, ["-m", "scripts.train", *words, f"--workdir={folder.as_posix()}"]))
+        jobs.append(Job(folder, ("-m", "scripts.train", *words, f"--workdir={folder.as_posix()}")))
 
     todo = [job for job in jobs if not runs.is_finished(job.folder)]
     print(f"{len(jobs)} runs in {root}, {len(jobs) - len(todo)} of them finished.", flush=True)
     if DRY_RUN.value:
         print("\n".join("python " + shlex.join(job.words) for job in todo))
         return
-    failed = []
-    for job, status in run_here(todo):
+    statuses = train_all(todo)
+    # Once more what was killed, and what another process had but may have left.
+    again = [job for job, status in statuses.items() if status < 0 or status == cli.BUSY]
+    statuses |= train_all([job for job in again if not runs.is_finished(job.folder)])
+    busy = [str(job.folder) for job, status in statuses.items() if status == cli.BUSY]
+    if busy:
+        print(f"Left to another process that is at work on them: {', '.join(busy)}", flush=True)
+    failed = [job for job, status in statuses.items() if status not in (0, cli.BUSY)]
+    if failed:
+        folders = (str(job.folder) for job in failed)
+        print(
+            f"{len(failed)} of {len(statuses)} runs failed:", *folders, sep="\n  ", file=sys.stderr
+        )
+        sys.exit(1)
+
+
+def train_all(jobs: list[Job]) -> dict[Job, int]:
+    """Trains all, and returns their exit statuses; ends this command where the user wants that."""
+    statuses = {}
+    for job, status in run_here(jobs, WORKERS.value):
         if status == cli.INTERRUPTED:
             print("Stopped; the same command goes on from here.", flush=True)
             sys.exit(cli.INTERRUPTED)
-        if status:
+        if status and status != cli.BUSY:
             print(f"Failed with exit status {status}: {job.folder}", flush=True)
-            failed.append(str(job.folder))
-    if failed:
-        print(f"{len(failed)} of {len(todo)} runs failed:", *failed, sep="\n  ", file=sys.stderr)
-        sys.exit(1)
+        statuses[job] = status
+    return statuses
 
 
 def sweep_of(experiment: str) -> list[dict]:

@@ -10,7 +10,7 @@ import pytest
 from configs import mnist
 from ln import runs
 from ln.errors import InputError
-from scripts import sweep
+from scripts import cli, sweep
 
 PROJECT = Path(__file__).parent.parent
 SCRIPTS = sorted(p.stem for p in (PROJECT / "scripts").glob("[a-z]*.py") if p.stem != "cli")
@@ -119,3 +119,52 @@ def test_a_sweep_goes_on_past_a_failure_and_skips_what_is_finished(tmp_path):
     second = run(*words)
     assert second.returncode == 1 and "4 runs in" in second.stdout and "[1/2]" in second.stdout
     assert len((root / "norm=none,lr=1e-3/sessions.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_train_each_run_once_and_take_up_what_was_killed(tmp_path):
+    words = (
+        *(sys.executable, "-m", "scripts.sweep", "--config=configs/mnist.py:tiny"),
+        *("--grid=norm=none,batch,layer", "--grid=hidden=8,9", "--workers=2"),
+        *(f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}"),
+    )
+    pipes = dict(cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    both = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    root = tmp_path / "runs" / "mnist"
+    killed = ""
+    for line in both[0].stdout:  # one of its runs is killed as soon as it has begun
+        if " | " in line and not killed:
+            killed = f"--workdir={(root / line.split(' | ')[0]).as_posix()}"
+            subprocess.run(["pkill", "-9", "-f", "--", killed])
+    texts = [sweep.communicate()[0] for sweep in both]
+    assert killed and [sweep.returncode for sweep in both] == [0, 0], texts
+    folders = sorted(root.iterdir())
+    assert len(folders) == 6 and all(map(runs.is_finished, folders))
+    for folder in folders:
+        rows = [
+            (r["step"], r["split"], r["seed"]) for r in runs.read_rows(folder / "metrics.jsonl")
+        ]
+        assert len(set(rows)) == len(rows)
+
+
+def test_a_run_that_somebody_else_trains_is_told_apart_from_a_failure(tmp_path):
+    config = mnist.get_config("tiny")
+    with runs.Run(tmp_path / "run", config, [(0, 1e-3)]):
+        words = ("scripts.train", "--config=configs/mnist.py:tiny", f"--workdir={tmp_path / 'run'}")
+        done = run(*words, f"--config.data_dir={tmp_path}")
+    assert done.returncode == cli.BUSY and "Another process is writing" in done.stderr
+
+
+def test_prepared_data_take_the_place_of_what_stands_in_for_them(tmp_path, monkeypatch):
+    from configs import skip_thoughts
+    from experiments.datasets import arrays
+    from scripts import reproduce
+
+    prepared = {"books"}
+    monkeypatch.setattr(arrays, "is_prepared", lambda data_dir, name: name in prepared)
+    config = skip_thoughts.get_config("small")
+    assert reproduce.real_data(config, tmp_path) == ["--config.dataset=books"]
+    prepared.add("sentences")
+    found = reproduce.real_data(config, tmp_path)
+    assert found == ["--config.dataset=books", "--config.tasks=sentences"]
+    assert reproduce.real_data(skip_thoughts.get_config("paper"), tmp_path) == []
