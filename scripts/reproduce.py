@@ -31,30 +31,7 @@ WORKERS = flags.DEFINE_integer(
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
 
-# What stands in for which data set, by config key.
-REAL = {
-    "dataset": {
-        "binarized_digits": "binarized_mnist",
-        "digits": "mnist",
-        "docs": "books",
-        "pen": "iam",
-        "scenes": "coco",
-        "stories": "cnn",
-    },
-    "tasks": {"library": "sentences"},
-}
-
-
-def real_data(config, data_dir: str) -> list[str]:
-    """The config flags that take prepared data in place of what stands in for them."""
-    from experiments.datasets import arrays
-
-    found = []
-    for key, stands_for in REAL.items():
-        name = stands_for.get(config.get(key))
-        if name and arrays.is_prepared(data_dir, name):
-            found.append(f"--config.{key}={name}")
-    return found
+DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
 
 
 def main(argv):
@@ -70,27 +47,26 @@ def main(argv):
 
     from experiments import datasets
 
-    real = {name: real_data(config, DATA_DIR.value) for name, config in configs.items()}
+    chosen: dict[str, list[str]] = {}  # experiment -> config flags
     for name, config in configs.items():
-        for key in REAL:
-            needed = config.get(key)
-            if needed and not any(word.startswith(f"--config.{key}=") for word in real[name]):
-                if not datasets.arrays.is_prepared(DATA_DIR.value, needed):
-                    datasets.prepare(needed, DATA_DIR.value)
+        chosen[name] = []
+        for key in DATA_KEYS:
+            if not config.get(key):
+                continue
+            real = datasets.real(config[key], DATA_DIR.value)
+            if real != config[key]:
+                chosen[name].append(f"--config.{key}={real}")
+            elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
+                datasets.prepare(real, DATA_DIR.value)
 
-    place = f"{scale}-real" if any(real.values()) else scale
+    place = f"{scale}-real" if any(chosen.values()) else scale
     failed = []
     for name in names:
-        data = "".join(f", on {word.partition('=')[2]}" for word in real[name])
+        data = "".join(f", on {word.partition('=')[2]}" for word in chosen[name])
         print(f"\n{name}, scale {scale}{data}", flush=True)
-        status = cli.call(
-            [
-                *("-m", "scripts.sweep", f"--config={known[name].as_posix()}:{scale}", *real[name]),
-                f"--config.data_dir={DATA_DIR.value}",
-                f"--root=runs/{place}",
-                f"--workers={WORKERS.value}",
-            ]
-        )
+        words = [f"--config={known[name].as_posix()}:{scale}", *chosen[name]]
+        words += [f"--config.data_dir={DATA_DIR.value}", f"--root=runs/{place}"]
+        status = cli.call(["-m", "scripts.sweep", *words, f"--workers={WORKERS.value}"])
         if status == cli.INTERRUPTED:
             sys.exit(status)
         failed += [name] if status else []

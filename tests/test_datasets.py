@@ -747,6 +747,18 @@ def test_loading_prepares_what_is_built_in_once(data_dir, capsys, name):
             np.testing.assert_array_equal(values, second[split][key])
 
 
+def test_what_is_built_in_stands_back_for_the_real_thing_where_that_is_prepared(
+    data_dir, monkeypatch
+):
+    assert set(datasets.STANDS_FOR) == set(datasets.BUILT_IN)
+    assert set(datasets.STANDS_FOR.values()) <= set(datasets.MODULES) - set(datasets.BUILT_IN)
+    assert datasets.real("docs", data_dir) == "docs"
+    monkeypatch.setattr(arrays, "is_prepared", lambda data_dir, name: name == "books")
+    assert datasets.real("docs", data_dir) == "books"
+    assert datasets.real("library", data_dir) == "library"
+    assert datasets.real("cifar10", data_dir) == "cifar10"
+
+
 def test_loading_prepares_nothing_else(data_dir):
     with refused(data_dir / "mnist", "python -m scripts.data mnist"):
         datasets.load("mnist", data_dir)

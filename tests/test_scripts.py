@@ -153,18 +153,3 @@ def test_a_run_that_somebody_else_trains_is_told_apart_from_a_failure(tmp_path):
         words = ("scripts.train", "--config=configs/mnist.py:tiny", f"--workdir={tmp_path / 'run'}")
         done = run(*words, f"--config.data_dir={tmp_path}")
     assert done.returncode == cli.BUSY and "Another process is writing" in done.stderr
-
-
-def test_prepared_data_take_the_place_of_what_stands_in_for_them(tmp_path, monkeypatch):
-    from configs import skip_thoughts
-    from experiments.datasets import arrays
-    from scripts import reproduce
-
-    prepared = {"books"}
-    monkeypatch.setattr(arrays, "is_prepared", lambda data_dir, name: name in prepared)
-    config = skip_thoughts.get_config("small")
-    assert reproduce.real_data(config, tmp_path) == ["--config.dataset=books"]
-    prepared.add("sentences")
-    found = reproduce.real_data(config, tmp_path)
-    assert found == ["--config.dataset=books", "--config.tasks=sentences"]
-    assert reproduce.real_data(skip_thoughts.get_config("paper"), tmp_path) == []

@@ -32,6 +32,22 @@ MODULES = {
 }
 # Need no files, so that loading prepares them where that is still to do.
 BUILT_IN = ("binarized_digits", "digits", "docs", "library", "pen", "scenes", "stories")
+# Built in -> what it stands in for.
+STANDS_FOR = {
+    "binarized_digits": "binarized_mnist",
+    "digits": "mnist",
+    "docs": "books",
+    "library": "sentences",
+    "pen": "iam",
+    "scenes": "coco",
+    "stories": "cnn",
+}
+
+
+def real(name: str, data_dir: str | Path) -> str:
+    """The data set that a built-in one stands in for, where that is prepared; else its own name."""
+    other = STANDS_FOR.get(name)
+    return other if other and arrays.is_prepared(data_dir, other) else name
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:
