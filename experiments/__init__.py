@@ -3,7 +3,10 @@
 import importlib
 import pkgutil
 
+from experiments.datasets import arrays
 from ln.errors import choose
+
+DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
 
 # Modules here that are no experiment.
 SHARED = ("across", "cases", "curves", "images", "retrieval", "sentence_evaluation", "theory")
@@ -19,4 +22,10 @@ def load(config):
         m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg and m.name not in SHARED
     ]
     name = choose("config.experiment", config.experiment, dict(zip(modules, modules, strict=True)))
-    return importlib.import_module(f"experiments.{name}").Task(config)
+    task = importlib.import_module(f"experiments.{name}").Task(config)
+    task.data = {
+        config[key]: arrays.digest(config.data_dir, config[key])
+        for key in DATA_KEYS
+        if config.get(key)
+    }
+    return task

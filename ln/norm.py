@@ -346,11 +346,8 @@ def make_norm(config, train: bool) -> Norm:
     kind = options.pop("kind", "none")
     fields = choose(f"{where}.kind", kind, KINDS)
     sites = tuple(map(choose_site, options.pop("sites", ())))
-    if kind == "weight" and (lacking := {"c", "conv"} & set(sites)):
-        raise InputError(
-            f"{where}.sites has {', '.join(map(repr, sorted(lacking)))}, but weight norm needs a "
-            f"matrix and has none there."
-        )
+    if kind == "weight" and "c" in sites:
+        raise InputError(f"{where}.sites has 'c', but weight norm needs a matrix and c has none.")
     for name in options:
         choose(f"{where} option", name, dict.fromkeys(fields))
     for name, known in (("over", OVER), ("gains", GAINS)):

@@ -4,7 +4,8 @@ config.json     the config, whole; a folder belongs to one config for ever
 sessions.jsonl  one line per start: command, versions, device, commit, first step
 metrics.jsonl   one line per lane, step and split: the source of every figure and table
 events/         the same numbers for TensorBoard, made anew from metrics.jsonl at each start
-checkpoints/    the newest two and the best (orbax)
+checkpoints/    the newest two and the best (orbax); damaged/ has those that could not be read
+data.json       digests of the data sets
 finished.json   there once the last step is done
 """
 
@@ -21,6 +22,7 @@ import shutil
 import subprocess
 import sys
 from typing import Any, TextIO
+import uuid
 
 import filelock
 import flax.serialization
@@ -215,7 +217,7 @@ def _restore(manager, step: int, state):
                 state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore()
             ),
         )
-    except (ValueError, KeyError, FileNotFoundError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise InputError(
             f"The checkpoint of step {step} in {manager.directory} does not fit this code "
             f"({str(error).splitlines()[0]}). Use the commit in sessions.jsonl, or choose another "
@@ -232,19 +234,27 @@ class Run:
         folder: made if it is not there.
         config: a ConfigDict.
         lanes: the (seed, learning rate) of each lane.
+        data: digests of the data sets that it learns from, by name.
 
     Raises:
-        InputError: the folder belongs to another config, holds something else, or another process
-            is writing to it.
+        InputError: the folder belongs to another config, other data, or holds something else.
+        BusyError: another process is writing to it.
     """
 
-    def __init__(self, folder: Path | str, config, lanes: list[tuple[int, float]]):
+    def __init__(
+        self,
+        folder: Path | str,
+        config,
+        lanes: list[tuple[int, float]],
+        data: Mapping[str, str] | None = None,
+    ):
         self.folder = Path(folder).absolute()  # orbax wants an absolute path
         self.lanes = lanes
         wanted = as_json(config)
         modes = {"min": True, "max": False}
         self._less_is_better = choose("config.select.mode", wanted["select"]["mode"], modes)
         self._claim(wanted)
+        self._check_data(dict(data or {}))
         self._metrics = self.folder / "metrics.jsonl"
         self._checkpoints = self._checkpoint_manager()
         self._file: TextIO | None = None
@@ -282,6 +292,18 @@ class Run:
         else:
             write_atomically(path, json.dumps(config, indent=2) + "\n")
 
+    def _check_data(self, data: dict[str, str]) -> None:
+        path = self.folder / "data.json"
+        known = json.loads(path.read_text()) if path.exists() else data
+        if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
+            self._lock.release()
+            raise InputError(
+                f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
+                f"Prepare the same data again, or choose another --workdir."
+            )
+        if not path.exists():
+            write_atomically(path, json.dumps(data, indent=2) + "\n")
+
     def _checkpoint_manager(self):
         import orbax.checkpoint as ocp  # half a second that a reader of runs does not need
 
@@ -308,14 +330,41 @@ class Run:
     def restore(self, state):
         """Returns (state, sums) of the newest checkpoint, or (state, {}) where there is none.
 
+        A checkpoint that cannot be read, where one before it can, is damaged: it is moved to the
+        folder "damaged", with a line that says so, and the one before it is taken.
+
         Args:
             state: a pytree of arrays like the saved one.
 
         Raises:
-            InputError: the checkpoint holds another kind of state.
+            InputError: none of the checkpoints can be read, or they hold another kind of state.
         """
-        step = self._checkpoints.latest_step()
-        return (state, {}) if step is None else _restore(self._checkpoints, step, state)
+        steps, broken = sorted(self._checkpoints.all_steps(), reverse=True), []
+        for step in steps:
+            try:
+                found = _restore(self._checkpoints, step, state)
+            except InputError as error:
+                broken.append((step, error))
+                continue
+            self._set_aside([step for step, _ in broken], step)
+            return found
+        if broken:
+            raise broken[0][1]
+        return state, {}
+
+    def _set_aside(self, steps: list[int], good: int) -> None:
+        """Moves damaged checkpoints out of the way."""
+        for step in steps:
+            place = self.folder / "damaged" / f"{step}.{uuid.uuid4().hex[:8]}"
+            place.parent.mkdir(exist_ok=True)
+            os.replace(self.folder / "checkpoints" / str(step), place)
+            print(
+                f"The checkpoint of step {step:,} is damaged; it was moved to {place}. Going on "
+                f"from that of step {good:,}.",
+                flush=True,
+            )
+        if steps:
+            self._checkpoints.reload()
 
     def save(self, step: int, state, sums: dict[str, np.ndarray], score: float | None) -> None:
         """Writes a checkpoint in the background: the state, and what was summed since the last row.

@@ -6,7 +6,7 @@ batches, so every leaf of `State` has a leading lane axis that no task or model 
 ``lane(state, 0)`` is the way to look at one. A single run is a run of one lane.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 import dataclasses
 import datetime
 from functools import partial
@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax
@@ -38,9 +39,11 @@ class Task:
 
     Attributes:
         steps_per_epoch: updates per pass over the training set; None where there is no such thing.
+        data: digests of its data sets by name, by which a resumed run knows that they are the same.
     """
 
     steps_per_epoch: int | None = None
+    data: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, config):
         self.config = config
@@ -487,7 +490,7 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
-    with runs.Run(workdir, config, lanes) as run, Interrupt() as interrupt:
+    with runs.Run(workdir, config, lanes, task.data) as run, Interrupt() as interrupt:
         print(f"{run.folder}: {len(lanes)} lane(s) on {jax.devices()[0].device_kind}", flush=True)
         try:
             fresh = init_lanes(task, optimizer, lanes)

@@ -31,9 +31,6 @@ WORKERS = flags.DEFINE_integer(
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
 
-DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
-
-
 def main(argv):
     known = {p.stem: p for p in sorted(Path("configs").glob("*.py")) if p.stem != "__init__"}
     names = argv[1:] or list(known)
@@ -45,7 +42,7 @@ def main(argv):
         choose(f"scale of {name}", scale, module.SCALES)
         configs[name] = module.get_config(scale)
 
-    from experiments import datasets
+    from experiments import DATA_KEYS, datasets
 
     chosen: dict[str, list[str]] = {}  # experiment -> config flags
     for name, config in configs.items():

@@ -144,6 +144,57 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path):
             run.restore({**STATE, "params": {"v": jnp.zeros((2, 4))}})
 
 
+def damage(folder, step):
+    """Cuts the largest file of a checkpoint in half."""
+    files = [p for p in (folder / "checkpoints" / str(step)).rglob("*") if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with open_run(folder) as run:
+        write_steps(run, 1, 2, 3)
+        for step in (1, 2):
+            run.save(step, {**STATE, "step": jnp.full(2, step)}, {}, None)
+    damage(folder, 2)
+    with open_run(folder) as run:
+        state, _ = run.restore(STATE)
+        assert state["step"].tolist() == [1, 1]
+        shown = capsys.readouterr().out
+        assert "checkpoint of step 2 is damaged" in shown and "from that of step 1" in shown
+        run.start(1)
+        run.save(2, {**STATE, "step": jnp.full(2, 2)}, {}, None)
+    assert len(list((folder / "damaged").iterdir())) == 1
+    with open_run(folder) as run:
+        assert run.restore(STATE)[0]["step"].tolist() == [2, 2]
+
+
+def test_where_all_checkpoints_are_damaged_none_is_moved(tmp_path):
+    folder = tmp_path / "run"
+    with open_run(folder) as run:
+        run.start(0)
+        for step in (1, 2):
+            run.save(step, STATE, {}, None)
+    damage(folder, 1)
+    damage(folder, 2)
+    with open_run(folder) as run, pytest.raises(InputError, match="checkpoint of step 2"):
+        run.restore(STATE)
+    assert not (folder / "damaged").exists()
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    config = make_config()
+    with runs.Run(tmp_path / "run", config, LANES, {"mnist": "a", "digits": "b"}):
+        pass
+    with runs.Run(tmp_path / "run", config, LANES, {"mnist": "a"}):
+        pass
+    with pytest.raises(InputError, match="other data: digits has changed"):
+        runs.Run(tmp_path / "run", config, LANES, {"mnist": "a", "digits": "c"})
+    with runs.Run(tmp_path / "run", config, LANES, {"mnist": "a", "digits": "b"}):
+        pass  # the lock was let go of
+
+
 @pytest.mark.parametrize("mode, best", [("min", 2), ("max", 3)])
 def test_the_newest_two_and_the_best_checkpoint_are_kept(tmp_path, mode, best):
     with open_run(tmp_path / "run", **{"select.mode": mode}) as run:

@@ -198,6 +198,13 @@ def manifest(data_dir: str | Path, name: str) -> dict:
     return found
 
 
+def digest(data_dir: str | Path, name: str) -> str:
+    """What tells a prepared data set apart from any other, by the digests of its arrays."""
+    entries = manifest(data_dir, name)["arrays"]
+    values = {key: [entry["shape"], entry["sha256"]] for key, entry in entries.items()}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
