@@ -7,6 +7,7 @@ batches, so every leaf of `State` has a leading lane axis that no task or model 
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
+import contextlib
 import dataclasses
 import datetime
 from functools import partial
@@ -484,13 +485,17 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         The last state; every leaf has a leading lane axis.
 
     Raises:
-        InputError: a setting or the folder cannot be used (before anything is computed), or the
-            device has too little memory.
+        InputError: a setting or the folder cannot be used (before anything is computed), the
+            device has too little memory, or the disk is full.
         DivergedError: a loss or parameter is not finite. The last checkpoint is from before.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
-    with runs.Run(workdir, config, lanes, task.data) as run, Interrupt() as interrupt:
+    with (
+        writing(workdir),
+        runs.Run(workdir, config, lanes, task.data) as run,
+        Interrupt() as interrupt,
+    ):
         print(f"{run.folder}: {len(lanes)} lane(s) on {jax.devices()[0].device_kind}", flush=True)
         try:
             fresh = init_lanes(task, optimizer, lanes)
@@ -509,6 +514,18 @@ def fit(task: Task, config, workdir: Path | str) -> State:
                 f"Out of memory with {len(lanes)} lane(s) and config.batch_size="
                 f"{config.batch_size}: make one of them smaller, or config.steps_per_call."
             ) from error
+
+
+@contextlib.contextmanager
+def writing(folder: Path | str) -> Iterator[None]:
+    """Turns what the system says of a full disk or a read-only folder into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {folder} ({error}). Make room, or choose another --workdir; the same "
+            f"command goes on from the newest checkpoint."
+        ) from error
 
 
 def load(task: Task, workdir: Path | str, which: str = "best") -> State:

@@ -11,7 +11,7 @@ import pytest
 
 from configs import mnist
 import experiments
-from ln import train
+from ln import runs, train
 from ln.errors import DivergedError, InputError
 
 NORMS = ("none", "batch", "layer", "weight")
@@ -233,6 +233,31 @@ def test_a_nan_loss_stops_and_names_step_and_lane_and_keeps_the_last_good_checkp
     assert "checkpoint 4 is kept" in str(e.value)
     assert sorted(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()) == [2, 4]
     assert not (tmp_path / "run/finished.json").exists()
+
+
+def test_a_disk_that_is_full_is_told_and_the_run_goes_on_once_there_is_room(
+    make_config, tmp_path, monkeypatch
+):
+    config, write = make_config(steps="6 steps"), runs.Run.write
+
+    def full(run, step, *row):
+        if step > 3:
+            raise OSError(28, "No space left on device")
+        write(run, step, *row)
+
+    monkeypatch.setattr(runs.Run, "write", full)
+    with pytest.raises(InputError, match="No space left.*the same command goes on"):
+        train.fit(experiments.load(config), config, tmp_path / "run")
+    monkeypatch.undo()
+    train.fit(experiments.load(config), config, tmp_path / "run")
+    assert runs.is_finished(tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_made_is_told(make_config, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    config = make_config()
+    with pytest.raises(InputError, match="Cannot write to"):
+        train.fit(experiments.load(config), config, tmp_path / "file" / "run")
 
 
 def test_a_state_that_is_not_finite_is_never_saved(make_config):
