@@ -28,6 +28,7 @@ import numpy as np
 import optax
 
 from ln import data, runs
+from ln.devices import ALONE, Spread
 from ln.errors import DivergedError, InputError, choose
 
 Batch = dict[str, Any]
@@ -213,7 +214,7 @@ def variables_of(state: State, n: int) -> Variables:
     return {"params": lane(state.params, n), "stats": lane(state.stats, n)}
 
 
-def make_call(task: Task, optimizer) -> Callable:
+def make_call(task: Task, optimizer, spread: Spread = ALONE) -> Callable:
     """Compiles K steps of all lanes as one call: (state, batches) -> (state, metrics).
 
     ``batches`` has leaves ``[K, ...]``, metrics ``[K, lanes]``. The state's memory is reused: the
@@ -235,13 +236,13 @@ def make_call(task: Task, optimizer) -> Callable:
         metrics = jax.tree.map(lambda values: values[:, None], metrics)
         return jax.tree.map(lambda leaf: leaf[None], state), metrics
 
-    return jax.jit(call, donate_argnums=0)
+    return jax.jit(call, donate_argnums=0, out_shardings=spread.outputs)
 
 
-def batches_of(task: Task, steps: range) -> tuple[range, Batch]:
+def batches_of(task: Task, steps: range, spread: Spread = ALONE) -> tuple[range, Batch]:
     """The batches of a call on the device, leaves ``[K, ...]``, behind the steps they are for."""
     batches = [task.batch(step) for step in steps]
-    return steps, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
+    return steps, spread.batches(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
 
 
 def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
@@ -485,21 +486,25 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         The last state; every leaf has a leading lane axis.
 
     Raises:
-        InputError: a setting or the folder cannot be used (before anything is computed), the
-            device has too little memory, or the disk is full.
+        InputError: a setting or the folder cannot be used, or devices do not divide lanes and batch
+            (before anything is computed); the device has too little memory, or the disk is full.
         DivergedError: a loss or parameter is not finite. The last checkpoint is from before.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
+    spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
     with (
         writing(workdir),
         runs.Run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
-        print(f"{run.folder}: {len(lanes)} lane(s) on {jax.devices()[0].device_kind}", flush=True)
+        devices = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
+        devices += jax.devices()[0].device_kind
+        print(f"{run.folder}: {len(lanes)} lane(s) on {devices}", flush=True)
         try:
             fresh = init_lanes(task, optimizer, lanes)
-            return _train(task, plan, make_call(task, optimizer), fresh, run, interrupt)
+            call = make_call(task, optimizer, spread)
+            return _train(task, plan, call, fresh, run, interrupt, spread)
         except DivergedError as error:
             step = run.newest()
             kept = "no checkpoint was made yet" if step is None else f"checkpoint {step:,} is kept"
@@ -544,8 +549,17 @@ def load(task: Task, workdir: Path | str, which: str = "best") -> State:
     return runs.read_checkpoint(workdir, which, fresh)
 
 
-def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, interrupt) -> State:
+def _train(
+    task: Task,
+    plan: Plan,
+    call: Callable,
+    state: State,
+    run: runs.Run,
+    interrupt: Interrupt,
+    spread: Spread,
+) -> State:
     state, sums = run.restore(state)
+    state = spread.state(state)
     first, means = int(state.step[0]), Means(sums)
     run.start(first)
     if first:
@@ -569,7 +583,8 @@ def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, 
         progress.show(step, metrics["loss"][-1])
 
     waiting = None
-    for steps, batches in data.ahead(partial(batches_of, task), plan.calls(first, task.shape)):
+    prepare = partial(batches_of, task, spread=spread)
+    for steps, batches in data.ahead(prepare, plan.calls(first, task.shape)):
         state, metrics = call(state, batches)
         settle(waiting)
         waiting, step, score = Call(steps, metrics), steps[-1] + 1, None
@@ -580,7 +595,7 @@ def _train(task: Task, plan: Plan, call: Callable, state: State, run: runs.Run, 
         settle(waiting)
         waiting = None
         if evaluating:
-            scores = evaluate(task, state)
+            scores = evaluate(task, spread.gathered(state))
             for split, columns in scores.items():
                 write(step, split, columns)
             split = choose("config.select.split", select.split, scores)

@@ -10,7 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.benchmarks import attentive_reader, common, draw, handwriting, order_embeddings, rnn
+from scripts.benchmarks import (
+    attentive_reader,
+    common,
+    draw,
+    handwriting,
+    order_embeddings,
+    rnn,
+    skip_thoughts,
+)
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -220,6 +228,40 @@ def test_flops_of_the_attentive_reader_are_those_of_every_text_and_of_every_word
     assert attentive_reader.flops(attentive_reader.Data(weights, {}, noise)) == 3 * 2 * B * once
 
 
+@pytest.mark.slow
+def test_every_peer_of_skip_thoughts_has_the_losses_and_gradients_of_ours(tmp_path):
+    out = tmp_path / "speed.json"
+    done = python(
+        *("-m", "scripts.benchmark", "skip_thoughts", "--quick", "--case=tiny", f"--out={out}"),
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"]["tiny"]
+    torchs = {"PyTorch eager"} if HAS_TORCH else set()
+    compared = {"ours", skip_thoughts.PLAIN} | torchs
+    assert result["peers"].keys() == compared | {skip_thoughts.NO_NORM}
+    for name, peer in result["peers"].items():
+        assert len(peer["seconds_per_step"]) == 2 and name in rows(done.stdout)
+        if name in compared:
+            assert len(set(peer["losses"])) == skip_thoughts.STEPS and peer["differs_by"] < 1e-4
+        else:
+            assert peer["losses"] == [] and peer["differs_by"] is None
+    assert "With layer norm a step takes" in done.stdout
+
+
+def test_flops_of_skip_thoughts_are_those_of_every_text_and_of_the_words_that_are_told():
+    B, T, S, D, H, V = 2, 7, 5, 3, 4, 9
+    weights = {"table.W": np.zeros((V, D)), "b_y.W": np.zeros(V), "W_y.W": np.zeros((H, V))}
+    for gru in ("encoder", "previous", "next"):
+        weights |= {f"{gru}.W_x": np.zeros((D, 2 * H)), f"{gru}.W": np.zeros((D, H))}
+        weights |= {f"{gru}.W_h": np.zeros((H, 2 * H)), f"{gru}.U": np.zeros((H, H))}
+    sizes = dict(sentence=T, previous=S, next=S)
+    batches = {name: np.zeros((2, B, size), int) for name, size in sizes.items()}
+    batches |= dict(previous_length=np.array([[1, 5], [2, 2]]), next_length=np.full((2, B), 3))
+    once = B * (T + S + S) * (D + H) * 3 * H + (1 + 5 + 3 + 3) * H * V
+    assert skip_thoughts.flops(skip_thoughts.Data(weights, batches)) == 3 * 2 * once
+
+
 def test_flops_of_draw_are_those_of_three_products_of_each_matrix_at_each_glimpse():
     weights = {"encoder.W_x": np.zeros((2, 12)), "encoder.b": np.zeros(12), "W.W": np.zeros((3, 5))}
     x, T, B = np.zeros((4, 6, 28, 28)), 7, 6
@@ -313,6 +355,7 @@ def test_a_peer_that_fails_ends_the_benchmark(tmp_path):
         (["handwriting", "--case=smal"], "Did you mean 'small'?"),
         (["order_embeddings", "--case=flod"], "Did you mean 'fold'?"),
         (["attentive_reader", "--case=ful"], "Did you mean 'full'?"),
+        (["skip_thoughts", "--case=ful"], "Did you mean 'full'?"),
         (["mnist", "--rounds=0"], "rounds"),
         (["mnist", "--out=README.md/x.json"], "give another name"),
         (["mnist", "--out=pyproject.toml"], "is there already"),

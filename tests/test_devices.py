@@ -1,0 +1,99 @@
+"""Several devices give what one gives. Needs processes that see several: forced ones, on a CPU."""
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ln.devices import Spread
+from ln.errors import InputError
+
+PROJECT = Path(__file__).parent.parent
+
+# Trains a few steps on 1, 2 and 4 of the devices, each in another cut; prints losses and averages.
+CODE = """
+import importlib, json, sys
+import jax, numpy as np
+import experiments
+from ln import train
+from ln.devices import Spread
+
+found = {}
+for name, norm, lanes in json.loads(sys.argv[1]):
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    config.data_dir, config.norm, config.batch_size = sys.argv[2], norm, 4
+    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    for n in (1, 2, 4):
+        spread = Spread.over(jax.devices()[:n], lanes, config.batch_size)
+        state = spread.state(train.init_lanes(task, optimizer, [(k, 1e-3) for k in range(lanes)]))
+        call = train.make_call(task, optimizer, spread)
+        steps = [k for k in range(20) if task.shape(k) == task.shape(0)][:3]
+        losses = []
+        for k in steps:
+            _, batches = train.batches_of(task, range(k, k + 1), spread)
+            state, metrics = call(state, batches)
+            losses.append(metrics["loss"][0].tolist())
+        stats = [np.asarray(leaf).ravel()[:50].tolist() for leaf in jax.tree.leaves(state.stats)]
+        places = len(jax.tree.leaves(state.params)[0].sharding.device_set)
+        found[f"{name},{norm},{lanes},{n}"] = dict(losses=losses, stats=stats, places=places)
+print(json.dumps(found))
+"""
+CASES = [["mnist", "batch", 1], ["mnist", "layer", 4], ["sequential_mnist", "batch", 2]]
+
+
+def run(code, *words, devices=4):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return subprocess.run(
+        [sys.executable, *code, *words],
+        cwd=PROJECT,
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    done = run(["-c", CODE], json.dumps(CASES), str(tmp_path_factory.mktemp("data")))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, norm, lanes", CASES)
+def test_losses_and_batch_norms_averages_are_those_of_one_device(found, name, norm, lanes):
+    one, *others = (found[f"{name},{norm},{lanes},{n}"] for n in (1, 2, 4))
+    assert one["places"] == 1
+    for n, other in zip((2, 4), others, strict=True):
+        assert other["places"] == n
+        np.testing.assert_allclose(other["losses"], one["losses"], rtol=2e-5)
+        for a, b in zip(other["stats"], one["stats"], strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
+    assert (len(one["stats"]) > 0) == (norm == "batch")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
+    words = ["scripts.train", "--config=configs/mnist.py:tiny", "--config.norm=batch"]
+    words += [f"--workdir={tmp_path / 'run'}", f"--config.data_dir={tmp_path}"]
+    words += ["--config.batch_size=4", "--config.seeds=0,1"]
+    for devices in (4, 1):
+        done = run(["-m", *words], devices=devices)
+        assert done.returncode == 0, done.stderr
+        assert ("4 x cpu" in done.stdout) == (devices == 4)
+        (tmp_path / "run" / "finished.json").unlink()
+    assert "Resuming at step" in done.stdout
+
+
+def test_what_does_not_divide_is_refused_with_numbers_that_would():
+    devices = [object()] * 4
+    with pytest.raises(InputError, match="multiple of 4 lanes.*batch_size=4 or 6;"):
+        Spread.over(devices, 2, 5)
+    with pytest.raises(InputError, match="batch_size=4;"):
+        Spread.over(devices, 1, 3)
+    assert Spread.over(devices[:1], 3, 7).mesh is None
