@@ -35,6 +35,7 @@ from ln.errors import BusyError, InputError, choose
 Row = dict[str, Any]
 
 PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
+LENGTH = "steps"  # where a run ends; nothing before depends on it
 
 
 def as_json(config) -> dict:
@@ -279,9 +280,10 @@ class Run:
             ) from None
         if path.exists():
             known = json.loads(path.read_text())
+            aside = (*PLACES, LENGTH)
             changes = differences(
-                {k: v for k, v in known.items() if k not in PLACES},
-                {k: v for k, v in config.items() if k not in PLACES},
+                {k: v for k, v in known.items() if k not in aside},
+                {k: v for k, v in config.items() if k not in aside},
             )
             if changes:
                 self._lock.release()
@@ -289,7 +291,8 @@ class Run:
                     f"{self.folder} was made by another config ({'; '.join(changes)}). "
                     f"Choose another --workdir, or give the same settings to resume."
                 )
-        else:
+        if not path.exists() or known[LENGTH] != config[LENGTH]:
+            (self.folder / "finished.json").unlink(missing_ok=True)
             write_atomically(path, json.dumps(config, indent=2) + "\n")
 
     def _check_data(self, data: dict[str, str]) -> None:

@@ -561,6 +561,11 @@ def _train(
     state, sums = run.restore(state)
     state = spread.state(state)
     first, means = int(state.step[0]), Means(sums)
+    if first > plan.steps:
+        raise InputError(
+            f"{run.folder} has a checkpoint of step {first:,} already: config.steps must be that "
+            f"or more."
+        )
     run.start(first)
     if first:
         print(f"Resuming at step {first:,}.", flush=True)

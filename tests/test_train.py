@@ -260,6 +260,19 @@ def test_a_folder_that_cannot_be_made_is_told(make_config, tmp_path):
         train.fit(experiments.load(config), config, tmp_path / "file" / "run")
 
 
+def test_a_run_may_be_made_longer_and_is_then_the_longer_run(make_config, tmp_path):
+    for folder, lengths in (("once", ["6 steps"]), ("twice", ["4 steps", "6 steps"])):
+        for steps in lengths:
+            config = make_config(steps=steps, log_every="1 step")
+            train.fit(experiments.load(config), config, tmp_path / folder)
+            assert runs.is_finished(tmp_path / folder)
+    once, twice = (runs.load(tmp_path / folder) for folder in ("once", "twice"))
+    assert once == twice
+    config = make_config(steps="2 steps")
+    with pytest.raises(InputError, match="checkpoint of step 6 already"):
+        train.fit(experiments.load(config), config, tmp_path / "once")
+
+
 def test_a_state_that_is_not_finite_is_never_saved(make_config):
     config = make_config(seeds=(6, 7))
     optimizer = train.make_optimizer(config)
