@@ -195,7 +195,7 @@ def claim_28(curves: Curves) -> Verdict:
     others or more with any of them. It takes two seeds to decide.
     """
     where = ("border", "inside")
-    wanted = {(place, norm): name for norm, name in NAMES.items() for place in where}
+    wanted = {(place, n): f"{name} ({place})" for n, name in NAMES.items() for place in where}
     if lacking := missing(curves, wanted, single=True):
         return Verdict(NOT_TESTED, f"It {lacking}.")
     shares, texts = [], []
