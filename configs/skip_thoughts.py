@@ -76,10 +76,10 @@ SCALES = ConfigDict(
             pad_to=30,  # one padded length compiles once
             bucket_run=25,
             valid_triples=256,
-            steps="600 steps",
+            steps="400 steps",
             log_every="100 steps",
-            eval_every="100 steps",
-            save_every="300 steps",
+            eval_every="50 steps",
+            save_every="200 steps",
             steps_per_call=25,
         ),
         tiny=dict(
