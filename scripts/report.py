@@ -595,7 +595,11 @@ def main_panel(section: Section, found: Gathered):
 def summary(section: Section, found: Gathered) -> dict:
     """A line of the table at the top: the first summary of the main panel, ours and the paper's."""
     panel = main_panel(section, found)
-    name, count = (panel.summaries or (("median", 1),))[0]
+    ours = [curve for (where, _), curve in found.ours.items() if where == panel.name]
+    name, count = next(  # a short run may have fewer readings than a summary is of
+        (of for of in panel.summaries if all(len(curve.last(*of)) for curve in ours)),
+        ("median", 1),
+    )
 
     def values(curves: dict) -> str:
         norms = [norm for where, norm in curves if where == panel.name]
