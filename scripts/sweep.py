@@ -177,6 +177,7 @@ def main(_):
     if busy:
         print(f"Left to another process that is at work on them: {', '.join(busy)}", flush=True)
     failed = [job for job, status in statuses.items() if status not in (0, cli.BUSY)]
+    failed = [job for job in failed if not runs.is_finished(job.folder)]  # by another process
     if failed:
         folders = (str(job.folder) for job in failed)
         print(

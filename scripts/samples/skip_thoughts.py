@@ -9,7 +9,6 @@ import numpy as np
 from experiments.datasets import text as english
 from experiments.datasets import vocabulary
 from ln.errors import InputError, choose
-from ln.train import Progress
 
 BLOCK = 2048  # sentences between two lines of progress
 OTHERS = 2000  # sentences of the run's own text that are candidates too
@@ -56,6 +55,8 @@ def skip_thoughts(
     Raises:
         InputError: no such file or split, or the file has no sentences.
     """
+    from ln.train import Progress  # jax takes a second
+
     arrays = choose("split", split, task.splits)
     given = of_split(task, arrays, SHOWN) if sentences is None else read(Path(sentences))
     others = of_split(task, arrays, OTHERS)
