@@ -45,7 +45,7 @@ def patches(x):
     border: ``[B, height, width, 9 C]``.
 
     A convolution is a matrix product with them. So it is one in lanes too, where XLA would make it
-    a convolution by groups of channels, which on a CPU takes a hundred times as long.
+    a convolution by groups of channels, which on a CPU takes many times as long.
     """
     (_, height, width, _), edge = x.shape, SIZE // 2
     around = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
