@@ -623,17 +623,18 @@ def summary(section: Section, found: Gathered) -> dict:
 
 
 def gains(gathered: list[tuple[Section, Gathered]], paper: bool) -> list:
-    """How much faster layer norm is, an `across.Gain` for each experiment that tells."""
+    """How much faster layer norm is, an `across.Gain` for each experiment that tells: of its sets
+    of runs by the one nearest to the paper's setting, whatever the names of their folders."""
     import numpy as np
 
     from experiments import across, curves
 
     gained = {}
-    for section, found in gathered:
+    for section, found in sorted(gathered, key=lambda pair: len(pair[0].changes)):
         config_file = importlib.import_module(f"configs.{section.experiment}")
         if not hasattr(config_file, "MAIN") or section.experiment in gained:
             continue
-        panel = main_panel(section, found)
+        panel = main_panel(section, found._replace(ours={}) if paper else found)
         pair = [(found.theirs if paper else found.ours).get((panel.name, n)) for n in PAIR]
         if any(curve is None or not curve.complete for curve in pair):
             continue

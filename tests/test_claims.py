@@ -79,3 +79,21 @@ def test_times_of_steps_are_curves_of_a_lane_for_each_round():
     (curve,) = found.values()
     assert isinstance(curve, Curve) and curve.lanes.shape[1] == 1 and (curve.lanes > 0).all()
     assert report.seconds("no_such_benchmark", "full", {"none": "ours"}) == {}
+
+
+def test_of_several_sets_of_runs_the_one_nearest_to_the_paper_counts_in_any_order():
+    def runs(changes, speed):
+        x = np.arange(1.0, 21)
+        ours = {
+            ("nll_batch128", norm): Curve(x, np.exp(-rate * x)[None])
+            for norm, rate in (("none", 0.1), ("layer", 0.1 * speed))
+        }
+        run = report.Run(*([None] * 8))
+        run.config = dict(batch_size=128)
+        section = report.Section("mnist", "paper", changes, [run])
+        return section, report.Gathered([], [], ours, {})
+
+    sets = [runs(["lr", "init"], 4.0), runs([], 2.0)]
+    for order in (sets, sets[::-1]):
+        (gain,) = report.gains(order, paper=False)
+        assert gain.factor == pytest.approx(2.0, rel=0.05)
