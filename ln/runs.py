@@ -55,14 +55,10 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     return found
 
 
-def write_atomically(path: Path, content: str | bytes | np.ndarray) -> None:
-    """Writes a file that is there whole or not at all; an array as np.save does."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file that is there whole or not at all."""
     unfinished = path.with_name(path.name + ".tmp")
-    if isinstance(content, np.ndarray):
-        with unfinished.open("wb") as file:
-            np.save(file, content)
-    else:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(unfinished, path)
 
 

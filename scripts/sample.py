@@ -43,10 +43,10 @@ attentive_reader answers --cases questions of --split:
 
 skip_thoughts encodes the --sentences of a text, one a line, or some of --split:
 
-    vectors.npy            their vectors, float32, a row each of length 1; all are in memory at once
+    vectors.npy            their vectors, float32, a row each of length 1, written block by block
     sentences.txt          the sentences in this order, without blank lines
     neighbours.txt, .html  the --count nearest to each of the first --cases of them: among all of
-                           them, and among 2,000 of --split
+                           them, and among 2,000 of --split; and which words the model knows
 
 convnet looks at the images of --split:
 
@@ -59,6 +59,7 @@ samples.json says what the files were made of and by. The run may still be train
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -135,11 +136,14 @@ def main(argv):
             f"examples."
         )
     make = choose("experiment", argv[1], EXPERIMENTS)
-    options = {flag.name: flag.value for flag in OPTIONS if flag.present}
+    options: dict[str, Any] = {flag.name: flag.value for flag in OPTIONS if flag.present}
+    parameters = inspect.signature(make).parameters
     for name in options:
-        if name not in inspect.signature(make).parameters:
+        if name not in parameters:
             raise InputError(f"--{name} is not for {argv[1]}: leave it out.")
     out = Path(OUT.value or Path(WORKDIR.value) / "samples")
+    if "out" in parameters:  # of those whose files are too large for the memory
+        options["out"] = out
     if out.exists() and not (out / RECORD).is_file() and not (out.is_dir() and is_empty(out)):
         raise InputError(f"{out} is not empty and not of this command. Choose another --out.")
     import experiments
@@ -162,12 +166,16 @@ def main(argv):
     record = dict(runs.provenance(step), seed=seed, lr=lr, files=list(files))
     runs.write_atomically(out / RECORD, json.dumps(record, indent=2) + "\n")
     for name, content in files.items():
-        runs.write_atomically(out / name, content)
+        if isinstance(content, Path):  # it is written already
+            content.replace(out / name)
+        else:
+            runs.write_atomically(out / name, content)
         print(out / name)
 
 
 def is_empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
+    """Whether nothing is in it but what a killed process may have left unfinished."""
+    return all(path.suffix == ".tmp" for path in folder.iterdir())
 
 
 if __name__ == "__main__":

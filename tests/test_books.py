@@ -1,7 +1,10 @@
 """Running text: words and sentences, books, lists of sentences, the built-in documentation."""
 
 import io
+import json
+from pathlib import Path
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,8 +19,9 @@ TOKENS = {
     "He won't, can't and didn't; I'd say!": "he wo n't , ca n't and did n't ; i 'd say !",
     "“Well-known,” at five o’clock…": '" well-known , " at five o\'clock ...',
     "``quoted''—and cut off--": '" quoted " -- and cut off --',
+    "‘Tis—’tis’—‘so.’ ’’Σ": "' tis -- ' tis ' -- ' so . ' \" σ",
     "1,000.5 in the U.S. at 12:30": "1,000.5 in the u.s. at 12:30",
-    "snake_case _emphasis_ hy‐phen": "snake case emphasis hy-phen",
+    "snake_case _it's_ hy‐phen": "snake case it 's hy-phen",
     " ": "",
 }
 
@@ -27,6 +31,7 @@ def test_words_are_those_of_treebank_and_stay_what_they_are(sentence):
     found = text.tokenize(sentence)
     assert found == TOKENS[sentence].split()
     assert text.tokenize(" ".join(found)) == found
+    assert [word for piece in sentence.split() for word in text.tokenize(piece)] == found
 
 
 def test_a_paragraph_is_cut_where_sentences_end_and_nowhere_else():
@@ -70,12 +75,14 @@ def a_library():
     return [[sentence() for _ in range(random.integers(2, 5))] for _ in range(45)]
 
 
-@pytest.mark.parametrize("form", ["lines", "wrapped", "tar"])
+@pytest.mark.parametrize("form", ["lines", "wrapped", "tar", "zip"])
 def test_books_come_back_as_they_were_but_for_rare_words_and_two_are_held_out(
     tmp_path, monkeypatch, a_library, form
 ):
     monkeypatch.setattr(books, "VOCABULARY", 20)
     monkeypatch.setattr(arrays, "BLOCK", 64)  # bytes: parts are cut everywhere
+    monkeypatch.setattr(books, "BUFFER", 7)
+    monkeypatch.setattr(books, "REMEMBERED", 5)
     source = tmp_path / "texts"
     source.mkdir()
     for n, book in enumerate(a_library):
@@ -90,6 +97,11 @@ def test_books_come_back_as_they_were_but_for_rare_words_and_two_are_held_out(
             for path in sorted(source.iterdir()):
                 archive.add(path, f"x/{path.name}")
         source = tmp_path / "texts.tar.gz"
+    elif form == "zip":
+        with zipfile.ZipFile(tmp_path / "texts.zip", "w") as archive:
+            for path in sorted(source.iterdir()):
+                archive.write(path, f"x/{path.name}")
+        source = tmp_path / "texts.zip"
     datasets.prepare("books", tmp_path, source)
     splits = datasets.load("books", tmp_path)
 
@@ -147,18 +159,47 @@ def test_what_is_no_text_is_refused_by_name_and_leaves_nothing(tmp_path, files, 
     assert not list(data_dir.iterdir())
 
 
-def test_no_place_and_a_place_that_is_not_there_and_a_broken_archive_are_refused(tmp_path):
+def test_no_place_and_a_place_that_is_not_there_are_refused(tmp_path):
     with pytest.raises(InputError, match="--from=DIR"):
         datasets.prepare("books", tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         datasets.prepare("books", tmp_path, tmp_path / "nowhere")
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w:gz") as archive:
-        (tmp_path / "a.txt").write_text("One. Two.")
-        archive.add(tmp_path / "a.txt", "a.txt")
-    (tmp_path / "cut.tar.gz").write_bytes(whole.getvalue()[:60])
-    with pytest.raises(InputError, match="whole archive"):
-        datasets.prepare("books", tmp_path / "data", tmp_path / "cut.tar.gz")
+
+
+@pytest.mark.parametrize("form", ["tar at its start", "tar", "zip"])
+def test_a_damaged_archive_is_refused_by_name_and_leaves_nothing(tmp_path, form):
+    noise = np.random.default_rng(0).integers(0, 10**9, 10_000)
+    lines = "".join(f"Number {k}.\n" for k in noise).encode()
+    path, data_dir = tmp_path / "texts", tmp_path / "data"
+    if form == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", lines)
+        data = path.read_bytes()
+        data = data.replace(b"Number", b"Nombre", 1)
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            member = tarfile.TarInfo("a.txt")
+            member.size = len(lines)
+            archive.addfile(member, io.BytesIO(lines))
+        data = path.read_bytes()
+        data = data[: 60 if form == "tar at its start" else len(data) // 2]
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"Cannot read {path}.*whole"):
+        datasets.prepare("books", data_dir, path)
+    assert not list(data_dir.iterdir())
+
+
+def test_who_prepares_the_same_at_the_same_time_is_no_harm(tmp_path):
+    text_of = [["One."], ["Two.", "Three."]]
+
+    def meanwhile():
+        yield text_of[0]
+        books.build(tmp_path, "books", text_of, dict(source="other"))
+        yield text_of[1]
+
+    books.build(tmp_path, "books", meanwhile(), dict(source="this"))
+    assert arrays.manifest(tmp_path, "books")["source"] == "other"
+    assert arrays.is_prepared(tmp_path, "books")
 
 
 # --- Python's own documentation ---
@@ -188,8 +229,20 @@ def test_prose_is_what_is_left_of_documentation_without_code_and_markup():
     ]
 
 
+@pytest.mark.slow
 def test_the_documentation_of_python_is_books_of_its_language_and_library():
     found = dict(docs.all_books())
     assert len(found["language/if"]) > 2 and len(found["asyncio/streams"]) > 10
     assert sum(map(len, found.values())) > 10_000
     assert not any(name.startswith("test/") for name in found)
+
+
+def test_the_documentation_is_the_same_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs, "topics", {name: docs.topics[name] for name in ("while", "if")})
+    monkeypatch.setattr(docs.sysconfig, "get_path", lambda _: Path(json.__file__).parent)
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        datasets.prepare("docs", folder)
+    assert arrays.digest(tmp_path / "one", "docs") == arrays.digest(tmp_path / "two", "docs")
+    split = datasets.load("docs", tmp_path / "one")["train"]
+    words = vocabulary.split(split["words"])
+    assert vocabulary.decode(split["tokens"][: split["starts"][1]], words).startswith('the " if " ')

@@ -8,10 +8,11 @@ import pytest
 
 from configs import skip_thoughts as config_file
 from experiments.datasets import arrays, vocabulary
+from experiments.datasets.vocabulary import UNKNOWN
 from experiments.skip_thoughts import Task
 from ln import train
 from ln.errors import InputError
-from scripts.samples.skip_thoughts import skip_thoughts
+from scripts.samples import skip_thoughts as module
 from tests.test_scripts import run
 from tests.test_skip_thoughts import WORDS, a_text
 
@@ -33,30 +34,56 @@ def variables(task):
     return jax.jit(task.init)(jax.random.key(0))
 
 
-def test_rows_of_the_vectors_are_the_lines_with_something_on_them(task, variables, tmp_path):
-    path = tmp_path / "mine.txt"
-    path.write_text("w1 w2 unheard\n\n  w3   w4\r\nw1 w2 w5\n")
-    files = skip_thoughts(task, variables, sentences=str(path), count=2, cases=2)
+@pytest.fixture
+def sample(task, variables, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 2)  # several blocks
+
+    def sample(contents=None, **options):
+        """The files of sentences ``bytes``; of those of the validation set, if None."""
+        path = tmp_path / "mine.txt"
+        if contents is not None:
+            path.write_bytes(contents)
+            options["sentences"] = str(path)
+        return module.skip_thoughts(task, variables, out=tmp_path / "samples", **options)
+
+    return sample
+
+
+def test_rows_of_the_vectors_are_the_lines_with_something_on_them(task, variables, sample):
+    files = sample(b"w1 w2 unheard\n\n  w3   w4\r\nw1 w2 w5\n", count=2, cases=2)
     sentences = ["w1 w2 unheard", "w3 w4", "w1 w2 w5"]
     assert files["sentences.txt"].splitlines() == sentences
-    np.testing.assert_allclose(files["vectors.npy"], task.encoder(variables)(sentences), atol=1e-6)
-    assert files["vectors.npy"].dtype == np.float32
-    assert "3 sentences, 8 words, 12.5% of them not among" in files["neighbours.txt"]
+    vectors = np.load(files["vectors.npy"])
+    np.testing.assert_allclose(vectors, task.encoder(variables)(sentences), atol=1e-6)
+    assert vectors.dtype == np.float32
 
 
-def test_neighbours_are_those_of_the_largest_cosines_each_once(task, variables, tmp_path):
-    path = tmp_path / "mine.txt"
-    path.write_text("w1 w2\nw3 <w4>\nw5\nw5\nw6 w7 w8\n")
-    files = skip_thoughts(task, variables, sentences=str(path), count=3, cases=1)
-    sentences = ["w3 <w4>", "w5", "w6 w7 w8"]
+def test_neighbours_are_those_of_the_largest_cosines_each_once(task, variables, sample):
+    files = sample(b"w1 w2\nw3 <w4>\nw5\nw5\nw6 w7 w8\nw9 w3\nw5 w1\n", count=4, cases=1)
+    sentences = ["w3 <w4>", "w5", "w6 w7 w8", "w9 w3", "w5 w1"]
     h = task.encoder(variables)(["w1 w2", *sentences])
     cosines = h[1:] @ h[0]
-    order = np.argsort(-cosines)
+    order = np.argsort(-cosines)[:4]
     first = files["neighbours.txt"].split("Nearest of the run's")[0]
     found = re.findall(r"(-?\d\.\d{3})  (.*)", first)
     assert [sentence for _, sentence in found] == [sentences[n] for n in order]
     np.testing.assert_allclose([float(c) for c, _ in found], cosines[order], atol=6e-4)
-    assert "w3 &lt;w4&gt;" in files["neighbours.html"] and "<w4>" not in files["neighbours.html"]
+
+
+def test_words_that_the_model_does_not_know_are_shown_and_counted(sample):
+    files = sample(b"W1 <unheard> w2\nw3 w4\nw5 w6 w7 w8", cases=2)
+    page, text = files["neighbours.html"], files["neighbours.txt"]
+    assert "3 sentences, 11 words, 27.3% of them not among" in text  # < and > are words as well
+    assert text.count("Read as") == 1 and "  Read as: w1 ? ? ? w2\n" in text
+    unknown = "<mark>?</mark>"
+    assert f"<p>Read as: w1 {unknown} {unknown} {unknown} w2</p>" in page
+    assert "W1 &lt;unheard&gt; w2" in page and "<unheard>" not in page
+
+
+def test_a_word_that_the_data_do_not_know_is_no_question_mark(task, variables):
+    split = dict(tokens=np.array([2, UNKNOWN, 3]), starts=np.array([0, 3]))
+    (sentence,) = module.of_split(task, split, 1)
+    assert module.read_as(sentence, {*task.words, "?"}) == f"w0 {module.LOST} w1"
 
 
 @pytest.mark.parametrize(
@@ -68,12 +95,20 @@ def test_neighbours_are_those_of_the_largest_cosines_each_once(task, variables, 
     ],
     ids=["missing", "blank", "cp1252"],
 )
-def test_a_file_that_cannot_be_read_is_refused(task, variables, tmp_path, contents, message):
-    path = tmp_path / "mine.txt"
-    if contents is not None:
-        path.write_bytes(contents)
+def test_a_file_that_cannot_be_read_is_refused(sample, tmp_path, contents, message):
     with pytest.raises(InputError, match=message):
-        skip_thoughts(task, variables, sentences=str(path))
+        sample(contents, **({} if contents else dict(sentences=str(tmp_path / "none.txt"))))
+    assert not (tmp_path / "samples").exists()
+
+
+def test_of_encoding_that_breaks_off_nothing_is_left(sample, tmp_path, monkeypatch):
+    def broken(words, unknown):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "share", broken)
+    with pytest.raises(KeyboardInterrupt):
+        sample(b"w1\nw2\nw3\n")
+    assert not any((tmp_path / "samples").iterdir())
 
 
 def test_the_command_writes_vectors_and_pages(task, tmp_path):

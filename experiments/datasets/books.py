@@ -9,15 +9,18 @@ a book.
 
 A text is read once, front to back, and its words are numbered as they come; numbers go to files
 beside the data set to be, which are gone through again when it is known which words are frequent.
-So the memory needed is that of the distinct words, not of the text.
+So the memory needed is that of the distinct words, not of the text. These files have no names:
+nothing is left of them, however it ends.
 """
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
 import io
 import itertools
 from pathlib import Path
 import re
+import tempfile
 from typing import IO
 
 import numpy as np
@@ -32,8 +35,13 @@ PIECE = 1000  # sentences
 HELD_OUT = 20, 50  # every 20th book is for validation, but no more than 50
 LIST = re.compile(r"books_large.*\.txt")  # a line is a sentence
 SHORT = 30  # words; see configs/skip_thoughts.py
+REMEMBERED = 2**16  # pieces of text between spaces that are no words: "The", "end."
+BUFFER = 2**20  # numbers
 
-EXPECTED = "a folder, .zip or .tar of books as .txt files, or such a file"
+EXPECTED = (
+    "a folder, .zip or .tar of books as .txt files, or such a file; one with a sentence in each "
+    "line is to have a name that begins with books_large"
+)
 
 Book = Iterable[str]  # sentences
 
@@ -69,17 +77,19 @@ def lines_of(name: str, file: IO[bytes], read: Callable[[int], None]) -> Iterato
     """The lines of a file; tells how many bytes each had.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is damaged, or not UTF-8.
     """
-    for n, line in enumerate(file, start=1):
-        read(len(line))
-        try:
+    try:
+        for n, line in enumerate(file, start=1):
+            read(len(line))
             yield line.decode("utf-8-sig" if n == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{name}, line {n:,}: {line[error.start : error.end]!r} is not UTF-8. Convert the "
-                f"file, such as by `iconv -f WINDOWS-1252 -t UTF-8`."
-            ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}, line {n:,}: {line[error.start : error.end]!r} is not UTF-8. Convert the "
+            f"file, such as by `iconv -f WINDOWS-1252 -t UTF-8`."
+        ) from error
+    except DAMAGED as error:
+        raise unreadable(name, error) from error
 
 
 def files_of(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -88,73 +98,126 @@ def files_of(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
     Raises:
         InputError: there are none.
     """
-    if source.is_dir():
-        for path in sorted(source.rglob("*.txt")):
-            with path.open("rb") as file:
-                yield str(path), file
-    elif source.suffix == ".txt" and source.is_file():
-        with source.open("rb") as file:
-            yield str(source), file
-    elif source.is_file():
-        try:
+    try:
+        if source.is_dir():
+            for path in sorted(source.rglob("*.txt")):
+                with path.open("rb") as file:
+                    yield str(path), file
+        elif source.suffix == ".txt" and source.is_file():
+            with source.open("rb") as file:
+                yield str(source), file
+        elif source.is_file():
             for name, file in members(source, re.compile(r".*\.txt")):
                 yield f"{source}/{name}", io.BufferedReader(file, 2**20)
-        except DAMAGED as error:
-            raise InputError(
-                f"Cannot read {source} ({type(error).__name__}: {error}): is it a whole archive? "
-                f"Needed: {EXPECTED}."
-            ) from error
-    else:
-        raise InputError(f"{source} does not exist. Needed: {EXPECTED}.")
+        else:
+            raise InputError(f"{source} does not exist. Needed: {EXPECTED}.")
+    except DAMAGED as error:
+        raise unreadable(source, error) from error
+
+
+def unreadable(what: str | Path, error: Exception) -> InputError:
+    return InputError(
+        f"Cannot read {what} ({type(error).__name__}: {error}): is it whole? Needed: {EXPECTED}."
+    )
 
 
 # --- Arrays ---
+
+
+class Stored:
+    """Whole numbers in a file without a name. First all are appended, then slices are read.
+
+    Args:
+        folder: on the disk to use.
+        kind: of the numbers, as of an array.
+
+    Raises:
+        InputError: the disk cannot be written to; also when appending.
+    """
+
+    def __init__(self, folder: Path, kind: str):
+        self.folder, self.kind, self.size = folder, kind, 0
+        self.last = array(kind)  # what is not in the file yet
+        self.dtype = np.dtype(f"i{self.last.itemsize}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        except OSError as error:
+            raise self.full(error) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def full(self, error: OSError) -> InputError:
+        return InputError(
+            f"Cannot write to {self.folder} ({error}). Make room, or choose another --data_dir."
+        )
+
+    def __len__(self):
+        return self.size + len(self.last)
+
+    def extend(self, values: Iterable[int]) -> None:
+        self.last.extend(values)
+        if len(self.last) > BUFFER:
+            self.flush()
+
+    def flush(self) -> None:
+        rest = memoryview(self.last).cast("B")
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            raise self.full(error) from error
+        self.size, self.last = len(self), array(self.kind)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.size)
+        self.file.seek(start * self.dtype.itemsize)
+        return np.fromfile(self.file, self.dtype, max(0, stop - start))
 
 
 class Numbered:
     """Sentences by number on disk, words numbered from 0 as they come.
 
     Attributes:
+        tokens: of all sentences.
+        starts: of the sentences and, at last, of what would follow.
         numbers: word -> number.
         ends: of each book, in sentences.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.numbers, self.ends = folder, {}, [0]
-        self.length = self.sentences = 0
+    def __init__(self, tokens: Stored, starts: Stored):
+        self.tokens, self.starts, self.numbers, self.ends = tokens, starts, {}, [0]
+        self.numbers_of = functools.lru_cache(REMEMBERED)(self.number)
+
+    def number(self, piece: str) -> list[int]:
+        numbers = self.numbers
+        return [numbers.setdefault(word, len(numbers)) for word in text.tokenize(piece)]
 
     def add(self, book: Book) -> None:
         """Adds a book, unless it has no words."""
-        numbers, tokens, starts = self.numbers, array("i"), array("q")
+        known = self.numbers.get
         for sentence in book:
-            found = text.tokenize(sentence)
+            found = []
+            for piece in sentence.split():
+                number = known(piece)  # tokenizing a word says the same and takes far longer
+                if number is None:
+                    found += self.numbers_of(piece)
+                else:
+                    found.append(number)
             if found:
-                starts.append(self.length + len(tokens))
-                tokens.extend([numbers.setdefault(word, len(numbers)) for word in found])
-        self.append("tokens", tokens)
-        self.append("starts", starts)
-        self.length += len(tokens)
-        self.sentences += len(starts)
-        if len(starts):
-            self.ends.append(self.sentences)
+                self.starts.extend([len(self.tokens)])
+                self.tokens.extend(found)
+        if len(self.starts) > self.ends[-1]:
+            self.ends.append(len(self.starts))
 
-    def append(self, name: str, values: array) -> None:
-        try:
-            with (self.folder / name).open("ab") as file:
-                values.tofile(file)
-        except OSError as error:
-            raise InputError(
-                f"Cannot write to {self.folder} ({error}). Make room, or choose another --data_dir."
-            ) from error
-
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """All tokens, and the starts of the sentences and of what would follow; mapped."""
-        self.append("starts", array("q", [self.length]))
-        types = dict(tokens=np.int32, starts=np.int64)
-        tokens, starts = (
-            np.memmap(self.folder / name, dtype=dtype, mode="r") for name, dtype in types.items()
-        )
-        return tokens, starts
+    def finish(self) -> None:
+        self.starts.extend([len(self.tokens)])
+        self.tokens.flush()
+        self.starts.flush()
 
 
 class Parts:
@@ -197,7 +260,14 @@ def runs_of(ends: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return ends[np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]])))].reshape(-1, 2)
 
 
-def split_of(tokens, starts, ends: np.ndarray, chosen: np.ndarray, table: np.ndarray) -> dict:
+def tokens_of(starts: Stored, runs: np.ndarray) -> np.ndarray:
+    """The first token and the one behind the last of each run, ``[R, 2]``."""
+    return np.array([starts[n : n + 1] for n in runs.flat]).reshape(-1, 2)
+
+
+def split_of(
+    tokens: Stored, starts: Stored, ends: np.ndarray, chosen: np.ndarray, table: np.ndarray
+) -> dict:
     """Some books as the arrays of a split.
 
     Args:
@@ -206,7 +276,7 @@ def split_of(tokens, starts, ends: np.ndarray, chosen: np.ndarray, table: np.nda
         table: the final number of each word.
     """
     runs = runs_of(ends, chosen)
-    of_tokens = starts[runs]
+    of_tokens = tokens_of(starts, runs)
     sizes = np.diff(of_tokens)[:, 0]
     shifts = of_tokens[:, 0] - (sizes.cumsum() - sizes)
     runs[-1, 1] += 1  # where a further sentence would start
@@ -227,8 +297,9 @@ def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) ->
     Raises:
         InputError: there are less than two books.
     """
-    with arrays.partial_folder(Path(data_dir) / name) as folder:
-        numbered = Numbered(folder)
+    folder = Path(data_dir)
+    with Stored(folder, "i") as tokens, Stored(folder, "q") as starts:
+        numbered = Numbered(tokens, starts)
         for book in books:
             numbered.add(book)
         K = len(numbered.ends) - 1
@@ -237,7 +308,7 @@ def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) ->
                 f"{info['source']}: found {K} book(s) with text; two or more are needed, since one "
                 f"is held out. Needed: {EXPECTED}."
             )
-        tokens, starts = numbered.finish()
+        numbered.finish()
         ends = np.array(numbered.ends)
         every, most = HELD_OUT
         held = np.zeros(K, bool)
@@ -246,7 +317,7 @@ def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) ->
 
         words, distinct = list(numbered.numbers), len(numbered.numbers)
         counts = np.zeros(distinct, np.int64)
-        trained = starts[runs_of(ends, ~held)].tolist()
+        trained = tokens_of(starts, runs_of(ends, ~held)).tolist()
         for block in arrays.blocks(Parts(tokens, trained, lambda _, some: some, np.int32)):
             counts += np.bincount(block, minlength=distinct)
         order = np.argsort(-counts, kind="stable")[:VOCABULARY]

@@ -11,6 +11,7 @@ _PLAIN = {
     **dict.fromkeys("–—―", " -- "),
     "…": " ... ",
     "\u00ad": "",  # where a word may be broken at the end of a line
+    "_": " ",  # of _emphasis_
 }
 PLAIN = str.maketrans(_PLAIN)
 
@@ -43,7 +44,8 @@ ABBREVIATION = re.compile(
 
 def tokenize(text: str) -> list[str]:
     """The words of a text in lower case, and its punctuation marks, much as in the Penn Treebank:
-    "it", "'s"; "do", "n't"; "mr.". Tokens with spaces in between give the same tokens.
+    "it", "'s"; "do", "n't"; "mr.". Tokens with spaces in between give the same tokens, and what is
+    between spaces gives the same alone.
     """
     text = text.translate(PLAIN).replace("``", '"').replace("''", '"')
     return TOKEN.findall(text.lower())
