@@ -318,6 +318,6 @@ def missing(curves: Curves, wanted: Mapping[tuple[str, str], str], single: bool 
     usable = {
         key for key, curve in curves.items() if curve.complete and (single or len(curve.lanes) > 1)
     }
-    names = [name for key, name in wanted.items() if key not in usable]
+    names = dict.fromkeys(name for key, name in wanted.items() if key not in usable)
     seeds = "" if single else ", of two seeds or more,"
     return f"needs finished runs{seeds} with {', '.join(names)}" if names else ""

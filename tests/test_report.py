@@ -17,7 +17,7 @@ from experiments import curves
 from experiments.curves import Curve, Estimate, Panel
 from experiments.mnist import claim_25, claim_26
 from ln import runs
-from scripts.report import is_short, y_limits
+from scripts.pages.drawing import is_short, y_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -274,7 +274,7 @@ def write_folder(folder, config, rows, finished=True):
     return folder
 
 
-def write_run(root, norm, batch_size, error, nll, epochs=65, **changes):
+def write_run(root, norm, batch_size, error, nll, epochs=65, name=None, **changes):
     """A run of figure 6: two seeds, 1 ± 0.1 times the values."""
     config = config_file.get_config("tiny")
     sizes = dict(norm=norm, batch_size=batch_size, seeds=(0, 1), steps="65 epochs")
@@ -287,7 +287,7 @@ def write_run(root, norm, batch_size, error, nll, epochs=65, **changes):
         for seed in (0, 1)
         for lr in config.lr
     ]
-    folder = root / "mnist" / f"norm={norm},batch_size={batch_size}"
+    folder = root / "mnist" / (name or f"norm={norm},batch_size={batch_size}")
     return write_folder(folder, config, rows, finished=epochs == 65)
 
 

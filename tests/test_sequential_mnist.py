@@ -14,7 +14,7 @@ from experiments.sequential_mnist import Task
 from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
-from scripts.report import PUBLISHED
+from scripts.pages.sections import PUBLISHED
 from tests import reference
 
 NORMS = tuple(config_file.get_config().norms)

@@ -1,0 +1,319 @@
+"""Run folders, grouped to sections of a report, and the curves and numbers in them."""
+
+from collections.abc import Iterator
+import dataclasses
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.curves import Column, Curve, Panel, at_best, from_rows, published
+from ln import runs
+from ln.errors import InputError
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
+
+# Config keys that change neither what is learned nor what is drawn, or that name the curve.
+ASIDE = (
+    *("data_dir", "scale", "seeds", "norm", "steps_per_call", "pad_to"),
+    *("log_every", "save_every"),
+)
+
+
+@dataclasses.dataclass
+class Run:
+    """A run folder as the report sees it.
+
+    Attributes:
+        rows, evaluations: of one learning rate: where a run has several, the best by its
+            config.select.
+        changes: how the config differs from the nearest run of the paper's sweep.
+    """
+
+    folder: Path
+    config: dict
+    rows: list[dict]
+    evaluations: list[dict]
+    sessions: list[dict]
+    finished: bool
+    lr: float
+    changes: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def seeds(self) -> str:
+        return ", ".join(map(str, self.config["seeds"]))
+
+    @property
+    def progress(self) -> str:
+        planned = str(self.config["steps"])
+        unit = "epoch" if "epoch" in planned else "step"
+        return f"{self.rows[-1][unit] if self.rows else 0:,g} of {planned}"
+
+    @property
+    def commands(self) -> list[str]:
+        """What was typed, each once: a run that was stopped has several sessions."""
+        return list(dict.fromkeys(f"python {session['command']}" for session in self.sessions))
+
+    @property
+    def versions(self) -> str:
+        found = [" ".join(pair) for s in self.sessions for pair in s["versions"].items()]
+        return ", ".join(dict.fromkeys(found))
+
+    @property
+    def commits(self) -> str:
+        found = [str(session["commit"]) for session in self.sessions]
+        return ", ".join(dict.fromkeys(text[:10] + text[40:] for text in found))
+
+    def every(self, key: str) -> str:
+        """What the sessions say of a key, each value once."""
+        return ", ".join(dict.fromkeys(str(session[key]) for session in self.sessions))
+
+
+@dataclasses.dataclass
+class Section:
+    """The runs of one experiment that differ from the paper in the same way, norms apart."""
+
+    experiment: str
+    scale: str
+    changes: list[str]
+    runs: list[Run]
+    mark: str = ""  # tells it from others of the same source
+
+    @property
+    def config_file(self):
+        return config_file(self.experiment)
+
+    @property
+    def name(self) -> str:
+        return self.experiment.replace("_", " ")
+
+    @property
+    def label(self) -> str:
+        """The scale, and whether it is the paper's setting."""
+        if not self.changes:
+            return "the paper’s setting"
+        return f"scale {self.scale}" + (", changed" if self.scale == "paper" else "")
+
+    @property
+    def setting(self) -> str:
+        return "; ".join(self.changes).replace("->", "→") or "the paper's setting"
+
+    @property
+    def seeds(self) -> str:
+        return " or ".join(dict.fromkeys(run.seeds for run in self.runs))
+
+    @property
+    def norms(self) -> str:
+        return ", ".join(dict.fromkeys(run.config["norm"] for run in self.runs))
+
+    @property
+    def folders(self) -> list[str]:
+        """Those in which its run folders lie."""
+        return sorted({run.folder.parent.as_posix() for run in self.runs})
+
+    @property
+    def source(self) -> str:
+        """Where its numbers come from, as a reader wants to know it."""
+        return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}{self.mark}"
+
+
+def config_file(experiment: str):
+    """The module of an experiment's config."""
+    return importlib.import_module(f"configs.{experiment}")
+
+
+def read_run(folder: Path) -> Run:
+    config, rows = runs.load(folder)
+    lr = best_lr(config, rows)
+    return Run(
+        folder=folder,
+        config=config,
+        rows=[row for row in rows if row["lr"] == lr],
+        evaluations=[
+            row for row in runs.read_rows(folder / "evaluations.jsonl") if row["lr"] == lr
+        ],
+        sessions=runs.read_rows(folder / "sessions.jsonl"),
+        finished=runs.is_finished(folder),
+        lr=lr,
+        changes=changes_against_paper(config),
+    )
+
+
+def best_lr(config: dict, rows: list[dict]) -> float:
+    """The learning rate whose mean over seeds of config.select was best at any evaluation."""
+    select = config["select"]
+    sign = 1 if select["mode"] == "min" else -1
+    sums: dict[tuple, float] = {}
+    for row in rows:
+        if row["split"] == select["split"]:
+            key = row["lr"], row["step"]
+            sums[key] = sums.get(key, 0.0) + sign * row[select["metric"]]
+    return min(sums, key=sums.__getitem__)[0] if sums else config["lr"][0]
+
+
+def changes_against_paper(config: dict) -> list[str]:
+    """The differences to the nearest run of the paper's sweep, norm and ASIDE apart."""
+    module, norm = config_file(config["experiment"]), config["norm"]
+
+    def compared(config):
+        chosen = {norm: config["norms"].get(norm, {})}
+        return {k: v for k, v in config.items() if k not in ASIDE} | {"norms": chosen}
+
+    found = []
+    for point in module.sweep():
+        paper = module.get_config("paper")
+        paper.update_from_flattened_dict(point)
+        found.append(runs.differences(compared(runs.as_json(paper)), compared(config)))
+    return min(found, key=len)
+
+
+def read_sections(root: Path, apart: bool = False) -> list[Section]:
+    """All runs below root of experiments that have figures.
+
+    Args:
+        apart: whether runs that do not lie in the same folder are different sections in any case.
+
+    Raises:
+        InputError: there are none.
+    """
+    sections: dict[tuple, Section] = {}
+    for folder in runs.find(root):
+        name = runs.load(folder)[0]["experiment"]
+        if importlib.util.find_spec(f"configs.{name}") is None:
+            raise InputError(
+                f"{folder} is of experiment {name!r}, but there is no configs/{name}.py."
+            )
+        if not hasattr(config_file(name), "FIGURES"):
+            continue
+        run = read_run(folder)
+        changes = [text for text in run.changes if not text.startswith("norms.")]
+        key = (name, run.config["scale"], *changes, folder.parent if apart else None)
+        sections.setdefault(key, Section(name, run.config["scale"], changes, [])).runs.append(run)
+    if not sections:
+        raise InputError(
+            f"There is no run to report in {root}. First train some: "
+            f"python -m scripts.sweep --config=configs/mnist.py:small --root={root.as_posix()}"
+        )
+    return list(sections.values())
+
+
+def groups_of(section: Section, where) -> Iterator[tuple[str, list[Run]]]:
+    """Yields (norm, its runs) of the runs whose config agrees with where; they differ in nothing
+    but their seeds.
+
+    Raises:
+        InputError: they differ in more, or have a seed in common.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in section.runs:
+        if all(run.config.get(key) == value for key, value in where.items()):
+            groups.setdefault(run.config["norm"], []).append(run)
+    for norm, group in groups.items():
+        seeds = [seed for run in group for seed in run.config["seeds"]]
+        if len(set(seeds)) < len(seeds) or any(run.changes != group[0].changes for run in group):
+            raise InputError(
+                f"{' and '.join(str(run.folder) for run in group)} are the same curve of the same "
+                f"figure. Name a folder by --runs that holds only one of them."
+            )
+        yield norm, group
+
+
+def curves_of(section: Section, panels: list[Panel]) -> dict[tuple[str, str], Curve]:
+    """(panel, norm) -> curve of the runs that belong in a panel; runs that differ in nothing but
+    their seeds are one curve."""
+    found = {}
+    for panel in panels:
+        for norm, group in groups_of(section, panel.where):
+            rows = [row for run in group for row in run.rows]
+            curve = from_rows(rows, panel, complete=all(run.finished for run in group))
+            if curve is not None:
+                found[panel.name, norm] = curve
+    return found
+
+
+def numbers_of(section: Section, table: dict) -> tuple[dict, dict]:
+    """The numbers of a table as curves of one reading, (column, norm) -> curve: ours, each lane's
+    at its best step by config.select, and the paper's."""
+    columns = [Column(**column) for column in table["columns"]]
+    ours, theirs = {}, {}
+    for norm, group in groups_of(section, {}):
+        rows, select = [row for run in group for row in run.rows], group[0].config["select"]
+        for column in columns:
+            curve = at_best(rows, select, column, all(run.finished for run in group))
+            if curve is not None:
+                ours[column.name, norm] = curve
+    for row in table["rows"]:
+        for column, value in zip(columns, row["values"], strict=True):
+            if row["norm"] is not None and value is not None:
+                theirs[column.name, row["norm"]] = Curve(np.zeros(1), np.array([[value]]))
+    return ours, theirs
+
+
+class Gathered(NamedTuple):
+    """What the runs of a section and the paper have to say.
+
+    Attributes:
+        figures: those of FIGURES that there is something of, with their panels.
+        tables: those of TABLES.
+            Both have their own part of ours and theirs.
+        ours, theirs: all curves, (panel or column, norm) -> curve.
+        times: of training steps, by a benchmark, ("seconds", norm) -> curve.
+    """
+
+    figures: list[dict]
+    tables: list[dict]
+    ours: dict
+    theirs: dict
+    times: dict
+
+
+def gather(section: Section) -> Gathered:
+    module = section.config_file
+    times = seconds(**module.SPEED) if hasattr(module, "SPEED") else {}
+    found = Gathered([], [], {}, {}, times)
+    for entry in module.FIGURES:
+        panels = [Panel(**panel) for panel in entry["panels"]]
+        theirs = published(PUBLISHED / f"{entry['name']}.csv") if entry["source"] else {}
+        ours = curves_of(section, panels)
+        if theirs or ours:  # else a figure of ours alone, of which these runs have nothing
+            found.figures.append(dict(entry, panels=panels, ours=ours, theirs=theirs))
+    for entry in getattr(module, "TABLES", ()):
+        ours, theirs = numbers_of(section, entry)
+        found.tables.append(dict(entry, ours=ours, theirs=theirs))
+    for entry in found.figures + found.tables:
+        found.ours.update(entry["ours"])
+        found.theirs.update(entry["theirs"])
+    return found
+
+
+def seconds(name: str, case: str, peers: dict[str, str]) -> dict:
+    """The times of training steps by results/speed/<name>.json, ("seconds", norm) -> a curve with a
+    lane for each round; peers: norm -> its name there."""
+    path = SPEED / f"{name}.json"
+    measured = json.loads(path.read_text())["cases"][case]["peers"] if path.is_file() else {}
+    return {
+        ("seconds", norm): Curve(np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None])
+        for norm, peer in peers.items()
+        if peer in measured
+    }
+
+
+def main_panel(section: Section, found: Gathered) -> tuple[str, Panel]:
+    """The panel that sums a section up, below the title of its figure: that of the config's MAIN,
+    or the first one with curves."""
+    panels = [
+        (entry["title"], Panel(**panel))
+        for entry in section.config_file.FIGURES
+        for panel in entry["panels"]
+    ]
+    name = getattr(section.config_file, "MAIN", {}).get("panel")
+    drawn = {panel for panel, _ in found.ours or found.theirs}
+    return min(panels, key=lambda of: (of[1].name not in drawn, of[1].name != name))
