@@ -4,12 +4,13 @@ config.json     the config, whole; a folder belongs to one config for ever
 sessions.jsonl  one line per start: command, versions, device, commit, first step
 metrics.jsonl   one line per lane, step and split: the source of every figure and table
 events/         the same numbers for TensorBoard, made anew from metrics.jsonl at each start
+dead.jsonl      one line per lane that did not stay finite: after which step, and why
 checkpoints/    the newest two and the best (orbax); damaged/ has those that could not be read
 data.json       digests of the data sets
 finished.json   there once the last step is done
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import datetime
 import importlib.metadata
 import json
@@ -107,6 +108,11 @@ def read_config(folder: Path | str) -> ConfigDict:
     return ConfigDict(as_given(json.loads(path.read_text())))
 
 
+def read_dead(folder: Path) -> dict[tuple[int, float], Row]:
+    """The lanes of a run that are dead, (seed, learning rate) -> step and cause."""
+    return {(row["seed"], row["lr"]): row for row in read_rows(Path(folder) / "dead.jsonl")}
+
+
 def find(root: Path) -> Iterator[Path]:
     """Yields the run folders under root, in order of their names."""
     for path in sorted(Path(root).rglob("config.json")):
@@ -191,9 +197,11 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
 
 
 def _best(folder: Path, steps: list[int]) -> int | None:
-    """The best of the steps by config.select, in the mean over lanes; None where none has a row."""
+    """The best of the steps by config.select, in the mean over lanes, dead ones apart where others
+    are left; None where none has a row."""
     config, rows = load(folder)
-    select = config["select"]
+    select, dead = config["select"], read_dead(folder)
+    rows = [row for row in rows if (row["seed"], row["lr"]) not in dead] or rows
     scores: dict[int, list[float]] = {}
     for row in rows:
         if row["split"] == select["split"] and row["step"] in steps:
@@ -224,6 +232,11 @@ def _restore(manager, step: int, state):
     return jax.device_put(flax.serialization.from_state_dict(state, saved["state"])), sums
 
 
+def _copy(state):
+    """A copy, since the trainer gives the state's own memory to the next step."""
+    return jax.tree.map(np.array, flax.serialization.to_state_dict(state))
+
+
 class Run:
     """A run folder opened for writing, by this process alone.
 
@@ -252,10 +265,11 @@ class Run:
         self._less_is_better = choose("config.select.mode", wanted["select"]["mode"], modes)
         self._claim(wanted)
         self._check_data(dict(data or {}))
-        self._metrics = self.folder / "metrics.jsonl"
+        self._metrics, self._dead = self.folder / "metrics.jsonl", self.folder / "dead.jsonl"
         self._checkpoints = self._checkpoint_manager()
         self._file: TextIO | None = None
         self._writers: list = []
+        self._good: Any = None  # the state last saved or restored, by which dead lanes stay
 
     def _claim(self, config: dict) -> None:
         path = self.folder / "config.json"
@@ -338,6 +352,12 @@ class Run:
         Raises:
             InputError: none of the checkpoints can be read, or they hold another kind of state.
         """
+        found = self._newest_readable(state)
+        if len(self.lanes) > 1:
+            self._good = _copy(found[0])
+        return found
+
+    def _newest_readable(self, state):
         steps, broken = sorted(self._checkpoints.all_steps(), reverse=True), []
         for step in steps:
             try:
@@ -365,17 +385,29 @@ class Run:
         if steps:
             self._checkpoints.reload()
 
-    def save(self, step: int, state, sums: dict[str, np.ndarray], score: float | None) -> None:
+    def save(
+        self,
+        step: int,
+        state,
+        sums: dict[str, np.ndarray],
+        score: float | None,
+        dead: Collection[int] = (),
+    ) -> None:
         """Writes a checkpoint in the background: the state, and what was summed since the last row.
 
         Args:
+            state: a pytree of arrays; where there are dead lanes, ``[lanes, ...]``.
+            dead: lanes whose state is to stay that of the checkpoint before.
             score: value of config.select at this step, by which the best one is kept; None where
                 the step was not evaluated.
         """
         import orbax.checkpoint as ocp
 
-        # A copy, since the trainer gives the state's own memory to the next step.
-        copy = jax.tree.map(np.array, flax.serialization.to_state_dict(state))
+        copy = _copy(state)
+        for n in dead:
+            jax.tree.map(lambda new, old, n=n: new.__setitem__(n, old[n]), copy, self._good)
+        if len(self.lanes) > 1:
+            self._good = copy
         self._checkpoints.save(
             step,
             args=ocp.args.Composite(
@@ -388,8 +420,13 @@ class Run:
 
     def start(self, step: int) -> None:
         """Begins a session at a step: rows beyond it are dropped, since they will come again."""
-        kept = [row for row in read_rows(self._metrics) if row["step"] <= step]
+        kept, dead = (
+            [row for row in read_rows(path) if row["step"] <= step]
+            for path in (self._metrics, self._dead)
+        )
         write_rows(self._metrics, kept)
+        if self._dead.exists():
+            write_rows(self._dead, dead)
         self._file = self._metrics.open("a")
         self._writers = self._tensorboard()
         for row in kept:
@@ -414,16 +451,32 @@ class Run:
                 if name not in ("step", "epoch", "split", "seed", "lr"):
                     writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
-    def write(self, step: int, epoch: float | None, split: str, metrics: dict) -> None:
-        """Appends one row per lane; every value of metrics holds one number per lane."""
+    def write(
+        self,
+        step: int,
+        epoch: float | None,
+        split: str,
+        metrics: dict,
+        dead: Collection[int] = (),
+    ) -> None:
+        """Appends one row per lane that is not dead; every value of metrics holds one number per
+        lane."""
         file = self._file
         assert file is not None, "start() comes before write()"
         for n, (seed, lr) in enumerate(self.lanes):
+            if n in dead:
+                continue
             row = dict(step=step, epoch=epoch, split=split, seed=seed, lr=lr)
             row |= {name: float(values[n]) for name, values in metrics.items()}
             file.write(json.dumps(row) + "\n")
             self._to_tensorboard(row)
         file.flush()  # on its way to disk before a checkpoint of this step can exist
+
+    def bury(self, lane: int, step: int, cause: str) -> None:
+        """Notes that a lane is dead, before a checkpoint can say so."""
+        seed, lr = self.lanes[lane]
+        row = dict(step=step, seed=seed, lr=lr, cause=cause)
+        write_rows(self._dead, [*read_rows(self._dead), row])
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint, once it is wholly written."""

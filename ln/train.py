@@ -4,9 +4,12 @@ being learned.
 A lane is one (seed, learning rate). All lanes of a run train in one vmapped program on the same
 batches, so every leaf of `State` has a leading lane axis that no task or model mentions:
 ``lane(state, 0)`` is the way to look at one. A single run is a run of one lane.
+
+A lane whose loss or state stops being finite is dead: nothing more is written of it, checkpoints
+keep its state from before, and the others go on. Lanes do not mix, so it is computed on and ignored.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
@@ -441,38 +444,47 @@ class Interrupt:
             signal.signal(s, handler)
 
 
-def check_losses(call: Call, loss: np.ndarray, lanes: list[tuple[int, float]]) -> None:
-    """Raises DivergedError where a loss ``[K, lanes]`` is not finite."""
-    bad = np.argwhere(~np.isfinite(loss))
-    if len(bad):
-        k, n = bad[0]
-        seed, lr = lanes[n]
-        raise DivergedError(
-            f"The loss is {loss[k, n]} at step {call.steps[k] + 1} in lane {n} "
-            f"(seed {seed}, lr {lr:g})."
-        )
+class Death(NamedTuple):
+    """What ended a lane, and after which step."""
+
+    lane: int
+    step: int
+    cause: str
 
 
-def check_state(state: State, lanes: list[tuple[int, float]]) -> None:
-    """Raises DivergedError where a parameter, statistic or moment is not finite."""
+def bad_losses(call: Call, loss: np.ndarray) -> list[Death]:
+    """The lanes of a call in which a loss ``[K, lanes]`` is not finite, each at the first one."""
+    bad = ~np.isfinite(loss)
+    first = bad.argmax(0)
+    return [
+        Death(int(n), call.steps[first[n]] + 1, f"the loss is {loss[first[n], n]}")
+        for n in np.flatnonzero(bad.any(0))
+    ]
+
+
+def bad_states(state: State, step: int) -> list[Death]:
+    """The lanes in which a parameter, statistic or moment is not finite, with one of these."""
+    found: dict[int, Death] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
-        if len(bad):
-            n = bad[0][0]
-            seed, lr = lanes[n]
-            raise DivergedError(
-                f"State{jax.tree_util.keystr(path)} is not finite after step {state.step[n]} "
-                f"in lane {n} (seed {seed}, lr {lr:g})."
-            )
+        finite = np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
+        for n in np.flatnonzero(~finite).tolist():
+            cause = f"State{jax.tree_util.keystr(path)} is not finite"
+            found.setdefault(n, Death(n, step, cause))
+    return list(found.values())
 
 
-def evaluate(task: Task, state: State) -> dict[str, dict[str, list[float]]]:
-    """Evaluates every lane; returns split -> metric -> one value per lane."""
+def evaluate(
+    task: Task, state: State, dead: Collection[int] = ()
+) -> dict[str, dict[str, list[float]]]:
+    """Evaluates the lanes; returns split -> metric -> one value per lane, NaN for dead ones."""
     lanes = range(len(state.step))
-    scores = [task.evaluate(variables_of(state, n)) for n in lanes]
+    scores = {n: task.evaluate(variables_of(state, n)) for n in lanes if n not in dead}
     return {
-        split: {name: [scores[n][split][name] for n in lanes] for name in scores[0][split]}
-        for split in scores[0]
+        split: {
+            name: [scores[n][split][name] if n in scores else math.nan for n in lanes]
+            for name in values
+        }
+        for split, values in next(iter(scores.values())).items()
     }
 
 
@@ -488,7 +500,8 @@ def fit(task: Task, config, workdir: Path | str) -> State:
     Raises:
         InputError: a setting or the folder cannot be used, or devices do not divide lanes and batch
             (before anything is computed); the device has too little memory, or the disk is full.
-        DivergedError: a loss or parameter is not finite. The last checkpoint is from before.
+        DivergedError: in every lane a loss or parameter is not finite. The last checkpoint is from
+            before.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
@@ -560,7 +573,9 @@ def _train(
 ) -> State:
     state, sums = run.restore(state)
     state = spread.state(state)
-    first, means = int(state.step[0]), Means(sums)
+    steps_of_lanes = np.asarray(state.step)
+    first, means = int(steps_of_lanes.max()), Means(sums)
+    dead = set(np.flatnonzero(steps_of_lanes < first).tolist())
     if first > plan.steps:
         raise InputError(
             f"{run.folder} has a checkpoint of step {first:,} already: config.steps must be that "
@@ -572,17 +587,31 @@ def _train(
     progress, select = Progress(task.config.experiment, first, plan.steps), task.config.select
 
     def write(step, split, metrics):
-        run.write(
-            step, step / task.steps_per_epoch if task.steps_per_epoch else None, split, metrics
-        )
+        epoch = step / task.steps_per_epoch if task.steps_per_epoch else None
+        run.write(step, epoch, split, metrics, dead)
+
+    def bury(deaths: list[Death]) -> None:
+        """Goes on without these lanes, where any other is left."""
+        for death in deaths:
+            if death.lane in dead:
+                continue
+            dead.add(death.lane)
+            run.bury(*death)
+            seed, lr = run.lanes[death.lane]
+            where = f"at step {death.step} in lane {death.lane} (seed {seed}, lr {lr:g})."
+            words = f"{death.cause[0].upper()}{death.cause[1:]} {where}"
+            if len(dead) == len(run.lanes):
+                raise DivergedError(words if len(dead) == 1 else f"{words} All lanes are dead.")
+            print(f"{words} This lane is dead; the others go on.", flush=True)
 
     def settle(done: Call | None) -> None:
         """Fetches the metrics of a call, and writes a row where one is due."""
         if done is None:
             return
         step, metrics = done.steps[-1] + 1, jax.device_get(done.metrics)
-        check_losses(done, metrics["loss"], run.lanes)
-        means.add(metrics)
+        bury(bad_losses(done, metrics["loss"]))
+        is_dead = np.isin(np.arange(len(run.lanes)), list(dead))
+        means.add({name: np.where(is_dead, 0.0, values) for name, values in metrics.items()})
         if plan.due(plan.log_every, step):
             write(step, "update", means.take())
         progress.show(step, metrics["loss"][-1])
@@ -600,14 +629,14 @@ def _train(
         settle(waiting)
         waiting = None
         if evaluating:
-            scores = evaluate(task, spread.gathered(state))
+            scores = evaluate(task, spread.gathered(state), dead)
             for split, columns in scores.items():
                 write(step, split, columns)
             split = choose("config.select.split", select.split, scores)
-            score = float(np.mean(choose("config.select.metric", select.metric, split)))
+            score = float(np.nanmean(choose("config.select.metric", select.metric, split)))
         if saving or interrupt.asked:
-            check_state(state, run.lanes)
-            run.save(step, state, means.sums, score)
+            bury(bad_states(state, step))
+            run.save(step, state, means.sums, score, dead)
         if interrupt.asked and step < plan.steps:
             raise Interrupted(f"Saved step {step:,} in {run.folder}")
     run.finish(plan.steps)

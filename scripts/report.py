@@ -6,7 +6,8 @@
     python -m scripts.report --claims --runs=runs/small
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
-also of runs that still go on, and evaluations.jsonl where scripts.evaluate has written one. What to
+also of runs that still go on, evaluations.jsonl where scripts.evaluate has written one, and
+dead.jsonl where lanes did not stay finite: curves and numbers are of the other lanes. What to
 draw stands in the config of their experiment (FIGURES, TABLES, CLAIMS), the paper's curves in
 results/published/. The page holds everything it shows; its pictures also lie beside it as PNG
 files. --theory needs no runs: it computes what section 5 of the paper claims

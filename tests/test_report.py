@@ -18,6 +18,7 @@ from experiments.curves import Curve, Estimate, Panel
 from experiments.mnist import claim_25, claim_26
 from ln import runs
 from scripts.pages.drawing import is_short, y_limits
+from scripts.pages.sections import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -369,6 +370,43 @@ def test_of_several_learning_rates_the_best_by_validation_is_reported(good):
     page, _ = good
     assert "0.001, best of 0.001, 0.002" in page
     assert "2.000 ± 0.283" in page and "4.000" not in page
+
+
+@pytest.mark.slow
+def test_the_page_shows_every_lane_of_several_learning_rates(good):
+    page, _ = good
+    table = page[page.index("All lanes of norm=none,batch_size=128") :]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:6]]
+    lanes = itertools.product(("0.001", "0.002"), ("0", "1"))
+    assert [tuple(row[:2]) for row in rows] == list(lanes)
+    assert "All lanes of norm=layer" not in page and "Dead lanes" not in page
+
+
+def test_dead_lanes_are_named_and_no_curve_is_of_them(tmp_path):
+    write_run(tmp_path, "layer", 128, error=0.02, nll=1e-3, lr=(1e-3, 2e-3, 4e-3))
+    (folder,) = runs.find(tmp_path)
+    config, rows = runs.load(folder)
+    dead = [  # one seed of the best rate at once, and one of the worst when it was the best
+        dict(step=430, seed=0, lr=1e-3, cause="the loss is nan"),
+        dict(step=4_300, seed=1, lr=4e-3, cause="the loss is inf"),
+    ]
+    for row in rows:
+        if row["lr"] == 4e-3 and row["seed"] == 1:
+            row["error"] = 0.0
+    last = {(row["seed"], row["lr"]): row["step"] for row in dead}
+    rows = [r for r in rows if r["step"] < last.get((r["seed"], r["lr"]), 1e9)]
+    runs.write_rows(folder / "metrics.jsonl", rows)
+    runs.write_rows(folder / "dead.jsonl", dead)
+    run = read_run(folder)
+    assert run.lr == 2e-3  # the only rate without dead lanes
+    assert [(lane["lr"], lane["seed"], lane["fate"]) for lane in run.lanes if lane["fate"]] == [
+        ("0.001", "0", "dead at 430: the loss is nan"),
+        ("0.004", "1", "dead at 4,300: the loss is inf"),
+    ]
+    assert len(run.lanes) == 6 and "seed 0 at learning rate 0.001" in run.dead[0]
+    runs.write_rows(folder / "dead.jsonl", [*dead, dict(dead[0], lr=2e-3, seed=1)])
+    run = read_run(folder)
+    assert run.lr == 1e-3 and {row["seed"] for row in run.rows} == {1}
 
 
 @pytest.mark.slow

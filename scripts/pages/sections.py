@@ -1,9 +1,11 @@
 """Run folders, grouped to sections of a report, and the curves and numbers in them."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Mapping
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +31,9 @@ class Run:
     """A run folder as the report sees it.
 
     Attributes:
-        rows, evaluations: of one learning rate: where a run has several, the best by its
-            config.select.
+        rows, evaluations: of the lanes of one learning rate that are not dead: where a run has
+            several rates, the best by its config.select of those with the fewest dead lanes.
+        lanes: what became of every lane, if there are several learning rates or dead ones.
         changes: how the config differs from the nearest run of the paper's sweep.
     """
 
@@ -42,6 +45,7 @@ class Run:
     finished: bool
     lr: float
     changes: list[str]
+    lanes: list[dict] = dataclasses.field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -50,6 +54,15 @@ class Run:
     @property
     def seeds(self) -> str:
         return ", ".join(map(str, self.config["seeds"]))
+
+    @property
+    def dead(self) -> list[str]:
+        """What ended the lanes that are dead."""
+        return [
+            f"seed {lane['seed']} at learning rate {lane['lr']}, {lane['fate']}"
+            for lane in self.lanes
+            if lane["fate"]
+        ]
 
     @property
     def progress(self) -> str:
@@ -132,31 +145,59 @@ def config_file(experiment: str):
 
 def read_run(folder: Path) -> Run:
     config, rows = runs.load(folder)
-    lr = best_lr(config, rows)
+    dead = runs.read_dead(folder)
+    lr = best_lr(config, rows, dead)
+
+    def shown(rows: list[dict]) -> list[dict]:
+        return [row for row in rows if row["lr"] == lr and (row["seed"], lr) not in dead]
+
     return Run(
         folder=folder,
         config=config,
-        rows=[row for row in rows if row["lr"] == lr],
-        evaluations=[
-            row for row in runs.read_rows(folder / "evaluations.jsonl") if row["lr"] == lr
-        ],
+        rows=shown(rows),
+        evaluations=shown(runs.read_rows(folder / "evaluations.jsonl")),
         sessions=runs.read_rows(folder / "sessions.jsonl"),
         finished=runs.is_finished(folder),
         lr=lr,
         changes=changes_against_paper(config),
+        lanes=lanes_of(config, rows, dead) if len(config["lr"]) > 1 or dead else [],
     )
 
 
-def best_lr(config: dict, rows: list[dict]) -> float:
-    """The learning rate whose mean over seeds of config.select was best at any evaluation."""
+def best_lr(config: dict, rows: list[dict], dead: Mapping[tuple, dict]) -> float:
+    """The learning rate whose mean over seeds of config.select was best at any evaluation, of those
+    with the fewest dead lanes."""
     select = config["select"]
     sign = 1 if select["mode"] == "min" else -1
-    sums: dict[tuple, float] = {}
+    deaths = collections.Counter(lr for _, lr in dead)
+    readings: dict[tuple, list[float]] = {}
     for row in rows:
-        if row["split"] == select["split"]:
-            key = row["lr"], row["step"]
-            sums[key] = sums.get(key, 0.0) + sign * row[select["metric"]]
-    return min(sums, key=sums.__getitem__)[0] if sums else config["lr"][0]
+        if row["split"] == select["split"] and (row["seed"], row["lr"]) not in dead:
+            readings.setdefault((row["lr"], row["step"]), []).append(sign * row[select["metric"]])
+    order = {key: (deaths[key[0]], sum(v) / len(v)) for key, v in readings.items()}
+    return min(order, key=order.__getitem__)[0] if order else config["lr"][0]
+
+
+def lanes_of(config: dict, rows: list[dict], dead: Mapping[tuple, dict]) -> list[dict]:
+    """What became of every lane of a run: its best score by config.select, and whether it lives."""
+    select, found = config["select"], []
+    best = {"min": min, "max": max}[select["mode"]]
+    for lr, seed in itertools.product(config["lr"], config["seeds"]):
+        mine = [row for row in rows if (row["seed"], row["lr"]) == (seed, lr)]
+        scores = {r["step"]: r[select["metric"]] for r in mine if r["split"] == select["split"]}
+        step = best(scores, key=scores.__getitem__, default=None)
+        death = dead.get((seed, lr))
+        found.append(
+            dict(
+                lr=f"{lr:g}",
+                seed=str(seed),
+                updates=f"{max((row['step'] for row in mine), default=0):,}",
+                score="–" if step is None else f"{scores[step]:.4g}",
+                at="–" if step is None else f"{step:,}",
+                fate=f"dead at {death['step']:,}: {death['cause']}" if death else "",
+            )
+        )
+    return found
 
 
 def changes_against_paper(config: dict) -> list[str]:
