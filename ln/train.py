@@ -6,7 +6,7 @@ batches, so every leaf of `State` has a leading lane axis that no task or model 
 ``lane(state, 0)`` is the way to look at one. A single run is a run of one lane.
 
 A lane whose loss or state stops being finite is dead: nothing more is written of it, checkpoints
-keep its state from before, and the others go on. Lanes do not mix, so it is computed on and ignored.
+keep its state from before, and the others go on. Lanes do not mix: it is computed on and ignored.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
@@ -422,10 +422,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a request to save and stop after the current call."""
+    """Turns the first Ctrl-C or SIGTERM into a request to save and stop after the current call.
+
+    What comes within the same second is the same request: a cluster's signal may come from the
+    cluster and from the process that started this one.
+    """
 
     def __init__(self):
-        self.asked = False
+        self.asked, self.since = False, 0.0
         self.before: dict = {}
 
     def __enter__(self):
@@ -435,9 +439,12 @@ class Interrupt:
         return self
 
     def _ask(self, number, frame):
-        self.asked = True
-        self.__exit__()  # a second one ends the process as usual
-        print("\nStopping after this call, to save …", flush=True)
+        if not self.asked:
+            self.asked, self.since = True, time.monotonic()
+            print("\nStopping after this call, to save …", flush=True)
+        elif time.monotonic() - self.since > 1:
+            self.__exit__()  # it ends the process as usual
+            signal.raise_signal(number)
 
     def __exit__(self, *_):
         for s, handler in self.before.items():

@@ -13,36 +13,30 @@ Values of seeds and lr are lanes of one run unless the grid varies them. --dry_r
 """
 
 from collections.abc import Iterator
-from concurrent import futures
 import importlib
 import itertools
 from pathlib import Path
-import shlex
-import signal
-import subprocess
 import sys
-from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from ln.errors import InputError, nearest
+from ln.errors import InputError, choose, nearest
 from scripts import cli
+from scripts.engines import jobs, search, slurm
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
 WORKERS = flags.DEFINE_integer("workers", 1, "how many runs to train at a time", lower_bound=1)
+ENGINE = flags.DEFINE_string("engine", "local", "local, optuna, or slurm")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
 
+for engine in (search, slurm):
+    flags.adopt_module_key_flags(engine)
+
+ENGINES = {"local": jobs.run_here, "slurm": slurm.run_there}  # what trains given runs
 LANE_KEYS = ("seeds", "lr")  # what one program trains side by side
-
-
-class Job(NamedTuple):
-    """A run to make: its folder, and the command behind "python"."""
-
-    folder: Path
-    words: tuple[str, ...]
 
 
 def read_grid(axes: list[str], config) -> list[dict[str, str]]:
@@ -86,89 +80,34 @@ def run_names(points: list[dict]) -> list[str]:
     return names
 
 
-def settings(overrides: dict, argv: list[str]) -> list[str]:
-    """The config flags of one run: those given to this command, then the run's own."""
-    given = [word for word in argv if word.startswith(("--config=", "--config."))]
-    return given + [f"--config.{key}={value}" for key, value in overrides.items()]
-
-
-def check(words: list[str]) -> None:
-    """Reads the config of one run as its command will, and loads its task.
-
-    Raises:
-        InputError, or one of cli.FLAG_ERRORS: a value is wrong or a data set is missing.
-    """
-    import experiments
-
-    values = flags.FlagValues()
-    argv = ["check", *words]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    values(argv)
-    experiments.load(values.config)
-
-
-def run_here(jobs: list[Job], workers: int) -> Iterator[tuple[Job, int]]:
-    """Runs jobs in processes of this machine, some at a time; yields each with its exit status as
-    it ends.
-
-    Other engines go in its place: they take jobs and yield them as they end.
-    """
-    numbered = enumerate(jobs, start=1)
-    if workers == 1:
-        for number, job in numbered:
-            print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
-            yield job, cli.call(job.words)
-        return
-    # Ctrl-C reaches the runs too: they save and end, and waiting for them is all to do here.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        with futures.ThreadPoolExecutor(workers) as pool:
-            waiting: dict[futures.Future, Job] = {}
-            while True:
-                for number, job in itertools.islice(numbered, workers - len(waiting)):
-                    print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
-                    waiting[pool.submit(call, job)] = job
-                if not waiting:
-                    return
-                for future in futures.wait(waiting, return_when=futures.FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def call(job: Job) -> int:
-    """Runs a job, whose lines appear behind the name of its folder; returns its exit status."""
-    command = [sys.executable, *job.words]
-    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    with subprocess.Popen(command, **streams) as process:
-        for line in process.stdout:
-            print(f"{job.folder.name} | {line}", end="", flush=True)
-    return process.returncode
-
-
 def main(_):
     if CONFIG.value is None:
         raise InputError("Give --config=FILE[:SCALE]; --help has examples.")
     from ln import runs
 
     config = CONFIG.value
-    points = read_grid(GRID.value, config) if GRID.value else sweep_of(config.experiment)
     root = Path(ROOT.value or f"runs/{config.scale}") / config.experiment
-    jobs = []
+    choose("--engine", ENGINE.value, ENGINES | {"optuna": None})
+    if (ENGINE.value == "optuna") != bool(search.SPACE.value):
+        raise InputError("--engine=optuna and --space belong together; --help has examples.")
+    if ENGINE.value == "optuna":
+        if GRID.value or DRY_RUN.value:
+            raise InputError("--engine=optuna takes --space instead of --grid, and no --dry_run.")
+        return search.run(config, root, list(flatten(config.to_dict())), WORKERS.value)
+    points = read_grid(GRID.value, config) if GRID.value else sweep_of(config.experiment)
+    made = []
     for name, point in zip(run_names(points), points, strict=True):
-        words = settings(point, sys.argv[1:])
         try:
-            check(words)
+            jobs.check(jobs.settings(point, sys.argv[1:]))
         except cli.FLAG_ERRORS as error:
             raise InputError(f"{name}: {error}") from error
-        folder = root / name
-        jobs.append(Job(folder, ("-m", "scripts.train", *words, f"--workdir={folder.as_posix()}")))
+        made.append(jobs.make_job(root / name, point))
 
-    todo = [job for job in jobs if not runs.is_finished(job.folder)]
-    print(f"{len(jobs)} runs in {root}, {len(jobs) - len(todo)} of them finished.", flush=True)
+    todo = [job for job in made if not runs.is_finished(job.folder)]
+    print(f"{len(made)} runs in {root}, {len(made) - len(todo)} of them finished.", flush=True)
     if DRY_RUN.value:
-        print("\n".join("python " + shlex.join(job.words) for job in todo))
-        return
+        print(*todo, sep="\n")
+        return None
     statuses = train_all(todo)
     # Once more what was killed, and what another process had but may have left.
     again = [job for job, status in statuses.items() if status < 0 or status == cli.BUSY]
@@ -186,10 +125,10 @@ def main(_):
         sys.exit(1)
 
 
-def train_all(jobs: list[Job]) -> dict[Job, int]:
+def train_all(todo: list[jobs.Job]) -> dict[jobs.Job, int]:
     """Trains all, and returns their exit statuses; ends this command where the user wants that."""
     statuses = {}
-    for job, status in run_here(jobs, WORKERS.value):
+    for job, status in ENGINES[ENGINE.value](todo, WORKERS.value):
         if status == cli.INTERRUPTED:
             print("Stopped; the same command goes on from here.", flush=True)
             sys.exit(cli.INTERRUPTED)

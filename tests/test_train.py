@@ -249,9 +249,8 @@ def test_a_dead_lane_leaves_the_others_as_they_would_be_and_stays_as_it_was(
     state = train.fit(Exploding(config), config, tmp_path / "run")
     for n in (0, 2):
         assert_equal(train.lane(state, n), train.lane(whole, n))
-    assert (
-        "nan at step 6 in lane 1 (seed 7, lr 0.001). This lane is dead" in capsys.readouterr().out
-    )
+    shown = capsys.readouterr().out
+    assert "nan at step 6 in lane 1 (seed 7, lr 0.001). This lane is dead" in shown
     assert runs.read_dead(tmp_path / "run") == {
         (7, 1e-3): dict(step=6, seed=7, lr=1e-3, cause="the loss is nan")
     }
