@@ -9,6 +9,7 @@ r"""Measures speed side by side with other implementations of the same computati
     python -m scripts.benchmark order_embeddings    that of order embeddings, and ranking, 8 minutes
     python -m scripts.benchmark attentive_reader    that of the attentive reader, 8 minutes
     python -m scripts.benchmark skip_thoughts       that of skip-thoughts, 10 minutes, 6 GB
+    python -m scripts.benchmark lanes               1, 2, 4 and 8 runs in one program, 5 minutes
 
 Every implementation runs in a process of its own. First each must compute the same as ours from the
 same weights and batches: losses, in all but mnist also gradients. Then they are timed in turn,
@@ -53,6 +54,10 @@ the loops over the words, and logits of all words at once; so is PyTorch, which 
 compiles time steps. Ours without norm shows what layer norm costs, with few words what the output
 layer does.
 
+Cases of lanes: pixels, the LSTM of configs/sequential_mnist.py:small; mnist-small, the network of
+configs/mnist.py:small; mnist, that of §6.6; all at their own batch sizes. It times the compiled
+call of 1, 2, 4 and 8 lanes, and says what a lane costs, relative to one alone.
+
 The processes get the environment of this command unchanged, so allocator, threads and XLA flags
 are the same for all. glibc by default gives large arrays back after every call and pages them in
 again, half a second for a gigabyte; on Linux huge pages make that cheap, for everybody:
@@ -77,6 +82,7 @@ from scripts.benchmarks.attentive_reader import attentive_reader
 from scripts.benchmarks.common import Timing, in_process
 from scripts.benchmarks.draw import draw
 from scripts.benchmarks.handwriting import handwriting
+from scripts.benchmarks.lanes import lanes
 from scripts.benchmarks.mnist import mnist
 from scripts.benchmarks.order_embeddings import order_embeddings
 from scripts.benchmarks.rnn import rnn
@@ -108,6 +114,7 @@ BENCHMARKS = {
     "order_embeddings": order_embeddings,
     "attentive_reader": attentive_reader,
     "skip_thoughts": skip_thoughts,
+    "lanes": lanes,
 }  # name -> (names of cases, Timing) -> what --out holds
 
 

@@ -1,8 +1,11 @@
-r"""Trains the runs of a config's sweep(), or of a grid given here, --workers at a time.
+r"""Trains many runs: those of a config's sweep(), a grid given here, or a search for the best.
 
-    python -m scripts.sweep --config=configs/mnist.py:small
+    python -m scripts.sweep --config=configs/mnist.py:small --workers=2
     python -m scripts.sweep --config=configs/mnist.py:small --config.hidden=50 --root=runs/narrow \
         --grid norm=none,batch,layer --grid batch_size=128,4
+    python -m scripts.sweep --engine=optuna --config=configs/mnist.py:small --trials=40 \
+        --space lr=log:1e-4:1e-2 --space hidden=int:50:200 --space norm=none,layer
+    python -m scripts.sweep --engine=slurm --config=configs/mnist.py --slurm timeout_min=600
 
 Each run has a folder of its own, <root>/<experiment>/norm=layer,batch_size=4; the default root is
 runs/<scale>. Finished runs are skipped and broken ones resumed, so the same command may be given
@@ -10,6 +13,18 @@ again at any time, also while it is at work elsewhere: the process that trains a
 its folder, and whoever comes second leaves the run to it. A run whose process was killed is taken
 up again once. When a run fails the others go on; the command then ends with exit status 1.
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
+
+--engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
+stops what is not worth its time: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
+<study>/trial=7, judged by its best evaluation in the mean over its seeds. Where only lr is
+searched, --lanes=8 makes eight trials lanes of one program. Several of these commands may be at
+work on the same folder; a trial whose command was killed is taken up by another one, or the same
+given again, from its checkpoint. Trials are kept in journal.log, or for many machines that see one folder in
+--storage=postgresql://USER@HOST/NAME. In a grid write lr=log:1e-4:1e-2:5 for five values.
+
+--engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
+is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
+what submitit knows: timeout_min, gpus_per_node, cpus_per_task, mem_gb, slurm_partition, ...
 """
 
 from collections.abc import Iterator

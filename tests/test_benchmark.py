@@ -64,6 +64,20 @@ def test_the_table_holds_every_peer_with_the_losses_of_ours(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_table_of_lanes_says_what_one_costs_and_lane_0_is_the_same_run_in_all(tmp_path):
+    out = tmp_path / "speed.json"
+    done = python("-m", "scripts.benchmark", "lanes", "--quick", "--case=tiny", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())["cases"]["tiny"]
+    names = ["1 lane", "2 lanes", "4 lanes", "8 lanes"]
+    assert list(result["peers"]) == names == list(rows(done.stdout))
+    for n, name in zip((1, 2, 4, 8), names, strict=True):
+        peer = result["peers"][name]
+        assert peer["facts"]["lanes"] == n and len(peer["seconds_per_step"]) == 2
+        assert peer["differs_by"] < 1e-4 and result["cost_of_a_lane"][str(n)] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["tiny", "tiny-gru"])
 def test_every_peer_of_rnn_has_the_loss_and_gradients_of_ours(case, tmp_path):
     out = tmp_path / "speed.json"

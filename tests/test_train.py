@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 import threading
 
 import jax
@@ -199,6 +200,18 @@ def test_progress_is_plain_lines_elsewhere(capsys, monkeypatch):
     # A hundred steps in ten seconds of this session leave 900 steps, so 90 seconds.
     assert first == "mnist  step 1,100/2,000 (55%)  10.0 steps/s  loss 0.5 0.25  ETA 0:01:30"
     assert last.startswith("mnist  step 2,000/2,000 (100%)") and last.endswith("ETA 0:00:00")
+
+
+def test_signals_of_the_same_second_are_one_request_and_a_later_one_ends_the_process():
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread")
+    with train.Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.asked
+        interrupt.since -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 class Exploding(train.Task):

@@ -43,7 +43,11 @@ SAMPLERS = {  # a grid is put into the queue of the study
     "random": ("RandomSampler", {}),
     "grid": ("RandomSampler", {}),
 }
-PRUNERS = {"asha": "SuccessiveHalvingPruner", "hyperband": "HyperbandPruner", "none": "NopPruner"}
+PRUNERS = {  # a resource is an evaluation
+    "asha": ("SuccessiveHalvingPruner", {"min_resource": 1}),
+    "hyperband": ("HyperbandPruner", {}),
+    "none": ("NopPruner", {}),
+}
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
 LOOK = 0.5  # seconds between two looks at what the runs have measured
@@ -187,7 +191,7 @@ def is_dead(folder: Path, rates: list[float] | None) -> bool:
 
 
 def open_study(folder: Path, mode: str):
-    """The optuna study in a folder, or by --storage; made if it is not there.
+    """The optuna study in a folder, or by --storage, and its storage; made if it is not there.
 
     Raises:
         InputError: optuna is not installed, or the data base does not answer.
@@ -219,16 +223,17 @@ def open_study(folder: Path, mode: str):
                 f"--storage={STORAGE.value} cannot be used ({type(error).__name__}: {reason}). "
                 f"Write postgresql://USER:PASSWORD@HOST:PORT/NAME of a data base that is there."
             ) from error
-    sampler, options = choose("--sampler", SAMPLER.value, SAMPLERS)
-    pruner = getattr(optuna.pruners, choose("--pruner", PRUNER.value, PRUNERS))
-    return optuna.create_study(
+    sampler, of_sampler = choose("--sampler", SAMPLER.value, SAMPLERS)
+    pruner, of_pruner = choose("--pruner", PRUNER.value, PRUNERS)
+    study = optuna.create_study(
         storage=storage,
         study_name=STUDY.value,
         direction={"min": "minimize", "max": "maximize"}[mode],
         load_if_exists=True,
-        sampler=getattr(optuna.samplers, sampler)(**options),
-        pruner=pruner(),
+        sampler=getattr(optuna.samplers, sampler)(**of_sampler),
+        pruner=getattr(optuna.pruners, pruner)(**of_pruner),
     )
+    return study, storage
 
 
 @dataclasses.dataclass
@@ -273,7 +278,7 @@ class Search:
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
         with self.asking:
-            self.study = open_study(folder, self.select["mode"])
+            self.study, self.storage = open_study(folder, self.select["mode"])
             self.is_grid = SAMPLER.value == "grid"
             self._check_space()
             if self.is_grid:
@@ -337,19 +342,20 @@ class Search:
         from optuna.trial import Trial as OptunaTrial
         from optuna.trial import TrialState
 
-        for found in trials:
-            if found.state != TrialState.RUNNING:
-                continue
-            claim = self._claim(found.number, new=False)
+        for number in [found.number for found in trials if found.state == TrialState.RUNNING]:
+            claim = self._claim(number, new=False)
             if claim is None:
                 continue
-            numbers = found.user_attrs.get("group", [found.number])
+            trials = self.study.get_trials(deepcopy=False)  # it may have been told just now
+            if trials[number].state != TrialState.RUNNING:
+                claim.release()
+                continue
+            numbers = trials[number].user_attrs.get("group", [number])
             held = {}
-            for number in numbers:
-                if number != found.number:
-                    claim = self._claim(number, new=True)
-                if claim is not None and trials[number].state == TrialState.RUNNING:
-                    held[number] = OptunaTrial(self.study, trials[number]._trial_id), claim
+            for n in numbers:
+                lock = claim if n == number else self._claim(n, new=True)
+                if lock is not None and trials[n].state == TrialState.RUNNING:
+                    held[n] = OptunaTrial(self.study, trials[n]._trial_id), lock
             for trial, _ in held.values():
                 for axis in self.axes:
                     axis.suggest(trial)  # what it was, or now if it was killed before
@@ -435,6 +441,12 @@ class Search:
 
     # --- All of it ---
 
+    def close(self) -> None:
+        """Lets go of the data base."""
+        if STORAGE.value is not None:
+            self.storage.remove_session()
+            self.storage.engine.dispose()
+
     def run(self, workers: int) -> int:
         """Searches until enough trials have ended; returns how many failed in this launcher."""
         working: list[Group] = []
@@ -504,6 +516,7 @@ def run(config, root: Path, known: list[str], workers: int) -> None:
     search = Search(root / STUDY.value, config, axes)
     failed = search.run(workers)
     print("\n".join(summary(search)), flush=True)
+    search.close()
     if failed:
         print(f"{failed} trials failed; see above.", file=sys.stderr)
         sys.exit(1)

@@ -7,6 +7,8 @@ Either way the same run goes on, from there.
 """
 
 from collections.abc import Iterator
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -60,7 +62,9 @@ class Training:
 
         self.stop()
         if self.process is not None:
-            self.process.wait()
+            with contextlib.suppress(ChildProcessError):  # it has ended already
+                # Not process.wait(): it has been interrupted by the signal that brought us here.
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(Training(self.words))
 
 
@@ -100,7 +104,8 @@ def make_executor(folder, workers: int):
     if CLUSTER.value == "slurm":
         given.setdefault("slurm_array_parallelism", workers)
     try:
-        executor = submitit.AutoExecutor(folder, cluster=CLUSTER.value)
+        often = {f"{CLUSTER.value}_max_num_timeout": 1000}  # each time it gets on
+        executor = submitit.AutoExecutor(folder, cluster=CLUSTER.value, **often)
         executor.update_parameters(**given)
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
