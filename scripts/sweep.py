@@ -20,7 +20,7 @@ stops what is not worth its time: asha, hyperband or none. A trial is a run, in 
 searched, --lanes=8 makes eight trials lanes of one program. Several of these commands may be at
 work on the same folder; a trial whose command was killed is taken up by another one, or the same
 given again, from its checkpoint. Trials are kept in journal.log; for many machines that see one
-folder, in --storage=postgresql://USER@HOST/NAME. In a grid write lr=log:1e-4:1e-2:5 for five values.
+folder, in --storage=postgresql://USER@HOST/NAME. In a grid lr=log:1e-4:1e-2:5 is five values.
 
 --engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
 is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
