@@ -271,9 +271,9 @@ class Task(train.Task):
             answer=arrays["answers"][cases],
         )
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         cases, T = self.buckets.batch(step)
-        batch = self.cases("train", cases, T)
+        batch = self.cases("train", cases[rows], T)
         new = np.arange(self.vocabulary, dtype=np.int32)
         random = np.random.default_rng((self.config.data_seed, step, 2))
         new[self.entities] = random.permutation(self.entities)

@@ -46,9 +46,9 @@ class Cases(train.Task):
         """Returns metrics ``[B]`` and the new statistics."""
         raise NotImplementedError
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         config = self.config
-        cases = data.batch_cases(step, self.cases, config.batch_size, config.data_seed)
+        cases = data.batch_cases(step, self.cases, config.batch_size, config.data_seed)[rows]
         return {name: array[cases] for name, array in self.splits["train"].items()}
 
     def loss(self, variables, batch, key, train):

@@ -296,9 +296,9 @@ class Task(Cases):
     def shape(self, step):
         return self.buckets.batch(step)[1]
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         cases, T = self.buckets.batch(step)
-        batch = {name: array[cases] for name, array in self.splits["train"].items()}
+        batch = {name: array[cases[rows]] for name, array in self.splits["train"].items()}
         return batch | {"points": batch["points"][:, : T + 1]}
 
     def init(self, key):

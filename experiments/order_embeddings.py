@@ -169,10 +169,10 @@ class Task(train.Task):
     def shape(self, step):
         return self.padded(self.lengths["train"][self.drawn(step)[1]].max())
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         split, (images, captions) = self.splits["train"], self.drawn(step)
-        tokens, length = pad(split, captions, self.shape(step))
-        return dict(images=split["images"][images], tokens=tokens, length=length)
+        tokens, length = pad(split, captions[rows], self.shape(step))
+        return dict(images=split["images"][images[rows]], tokens=tokens, length=length)
 
     def energies(self, s, v):
         """E ``[M, N]`` of captions ``[M, H]`` and images ``[N, H]``."""

@@ -331,9 +331,9 @@ class Task(train.Task):
             batch |= {name: tokens, f"{name}_length": length + 1}
         return batch
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         middles, length = self.triples.batch(step)
-        return self.cases("train", middles, self.padded(length))
+        return self.cases("train", middles[rows], self.padded(length))
 
     def loss(self, variables, batch, key, train):
         (nats, count), new = self.model(train).apply(variables, *inputs(batch), mutable=["stats"])

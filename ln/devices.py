@@ -1,11 +1,14 @@
-"""All devices of a machine at work on one run: its lanes, or the cases of its batches, or both, are
-spread over them. No task and no model knows; what crosses devices is the compiler's affair.
+"""All devices at work on one run: its lanes, or the cases of its batches, or both, are spread over
+those of a machine, or of all processes of the run. No task and no model knows; what crosses devices
+is the compiler's affair.
 """
 
+import hashlib
 import math
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -19,7 +22,7 @@ class Spread(NamedTuple):
 
     Attributes:
         mesh: of the axes LANES and CASES; None on one device, where nothing is to be done.
-        batch_size: by which a batch's axis of cases is known.
+        batch_size: B, how many cases a batch has.
     """
 
     mesh: Mesh | None = None
@@ -58,24 +61,95 @@ class Spread(NamedTuple):
         """Where a call leaves the state ``[lanes, ...]`` and the metrics ``[K, lanes]``."""
         return None if self.mesh is None else (self.sharding(LANES), self.sharding())
 
+    @property
+    def rows(self) -> slice:
+        """The cases of a batch that the devices of this process need."""
+        if self.mesh is None:
+            return slice(None)
+        of_devices = self.sharding(CASES).addressable_devices_indices_map((self.batch_size,))
+        ends = [rows.indices(self.batch_size) for (rows,) in of_devices.values()]
+        return slice(min(start for start, _, _ in ends), max(stop for _, stop, _ in ends))
+
     def state(self, state: Any) -> Any:
-        """The state, leaves ``[lanes, ...]``, on its devices."""
-        return state if self.mesh is None else jax.device_put(state, self.sharding(LANES))
+        """A state, leaves ``[lanes, ...]`` that each process has whole, on its devices."""
+        if self.mesh is None:
+            return state
+        of_lanes = self.sharding(LANES)
+
+        def put(leaf):
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(whole.shape, of_lanes, whole.__getitem__)
+
+        return jax.tree.map(put, state)
 
     def batches(self, batches: Any) -> Any:
-        """Batches, leaves ``[K, B, ...]``, on their devices."""
+        """Batches on their devices: leaves ``[K, cases, ...]`` of the `rows` of this process, and
+        ``[K]`` of numbers."""
         if self.mesh is None:
             return jax.device_put(batches)
 
         def put(leaf):
-            is_of_cases = leaf.ndim > 1 and leaf.shape[1] == self.batch_size
-            return jax.device_put(leaf, self.sharding(*([None, CASES] if is_of_cases else [])))
+            K, *shape = leaf.shape
+            axes = (None, CASES)[: 1 + bool(shape)]
+            shape = (K, *([self.batch_size, *shape[1:]] if shape else []))
+            return jax.make_array_from_process_local_data(self.sharding(*axes), leaf, shape)
 
         return jax.tree.map(put, batches)
 
     def gathered(self, tree: Any) -> Any:
-        """Arrays of all devices as one device has them."""
-        return tree if self.mesh is None else jax.device_get(tree)
+        """Arrays of all devices as one device has them, in each process."""
+        if self.mesh is None:
+            return tree
+        if jax.process_count() == 1:
+            return jax.device_get(tree)
+        return multihost_utils.process_allgather(tree, tiled=True)
 
 
 ALONE = Spread()
+
+
+# --- What several processes of a run have to agree on ---
+
+
+def check_same(text: str) -> None:
+    """Raises InputError, in every process, where the processes have different texts."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+    digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
+    if others := [n for n, found in enumerate(digests) if (found != digests[0]).any()]:
+        raise InputError(
+            f"Process {', '.join(map(str, others))} has another config or other data than process "
+            f"0: start all processes with the same flags, and with the same data."
+        )
+
+
+def of_first(tree: Any) -> Any:
+    """The arrays that process 0 has, in every process, bit for bit; the others' give the shapes."""
+    if jax.process_count() == 1:
+        return tree
+    bits = jax.tree.map(lambda leaf: np.asarray(leaf).view(f"u{leaf.dtype.itemsize}"), tree)
+    bits = multihost_utils.broadcast_one_to_all(bits)  # a sum with zeros; of floats −0 + 0 is 0
+    return jax.tree.map(lambda found, leaf: np.asarray(found).view(leaf.dtype), bits, tree)
+
+
+class Anybody:
+    """Whether any process asks for something. All learn it after the same call, the one behind that
+    in which it was asked, so that none has to wait for the others."""
+
+    def __init__(self):
+        self.before = np.bool_(False)
+
+    def __call__(self, asks: bool) -> bool:
+        if jax.process_count() == 1:
+            return asks
+        devices = np.array(jax.devices())
+        everybody = NamedSharding(Mesh(devices, "all"), PartitionSpec("all"))
+        asking = jax.make_array_from_callback(devices.shape, everybody, lambda _: np.array([asks]))
+        before, self.before = self.before, _any(asking)
+        return bool(before)
+
+
+@jax.jit
+def _any(asking):
+    return asking.any()

@@ -154,6 +154,7 @@ def environment() -> dict:
         device=device.device_kind,
         backend=device.platform,
         devices=jax.device_count(),
+        processes=jax.process_count(),
         cores=os.cpu_count(),
         system=platform.platform(),
     )
@@ -332,11 +333,17 @@ class Run:
             reverse=self._less_is_better,
             keep_checkpoints_without_metrics=False,
         )
+        folder = self.folder / "checkpoints"
+        folder.mkdir(exist_ok=True)
         return ocp.CheckpointManager(
-            self.folder / "checkpoints",
+            folder,
             options=ocp.CheckpointManagerOptions(
+                create=False,
                 preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
                 best_fn=score,  # without it no score is written, and later sessions know none
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
+                ),
             ),
         )
 
@@ -483,6 +490,12 @@ class Run:
         self._checkpoints.wait_until_finished()
         return self._checkpoints.latest_step()
 
+    def kept(self) -> str:
+        """What is left when training fails, in words."""
+        step = self.newest()
+        kept = "no checkpoint was made yet" if step is None else f"checkpoint {step:,} is kept"
+        return f"{kept} in {self.folder}"
+
     def finish(self, step: int) -> None:
         """Marks the run as finished, once its last checkpoint is wholly written."""
         self._checkpoints.wait_until_finished()
@@ -503,3 +516,31 @@ class Run:
 
     def __exit__(self, *_):
         self.close()
+
+
+class Elsewhere:
+    """A run whose folder another process writes: in this one there is nothing to do."""
+
+    def __init__(self, folder: Path | str, lanes: list[tuple[int, float]]):
+        self.folder, self.lanes = Path(folder).absolute(), lanes
+
+    def restore(self, state):
+        return state, {}
+
+    def kept(self) -> str:
+        return "process 0 says what is kept"
+
+    def nothing(self, *_) -> None:
+        pass
+
+    start = write = bury = save = finish = __exit__ = nothing
+
+    def __enter__(self):
+        return self
+
+
+def open_run(folder: Path | str, config, lanes, data=None) -> Run | Elsewhere:
+    """A run to train, as `Run`: the first process writes its folder, the others leave it alone."""
+    if jax.process_index():
+        return Elsewhere(folder, lanes)
+    return Run(folder, config, lanes, data)

@@ -31,7 +31,7 @@ import numpy as np
 import optax
 
 from ln import data, runs
-from ln.devices import ALONE, Spread
+from ln.devices import ALONE, Anybody, Spread, check_same, of_first
 from ln.errors import DivergedError, InputError, choose
 
 Batch = dict[str, Any]
@@ -65,8 +65,16 @@ class Task:
         """Returns loss, (stats, metrics): a scalar, the new running statistics, scalars to log."""
         raise NotImplementedError
 
-    def batch(self, step: int) -> Batch:
-        """Numpy arrays as a pure function of the step, so that a resumed run sees the same."""
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """Numpy arrays as a pure function of the step, so that a resumed run sees the same.
+
+        Args:
+            rows: which of the config.batch_size cases to load, since of several processes each
+                needs only some. What else the arrays depend on is of the whole batch.
+
+        Returns:
+            Arrays ``[rows, ...]``, one row a case, or numbers.
+        """
         raise NotImplementedError
 
     def shape(self, step: int) -> Hashable:
@@ -244,7 +252,8 @@ def make_call(task: Task, optimizer, spread: Spread = ALONE) -> Callable:
 
 def batches_of(task: Task, steps: range, spread: Spread = ALONE) -> tuple[range, Batch]:
     """The batches of a call on the device, leaves ``[K, ...]``, behind the steps they are for."""
-    batches = [task.batch(step) for step in steps]
+    rows = spread.rows
+    batches = [task.batch(step, rows) for step in steps]
     return steps, spread.batches(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
 
 
@@ -498,6 +507,9 @@ def evaluate(
 def fit(task: Task, config, workdir: Path | str) -> State:
     """Trains every lane of the config, from the newest checkpoint in workdir if there is one.
 
+    All processes of jax.distributed call it alike. The first writes the run folder, and only there
+    need it be; the others compute the same, each on its part of the lanes or batches.
+
     Steps go to the device ``config.steps_per_call`` at a time; the next batches are prepared on a
     thread meanwhile, and metrics are fetched one call late, so that the device never waits.
 
@@ -505,31 +517,32 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         The last state; every leaf has a leading lane axis.
 
     Raises:
-        InputError: a setting or the folder cannot be used, or devices do not divide lanes and batch
-            (before anything is computed); the device has too little memory, or the disk is full.
+        InputError: a setting or the folder cannot be used, devices do not divide lanes and batch,
+            or processes differ (before anything is computed); the device has too little memory, or
+            the disk is full.
         DivergedError: in every lane a loss or parameter is not finite. The last checkpoint is from
             before.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
     spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
+    check_same(f"{runs.as_json(config)} {sorted(task.data.items())}")
     with (
         writing(workdir),
-        runs.Run(workdir, config, lanes, task.data) as run,
+        runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
         devices = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
         devices += jax.devices()[0].device_kind
+        devices += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
         print(f"{run.folder}: {len(lanes)} lane(s) on {devices}", flush=True)
         try:
             fresh = init_lanes(task, optimizer, lanes)
             call = make_call(task, optimizer, spread)
             return _train(task, plan, call, fresh, run, interrupt, spread)
         except DivergedError as error:
-            step = run.newest()
-            kept = "no checkpoint was made yet" if step is None else f"checkpoint {step:,} is kept"
             raise DivergedError(
-                f"{error} Training stopped; {kept} in {run.folder}. "
+                f"{error} Training stopped; {run.kept()}. "
                 f"A smaller config.lr or a config.clip may help."
             ) from None
         except jax.errors.JaxRuntimeError as error:
@@ -574,13 +587,14 @@ def _train(
     plan: Plan,
     call: Callable,
     state: State,
-    run: runs.Run,
+    run: runs.Run | runs.Elsewhere,
     interrupt: Interrupt,
     spread: Spread,
 ) -> State:
     state, sums = run.restore(state)
-    state = spread.state(state)
+    state = of_first(state)
     steps_of_lanes = np.asarray(state.step)
+    state = spread.state(state)
     first, means = int(steps_of_lanes.max()), Means(sums)
     dead = set(np.flatnonzero(steps_of_lanes < first).tolist())
     if first > plan.steps:
@@ -623,28 +637,29 @@ def _train(
             write(step, "update", means.take())
         progress.show(step, metrics["loss"][-1])
 
-    waiting = None
+    waiting, anybody = None, Anybody()
     prepare = partial(batches_of, task, spread=spread)
     for steps, batches in data.ahead(prepare, plan.calls(first, task.shape)):
         state, metrics = call(state, batches)
         settle(waiting)
         waiting, step, score = Call(steps, metrics), steps[-1] + 1, None
+        stopping = anybody(interrupt.asked)
         evaluating, saving = plan.due(plan.eval_every, step), plan.due(plan.save_every, step)
-        if not (evaluating or saving or interrupt.asked):
+        if not (evaluating or saving or stopping):
             continue
 
         settle(waiting)
-        waiting = None
+        waiting, whole = None, spread.gathered(state)
         if evaluating:
-            scores = evaluate(task, spread.gathered(state), dead)
+            scores = evaluate(task, whole, dead)
             for split, columns in scores.items():
                 write(step, split, columns)
             split = choose("config.select.split", select.split, scores)
             score = float(np.nanmean(choose("config.select.metric", select.metric, split)))
-        if saving or interrupt.asked:
-            bury(bad_states(state, step))
-            run.save(step, state, means.sums, score, dead)
-        if interrupt.asked and step < plan.steps:
+        if saving or stopping:
+            bury(bad_states(whole, step))
+            run.save(step, whole, means.sums, score, dead)
+        if stopping and step < plan.steps:
             raise Interrupted(f"Saved step {step:,} in {run.folder}")
     run.finish(plan.steps)
     return state

@@ -1,5 +1,7 @@
 """What the commands share: flags in, one clear line out when something the user gave is wrong."""
 
+from collections.abc import Iterator
+import contextlib
 from pathlib import Path
 import runpy
 import signal
@@ -82,17 +84,24 @@ def some_cases(task, split: str, count: int | None):
     return {name: array[cases] for name, array in arrays.items()}
 
 
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Turns an error that a user can act on into one line and an exit status."""
+    try:
+        yield
+    except (InputError, DivergedError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
 def run(main) -> None:
     """Runs main(argv) of a script; ``--help`` prints the docstring and the flags of the script."""
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
-        try:
+        with one_line():
             return main(argv)
-        except (InputError, DivergedError) as error:
-            return fail(error)
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
-            sys.exit(INTERRUPTED)
 
     app.run(guarded, flags_parser=parse)

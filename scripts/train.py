@@ -7,8 +7,18 @@ r"""Trains one config into one run folder; the same command again resumes it.
 --config=FILE:SCALE picks a config file and one of its scales (paper, small, tiny); any of its keys
 is set by --config.KEY=VALUE. All pairs of --config.seeds and --config.lr train side by side in one
 program. Lengths are written as "300 steps" or "65 epochs". Ctrl-C saves and says how to resume.
+
+All devices of this machine train one run; those of several machines do, where each runs
+
+    python -m scripts.train --coordinator=HOST:PORT --processes=2 --process=0 \
+        --config=configs/mnist.py:small --workdir=runs/try
+
+with a --process of its own, HOST being the machine of process 0; or --distributed alone, under
+SLURM and whatever else jax.distributed recognizes. Process 0 writes the run folder. When a process
+is lost the others end; the same commands, of as many processes as you like, go on.
 """
 
+import contextlib
 import shlex
 import sys
 
@@ -16,15 +26,22 @@ from absl import flags
 from ml_collections import config_flags
 
 from ln.errors import InputError
-from scripts import cli
+from scripts import cli, hosts
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder: config, metrics, checkpoints")
+flags.adopt_module_key_flags(hosts)
 
 
 def main(_):
     if CONFIG.value is None or WORKDIR.value is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
+    place = hosts.Place.of_flags()
+    with hosts.together(place) if place else contextlib.nullcontext():
+        train_run()
+
+
+def train_run() -> None:
     import experiments  # jax takes a second: not before the flags are known to be right
     from ln import train
 

@@ -75,10 +75,10 @@ class Task(handwriting.Task):
         )
         return dict(train=lines)
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         B = self.config.batch_size
         start = step % BATCHES * B
-        return {name: array[start:][:B] for name, array in self.splits["train"].items()}
+        return {name: array[start:][:B][rows] for name, array in self.splits["train"].items()}
 
     def model(self, train):
         model = super().model(train)

@@ -287,8 +287,8 @@ class SumTask(train.Task):
     def init(self, key):
         return {"params": to_params(self.layout, self.data.layers)}
 
-    def batch(self, step):
-        return dict(x=self.data.x, mask=self.data.mask, R=self.data.R)
+    def batch(self, step, rows=slice(None)):
+        return dict(x=self.data.x, mask=self.data.mask, R=self.data.R)  # on one device: all rows
 
     def loss(self, variables, batch, key, train):
         return loss(self.model, variables["params"], **batch), ({}, {})

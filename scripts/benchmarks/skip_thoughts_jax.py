@@ -57,9 +57,9 @@ class Task(skip_thoughts.Task):
         )
         return dict(train=split, valid=split)
 
-    def batch(self, step):
+    def batch(self, step, rows=slice(None)):
         B = self.config.batch_size
-        triples = step % STEPS * B + np.arange(B)
+        triples = (step % STEPS * B + np.arange(B))[rows]
         return self.cases("train", 3 * triples + 1, self.padded(self.config.longest - 1))
 
     def model(self, train):
