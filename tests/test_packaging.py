@@ -2,8 +2,10 @@
 
 import ast
 from importlib.metadata import packages_distributions
+import os
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -96,6 +98,52 @@ def test_importing_the_library_and_the_experiments_imports_nothing_that_training
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with the Makefile, and a PYTHON that does nothing but note what it was asked."""
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.lock").touch()
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> asked\n')
+    python.chmod(0o755)
+
+    def make(venv):
+        words = ["make", "test", f"PYTHON={python}", f"VENV={venv}"]
+        run = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        asked = folder / "asked"
+        return run, asked.read_text() if asked.exists() else ""
+
+    return folder, make
+
+
+without_make = pytest.mark.skipif(
+    os.name == "nt" or shutil.which("make") is None, reason="no make here"
+)
+
+
+@without_make
+@pytest.mark.parametrize("venv", [".venv", ".venv/"])
+def test_an_installation_empties_a_folder_of_its_own(clone, venv):
+    folder, make = clone
+    (folder / ".venv").mkdir()
+    _, asked = make(venv)
+    assert f"-m venv --clear {venv}" in asked
+
+
+@without_make
+@pytest.mark.parametrize("venv", [".venv", ".venv/"])
+def test_an_installation_never_empties_what_a_link_leads_to(clone, tmp_path, venv):
+    folder, make = clone
+    (tmp_path / ".venv").mkdir()
+    (folder / ".venv").symlink_to(tmp_path / ".venv")
+    run, asked = make(venv)
+    (line,) = run.stderr.splitlines()
+    assert run.returncode and f"VENV={venv} is a link, and {tmp_path / '.venv'}" in line
+    assert asked == ""
 
 
 @pytest.mark.parametrize("path", files("configs"), ids=str)
