@@ -144,3 +144,15 @@ def test_places_without_the_files_are_refused(tmp_path):
     (tmp_path / "broken.tar.gz").write_bytes(b"\x1f\x8bno archive")
     with pytest.raises(InputError, match="whole archive"):
         cifar10.read(tmp_path / "broken.tar.gz")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symbolic", "hard"])
+def test_no_link_in_an_archive_is_followed(tmp_path, kind):
+    secret = tmp_path / "secret"
+    secret.write_bytes(binary(1))
+    with tarfile.open(tmp_path / "cifar.tar", "w") as archive:
+        link = tarfile.TarInfo("data_batch_1.bin")
+        link.type, link.linkname = kind, str(secret)
+        archive.addfile(link)
+    with pytest.raises(InputError, match="Cannot read .*cifar.tar .*link"):
+        cifar10.read(tmp_path / "cifar.tar")

@@ -56,6 +56,16 @@ def test_requirements_name_no_package_index_and_no_path_of_a_machine(name):
     assert not re.findall(r"\S*://\S*|--\S*index\S*|--find-links.*|\s[~/]\S*|\b[A-Z]:\\\S*", text)
 
 
+def test_every_package_of_the_lock_has_a_sha_256():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    code = [line for line in lines if not line.lstrip().startswith("#")]
+    packages = re.split(r"^(?=\w)", "\n".join(code), flags=re.MULTILINE)[1:]
+    for package in packages:
+        pin, *digests = package.split(" \\\n")
+        assert "==" in pin and digests, pin
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", d.strip()) for d in digests), pin
+
+
 @pytest.mark.parametrize("python", ["3.11.0", "3.12.0"])
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, python):
