@@ -16,6 +16,10 @@ ifneq ($(filter-out .venv%,$(notdir $(VENV))),)
 $(error VENV=$(VENV) will be emptied: let its name begin with .venv, without spaces)
 endif
 
+# Where VENV is a link: what it leads to, which would be emptied in its place.
+PLAIN := $(patsubst %/,%,$(VENV))
+LINKED = $(filter-out $(realpath $(dir $(PLAIN)))/$(notdir $(PLAIN)),$(realpath $(PLAIN)))
+
 # Compiled programs are kept from one command to the next.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
@@ -38,6 +42,7 @@ lint: $(VENV)/installed
 	$(BIN)/python -m mypy
 
 $(VENV)/installed: requirements.lock
+	$(if $(LINKED),$(error VENV=$(VENV) is a link, and $(LINKED) would be emptied: remove the link or give another VENV))
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock

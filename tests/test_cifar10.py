@@ -1,5 +1,6 @@
 """CIFAR-10's original files, in both of their versions."""
 
+import io
 import pickle
 import tarfile
 
@@ -8,6 +9,7 @@ import pytest
 
 from experiments import datasets
 from experiments.datasets import cifar10
+from experiments.datasets.originals import Plain
 from ln.errors import InputError
 
 N = 30  # cases of a file, here
@@ -84,6 +86,45 @@ def test_files_that_are_not_the_originals_are_named(tmp_path, name, contents, me
         cifar10.read(tmp_path)
 
 
+class Pickled:
+    """Is pickled as a call, and as the state of what that returns."""
+
+    def __init__(self, call, arguments, *state):
+        self.parts = call, arguments, *state
+
+    def __reduce__(self):
+        return self.parts
+
+
+# A dtype of eight bytes that are the address of an object, and says that it is none.
+ADDRESS = Pickled(
+    *(np.dtype, ("V8", False, True)),
+    (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0),
+)
+ARRAYS = {
+    "addresses": (*np.zeros(0).__reduce__()[:2], (1, (1,), ADDRESS, False, bytes(8))),
+    "made of": (np.ndarray, ((1,), np.dtype("O"), bytes(8))),
+    "objects": np.array([None], object).__reduce__(),
+}
+
+
+@pytest.mark.parametrize("parts", ARRAYS.values(), ids=ARRAYS)
+def test_arrays_of_anything_but_numbers_are_not_even_made(parts):
+    value = {"data": Pickled(*parts), "labels": [1]}
+    with pytest.raises(InputError, match="not loaded"):
+        cifar10.of_pickle("data_batch_1", pickle.dumps(value, protocol=2))
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("kind", ["|u1", ">i4", "<f8"])
+def test_arrays_of_numbers_are_loaded_as_they_are(kind, order):
+    array = np.arange(6).reshape(2, 3).astype(kind, order=order)
+    for data in (pickle.dumps(array, protocol=2), pickle.dumps(array, protocol=3)):
+        found = Plain(io.BytesIO(data), encoding="latin-1").load()
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == array.dtype.newbyteorder("=")
+
+
 @pytest.mark.parametrize(
     "value",
     [Malicious(), {"data": np.zeros(3), "labels": [1]}, {"data": Malicious(), "labels": [1]}, []],
@@ -103,3 +144,15 @@ def test_places_without_the_files_are_refused(tmp_path):
     (tmp_path / "broken.tar.gz").write_bytes(b"\x1f\x8bno archive")
     with pytest.raises(InputError, match="whole archive"):
         cifar10.read(tmp_path / "broken.tar.gz")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symbolic", "hard"])
+def test_no_link_in_an_archive_is_followed(tmp_path, kind):
+    secret = tmp_path / "secret"
+    secret.write_bytes(binary(1))
+    with tarfile.open(tmp_path / "cifar.tar", "w") as archive:
+        link = tarfile.TarInfo("data_batch_1.bin")
+        link.type, link.linkname = kind, str(secret)
+        archive.addfile(link)
+    with pytest.raises(InputError, match="Cannot read .*cifar.tar .*link"):
+        cifar10.read(tmp_path / "cifar.tar")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import re
 import socket
 import struct
 import subprocess
@@ -18,7 +19,14 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, binarized_digits, binarized_mnist, digits, mnist
+from experiments.datasets import (
+    arrays,
+    binarized_digits,
+    binarized_mnist,
+    cifar10,
+    digits,
+    mnist,
+)
 from experiments.datasets.originals import Files
 from ln.errors import InputError
 
@@ -439,11 +447,22 @@ def elsewhere(files, url):
     return dataclasses.replace(files, url=url)
 
 
+def register(files, folder, monkeypatch):
+    """Makes tensorflow-datasets know the digests of these files as they lie in a folder."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+
+    paths = {files.url + name: folder / name for name in files.names}
+    infos = {url: checksums.compute_url_info(path) for url, path in paths.items()}
+    builder = SimpleNamespace(url_infos=infos)
+    monkeypatch.setattr(tfds, "builder_cls", {files.name: builder}.__getitem__)
+
+
 def test_mnist_is_downloaded_through_tensorflow_datasets(source, server, data_dir, monkeypatch):
-    monkeypatch.setattr(mnist, "FILES", elsewhere(mnist.FILES, "https://mnist.invalid/"))
+    register(mnist.FILES, source, monkeypatch)
     mnist.prepare(data_dir)
     assert datasets.load("mnist", data_dir)["train"]["x"].shape == (TRAIN, 784)
-    assert "mnist.invalid" in arrays.manifest(data_dir, "mnist")["source"]
+    assert mnist.FILES.url in arrays.manifest(data_dir, "mnist")["source"]
     assert names(server.temporary) == []
     assert "tensorflow" not in sys.modules
 
@@ -454,8 +473,25 @@ def test_a_download_of_another_file_is_refused(source, server, data_dir):
     assert names(server.temporary) == [] and not data_dir.exists()
 
 
-def test_a_connection_lost_on_the_way_leaves_nothing(source, server, data_dir, monkeypatch):
+@pytest.mark.parametrize("module", [mnist, binarized_mnist, cifar10])
+def test_a_sha_256_is_known_of_every_file_that_is_downloaded(module):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    infos = tfds.builder_cls(module.FILES.name).url_infos
+    for name in module.FILES.names:
+        assert re.fullmatch("[0-9a-f]{64}", infos[module.FILES.url + name].checksum)
+
+
+def test_a_file_of_which_no_digest_is_known_is_not_downloaded(
+    source, server, data_dir, monkeypatch
+):
     monkeypatch.setattr(mnist, "FILES", elsewhere(mnist.FILES, "https://mnist.invalid/"))
+    with refused(f"https://mnist.invalid/{IMAGES}.gz", "no digest", "--from=DIR", "digits"):
+        mnist.prepare(data_dir)
+    assert names(server.temporary) == [] and not data_dir.exists()
+
+
+def test_a_connection_lost_on_the_way_leaves_nothing(source, server, data_dir, monkeypatch):
+    register(mnist.FILES, source, monkeypatch)
     (source / f"{LABELS}.gz").unlink()
     with refused("Cannot download", "ConnectionError", "--from=DIR"):
         mnist.prepare(data_dir)
@@ -694,11 +730,11 @@ def test_other_binarized_mnist_is_never_overwritten(amat_source, data_dir):
 def test_binarized_mnist_is_downloaded_through_tensorflow_datasets(
     amat_source, server, data_dir, monkeypatch
 ):
-    files = elsewhere(binarized_mnist.FILES, "https://binarized.invalid/")
-    monkeypatch.setattr(binarized_mnist, "FILES", files)
+    register(binarized_mnist.FILES, amat_source, monkeypatch)
     binarized_mnist.prepare(data_dir)
     assert datasets.load("binarized_mnist", data_dir)["train"]["x"].shape == (TRAIN, 784)
-    assert "binarized.invalid" in arrays.manifest(data_dir, "binarized_mnist")["source"]
+    origin = arrays.manifest(data_dir, "binarized_mnist")["source"]
+    assert binarized_mnist.FILES.url in origin
     assert names(server.temporary) == []
     assert "tensorflow" not in sys.modules
 

@@ -2,8 +2,10 @@
 
 import ast
 from importlib.metadata import packages_distributions
+import os
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -54,6 +56,16 @@ def test_requirements_name_no_package_index_and_no_path_of_a_machine(name):
     assert not re.findall(r"\S*://\S*|--\S*index\S*|--find-links.*|\s[~/]\S*|\b[A-Z]:\\\S*", text)
 
 
+def test_every_package_of_the_lock_has_a_sha_256():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    code = [line for line in lines if not line.lstrip().startswith("#")]
+    packages = re.split(r"^(?=\w)", "\n".join(code), flags=re.MULTILINE)[1:]
+    for package in packages:
+        pin, *digests = package.split(" \\\n")
+        assert "==" in pin and digests, pin
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", d.strip()) for d in digests), pin
+
+
 @pytest.mark.parametrize("python", ["3.11.0", "3.12.0"])
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, python):
@@ -96,6 +108,52 @@ def test_importing_the_library_and_the_experiments_imports_nothing_that_training
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with the Makefile, and a PYTHON that does nothing but note what it was asked."""
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.lock").touch()
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> asked\n')
+    python.chmod(0o755)
+
+    def make(venv):
+        words = ["make", "test", f"PYTHON={python}", f"VENV={venv}"]
+        run = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        asked = folder / "asked"
+        return run, asked.read_text() if asked.exists() else ""
+
+    return folder, make
+
+
+without_make = pytest.mark.skipif(
+    os.name == "nt" or shutil.which("make") is None, reason="no make here"
+)
+
+
+@without_make
+@pytest.mark.parametrize("venv", [".venv", ".venv/"])
+def test_an_installation_empties_a_folder_of_its_own(clone, venv):
+    folder, make = clone
+    (folder / ".venv").mkdir()
+    _, asked = make(venv)
+    assert f"-m venv --clear {venv}" in asked
+
+
+@without_make
+@pytest.mark.parametrize("venv", [".venv", ".venv/"])
+def test_an_installation_never_empties_what_a_link_leads_to(clone, tmp_path, venv):
+    folder, make = clone
+    (tmp_path / ".venv").mkdir()
+    (folder / ".venv").symlink_to(tmp_path / ".venv")
+    run, asked = make(venv)
+    (line,) = run.stderr.splitlines()
+    assert run.returncode and f"VENV={venv} is a link, and {tmp_path / '.venv'}" in line
+    assert asked == ""
 
 
 @pytest.mark.parametrize("path", files("configs"), ids=str)

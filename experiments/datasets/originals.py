@@ -212,12 +212,15 @@ class Files:
         try:
             # tfds would wait without end for a server that a firewall hides.
             requests.head(self.url + self.names[0], timeout=SECONDS).raise_for_status()
+            known = tfds.builder_cls(self.name).url_infos  # the digests, SHA-256
             manager = tfds.download.DownloadManager(
-                download_dir=folder / "tfds",
-                dataset_name=self.name,
-                url_infos=tfds.builder_cls(self.name).url_infos,  # the digests
+                download_dir=folder / "tfds", dataset_name=self.name, url_infos=known
             )
             for name in self.names:  # one by one: none is still at work when one has failed
+                if self.url + name not in known:  # tfds would take it as it comes
+                    raise InputError(
+                        f"tensorflow-datasets knows no digest of {self.url}{name}. {otherwise}"
+                    )
                 print(f"{self.name}: downloading {self.url}{name}")
                 Path(manager.download(self.url + name)).rename(folder / name)
         except tfds.download.download_manager.NonMatchingChecksumError as error:
@@ -231,6 +234,32 @@ class Files:
             raise InputError(f"Cannot download {self.url} ({reason}). {otherwise}") from error
 
 
+class Kind:
+    """Stands for the dtype of an array in a pickle.
+
+    numpy takes one that a pickle describes at its word, also where it declares bytes to be the
+    addresses of objects. So it is made here, of the name of a kind of numbers and a byte order.
+    """
+
+    def __init__(self, name, *_):
+        if not (isinstance(name, str) and re.fullmatch("[biuf][1248]", name)):
+            raise pickle.UnpicklingError(f"it has an array of {name}, which are no numbers")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state):
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class Numbers(np.ndarray):
+    """An array in a pickle."""
+
+    def __setstate__(self, state):
+        _, shape, kind, in_columns, data = state
+        data = data.encode("latin-1") if isinstance(data, str) else data
+        numbers = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if in_columns else "C")
+        super().__setstate__(numbers.__reduce__()[2])
+
+
 class Plain(pickle.Unpickler):
     """Loads pickles of lists, dictionaries, texts, numbers and, of numbers, arrays; refuses
     whatever would call other code.
@@ -240,15 +269,15 @@ class Plain(pickle.Unpickler):
     """
 
     KNOWN: ClassVar = {
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): Kind,
+        ("numpy", "ndarray"): None,  # they hand it to what follows, and ask for nothing else of it
         ("_codecs", "encode"): lambda text, encoding: text.encode("latin-1"),
         **dict.fromkeys(
             (
                 ("numpy.core.multiarray", "_reconstruct"),
                 ("numpy._core.multiarray", "_reconstruct"),
             ),
-            lambda kind, shape, code: np.ndarray(shape, np.int8),
+            lambda kind, shape, code: Numbers(0, np.int8),
         ),
     }
 
