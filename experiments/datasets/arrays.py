@@ -24,7 +24,7 @@ import uuid
 
 import numpy as np
 
-from ln.errors import InputError
+from ln.errors import InputError, writing
 
 VERSION = 1  # of this layout
 BLOCK = 2**24  # bytes
@@ -107,14 +107,10 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Pat
     folder = Path(data_dir) / name
     values = {f"{split}.{key}": array for split in splits for key, array in splits[split].items()}
     arrays = {key: describe(array) for key, array in values.items()}
-    try:
+    with writing(folder, "--data_dir"):
         new = not folder.exists() and _install(folder, name, values, arrays, info)
         remove_leftovers(folder)
         mended = [] if new else _mend(data_dir, name, values, arrays)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {folder} ({error}). Make room, or choose another --data_dir."
-        ) from error
     if new:
         print(f"{name}: prepared in {folder}")
     elif mended:
