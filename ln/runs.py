@@ -198,13 +198,15 @@ def read_checkpoint(folder: Path | str, which: str, state):
         state: a pytree of arrays like the saved one.
 
     Raises:
-        InputError: there is no such checkpoint, or it holds another kind of state.
+        InputError: there is no such checkpoint, it holds another kind of state, or is damaged.
     """
     import orbax.checkpoint as ocp
 
     checkpoints = Path(folder).absolute() / "checkpoints"
     if not checkpoints.is_dir():
         raise InputError(f"{folder} has no checkpoints yet.")
+    for path in _damaged_scores(checkpoints):
+        raise InputError(f"{path} is damaged. The command that trains this run makes it anew.")
     options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(checkpoints, options=options) as manager:
         step = _step(Path(folder), which, list(manager.all_steps()))
@@ -239,6 +241,15 @@ def _scores(folder: Path) -> dict[int, float]:
         if row["split"] == select["split"]:
             scores.setdefault(row["step"], []).append(row[select["metric"]])
     return {step: float(np.mean(values)) for step, values in scores.items()}
+
+
+def _damaged_scores(checkpoints: Path) -> Iterator[Path]:
+    """The scores beside checkpoints that cannot be read; with one of them orbax opens none."""
+    for path in checkpoints.glob("[0-9]*/metrics/metrics"):
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            yield path
 
 
 def _as_metrics(score: float | None) -> dict[str, float]:
@@ -374,14 +385,11 @@ class Run:
             write_atomically(path, json.dumps(data, indent=2) + "\n")
 
     def _mend_scores(self) -> None:
-        """Makes scores that cannot be read anew from the rows: orbax would not open the others."""
-        for path in (self.folder / "checkpoints").glob("[0-9]*/metrics/metrics"):
-            try:
-                json.loads(path.read_text())
-            except ValueError:
-                score = _scores(self.folder).get(int(path.parts[-3]))
-                write_atomically(path, json.dumps(_as_metrics(score)))
-                print(f"{path} was damaged; it was made anew from metrics.jsonl.", flush=True)
+        """Makes damaged scores anew from the rows."""
+        for path in _damaged_scores(self.folder / "checkpoints"):
+            scores = {str(step): score for step, score in _scores(self.folder).items()}
+            write_atomically(path, json.dumps(_as_metrics(scores.get(path.parts[-3]))))
+            print(f"{path} was damaged; it was made anew from metrics.jsonl.", flush=True)
 
     def _checkpoint_manager(self):
         import orbax.checkpoint as ocp  # half a second that a reader of runs does not need
