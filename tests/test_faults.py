@@ -22,7 +22,9 @@ import pytest
 
 from configs import mnist
 import experiments
+from experiments.datasets import arrays
 from ln import runs, train
+from ln.errors import InputError
 from scripts import report
 
 PROJECT = Path(__file__).parent.parent
@@ -184,6 +186,40 @@ def test_a_read_only_run_is_not_trained_but_read_and_reported(
     refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
     assert_refused(refused, "Read-only", "--out")
     assert command("report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
+
+
+# --- Other data ---
+
+
+def replace_data(data_dir):
+    """Prepares other cases under the same name."""
+    splits = {split: dict(found) for split, found in arrays.read(data_dir, "digits").items()}
+    splits["train"]["x"] = splits["train"]["x"][::-1].copy()
+    shutil.rmtree(data_dir / "digits")
+    arrays.write(data_dir, "digits", splits, dict(source="a test"))
+
+
+def change_a_pixel(data_dir):
+    path = data_dir / "digits" / "train.x.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7b")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (replace_data, "other data: digits has changed since"),
+        (change_a_pixel, "train.x.npy was changed since it was prepared. Delete or move"),
+    ],
+)
+def test_a_run_whose_data_set_has_changed_is_not_resumed(make_config, tmp_path, change, said):
+    config = make_config(data_dir=str(tmp_path), steps="2 steps")
+    fit(config, tmp_path / "run")
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    change(tmp_path)
+    config.steps = "4 steps"
+    with pytest.raises(InputError, match=said):
+        fit(config, tmp_path / "run")
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 
 
 # --- kill -9 in the writing of a page ---
