@@ -53,8 +53,10 @@ class Spread(NamedTuple):
         mesh = Mesh(grid, (LANES, CASES), axis_types=(AxisType.Auto, AxisType.Auto))
         return cls(mesh, batch_size)
 
-    def sharding(self, *axes: str | None) -> NamedSharding | None:
-        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*axes))
+    def sharding(self, *axes: str | None) -> NamedSharding:
+        """Of an array whose first axes are spread along these; not on one device."""
+        assert self.mesh is not None
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     @property
     def outputs(self):
@@ -67,7 +69,9 @@ class Spread(NamedTuple):
         if self.mesh is None:
             return slice(None)
         of_devices = self.sharding(CASES).addressable_devices_indices_map((self.batch_size,))
-        ends = [rows.indices(self.batch_size) for (rows,) in of_devices.values()]
+        ends = [
+            rows.indices(self.batch_size) for index in of_devices.values() for rows in index or ()
+        ]
         return slice(min(start for start, _, _ in ends), max(stop for _, stop, _ in ends))
 
     def state(self, state: Any) -> Any:

@@ -1,7 +1,9 @@
 """Errors that a user can act on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 import difflib
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -14,6 +16,23 @@ class BusyError(InputError):
 
 class DivergedError(FloatingPointError):
     """A loss or a parameter stopped being finite. The message names the step and the lane."""
+
+
+@contextlib.contextmanager
+def writing(place: Path | str, flag: str, then: str = "") -> Iterator[None]:
+    """Turns what the system says of a full disk or a read-only folder into an InputError.
+
+    Args:
+        place: what is written to.
+        flag: the one that names another place.
+        then: what happens once there is room.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {place} ({error}). Make room, or choose another {flag}{then}."
+        ) from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ finished.json   there once the last step is done
 """
 
 from collections.abc import Collection, Iterator, Mapping
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -18,6 +19,7 @@ import math
 import os
 from pathlib import Path
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -69,7 +71,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         InputError: a line in the middle is broken.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -84,17 +86,41 @@ def write_rows(path: Path, rows: list[Row]) -> None:
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _read_object(path: Path, remedy: str) -> dict:
+    """The contents of a JSON file.
+
+    Raises:
+        InputError: they are no JSON object; ends in the remedy.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). {remedy}") from error
+    return found
+
+
+def _config_of(folder: Path) -> dict:
+    remedy = "Put a copy of it back, or move the folder away."
+    return _read_object(folder / "config.json", remedy)
+
+
 def load(folder: Path) -> tuple[dict, list[Row]]:
-    """Returns the config and the metrics of a run, finished or not."""
+    """Returns the config and the metrics of a run, finished or not.
+
+    Raises:
+        InputError: a file is damaged.
+    """
     folder = Path(folder)
-    return json.loads((folder / "config.json").read_text()), read_rows(folder / "metrics.jsonl")
+    return _config_of(folder), read_rows(folder / "metrics.jsonl")
 
 
 def read_config(folder: Path | str) -> ConfigDict:
     """The config of a run.
 
     Raises:
-        InputError: it is no run folder.
+        InputError: it is no run folder, or the config is damaged.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -105,7 +131,7 @@ def read_config(folder: Path | str) -> ConfigDict:
             return {k: as_given(v) for k, v in value.items()}
         return tuple(map(as_given, value)) if isinstance(value, list) else value  # see as_json
 
-    return ConfigDict(as_given(json.loads(path.read_text())))
+    return ConfigDict(as_given(_config_of(Path(folder))))
 
 
 def read_dead(folder: Path) -> dict[tuple[int, float], Row]:
@@ -173,13 +199,15 @@ def read_checkpoint(folder: Path | str, which: str, state):
         state: a pytree of arrays like the saved one.
 
     Raises:
-        InputError: there is no such checkpoint, or it holds another kind of state.
+        InputError: there is no such checkpoint, it holds another kind of state, or is damaged.
     """
     import orbax.checkpoint as ocp
 
     checkpoints = Path(folder).absolute() / "checkpoints"
     if not checkpoints.is_dir():
         raise InputError(f"{folder} has no checkpoints yet.")
+    for path in _damaged_scores(checkpoints):
+        raise InputError(f"{path} is damaged. The command that trains this run makes it anew.")
     options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(checkpoints, options=options) as manager:
         step = _step(Path(folder), which, list(manager.all_steps()))
@@ -198,17 +226,48 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
 
 
 def _best(folder: Path, steps: list[int]) -> int | None:
-    """The best of the steps by config.select, in the mean over lanes, dead ones apart where others
-    are left; None where none has a row."""
+    """The best of the steps by config.select; None where none has a row."""
+    scores = {step: score for step, score in _scores(folder).items() if step in steps}
+    best = {"min": min, "max": max}[_config_of(folder)["select"]["mode"]]
+    return best(scores, key=lambda step: scores[step], default=None)
+
+
+def _scores(folder: Path) -> dict[int, float]:
+    """Step -> config.select, in the mean over lanes, dead ones apart where others are left."""
     config, rows = load(folder)
     select, dead = config["select"], read_dead(folder)
     rows = [row for row in rows if (row["seed"], row["lr"]) not in dead] or rows
     scores: dict[int, list[float]] = {}
     for row in rows:
-        if row["split"] == select["split"] and row["step"] in steps:
+        if row["split"] == select["split"]:
             scores.setdefault(row["step"], []).append(row[select["metric"]])
-    best = {"min": min, "max": max}[select["mode"]]
-    return best(scores, key=lambda step: np.mean(scores[step]), default=None)
+    return {step: float(np.mean(values)) for step, values in scores.items()}
+
+
+def _damaged_scores(checkpoints: Path) -> Iterator[Path]:
+    """The scores beside checkpoints that cannot be read; with one of them orbax opens none."""
+    for path in checkpoints.glob("[0-9]*/metrics/metrics"):
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            yield path
+
+
+def _as_metrics(score: float | None) -> dict[str, float]:
+    """A score as orbax keeps it beside a checkpoint."""
+    return {} if score is None else {"select": score}
+
+
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    """Turns what orbax's storage says of the disk, perhaps of the save before, into an OSError."""
+    try:
+        yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def _restore(manager, step: int, state):
@@ -264,15 +323,21 @@ class Run:
         wanted = as_json(config)
         modes = {"min": True, "max": False}
         self._less_is_better = choose("config.select.mode", wanted["select"]["mode"], modes)
-        self._claim(wanted)
-        self._check_data(dict(data or {}))
         self._metrics, self._dead = self.folder / "metrics.jsonl", self.folder / "dead.jsonl"
-        self._checkpoints = self._checkpoint_manager()
+        self._claim()
+        try:
+            self._check_config(wanted)
+            self._check_data(dict(data or {}))
+            self._mend_scores()
+            self._checkpoints = self._checkpoint_manager()
+        except BaseException:
+            self._lock.release()
+            raise
         self._file: TextIO | None = None
         self._writers: list = []
         self._good: Any = None  # the state last saved or restored, by which dead lanes stay
 
-    def _claim(self, config: dict) -> None:
+    def _claim(self) -> None:
         path = self.folder / "config.json"
         others = self.folder.exists() and {p.name for p in self.folder.iterdir()}
         if others and not path.exists() and others - {"config.json.tmp", "lock"}:
@@ -289,34 +354,43 @@ class Run:
                 f"Another process is writing to {self.folder}. Wait for it, stop it, or choose "
                 f"another --workdir."
             ) from None
+
+    def _check_config(self, config: dict) -> None:
+        path = self.folder / "config.json"
         if path.exists():
-            known = json.loads(path.read_text())
+            known = _config_of(self.folder)
             aside = (*PLACES, LENGTH)
             changes = differences(
                 {k: v for k, v in known.items() if k not in aside},
                 {k: v for k, v in config.items() if k not in aside},
             )
             if changes:
-                self._lock.release()
                 raise InputError(
                     f"{self.folder} was made by another config ({'; '.join(changes)}). "
                     f"Choose another --workdir, or give the same settings to resume."
                 )
-        if not path.exists() or known[LENGTH] != config[LENGTH]:
+        if not path.exists() or known.get(LENGTH) != config[LENGTH]:
             (self.folder / "finished.json").unlink(missing_ok=True)
             write_atomically(path, json.dumps(config, indent=2) + "\n")
 
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
-        known = json.loads(path.read_text()) if path.exists() else data
+        remedy = "Delete it if the data are the same still, or choose another --workdir."
+        known = _read_object(path, remedy) if path.exists() else data
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
-            self._lock.release()
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
                 f"Prepare the same data again, or choose another --workdir."
             )
         if not path.exists():
             write_atomically(path, json.dumps(data, indent=2) + "\n")
+
+    def _mend_scores(self) -> None:
+        """Makes damaged scores anew from the rows."""
+        for path in _damaged_scores(self.folder / "checkpoints"):
+            scores = {str(step): score for step, score in _scores(self.folder).items()}
+            write_atomically(path, json.dumps(_as_metrics(scores.get(path.parts[-3]))))
+            print(f"{path} was damaged; it was made anew from metrics.jsonl.", flush=True)
 
     def _checkpoint_manager(self):
         import orbax.checkpoint as ocp  # half a second that a reader of runs does not need
@@ -415,15 +489,16 @@ class Run:
             jax.tree.map(lambda new, old, n=n: new.__setitem__(n, old[n]), copy, self._good)
         if len(self.lanes) > 1:
             self._good = copy
-        self._checkpoints.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(copy),
-                sums=ocp.args.JsonSave({name: values.tolist() for name, values in sums.items()}),
-            ),
-            metrics={} if score is None else {"select": score},
-            force=True,
-        )
+        with _storing():
+            self._checkpoints.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(copy),
+                    sums=ocp.args.JsonSave({name: x.tolist() for name, x in sums.items()}),
+                ),
+                metrics=_as_metrics(score),
+                force=True,
+            )
 
     def start(self, step: int) -> None:
         """Begins a session at a step: rows beyond it are dropped, since they will come again."""
@@ -485,9 +560,13 @@ class Run:
         row = dict(step=step, seed=seed, lr=lr, cause=cause)
         write_rows(self._dead, [*read_rows(self._dead), row])
 
+    def buried(self) -> set[int]:
+        """The lanes that are noted as dead."""
+        return {self.lanes.index(lane) for lane in read_dead(self.folder)}
+
     def newest(self) -> int | None:
         """The step of the newest checkpoint, once it is wholly written."""
-        self._checkpoints.wait_until_finished()
+        self._wait()
         return self._checkpoints.latest_step()
 
     def kept(self) -> str:
@@ -498,18 +577,24 @@ class Run:
 
     def finish(self, step: int) -> None:
         """Marks the run as finished, once its last checkpoint is wholly written."""
-        self._checkpoints.wait_until_finished()
+        self._wait()
         done = dict(step=step, time=now())
         write_atomically(self.folder / "finished.json", json.dumps(done) + "\n")
 
+    def _wait(self) -> None:
+        with _storing():
+            self._checkpoints.wait_until_finished()
+
     def close(self) -> None:
-        self._checkpoints.wait_until_finished()
-        self._checkpoints.close()
-        if self._file:
-            self._file.close()
-        for writer in self._writers:
-            writer.close()
-        self._lock.release()
+        """Lets go of everything, also where some of it can no longer be written."""
+        with contextlib.ExitStack() as stack:  # from the last to the first
+            stack.callback(self._lock.release)
+            for writer in self._writers:
+                stack.callback(writer.close)
+            if self._file:
+                stack.callback(self._file.close)
+            stack.callback(self._checkpoints.close)
+            stack.callback(self._wait)
 
     def __enter__(self):
         return self
@@ -526,6 +611,9 @@ class Elsewhere:
 
     def restore(self, state):
         return state, {}
+
+    def buried(self) -> set[int]:
+        return set()
 
     def kept(self) -> str:
         return "process 0 says what is kept"

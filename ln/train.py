@@ -10,7 +10,6 @@ keep its state from before, and the others go on. Lanes do not mix: it is comput
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-import contextlib
 import dataclasses
 import datetime
 from functools import partial
@@ -32,7 +31,7 @@ import optax
 
 from ln import data, runs
 from ln.devices import ALONE, Anybody, Spread, check_same, of_first
-from ln.errors import DivergedError, InputError, choose
+from ln.errors import DivergedError, InputError, choose, writing
 
 Batch = dict[str, Any]
 Variables = dict[str, Any]  # {"params": ..., "stats": ...}
@@ -528,7 +527,7 @@ def fit(task: Task, config, workdir: Path | str) -> State:
     spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
     check_same(f"{runs.as_json(config)} {sorted(task.data.items())}")
     with (
-        writing(workdir),
+        writing(workdir, "--workdir", "; the same command goes on from the newest checkpoint"),
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
@@ -552,18 +551,6 @@ def fit(task: Task, config, workdir: Path | str) -> State:
                 f"Out of memory with {len(lanes)} lane(s) and config.batch_size="
                 f"{config.batch_size}: make one of them smaller, or config.steps_per_call."
             ) from error
-
-
-@contextlib.contextmanager
-def writing(folder: Path | str) -> Iterator[None]:
-    """Turns what the system says of a full disk or a read-only folder into an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"Cannot write to {folder} ({error}). Make room, or choose another --workdir; the same "
-            f"command goes on from the newest checkpoint."
-        ) from error
 
 
 def load(task: Task, workdir: Path | str, which: str = "best") -> State:
@@ -603,6 +590,8 @@ def _train(
             f"or more."
         )
     run.start(first)
+    for n in dead - run.buried():
+        run.bury(n, int(steps_of_lanes[n]) + 1, "what ended it is not in dead.jsonl any more")
     if first:
         print(f"Resuming at step {first:,}.", flush=True)
     progress, select = Progress(task.config.experiment, first, plan.steps), task.config.select

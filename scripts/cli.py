@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 import contextlib
+import logging as standard_logging
 from pathlib import Path
 import runpy
 import signal
 import subprocess
 import sys
+import threading
 
 from absl import app, flags, logging
 
@@ -96,11 +98,28 @@ def one_line() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
+def say_it_once() -> None:
+    """Silences threads that fail where a disk is full: what they say is raised here, too."""
+    for name in ("absl", "asyncio"):  # orbax
+        standard_logging.getLogger(name).setLevel(standard_logging.CRITICAL)
+
+    def of_thread(failed):  # TensorBoard
+        if not isinstance(failed.exc_value, OSError):
+            threading.__excepthook__(failed)
+
+    def of_callback(failed):  # tensorstore: other writes end after orbax gave up
+        if str(failed.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(failed)
+
+    threading.excepthook, sys.unraisablehook = of_thread, of_callback
+
+
 def run(main) -> None:
     """Runs main(argv) of a script; ``--help`` prints the docstring and the flags of the script."""
 
     def guarded(argv):
-        logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
+        logging.set_verbosity(logging.WARNING)
+        say_it_once()
         with one_line():
             return main(argv)
 

@@ -17,11 +17,13 @@ or with different settings, are different tests of a claim.
 """
 
 import datetime
+import os
 from pathlib import Path
 
 from absl import flags
 
-from ln.errors import InputError
+from experiments.datasets import arrays
+from ln.errors import InputError, writing
 from scripts import cli
 
 RUNS = flags.DEFINE_string(
@@ -36,7 +38,24 @@ OUT = flags.DEFINE_string(
 )
 
 TEMPLATES = Path(__file__).parent / "pages"
+PAGE = "index.html"
 MARK = '<meta name="generator" content="scripts.report">'  # by this a page is known as ours
+
+
+def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
+    """Puts a page and its pictures, by file name, in a folder, also where a page is there already.
+
+    All of it lies on disk before any of it takes the place of what was there, the page last.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    with writing(out, "--out"), arrays.partial_folder(out / PAGE) as partial:
+        for name, content in {**pictures, PAGE: text.encode()}.items():
+            (partial / name).write_bytes(content)
+        for name in (*pictures, PAGE):
+            os.replace(partial / name, out / name)
+    arrays.remove_leftovers(out / PAGE)
 
 
 def main(_):
@@ -44,7 +63,7 @@ def main(_):
         raise InputError("Give one of --theory and --claims.")
     kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "results"
     out = Path(OUT.value or ("report" if kind == "results" else f"report/{kind}"))
-    file = out / "index.html"
+    file = out / PAGE
     if out.exists() and not out.is_dir():
         raise InputError(f"--out={out} is a file. Give a folder.")
     if file.exists() and MARK not in file.read_text(encoding="utf-8", errors="replace"):
@@ -74,10 +93,7 @@ def main(_):
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         mark=MARK,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        runs.write_atomically(out / name, picture)
-    runs.write_atomically(file, text)
+    write(out, pictures, text)
     print(f"The report: {file}")
 
 

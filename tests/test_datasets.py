@@ -222,11 +222,38 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_a_killed_preparation_is_never_read_and_cleaned_up_at_the_next(tmp_path):
-    for number in range(2):
-        leftover = tmp_path / f".toy.{number}.partial"
-        leftover.mkdir()
-        (leftover / "train.x.npy").write_bytes(b"half")
+# Writes data sets into a folder each, and is killed: at half of the first or third array, before
+# dataset.json, before the folder gets its name.
+KILLED = """
+import os, pathlib, signal, sys
+from experiments.datasets import arrays
+from tests import test_datasets
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save(path, values, whole=arrays.save, count=iter(range(9)).__next__):
+    if count() == number:
+        whole(path, values[:1])
+        killed()
+    return whole(path, values)
+
+number, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+arrays.save = save
+if number == 4:
+    pathlib.Path.write_text = killed
+if number == 5:
+    os.replace = killed
+test_datasets.write(folder)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 2, 4, 5])
+def test_a_killed_preparation_is_never_read_and_cleaned_up_at_the_next(tmp_path, number):
+    assert python("-c", KILLED, number, tmp_path).returncode == -9
+    (left,) = names(tmp_path)
+    assert left.startswith(".toy.") and left.endswith(".partial")
     (tmp_path / ".toys.0.partial").mkdir()  # another data set's
     assert not arrays.is_prepared(tmp_path, "toy")
     with refused("No data set in"):

@@ -1,6 +1,8 @@
 """Run folders: what is refused, what is kept, what is dropped."""
 
 import json
+from pathlib import Path
+import shutil
 import sys
 
 import jax.numpy as jnp
@@ -144,20 +146,42 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path):
             run.restore({**STATE, "params": {"v": jnp.zeros((2, 4))}})
 
 
-def damage(folder, step):
-    """Cuts the largest file of a checkpoint in half."""
-    files = [p for p in (folder / "checkpoints" / str(step)).rglob("*") if p.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+def cut(path):
+    """Leaves the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(tmp_path, capsys):
+def spoil(path):
+    path.write_bytes(b"\xff garbage")
+
+
+def damage(folder, step, file="state/d/*", how=cut):
+    """Damages a file of a checkpoint; state/d holds the arrays."""
+    (path,) = (folder / "checkpoints" / str(step)).glob(file)
+    how(path)
+
+
+@pytest.mark.parametrize(
+    "file, how",
+    [
+        ("state/d/*", cut),
+        ("state/d/*", Path.unlink),
+        ("state/d", shutil.rmtree),
+        ("state/manifest.ocdbt", spoil),
+        ("state/_METADATA", spoil),
+        ("sums/metadata", cut),
+        ("sums/metadata", Path.unlink),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(
+    tmp_path, capsys, file, how
+):
     folder = tmp_path / "run"
     with open_run(folder) as run:
         write_steps(run, 1, 2, 3)
         for step in (1, 2):
             run.save(step, {**STATE, "step": jnp.full(2, step)}, {}, None)
-    damage(folder, 2)
+    damage(folder, 2, file, how)
     with open_run(folder) as run:
         state, _ = run.restore(STATE)
         assert state["step"].tolist() == [1, 1]
@@ -181,6 +205,116 @@ def test_where_all_checkpoints_are_damaged_none_is_moved(tmp_path):
     with open_run(folder) as run, pytest.raises(InputError, match="checkpoint of step 2"):
         run.restore(STATE)
     assert not (folder / "damaged").exists()
+
+
+@pytest.mark.parametrize("how", [cut, spoil, lambda path: path.write_text("")])
+def test_a_damaged_score_is_made_anew_and_the_best_checkpoint_stays_the_best(tmp_path, capsys, how):
+    folder = tmp_path / "run"
+    with open_run(folder) as run:
+        run.start(0)
+        for step, error in ((1, 0.1), (2, 0.3), (3, 0.2)):
+            run.write(step, None, "valid", {"error": np.full(2, error)})
+            run.save(step, {**STATE, "step": jnp.full(2, step)}, {}, error)
+    damage(folder, 1, "metrics/metrics", how)
+    damage(folder, 3, "metrics/metrics", how)
+    with pytest.raises(InputError, match="metrics is damaged.*command that trains this run"):
+        runs.read_checkpoint(folder, "newest", STATE)  # who only reads changes nothing
+    with open_run(folder) as run:
+        assert run.restore(STATE)[0]["step"].tolist() == [3, 3]
+        assert capsys.readouterr().out.count("was damaged; it was made anew") == 2
+        run.start(3)
+        for step in (4, 5):
+            run.save(step, STATE, {}, 0.5)
+    assert runs.read_checkpoint(folder, "best", STATE)["step"].tolist() == [1, 1]
+    assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {1, 4, 5}
+
+
+def test_a_folder_of_somebody_else_among_the_checkpoints_is_left_alone(tmp_path):
+    folder = tmp_path / "run"
+    with open_run(folder) as run:
+        run.start(0)
+        run.save(1, STATE, {}, None)
+    for name in ("notes", "1 (copy)"):
+        (folder / "checkpoints" / name).mkdir()
+        (folder / "checkpoints" / name / "mine").write_text("mine")
+    with open_run(folder) as run:
+        assert run.newest() == 1
+        run.restore(STATE)
+        for step in (2, 3, 4):
+            run.save(step, STATE, {}, None)
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"3", "4", "notes", "1 (copy)"}
+    assert (folder / "checkpoints" / "notes" / "mine").read_text() == "mine"
+
+
+def test_an_empty_folder_that_is_named_like_a_newer_checkpoint_is_set_aside(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with open_run(folder) as run:
+        run.start(0)
+        run.save(1, {**STATE, "step": jnp.full(2, 1)}, {}, None)
+    (folder / "checkpoints" / "7").mkdir()
+    with open_run(folder) as run:
+        assert run.restore(STATE)[0]["step"].tolist() == [1, 1]
+    assert "checkpoint of step 7 is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [cut, spoil, lambda path: path.write_text("")])
+def test_a_damaged_config_or_record_of_data_is_refused_by_name_and_with_a_remedy(tmp_path, how):
+    folder = tmp_path / "run"
+    config = make_config()
+    with runs.Run(folder, config, LANES, {"digits": "a"}) as run:
+        run.start(0)
+    remedies = {"data.json": "Delete it if the data are the same", "config.json": "Put a copy"}
+    for name, remedy in remedies.items():
+        before = (folder / name).read_bytes()
+        how(folder / name)
+        for _ in range(2):  # the second time as the first: it is not locked
+            with pytest.raises(InputError, match=f"{name} is damaged .*{remedy}"):
+                runs.Run(folder, config, LANES, {"digits": "a"})
+        if name == "config.json":
+            for read in (runs.load, runs.read_config):
+                with pytest.raises(InputError, match="config.json is damaged"):
+                    read(folder)
+        (folder / name).write_bytes(before)
+    (folder / "data.json").unlink()  # as told
+    runs.Run(folder, config, LANES, {"digits": "a"}).close()
+    assert json.loads((folder / "data.json").read_text()) == {"digits": "a"}
+
+
+def test_an_empty_finished_json_still_says_that_the_run_is_finished(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        run.finish(1)
+    (tmp_path / "run/finished.json").write_text("")
+    open_run(tmp_path / "run").close()
+    assert runs.is_finished(tmp_path / "run")
+
+
+def test_a_half_written_line_of_the_dead_is_dropped(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        run.start(0)
+        for lane in (0, 1):
+            run.bury(lane, 2, "the loss is nan")
+    path = tmp_path / "run/dead.jsonl"
+    path.write_bytes(path.read_bytes()[:-9] + b"\xff")
+    with open_run(tmp_path / "run") as run:
+        assert run.buried() == {0}
+        run.start(2)
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_where_the_last_checkpoint_cannot_be_written_the_folder_is_let_go_of(tmp_path, monkeypatch):
+    said = "RESOURCE_EXHAUSTED: Failed to write 9 bytes: No room [os_error_code='28']"
+    with pytest.raises(OSError, match="Errno 28"), open_run(tmp_path / "run") as run:
+        run.start(0)
+
+        def late(wait=run._checkpoints.wait_until_finished):
+            monkeypatch.undo()
+            wait()
+            raise ValueError(said)
+
+        run.save(1, STATE, {}, None)
+        monkeypatch.setattr(run._checkpoints, "wait_until_finished", late)
+    assert run._file.closed
+    open_run(tmp_path / "run").close()
 
 
 def test_a_run_is_not_resumed_on_other_data(tmp_path):

@@ -1,5 +1,7 @@
 """The engine optuna: what is asked, what is told, and what is taken up when a launcher dies."""
 
+import datetime
+import itertools
 import json
 import math
 import os
@@ -250,6 +252,71 @@ def test_a_data_base_that_does_not_answer_is_told(trainer, tmp_path):
         url = f"postgresql://somebody@127.0.0.1:{taken.getsockname()[1]}/nothing"
         with pytest.raises(InputError, match="--storage=.*cannot be used.*data base"):
             make_search(tmp_path, "lr=log:1e-4:1e-2", storage=url)
+
+
+def test_a_journal_line_that_was_left_half_written_is_cut_off(trainer, tmp_path):
+    make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
+    journal = tmp_path / "search" / "journal.log"
+    before = journal.read_bytes()
+    journal.write_bytes(before + before.splitlines()[-1][:9])
+    for _ in range(2):  # and the next launcher does not find it in the middle
+        assert make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1).run(workers=1) == 0
+    (trial,) = trials_of(make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1))
+    assert trial.state.name == "COMPLETE" and journal.read_bytes().startswith(before)
+    for line in journal.read_text().splitlines():
+        json.loads(line)
+
+
+def test_a_journal_that_is_damaged_in_the_middle_is_refused_in_one_line(trainer, tmp_path):
+    make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
+    journal = tmp_path / "search" / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0][:9] + b"\n", *lines]))
+    with pytest.raises(InputError, match="journal.log is damaged .*another --study"):
+        make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
+
+
+def test_a_search_on_a_full_disk_is_one_line_and_goes_on_once_there_is_room(
+    trainer, tmp_path, monkeypatch
+):
+    backend = optuna.storages.journal.JournalFileBackend
+    append, room = backend.append_logs, iter(range(6))
+
+    def full(journal, logs):
+        if next(room, None) is None:
+            with open(journal._file_path, "ab") as file:
+                file.write(b'{"op_code":')
+            raise OSError(28, "No space left on device")
+        append(journal, logs)
+
+    monkeypatch.setattr(jobs, "check", lambda words: None)
+    config, folder = mnist.get_config("tiny"), tmp_path / "mnist"
+    make_search(folder, "lr=log:1e-4:1e-2", trials=2)
+    monkeypatch.setattr(backend, "append_logs", full)
+    with pytest.raises(InputError, match="Cannot write to .*search .*No space left.*--root"):
+        search.run(config, folder, KNOWN, 1)
+    monkeypatch.setattr(backend, "append_logs", append)
+    search.run(config, folder, KNOWN, 1)
+    found = make_search(folder, "lr=log:1e-4:1e-2", trials=2)
+    assert [trial.state.name for trial in trials_of(found)] == ["COMPLETE"] * 2
+
+
+def test_a_search_while_the_clock_goes_backwards_is_the_same_search(trainer, tmp_path, monkeypatch):
+    def scores(folder):
+        found = make_search(folder, "lr=1e-4,1e-3", sampler="grid", pruner="none")
+        assert found.run(workers=1) == 0
+        return {trial.params["lr"]: trial.value for trial in trials_of(found)}
+
+    expected, began, looks = scores(tmp_path / "a"), time.time(), itertools.count(1)
+
+    class Datetime(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls.fromtimestamp(began - 3600 * next(looks), tz)
+
+    monkeypatch.setattr(datetime, "datetime", Datetime)
+    monkeypatch.setattr(time, "time", lambda: began - 3600 * next(looks))
+    assert scores(tmp_path / "b") == expected
 
 
 # --- Real processes ---

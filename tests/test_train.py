@@ -303,6 +303,16 @@ def test_a_run_with_a_dead_lane_is_resumed_as_the_same_run(make_config, tmp_path
     assert_equal(train.lane(whole, 1), train.lane(fresh, 1))
 
 
+def test_a_dead_lane_whose_line_was_lost_is_noted_again(make_config, tmp_path):
+    config = make_config(seeds=(6, 7), steps="12 steps", steps_per_call=3)
+    train.fit(Exploding(config), config, tmp_path / "run")
+    (tmp_path / "run/dead.jsonl").write_text('{"step": 6, "se')
+    train.fit(Exploding(config), config, tmp_path / "run")
+    ((lane, row),) = runs.read_dead(tmp_path / "run").items()
+    assert lane == (7, 1e-3) and row["step"] == 5  # the first after its last checkpoint
+    assert "not in dead.jsonl" in row["cause"]
+
+
 def test_a_run_whose_lanes_are_all_dead_stops(make_config, tmp_path):
     class All(Exploding):
         bad_steps = {6: (9, jnp.inf), 7: (5, jnp.nan)}

@@ -24,7 +24,7 @@ import uuid
 
 import numpy as np
 
-from ln.errors import InputError
+from ln.errors import InputError, writing
 
 VERSION = 1  # of this layout
 BLOCK = 2**24  # bytes
@@ -107,14 +107,10 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Pat
     folder = Path(data_dir) / name
     values = {f"{split}.{key}": array for split in splits for key, array in splits[split].items()}
     arrays = {key: describe(array) for key, array in values.items()}
-    try:
+    with writing(folder, "--data_dir"):
         new = not folder.exists() and _install(folder, name, values, arrays, info)
         remove_leftovers(folder)
         mended = [] if new else _mend(data_dir, name, values, arrays)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {folder} ({error}). Make room, or choose another --data_dir."
-        ) from error
     if new:
         print(f"{name}: prepared in {folder}")
     elif mended:
@@ -153,7 +149,7 @@ def _mend(data_dir: str | Path, name: str, values: dict, arrays: dict) -> list[s
     """
     folder = Path(data_dir) / name
     old = manifest(data_dir, name)["arrays"]
-    remedy = f"Delete or move {folder}, then run {command(data_dir, name)} again."
+    remedy = _remedy(data_dir, name)
     recorded = {
         key: {what: entry[what] for what in ("shape", "dtype", "sha256")}
         for key, entry in old.items()
@@ -165,12 +161,21 @@ def _mend(data_dir: str | Path, name: str, values: dict, arrays: dict) -> list[s
     for key in old.keys() - set(broken):
         path = folder / f"{key}.npy"
         if not equal(_open(path, old[key], remedy), values[key]):
-            raise InputError(f"{path} was changed since it was prepared. {remedy}")
+            raise _changed(data_dir, name, key)
     for key in broken:
         unfinished = folder / f"{key}.npy.partial"
         save(unfinished, values[key])
         os.replace(unfinished, folder / f"{key}.npy")
     return [f"{key}.npy" for key in broken]
+
+
+def _remedy(data_dir: str | Path, name: str) -> str:
+    return f"Delete or move {Path(data_dir) / name}, then run {command(data_dir, name)} again."
+
+
+def _changed(data_dir: str | Path, name: str, key: str) -> InputError:
+    path = Path(data_dir) / name / f"{key}.npy"
+    return InputError(f"{path} was changed since it was prepared. {_remedy(data_dir, name)}")
 
 
 def manifest(data_dir: str | Path, name: str) -> dict:
@@ -199,8 +204,18 @@ def manifest(data_dir: str | Path, name: str) -> dict:
 
 
 def digest(data_dir: str | Path, name: str) -> str:
-    """What tells a prepared data set apart from any other, by the digests of its arrays."""
-    entries = manifest(data_dir, name)["arrays"]
+    """What tells a prepared data set apart from any other, by the digests of its arrays.
+
+    It reads all of them, since a file may have been changed after it was prepared.
+
+    Raises:
+        InputError: as `read`, or an array was changed.
+    """
+    entries, splits = manifest(data_dir, name)["arrays"], read(data_dir, name)
+    for key, entry in entries.items():
+        split, array = key.split(".", 1)
+        if describe(splits[split][array])["sha256"] != entry["sha256"]:
+            raise _changed(data_dir, name, key)
     values = {key: [entry["shape"], entry["sha256"]] for key, entry in entries.items()}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -225,7 +240,7 @@ def is_prepared(data_dir: str | Path, name: str) -> bool:
 def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of a prepared data set, ``read(...)["train"]["x"]``, mapped read-only.
 
-    Shapes, dtypes and sizes of the files are checked; the values are not, to start fast.
+    Shapes, dtypes and sizes of the files are checked; the values are by `digest`.
 
     Raises:
         InputError: not there, truncated, or made by something else; says what makes it.

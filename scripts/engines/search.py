@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
 from pathlib import Path
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Any
 from absl import flags
 import filelock
 
-from ln.errors import InputError, choose, nearest
+from ln.errors import InputError, choose, nearest, writing
 from scripts import cli
 from scripts.engines import jobs
 
@@ -190,6 +191,30 @@ def is_dead(folder: Path, rates: list[float] | None) -> bool:
 # --- The study ---
 
 
+class JournalLock:
+    """The lock of a journal. Who gets it cuts off a line that was left half-written, by a launcher
+    that was killed or on a full disk: optuna would go on in that line.
+
+    The system releases it when its holder dies; optuna's own would have to expire.
+    """
+
+    def __init__(self, journal: Path):
+        self.journal, self._lock = journal, filelock.FileLock(journal.with_suffix(".lock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        with self.journal.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read() not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
 def open_study(folder: Path, mode: str):
     """The optuna study in a folder, or by --storage, and its storage; made if it is not there.
 
@@ -208,9 +233,14 @@ def open_study(folder: Path, mode: str):
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if STORAGE.value is None:
-        # The system releases this lock when its holder dies; optuna's own would have to expire.
-        lock = filelock.FileLock(folder / "journal.lock")
-        storage: Any = JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock))
+        journal = folder / "journal.log"
+        try:
+            storage: Any = JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
+        except ValueError as error:
+            raise InputError(
+                f"{journal} is damaged ({error}). Move it away to search anew, or choose another "
+                f"--study."
+            ) from error
     else:
         url = STORAGE.value
         if url.startswith(("postgresql://", "postgres://")):
@@ -513,10 +543,12 @@ def run(config, root: Path, known: list[str], workers: int) -> None:
             jobs.check(jobs.settings(point, sys.argv[1:]))
         except cli.FLAG_ERRORS as error:
             raise InputError(f"{point}: {error}") from error
-    search = Search(root / STUDY.value, config, axes)
-    failed = search.run(workers)
-    print("\n".join(summary(search)), flush=True)
-    search.close()
+    folder = root / STUDY.value
+    with writing(folder, "--root", "; the same command goes on from there"):
+        search = Search(folder, config, axes)
+        failed = search.run(workers)
+        print("\n".join(summary(search)), flush=True)
+        search.close()
     if failed:
         print(f"{failed} trials failed; see above.", file=sys.stderr)
         sys.exit(1)
