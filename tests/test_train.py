@@ -156,7 +156,7 @@ def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
     config = make_config()
     task = experiments.load(config)
     batch, threads = task.batch, set()
-    task.batch = lambda step: threads.add(threading.current_thread()) or batch(step)
+    task.batch = lambda step, rows: threads.add(threading.current_thread()) or batch(step)
     train.fit(task, config, tmp_path / "run")
     assert threading.current_thread() not in threads and len(threads) == 1
 
