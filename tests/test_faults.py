@@ -196,6 +196,8 @@ def test_a_read_only_run_is_not_trained_but_read_and_reported(
     assert_refused(done, folder, "Read-only", "--workdir")
     state = train.load(experiments.load(make_config()), folder, "newest")
     jax.tree.map(np.testing.assert_array_equal, state, whole[1])
+    evaluated = command("evaluate", f"--workdir={folder}")
+    assert_refused(evaluated, "evaluations.jsonl", "Read-only", "choose another folder")
     refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
     assert_refused(refused, "Read-only", "--out")
     assert command("report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
