@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import logging as standard_logging
 from pathlib import Path
 import runpy
@@ -16,6 +17,9 @@ from ln.errors import BusyError, DivergedError, InputError, choose, nearest
 
 # What absl, ml_collections and a config file raise for a misspelt flag, key or value.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+
+# A full disk, a full quota (which some systems do not have), a read-only file system.
+NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS}
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 BUSY = 75  # of one that another process is at work on: try again later (BSD's sysexits.h)
@@ -93,6 +97,11 @@ def one_line() -> Iterator[None]:
         yield
     except (InputError, DivergedError) as error:
         fail(error)
+    except OSError as error:  # where a command does not say more
+        if error.errno not in NO_ROOM:
+            raise
+        what = f"Cannot write to {error.filename or 'a file'} ({error.strerror})."
+        fail(InputError(f"{what} Make room, or choose another folder."))
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -89,6 +89,19 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_every_test_that_the_readme_names_is_there():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## When something breaks")[2].partition("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert lines
+    for line in lines:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", line)
+        assert named, line
+        for file, test in named:
+            code = (PROJECT / "tests" / file).read_text(encoding="utf-8")
+            assert f"\ndef {test}(" in code, f"{file}::{test}"
+
+
 # --- No room, or nothing to write to ---
 
 
@@ -183,6 +196,8 @@ def test_a_read_only_run_is_not_trained_but_read_and_reported(
     assert_refused(done, folder, "Read-only", "--workdir")
     state = train.load(experiments.load(make_config()), folder, "newest")
     jax.tree.map(np.testing.assert_array_equal, state, whole[1])
+    evaluated = command("evaluate", f"--workdir={folder}")
+    assert_refused(evaluated, "evaluations.jsonl", "Read-only", "choose another folder")
     refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
     assert_refused(refused, "Read-only", "--out")
     assert command("report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
