@@ -33,7 +33,7 @@ from scripts.benchmarks.rnn import CASES, Case, describe
 CASE = flags.DEFINE_string("case", "draw", "case of the benchmark rnn")
 SCHEDULE = flags.DEFINE_enum("schedule", "ahead", ["ahead", "step", "plain"], "of ln.rnn.unroll")
 UNROLL = flags.DEFINE_integer("unroll", None, "time steps per turn of a loop", lower_bound=1)
-LANES = flags.DEFINE_integer("lanes", 1, "copies of the parameters, vmapped", lower_bound=1)
+COPIES = flags.DEFINE_integer("copies", 1, "of the parameters, vmapped: lanes", lower_bound=1)
 NAMES = flags.DEFINE_bool("names", False, "lists the kernels of every loop in their order")
 
 PLUGIN = "jax_plugins.xla_cuda13"
@@ -210,9 +210,9 @@ def main(argv):
             "jax's CUDA plugin is not installed here. Python 3.12 and an own environment with "
             '"jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
         )
-    lanes = f", {LANES.value} lanes" if LANES.value > 1 else ""
+    lanes = f", {COPIES.value} lanes" if COPIES.value > 1 else ""
     print(f"{describe(case)}{lanes}; schedule {SCHEDULE.value}, {steps} step(s) a turn", flush=True)
-    report(compile_for_h200(case, schedule, LANES.value), case, steps, NAMES.value)
+    report(compile_for_h200(case, schedule, COPIES.value), case, steps, NAMES.value)
 
 
 if __name__ == "__main__":

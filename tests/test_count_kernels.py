@@ -95,7 +95,7 @@ def test_the_device_is_written_as_text():
         (["--case=drwa"], "Did you mean 'draw'?"),
         (["--schedule=sideways"], "schedule"),
         (["--schedule=plain", "--unroll=8"], "no --unroll=8"),
-        (["--lanes=0"], "lanes"),
+        (["--copies=0"], "copies"),
         (["draw"], "only flags"),
     ],
 )

@@ -9,7 +9,7 @@ from configs import order_embeddings as config_file
 from experiments import curves
 from experiments.curves import Column, Curve, Pace
 from experiments.order_embeddings import EIGHT, RECALLS, claim_13, claim_14, claim_15
-from scripts import report
+from scripts.pages import sections
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published" / "figure_1.csv"
 PANELS = [(panel, norm) for panel in RECALLS for norm in ("layer", "none")]
@@ -242,7 +242,7 @@ def test_unfinished_runs_are_not_judged_and_single_ones_decide_nothing(rule):
 
 def test_the_rules_on_the_papers_own_numbers(published):
     (table,) = config_file.TABLES
-    _, of_table = report.numbers_of(report.Section("order_embeddings", "paper", [], []), table)
+    _, of_table = sections.numbers_of(sections.Section("order_embeddings", "paper", [], []), table)
     speed, best, test = (rule(published | of_table) for rule in (claim_13, claim_14, claim_15))
     for verdict in (speed, best, test):
         assert verdict.word == "not decided" and "One seed" in verdict.because

@@ -13,7 +13,8 @@ from ln.errors import InputError
 from scripts import cli, sweep
 
 PROJECT = Path(__file__).parent.parent
-SCRIPTS = sorted(p.stem for p in (PROJECT / "scripts").glob("[a-z]*.py") if p.stem != "cli")
+SHARED = ("cli", "hosts")  # modules there that are no commands
+SCRIPTS = sorted(p.stem for p in (PROJECT / "scripts").glob("[a-z]*.py") if p.stem not in SHARED)
 
 
 def run(*words):
