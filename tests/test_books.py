@@ -75,6 +75,13 @@ def a_library():
     return [[sentence() for _ in range(random.integers(2, 5))] for _ in range(45)]
 
 
+def test_a_blank_line_parts_the_paragraphs_of_wrapped_lines_and_the_chapters_of_long_ones():
+    long = "w " * 70
+    assert list(books.paragraphs(["a", "b", "", "c"])) == ["a b", "c"]
+    assert list(books.paragraphs(["", long, "b", "", "c", ""])) == [long.strip(), "b", "c"]
+    assert list(books.paragraphs(["a", "b"])) == ["a", "b"]
+
+
 @pytest.mark.parametrize("form", ["lines", "wrapped", "tar", "zip"])
 def test_books_come_back_as_they_were_but_for_rare_words_and_two_are_held_out(
     tmp_path, monkeypatch, a_library, form
@@ -92,6 +99,7 @@ def test_books_come_back_as_they_were_but_for_rare_words_and_two_are_held_out(
             else "\n\n".join(s.replace(" ", "\n") for s in book)
         )
         (source / f"{n:02}.txt").write_text("\n" + lines + "\n")
+    (source / "ReadMe.txt").write_text("What these books are.\n")
     if form == "tar":
         with tarfile.open(tmp_path / "texts.tar.gz", "w:gz") as archive:
             for path in sorted(source.iterdir()):

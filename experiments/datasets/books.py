@@ -34,6 +34,8 @@ VOCABULARY = 20_000 - SPECIAL  # the words that are kept, as in the authors' cod
 PIECE = 1000  # sentences
 HELD_OUT = 20, 50  # every 20th book is for validation, but no more than 50
 LIST = re.compile(r"books_large.*\.txt")  # a line is a sentence
+BOOK = re.compile(r"(.*/)?(?!readme)[^/]*\.txt", re.IGNORECASE)
+PAGE = 120  # characters: no line that was broken to fit a page is longer
 SHORT = 30  # words; see configs/skip_thoughts.py
 REMEMBERED = 2**16  # pieces of text between spaces that are no words: "The", "end."
 BUFFER = 2**20  # numbers
@@ -50,12 +52,12 @@ Book = Iterable[str]  # sentences
 
 
 def paragraphs(lines: Iterable[str]) -> Iterator[str]:
-    """The paragraphs of a book: its lines, or what lies between blank ones if some of the first
-    hundred are."""
+    """The paragraphs of a book: what lies between blank lines, if some of the first hundred are
+    blank and none is longer than PAGE; else its lines. Blank ones may then part its chapters."""
     lines = (line.strip() for line in lines)
     first = list(itertools.islice(itertools.dropwhile(lambda line: not line, lines), 100))
     lines = itertools.chain(first, lines)
-    if all(first):
+    if all(first) or max(map(len, first)) > PAGE:
         yield from filter(None, lines)
         return
     for is_text, group in itertools.groupby(lines, bool):
@@ -92,22 +94,29 @@ def lines_of(name: str, file: IO[bytes], read: Callable[[int], None]) -> Iterato
         raise unreadable(name, error) from error
 
 
+def paths_of(folder: Path) -> list[Path]:
+    """The books of a folder in the order of their names."""
+    paths = sorted(folder.rglob("*"))
+    return [path for path in paths if path.is_file() and BOOK.fullmatch(path.name)]
+
+
 def files_of(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names and contents of the .txt files, those of a folder in the order of their names.
+    """Names and contents of the .txt files but README, those of a folder in the order of their
+    names.
 
     Raises:
         InputError: there are none.
     """
     try:
         if source.is_dir():
-            for path in sorted(source.rglob("*.txt")):
+            for path in paths_of(source):
                 with path.open("rb") as file:
                     yield str(path), file
         elif source.suffix == ".txt" and source.is_file():
             with source.open("rb") as file:
                 yield str(source), file
         elif source.is_file():
-            for name, file in members(source, re.compile(r".*\.txt")):
+            for name, file in members(source, BOOK):
                 yield f"{source}/{name}", io.BufferedReader(file, 2**20)
         else:
             raise InputError(f"{source} does not exist. Needed: {EXPECTED}.")
@@ -380,8 +389,8 @@ def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
     source = Path(source)
     total = None
     if source.is_dir() or source.suffix == ".txt":
-        paths = source.rglob("*.txt") if source.is_dir() else [source]
-        total = sum(path.stat().st_size for path in paths if path.is_file())
+        paths = paths_of(source) if source.is_dir() else [source]
+        total = sum(path.stat().st_size for path in paths if path.exists())
     progress = Progress("books", "bytes", total)
     books = (
         book
