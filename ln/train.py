@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 from functools import partial
 import itertools
+import json
 import math
 from pathlib import Path
 import signal
@@ -525,7 +526,8 @@ def fit(task: Task, config, workdir: Path | str) -> State:
     """
     plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
     spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
-    check_same(f"{runs.as_json(config)} {sorted(task.data.items())}")
+    same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
+    check_same(json.dumps([same, dict(task.data)], sort_keys=True))
     with (
         writing(workdir, "--workdir", "; the same command goes on from the newest checkpoint"),
         runs.open_run(workdir, config, lanes, task.data) as run,

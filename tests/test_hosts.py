@@ -48,7 +48,7 @@ cli.run(train.main)
 
 
 class Processes:
-    """Processes of one run, each with a work folder of its own, of which only the first is used.
+    """Processes of one run, each with folders of its own; only the first needs the one to work in.
 
     Args:
         settings: of all; of_each: of one each.
@@ -65,7 +65,8 @@ class Processes:
                 [
                     *(sys.executable, "-c", CODE, place / f"cases{n}", *SETTINGS),
                     *(f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={n}"),
-                    *(f"--workdir={folder}", f"--config.data_dir={place.parent}", *settings),
+                    *(f"--workdir={folder}", f"--config.data_dir={place.parent / str(n)}"),
+                    *settings,
                     *of_each[n : n + 1],
                 ],
                 cwd=PROJECT,

@@ -304,6 +304,7 @@ class Search:
 
     def __init__(self, folder: Path, config, axes: list[Axis]):
         self.folder, self.axes, self.failed = folder, axes, 0
+        self.claims: list[filelock.FileLock] = []
         self.select = config.select.to_dict()
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
@@ -341,6 +342,7 @@ class Search:
         lock = filelock.FileLock(path)
         with contextlib.suppress(filelock.Timeout):
             lock.acquire(timeout=0)
+            self.claims.append(lock)
             return lock
         return None
 
@@ -472,7 +474,9 @@ class Search:
     # --- All of it ---
 
     def close(self) -> None:
-        """Lets go of the data base."""
+        """Lets go of the trials and the data base."""
+        for claim in self.claims:
+            claim.release(force=True)
         if STORAGE.value is not None:
             self.storage.remove_session()
             self.storage.engine.dispose()
@@ -545,10 +549,9 @@ def run(config, root: Path, known: list[str], workers: int) -> None:
             raise InputError(f"{point}: {error}") from error
     folder = root / STUDY.value
     with writing(folder, "--root", "; the same command goes on from there"):
-        search = Search(folder, config, axes)
-        failed = search.run(workers)
-        print("\n".join(summary(search)), flush=True)
-        search.close()
+        with contextlib.closing(Search(folder, config, axes)) as search:
+            failed = search.run(workers)
+            print("\n".join(summary(search)), flush=True)
     if failed:
         print(f"{failed} trials failed; see above.", file=sys.stderr)
         sys.exit(1)
