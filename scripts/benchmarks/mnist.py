@@ -146,10 +146,12 @@ class OursOnDevice(Ours):
     def run(self, steps):
         import jax
 
-        calls = math.ceil(steps / self.steps_per_call)
+        calls, waiting = math.ceil(steps / self.steps_per_call), None
         for _ in range(calls):
             self.state, metrics = self.call(self.state, self.batches)
-        jax.block_until_ready((metrics, self.state))
+            jax.block_until_ready(waiting)  # as in training; many calls at once may never end
+            waiting = metrics
+        jax.block_until_ready((waiting, self.state))
         return calls * self.steps_per_call
 
 
