@@ -164,11 +164,18 @@ def make_optimizer(config) -> optax.GradientTransformation:
     in it.
 
     Raises:
-        InputError: an unknown kind.
+        InputError: an unknown kind, or options of another.
     """
     options = dict(config.optimizer)
     kind = options.pop("kind")
-    direction = choose("config.optimizer.kind", kind, OPTIMIZERS)(**options)
+    make = choose("config.optimizer.kind", kind, OPTIMIZERS)
+    try:
+        direction = make(**options)
+    except TypeError as error:
+        raise InputError(
+            f"config.optimizer: {kind} does not take all of {', '.join(options)} ({error}). Give "
+            f"it options of its own in the config file."
+        ) from error
     clips = [
         clip(most)
         for clip, most in (

@@ -216,6 +216,13 @@ def test_signals_of_the_same_second_are_one_request_and_a_later_one_ends_the_pro
     signal.signal(signal.SIGINT, before)
 
 
+def test_an_optimizer_with_the_options_of_another_is_refused(make_config):
+    config = make_config()
+    config.optimizer.kind = "rmsprop"
+    with pytest.raises(InputError, match="rmsprop does not take all of b1"):
+        train.make_optimizer(config)
+
+
 class Exploding(train.Task):
     """A loss that is fine until a step of its own in each bad lane, then NaN or infinite."""
 
