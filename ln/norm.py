@@ -6,13 +6,15 @@ normalization runs:
     a = norm.dense("a", H)(x)        # summed inputs a = W x, never with a bias of their own
     h = relu(norm("a")(a))           # h = f(normalized a)
 
-The sites are
+The sites of the models in this project are
 
     x, h    input and recurrent half of a cell's gates; the cell adds its own bias b
     c       the cell state on its way to the output
     a       a feed-forward layer; its norm owns the bias, as in eq. 1
     conv    a convolutional layer, likewise, a bias for each channel
     out     the output layer, likewise
+
+`declare_site` adds a site of another model.
 
 No bias ever sits under a norm: its gradient would be rounding noise, which Adam divides by itself.
 
@@ -21,16 +23,19 @@ Shapes: B cases of a batch, D inputs, H units of a layer. ``[..., H]`` has any l
 
 from collections.abc import Callable
 import dataclasses
+import numbers
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ln.errors import InputError, choose
 
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
-SITES = ("x", "h", "c", "a", "conv", "out")
+SITES = ("x", "h", "c", "a", "conv", "out")  # of every model in this project
+_DECLARED: list[str] = []  # by `declare_site`
 # At site conv, summed inputs [B, height, width, channels]. What is normalized together: the whole
 # layer, which is what a layer is in eqs. 3-4, or the channels of a position, as later work does;
 # and what has a gain and a bias of its own. Each by how many of the last axes it has.
@@ -123,6 +128,14 @@ class LayerNorm(nn.Module):
     over: int = 1
     gains: int = 1
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_options("LayerNorm", gain=self.gain, epsilon=self.epsilon)
+        for name in ("over", "gains"):
+            axes = getattr(self, name)
+            if not isinstance(axes, int) or isinstance(axes, bool) or axes < 1:
+                raise InputError(f"LayerNorm: {name} must be a whole number >= 1; got {axes!r}.")
+
     @nn.compact
     def __call__(self, a, mask=None):
         shape = a.shape[-self.gains :]
@@ -162,6 +175,11 @@ class BatchNorm(nn.Module):
     averages: bool = True
     epsilon: float = EPSILON
     spatial: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = ("train", "gain", "bias", "momentum", "unbiased", "averages", "epsilon", "spatial")
+        check_options("BatchNorm", **{name: getattr(self, name) for name in names})
 
     @nn.compact
     def __call__(self, a, mask=None):
@@ -256,17 +274,78 @@ class WeightNormDense(Dense):
         return weight_norm(v, gain)
 
 
+# The options of each kind.
+KINDS = {
+    "none": (),
+    "layer": ("gain", "epsilon", "over", "gains"),
+    "batch": ("gain", "momentum", "unbiased", "averages", "epsilon"),
+    "weight": ("gain",),
+}
+# Options that are names, and those that are numbers: least, greatest, and both in words.
+NAMED = {"over": OVER, "gains": GAINS}
+RANGES = {
+    "gain": (-np.inf, np.inf, "a finite number"),
+    "epsilon": (0.0, np.inf, "a finite number, 0 or more"),
+    "momentum": (0.0, 1.0, "a number from 0 to 1"),
+}
+
+
+def check_options(where: str, **options) -> None:
+    """Check the values of options of a norm; options that are in no table are flags.
+
+    Raises:
+        InputError: a value is none of the known names, out of its range, or no bool.
+    """
+    for name, value in options.items():
+        if name in NAMED:
+            choose(f"{name} of {where}", value, NAMED[name])
+        elif name in RANGES:
+            least, most, words = RANGES[name]
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (number and np.isfinite(value) and least <= value <= most):
+                raise InputError(f"{where}: {name} must be {words}; got {value!r}.")
+        elif not isinstance(value, bool):
+            raise InputError(f"{where}: {name} must be True or False; got {value!r}.")
+
+
+def choose_site(site: str) -> str:
+    """Return the name of a site; raise InputError if no model has such a site."""
+    return choose("norm site", site, {name: name for name in (*SITES, *_DECLARED)})
+
+
+def declare_site(name: str) -> str:
+    """Declare a site of a model outside this project and return its name.
+
+    The norm at this site owns the bias, as at site "a". Call this at the top of the module that
+    defines the model: from then on, `Norm` accepts the name, and a misspelt one still raises.
+
+    Raises:
+        InputError: the name is not an identifier.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(f"A norm site must be an identifier, such as 'attention'; got {name!r}.")
+    if name not in (*SITES, *_DECLARED):
+        _DECLARED.append(name)
+    return name
+
+
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """Makes the modules of one choice of normalization; what every model and cell receives.
+    """Make the modules of one choice of normalization; every model and cell receives a Norm.
 
     Attributes:
         kind: "none", "layer", "batch" or "weight".
-        sites: where it sits. Anywhere else there is no normalization.
-        options: fields of the module (of LayerNorm, BatchNorm or WeightNormDense), as pairs.
+        sites: where it sits. Anywhere else there is no normalization. A site that the model does
+            not have is ignored, so that one Norm serves a cell and the layers around it.
+        options: fields of the module (of LayerNorm, BatchNorm or WeightNormDense), as a dict or as
+            pairs; see `KINDS`.
         train: bound here, so that no ``train=`` travels through cells and models.
         centred: computes the same faster: at x and h, where layer norm follows a matrix product
             and nothing else, centres the matrix once instead of ``a`` at every step (see `Dense`).
+
+    Raises:
+        InputError: an unknown kind, site or option, or a value out of its range. A misspelt name
+            would otherwise build a network without any norm.
     """
 
     kind: str = "none"
@@ -275,16 +354,43 @@ class Norm:
     train: bool = False
     centred: bool = False
 
+    def __post_init__(self):
+        known = choose("norm kind", self.kind, KINDS)
+        if not isinstance(self.sites, tuple | list):
+            raise InputError(
+                f"Norm sites must be a tuple of names, such as ('x', 'h'); got {self.sites!r}."
+            )
+        sites = tuple(map(choose_site, self.sites))
+        if self.kind != "none" and not sites:
+            raise InputError(
+                f"Norm({self.kind!r}) has no sites and would normalize nothing. "
+                f"Give some of {', '.join((*SITES, *_DECLARED))}."
+            )
+        if self.kind == "weight" and "c" in sites:
+            raise InputError("weight norm needs a matrix, and site 'c' has none: leave 'c' out.")
+        try:
+            options = dict(self.options)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
+            ) from None
+        for name in options:
+            choose(f"{self.kind} norm option", name, dict.fromkeys(known))
+        check_options(f"Norm({self.kind!r})", train=self.train, centred=self.centred, **options)
+        # One form of equal norms: jit and Flax compare and hash attributes.
+        object.__setattr__(self, "sites", sites)
+        object.__setattr__(self, "options", tuple(sorted(options.items())))
+
     def centres(self, site: str) -> bool:
         return self.centred and self.kind == "layer" and site in self.sites and site in ("x", "h")
 
     def __call__(self, site: str, **module) -> nn.Module:
-        """The module that maps summed inputs of a site to normalized ones: norm(a, mask) -> a."""
+        """Return the module of a site, which normalizes its summed inputs: norm(a, mask) -> a."""
         kind = self.kind if choose_site(site) in self.sites else "none"
         options = dict(self.options) | module
-        # Who brings the bias: a layer's norm (a, conv, out); at c the norm, where there is one; at
-        # x and h the cell has its own b, and only layer norm keeps one more (eqs. 20 and 26; BN:
-        # §3.2).
+        # Where the bias is: at x and h the cell has its own b, and only layer norm keeps one more
+        # (eqs. 20 and 26; BN: §3.2); at c the norm brings it, if there is a norm; at all other
+        # sites the norm brings it, also the norm "none".
         match kind:
             case "layer":
                 over, gains = options.pop("over", "layer"), options.pop("gains", "channel")
@@ -295,10 +401,10 @@ class Norm:
                 return BatchNorm(
                     self.train, bias=site not in ("x", "h"), spatial=site == "conv", **options
                 )
-        return Identity(bias=site in ("a", "conv", "out"), **module)
+        return Identity(bias=site not in ("x", "h", "c"), **module)
 
     def dense(self, site: str, features: int, **module) -> nn.Module:
-        """The matrix product in front of a site, x ``[..., D]`` -> W x ``[..., features]``."""
+        """Return the matrix product before a site, x ``[..., D]`` -> W x ``[..., features]``."""
         if choose_site(site) in self.sites and self.kind == "weight":
             return WeightNormDense(features, **dict(self.options), **module)
         return Dense(features, centre=self.centres(site), **module)
@@ -320,21 +426,8 @@ class Linear(nn.Module):
         return self.norm("out")(self.norm.dense("out", self.features)(h), mask)
 
 
-# What a config may say of each kind, by field.
-KINDS = {
-    "none": (),
-    "layer": ("gain", "epsilon", "over", "gains"),
-    "batch": ("gain", "momentum", "unbiased", "averages", "epsilon"),
-    "weight": ("gain",),
-}
-
-
-def choose_site(site: str) -> str:
-    return choose("norm site", site, dict.fromkeys(SITES, site))
-
-
 def make_norm(config, train: bool) -> Norm:
-    """Turns ``config.norm``, a key of the table ``config.norms``, into a Norm.
+    """Turn ``config.norm``, a key of the table ``config.norms``, into a Norm.
 
     This is the only code that reads ``config.norm``.
 
@@ -342,15 +435,8 @@ def make_norm(config, train: bool) -> Norm:
         InputError: an unknown name, kind, site or option, with the nearest right one.
     """
     options = dict(choose("config.norm", config.norm, config.norms))
-    where = f"config.norms.{config.norm}"
-    kind = options.pop("kind", "none")
-    fields = choose(f"{where}.kind", kind, KINDS)
-    sites = tuple(map(choose_site, options.pop("sites", ())))
-    if kind == "weight" and "c" in sites:
-        raise InputError(f"{where}.sites has 'c', but weight norm needs a matrix and c has none.")
-    for name in options:
-        choose(f"{where} option", name, dict.fromkeys(fields))
-    for name, known in (("over", OVER), ("gains", GAINS)):
-        if name in options:
-            choose(f"{where}.{name}", options[name], known)
-    return Norm(kind, sites, tuple(sorted(options.items())), train)
+    kind, sites = options.pop("kind", "none"), options.pop("sites", ())
+    try:
+        return Norm(kind, sites, tuple(options.items()), train)
+    except InputError as error:
+        raise InputError(f"config.norms.{config.norm}: {error}") from None

@@ -21,6 +21,7 @@ case's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs bac
 from collections.abc import Callable, Mapping
 import dataclasses
 import itertools
+import numbers
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -31,6 +32,7 @@ from jax.numpy import tanh
 import numpy as np
 
 from ln import fused
+from ln.errors import InputError
 from ln.norm import Dense, Initializer, Norm, matmul
 
 Carry = Any  # (c, h) or h, each [B, H]
@@ -67,7 +69,7 @@ class Cell(nn.Module):
             statistics, carries and sums keep their precision.
 
     Raises:
-        ValueError: units, or a name in learned, cannot be.
+        InputError: an attribute has a wrong type or value.
     """
 
     units: int
@@ -82,13 +84,23 @@ class Cell(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.units, int | np.integer) or self.units < 1:
-            raise ValueError(f"units must be a whole number of 1 or more; got {self.units!r}")
+        units = self.units
+        if not isinstance(units, int | np.integer) or isinstance(units, bool) or units < 1:
+            raise InputError(f"units must be a whole number of 1 or more; got {units!r}.")
         if not isinstance(self.norm, Norm):
-            raise ValueError(f"norm must be a ln.norm.Norm; got {self.norm!r}")
-        if not set(self.learned) <= set(self.PARTS):
-            raise ValueError(
-                f"learned must name parts of the carry, {self.PARTS}; got {self.learned}"
+            raise InputError(f"norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
+        if isinstance(self.learned, str) or not set(self.learned) <= set(self.PARTS):
+            raise InputError(
+                f"learned must be a tuple of names from {self.PARTS}; got {self.learned!r}."
+            )
+        if not isinstance(self.bias_inside, bool):
+            raise InputError(f"bias_inside must be True or False; got {self.bias_inside!r}.")
+        for name in ("init_W_x", "init_W_h"):
+            if not callable(getattr(self, name)):
+                raise InputError(f"{name} must be an initializer; got {getattr(self, name)!r}.")
+        if self.dtype is not None and not jnp.issubdtype(self.dtype, jnp.floating):
+            raise InputError(
+                f"dtype must be None or a float type, such as jnp.bfloat16; got {self.dtype!r}."
             )
 
     def of_x(self, n: int) -> nn.Module:
@@ -147,6 +159,11 @@ class RNN(Cell):
 
     activation: Callable = tanh
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not callable(self.activation):
+            raise InputError(f"activation must be a function; got {self.activation!r}.")
+
     def setup(self):
         self.W_x, self.W_h = self.of_x(1), self.of_h(1)
         self.b = self.param("b", nn.initializers.zeros, (self.units,)) if self.bias_inside else None
@@ -178,6 +195,11 @@ class LSTM(Cell):
     forget_bias: float = 0.0
 
     PARTS: ClassVar[tuple[str, ...]] = ("c", "h")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.forget_bias, numbers.Real) or not np.isfinite(self.forget_bias):
+            raise InputError(f"forget_bias must be a finite number; got {self.forget_bias!r}.")
 
     def setup(self):
         self.W_x, self.W_h = self.of_x(4), self.of_h(4)

@@ -53,6 +53,8 @@ def parse(argv: list[str]) -> list[str]:
             if word.startswith("--config="):
                 check_config_file(word)
         return flags.FLAGS(argv)
+    except SystemExit:  # absl printed the help that was asked for, and exits with 1
+        sys.exit(0)
     except AttributeError as error:  # ml_collections' way to say that a key does not exist
         words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
         return fail(InputError(f"Unknown config key '{words}"))

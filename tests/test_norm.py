@@ -25,6 +25,7 @@ from ln.norm import (
     WeightNormDense,
     batch_moments,
     batch_norm,
+    declare_site,
     layer_norm,
     make_norm,
     weight_norm,
@@ -525,7 +526,7 @@ def test_no_bias_sits_under_a_norm_and_a_layer_has_exactly_one(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_site_there_is_a_plain_layer(kind):
     x, kernel, bias = np.float32(X), np.float32(W), np.float32(BIAS)
-    layer = Layer(norm_of(kind, sites=("c",) if kind != "weight" else ()), "a")
+    layer = Layer(norm_of(kind, sites=("c",) if kind != "weight" else ("h",)), "a")
     params = {"Dense_0": {"kernel": kernel}, "Identity_0": {"bias": bias}}
     plain = nn.Dense(H).apply({"params": {"kernel": kernel, "bias": bias}}, x)
     assert bits(layer.apply({"params": params}, x)) == bits(plain)
@@ -587,7 +588,7 @@ def test_a_misspelt_norm_is_refused_with_the_nearest_name():
 
 
 def test_a_misspelt_kind_is_refused_with_the_nearest_name():
-    with refused("config.norms.it.kind", "'bacth'", "Did you mean 'batch'"):
+    with refused("config.norms.it: ", "norm kind", "'bacth'", "Did you mean 'batch'"):
         norm_of("bacth", ("a",))
 
 
@@ -598,7 +599,7 @@ def test_a_misspelt_site_is_refused_with_the_nearest_name():
 
 @pytest.mark.parametrize("kind", ["layer", "batch", "weight"])
 def test_a_misspelt_option_is_refused_with_the_nearest_name(kind):
-    with refused("config.norms.it option", "'gian'", "Did you mean 'gain'"):
+    with refused("config.norms.it: ", "norm option", "'gian'", "Did you mean 'gain'"):
         norm_of(kind, ("a",), gian=1.0)
 
 
@@ -610,6 +611,63 @@ def test_an_option_of_another_kind_is_refused():
 def test_weight_norm_on_a_cell_state_is_refused():
     with refused("weight norm needs a matrix"):
         norm_of("weight", ("a", "c"))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("layernorm", ("x",)), ("norm kind 'layernorm'", "Did you mean 'layer'")),
+        (("layer", ("x", "hh")), ("norm site 'hh'", "Did you mean 'h'")),
+        (("layer", "xh"), ("must be a tuple of names", "got 'xh'")),
+        (("layer",), ("has no sites", "would normalize nothing")),
+        (("layer", ("x",), True), ("options must be a dict", "got True")),
+        (("layer", ("x",), {"gian": 1.0}), ("layer norm option 'gian'", "Did you mean 'gain'")),
+        (("layer", ("x",), {"gain": "1"}), ("gain must be a finite number; got '1'",)),
+        (("layer", ("x",), {"gain": float("nan")}), ("gain must be a finite number; got nan",)),
+        (("layer", ("x",), {"epsilon": -1e-5}), ("epsilon must be", "0 or more", "got -1e-05")),
+        (("batch", ("x",), {"momentum": 1.5}), ("momentum must be", "from 0 to 1", "got 1.5")),
+        (("batch", ("x",), {"unbiased": 1}), ("unbiased must be True or False; got 1",)),
+        (("layer", ("x",), {}, "yes"), ("train must be True or False; got 'yes'",)),
+    ],
+)
+def test_invalid_norm_arguments_raise(arguments, words):
+    """A Norm that is accepted does what its words say: a misspelt one would normalize nothing."""
+    with refused(*words):
+        Norm(*arguments)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: LayerNorm(gain="1"), "gain must be a finite number; got '1'"),
+        (lambda: LayerNorm(over=0), "over must be a whole number"),
+        (lambda: BatchNorm(train=None), "train must be True or False; got None"),
+        (lambda: BatchNorm(train=True, momentum=-0.1), "momentum must be a number from 0 to 1"),
+    ],
+)
+def test_invalid_module_arguments_raise(make, words):
+    with refused(words):
+        make()
+
+
+def test_options_are_equal_in_any_order_and_form():
+    pairs = (("momentum", 0.9), ("gain", 0.5))
+    assert Norm("batch", ["a"], dict(pairs)) == Norm("batch", ("a",), pairs[::-1])
+
+
+def test_a_declared_site_owns_its_bias(monkeypatch):
+    """A model outside this project declares its sites; all other names still raise."""
+    monkeypatch.setattr("ln.norm._DECLARED", [])
+    with refused("norm site 'attention'"):
+        Norm("layer", ("attention",))
+    assert declare_site("attention") == declare_site("attention") == "attention"
+    for kind in KINDS:
+        paths = parameters(Layer(Norm(kind, ("attention",)), "attention"), N, D)
+        assert sum(path.endswith("bias") for path in paths) == 1, kind
+    with refused("norm site 'atention'", "Did you mean 'attention'"):
+        Norm("layer", ("atention",))
+    with refused("must be an identifier"):
+        declare_site("my site")
 
 
 @pytest.mark.parametrize("kind", KINDS)

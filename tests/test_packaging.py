@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 import pytest
 
+import ln
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -108,6 +110,37 @@ def test_importing_the_library_and_the_experiments_imports_nothing_that_training
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
+
+
+def test_public_names_are_exported_lazily():
+    """A command that imports ln.errors for its --help does not wait for jax."""
+    code = (
+        "import sys, ln, ln.errors\n"
+        "assert not {'jax', 'flax', 'numpy'} & set(sys.modules)\n"
+        "from ln import *\n"
+        "print(*sorted(set(ln.__all__) & set(globals())))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == sorted(ln.__all__)
+    assert ln.LSTM.__module__ == "ln.rnn" and set(ln.__all__) <= set(dir(ln))
+    with pytest.raises(AttributeError, match="'ln' has no attribute 'LSMT'"):
+        ln.LSMT  # noqa: B018
+
+
+def test_the_version_is_the_newest_of_the_changelog():
+    (newest, *_) = re.findall(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert newest == ln.__version__
+    assert f"version: {newest}\n" in citation
+
+
+def test_the_package_has_types_a_licence_and_a_version():
+    assert (ROOT / "ln/py.typed").exists()
+    assert PROJECT["license"] == "Apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text()
+    assert PROJECT["dynamic"] == ["version"] and "version" not in PROJECT
 
 
 @pytest.fixture

@@ -24,13 +24,14 @@ def run(*words):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_says_what_a_command_does_with_an_example_and_loads_nothing_heavy(name):
+def test_help_shows_an_example_and_loads_nothing_heavy(name):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"scripts.{name}", "--help"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
     assert f"python -m scripts.{name}" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "absl.flags" in imported
