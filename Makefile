@@ -23,12 +23,16 @@ LINKED = $(filter-out $(realpath $(dir $(PLAIN)))/$(notdir $(PLAIN)),$(realpath 
 # Compiled programs are kept from one command to the next.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: help reproduce test lint
+.PHONY: help install reproduce test lint
 help:
-	@echo "make reproduce   runs the experiments at SCALE=$(SCALE) on DATA=$(DATA) and writes a page of figures"
+	@echo "make install     sets up VENV=$(VENV)"
+	@echo "make reproduce   runs the experiments at SCALE=$(SCALE) on DATA=$(DATA) and writes a page of figures;"
+	@echo "                 ARGS=mnist for one experiment, SCALE=paper for its full size"
 	@echo "make test        runs the tests; ARGS='-m \"not slow\"' for the fast half, ARGS=tests/test_norm.py for a file"
-	@echo "make lint        checks style and types"
+	@echo "make lint        checks style, types, and the length and links of the documents"
 	@echo "Each first installs what it needs with PYTHON=$(PYTHON) (3.11 or newer) into VENV=$(VENV), 1.3 GB, a minute or more."
+
+install: $(VENV)/installed
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m scripts.reproduce --scale=$(SCALE) --data_dir=$(DATA) $(ARGS)
@@ -40,6 +44,7 @@ lint: $(VENV)/installed
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -q tests/test_documents.py
 
 $(VENV)/installed: requirements.lock
 	$(if $(LINKED),$(error VENV=$(VENV) is a link, and $(LINKED) would be emptied: remove the link or give another VENV))
