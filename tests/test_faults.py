@@ -89,19 +89,6 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_test_that_the_readme_names_is_there():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    table = text.partition("## When something breaks")[2].partition("\n## ")[0]
-    lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
-    assert lines
-    for line in lines:
-        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", line)
-        assert named, line
-        for file, test in named:
-            code = (PROJECT / "tests" / file).read_text(encoding="utf-8")
-            assert f"\ndef {test}(" in code, f"{file}::{test}"
-
-
 # --- No room, or nothing to write to ---
 
 
