@@ -480,6 +480,10 @@ def _of_steps(stats, T: int, train: bool):
 
 
 def _check(cell: Cell, xs, mask, carry: Carry | None) -> None:
+    if not isinstance(cell, Cell):
+        raise InputError(f"cell must be an RNN, LSTM or GRU; got {cell!r}.")
+    if cell.scope is None:
+        raise InputError("unroll needs a cell with parameters: call it inside a Flax module.")
     if jnp.ndim(xs) != 3 or 0 in jnp.shape(xs):
         raise ValueError(f"xs must be [T, B, D], none of them 0; got {jnp.shape(xs)}")
     T, B, _ = xs.shape

@@ -692,6 +692,8 @@ def refused(cell=None, xs=None, **arguments):
         (lambda: GRU(H, dtype=int), "dtype must be None or a float type"),
         (lambda: RNN(H, activation="tanh"), "activation must be a function; got 'tanh'"),
         (lambda: LSTM(H, forget_bias="1"), "forget_bias must be a finite number; got '1'"),
+        (lambda: unroll("LSTM", draw(T, B, D)), "cell must be an RNN, LSTM or GRU; got 'LSTM'"),
+        (lambda: unroll(LSTM(H), draw(T, B, D)), "call it inside a Flax module"),
         (refused(xs=draw(T, B)), "xs must be [T, B, D], none of them 0; got (5, 4)"),
         (refused(xs=draw(0, B, D)), "xs must be [T, B, D], none of them 0; got (0, 4, 3)"),
         (refused(mask=MASK.T), "mask must be booleans [T, B] = (5, 4); got bool (4, 5)"),
@@ -709,7 +711,7 @@ def refused(cell=None, xs=None, **arguments):
         ),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_was_got_and_wanted(make, words):
+def test_invalid_arguments_raise_with_what_was_got(make, words):
     with pytest.raises(ValueError) as caught:
         make()
     assert words in str(caught.value)
