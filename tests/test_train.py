@@ -106,10 +106,10 @@ def test_a_resumed_run_is_the_same_run(make_config, tmp_path, norm):
     task = experiments.load(config)
     batch = task.batch
 
-    def fail_at_7(step, rows):
+    def fail_at_7(step, seed, rows):
         if step == 7:  # after the checkpoints of steps 2 and 4, in the middle of a logged stretch
             raise Stopped
-        return batch(step, rows)
+        return batch(step, seed, rows)
 
     task.batch = fail_at_7
     with pytest.raises(Stopped):
@@ -156,7 +156,7 @@ def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
     config = make_config()
     task = experiments.load(config)
     batch, threads = task.batch, set()
-    task.batch = lambda step, rows: threads.add(threading.current_thread()) or batch(step)
+    task.batch = lambda step, *_: threads.add(threading.current_thread()) or batch(step)
     train.fit(task, config, tmp_path / "run")
     assert threading.current_thread() not in threads and len(threads) == 1
 
@@ -231,7 +231,7 @@ class Exploding(train.Task):
     def init(self, key):
         return {"params": {"w": jax.random.normal(key, (3,))}}
 
-    def batch(self, step, rows=slice(None)):
+    def batch(self, step, seed=0, rows=slice(None)):
         return {"step": np.int32(step)}
 
     def loss(self, variables, batch, key, train):
@@ -296,10 +296,10 @@ def test_a_run_with_a_dead_lane_is_resumed_as_the_same_run(make_config, tmp_path
     for stop in (4, 12):  # before and after the first checkpoint that has it
 
         class Stops(Both):
-            def batch(self, step, rows=slice(None), stop=stop):
+            def batch(self, step, seed=0, rows=slice(None), stop=stop):
                 if step == stop:
                     raise InterruptedError
-                return super().batch(step, rows)
+                return super().batch(step, seed, rows)
 
         with pytest.raises(InputError, match="Cannot write"):  # as of a disk
             train.fit(Stops(config), config, tmp_path / "broken")
