@@ -278,7 +278,7 @@ class Fair(Stage):
     Attributes:
         rates: the grid of each norm, at least four. A grid whose best rate is at its edge is
             widened there, at most twice.
-        short_seeds, short: the seeds and the length at which rates are compared.
+        short_seeds, length_short: the seeds and the length at which rates are compared.
         seeds, steps: those of the runs at the best rate and at the common one.
         common_rate: of all norms; 0: that with the best mean rank.
         check_ranking: whether to train the grid to its full length too.
@@ -290,7 +290,7 @@ class Fair(Stage):
     steps: str | list
     minutes: float
     short_seeds: list = dataclasses.field(default_factory=lambda: [0, 1])
-    short: str = ""
+    length_short: str = ""
     common_rate: float = 0.0
     check_ranking: bool = False
 
@@ -307,7 +307,7 @@ class Fair(Stage):
             )
         self.full = [self.steps] if isinstance(self.steps, str) else self.steps
         count, _, unit = self.full[-1].partition(" ")
-        self.short = self.short or f"{math.ceil(float(count) / 3)} {unit}"
+        self.length_short = self.length_short or f"{math.ceil(float(count) / 3)} {unit}"
 
     def points(self):
         return [dict(norm=n, lr=lr, seeds=s) for n, lr, s in self.all_of(self.rates, self.seeds)]
@@ -323,14 +323,14 @@ class Fair(Stage):
         ]
 
     def waves(self):
-        part = self.minutes * number(self.short) / number(self.full[-1])
+        part = self.minutes * number(self.length_short) / number(self.full[-1])
         grids: dict[str, list[float]] = {norm: [] for norm in self.norms}
         for times in range(WIDENINGS + 1):
             wave = []
             for norm, known in grids.items():
                 grids[norm] = self.grid(norm, times)
                 new = [rate for rate in grids[norm] if rate not in known]
-                wave += self.runs(norm, new, self.short_seeds, self.short, part)
+                wave += self.runs(norm, new, self.short_seeds, self.length_short, part)
             yield wave
         common = self.common()
         for steps, minutes in self.lengths(self.steps, self.minutes):
@@ -357,7 +357,7 @@ class Fair(Stage):
 
     def readings(self, norm: str, rate: float, steps: str = "") -> list[float]:
         """Return the best reading of each short seed, less being better."""
-        return [r.best() for r in self.runs(norm, [rate], self.short_seeds, steps or self.short, 0)]
+        return [r.best() for r in self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)]
 
     def order(self, norm: str, rates: list[float], steps: str = "") -> list[float]:
         """Return rates from the best to the worst."""
@@ -374,7 +374,7 @@ class Fair(Stage):
 
     def table(self):
         grids = {norm: self.grid(norm) for norm in self.norms}
-        lines = [f"{self.name}: config.select at {self.short}, seeds {self.short_seeds}"]
+        lines = [f"{self.name}: config.select at {self.length_short}, seeds {self.short_seeds}"]
         for norm, rates in grids.items():
             best = self.best(norm, rates)
             for rate in rates:
@@ -386,9 +386,9 @@ class Fair(Stage):
                 lines.append(f"  {norm:12} {rate:<8g} {mean:8} ({seeds}){mark}")
         lines.append(f"The common rate is {self.common():g}.")
         for norm, rates in grids.items() if self.check_ranking else ():
-            short, full = (self.order(norm, rates, steps) for steps in (self.short, self.full[-1]))
+            short, full = (self.order(norm, rates, steps) for steps in (self.length_short, self.full[-1]))
             lines.append(
-                f"{norm}: rates from best to worst at {self.short} {short}, at {self.full[-1]} "
+                f"{norm}: rates from best to worst at {self.length_short} {short}, at {self.full[-1]} "
                 f"{full}; Kendall's tau {kendall(short, full):.2f}"
             )
         return "\n".join(lines)
