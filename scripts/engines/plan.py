@@ -99,11 +99,12 @@ class Runner:
         """Print how far the stage is and when it and the plan end."""
         total, left = stage.total(), stage.unsettled()
         self.left[stage.name] = minutes(left)
-        ends = [self.clock.eta(part) for part in ({stage.name: minutes(left)}, self.left)]
+        n = self.stages.index(stage)
+        coming = {later.name: self.left[later.name] for later in self.stages[n:]}
         print(
-            f"stage {self.stages.index(stage) + 1} of {len(self.stages)}: {stage.name}, "
-            f"{total - len(left)}/{total} runs, ETA {ends[0]:.0f} min, of the plan "
-            f"{ends[1]:.0f} min",
+            f"stage {n + 1} of {len(self.stages)}: {stage.name}, {total - len(left)}/{total} runs, "
+            f"ETA {self.clock.eta({stage.name: minutes(left)}):.0f} min, of the plan "
+            f"{self.clock.eta(coming):.0f} min",
             flush=True,
         )
 
@@ -151,11 +152,13 @@ def list_stages(stages: list) -> None:
         left = [run for run in known if not run.settled]
         rest = stage.unsettled()
         more = f", at most {len(rest)} runs and {minutes(rest):.0f} min" if stage.adaptive else ""
+        if stage.settings_of:
+            more += f", needs the choice of {stage.settings_of}"
         print(
             f"{stage.name}: {len(known)} runs known, {len(known) - len(left)} finished, "
             f"{len(left)} to do, {minutes(left):.0f} min{more}"
         )
-        if ONLY.value:
+        if ONLY.value and not stage.settings_of:
             print(*(f"  {run.job}" for run in left), sep="\n")
 
 

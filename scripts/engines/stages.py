@@ -154,7 +154,9 @@ class Stage:
         return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
-        parts = [f"{k}={v}".replace(" ", "") for k, v in point.items() if k in self.varying]
+        keys = sorted(self.varying & set(point), key=list(point).index)
+        keys.sort(key="norm".__ne__)  # the norm comes first
+        parts = [f"{key}={point[key]}".replace(" ", "") for key in keys]
         values = flat(self.settings) | point
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         words = jobs.settings(values, [f"--config={self.config}"])
@@ -357,7 +359,10 @@ class Fair(Stage):
 
     def readings(self, norm: str, rate: float, steps: str = "") -> list[float]:
         """Return the best reading of each short seed, less being better."""
-        return [r.best() for r in self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)]
+        return [
+            r.best()
+            for r in self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)
+        ]
 
     def order(self, norm: str, rates: list[float], steps: str = "") -> list[float]:
         """Return rates from the best to the worst."""
@@ -386,10 +391,12 @@ class Fair(Stage):
                 lines.append(f"  {norm:12} {rate:<8g} {mean:8} ({seeds}){mark}")
         lines.append(f"The common rate is {self.common():g}.")
         for norm, rates in grids.items() if self.check_ranking else ():
-            short, full = (self.order(norm, rates, steps) for steps in (self.length_short, self.full[-1]))
+            short, full = (
+                self.order(norm, rates, steps) for steps in (self.length_short, self.full[-1])
+            )
             lines.append(
-                f"{norm}: rates from best to worst at {self.length_short} {short}, at {self.full[-1]} "
-                f"{full}; Kendall's tau {kendall(short, full):.2f}"
+                f"{norm}: rates from best to worst at {self.length_short} {short}, "
+                f"at {self.full[-1]} {full}; Kendall's tau {kendall(short, full):.2f}"
             )
         return "\n".join(lines)
 
