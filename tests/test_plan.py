@@ -180,7 +180,9 @@ def test_settled_runs_reach_their_length(tmp_path):
     write_run(short, {})
     assert short.settled and not long.settled
     (long.folder / "finished.json").unlink()
-    write_run(long, {}, finished=False)
+    write_run(long, {3: 0.5}, finished=False)
+    assert not short.settled
+    write_run(long, {4: 0.5}, finished=False)
     assert short.settled and not long.settled
     diverge(long)
     assert long.settled
@@ -374,18 +376,19 @@ def test_the_plan_knows_its_configs(stage):
 
 @pytest.mark.slow
 def test_a_stopped_plan_goes_on(tmp_path):
+    every = ", ".join(f'{k}_every = "500 steps"' for k in ("log", "eval", "save"))
     text = f"""
     [[stage]]
     name = "tiny"
     kind = "sweep"
     config = "configs/mnist.py:tiny"
-    settings = {{ data_dir = "{tmp_path.as_posix()}", save_every = "100000 steps" }}
+    settings = {{ data_dir = "{tmp_path.as_posix()}", {every} }}
     grid = {{ norm = ["none", "layer"], seeds = 5 }}
     steps = ["100 steps", "STEPS"]
     minutes = 0.1
     """
     path, root = tmp_path / "plan.toml", tmp_path / "runs"
-    path.write_text(text.replace("STEPS", "100000 steps"))
+    path.write_text(text.replace("STEPS", "9000000 steps"))
     command = (sys.executable, "-m", "scripts.sweep", f"--plan={path}", f"--root={root}")
 
     def run(*words):
@@ -393,7 +396,7 @@ def test_a_stopped_plan_goes_on(tmp_path):
             (*command, *words), cwd=PROJECT, capture_output=True, text=True, timeout=200
         )
 
-    timed = run("--minutes=0.4", "--workers=2")
+    timed = run("--minutes=0.25", "--workers=2")
     assert timed.returncode == 0, timed.stdout + timed.stderr
     assert "Stopped" in timed.stdout and "tiny: " in timed.stdout.partition("What remains")[2]
 
@@ -408,7 +411,7 @@ def test_a_stopped_plan_goes_on(tmp_path):
     reached = max(
         row["step"] for f in runs.find(root) for row in runs.read_rows(f / "sessions.jsonl")
     )
-    length = f"{max(reached, 100) + 20_000} steps"
+    length = f"{max(reached, 100) + 1_000} steps"
     path.write_text(text.replace("STEPS", length))
     done = run("--workers=2")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -48,9 +48,10 @@ class Run(NamedTuple):
         path = self.folder / "config.json"
         if not path.is_file():
             return False
-        reached = number(json.loads(path.read_text())["steps"])
-        finished = reached == number(self.steps) and runs.is_finished(self.folder)
-        return finished or reached > number(self.steps) or has_diverged(self.folder)
+        planned, length = number(json.loads(path.read_text())["steps"]), number(self.steps)
+        if planned == length and runs.is_finished(self.folder):
+            return True
+        return has_diverged(self.folder) or (planned > length and bool(self.rows()))
 
     def rows(self) -> list[runs.Row]:
         """Return the metrics up to this length, none of a run that has not reached it."""
