@@ -102,6 +102,8 @@ def run_names(points: list[dict]) -> list[str]:
 
 def main(_):
     if plan.PLAN.value:
+        if CONFIG.value is not None or GRID.value or ENGINE.value != "local":
+            raise InputError("--plan takes no --config, --grid or --engine; its stages say that.")
         return plan.run(Path(ROOT.value or "runs/plan"), WORKERS.value, DRY_RUN.value)
     if plan.ONLY.value or plan.MINUTES.value is not None or plan.COLLECT.value:
         raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")

@@ -15,7 +15,7 @@ import pytest
 
 from ln import runs
 from ln.errors import InputError
-from scripts import sweep  # noqa: F401  defines the flags
+from scripts import cli
 from scripts.engines import collect, jobs, plan, stages
 
 PROJECT = Path(__file__).parent.parent
@@ -293,7 +293,7 @@ def test_a_diverged_seed_loses(tmp_path):
     write_readings(grid, lambda norm, lr: abs(stages.math.log(lr / 3e-3)))
     diverge(next(r for r in grid if "norm=layer,lr=0.003,seeds=1" in r.folder.name))
     assert stage.best("none", stage.rates) == 3e-3 and stage.best("layer", stage.rates) != 3e-3
-    assert "0.003    –" in stage.table() and "diverged" in stage.table()
+    assert "0.003    nan" in stage.table() and "diverged" in stage.table()
 
 
 def test_rankings_compare_lengths(tmp_path):
@@ -321,22 +321,81 @@ def test_estimates_follow_the_measured_times():
     assert clock.ratio("c") == pytest.approx(7 / 5)
 
 
-def test_finished_runs_are_skipped(tmp_path, monkeypatch, capsys):
-    stage = stage_of(SWEEP, tmp_path)
+@pytest.fixture
+def runner(tmp_path, monkeypatch):
+    """A runner of the stage SWEEP whose jobs only pretend: status(job, attempt) -> exit status."""
+
+    def make(status, **changes):
+        attempts: dict = {}
+
+        def pretend(todo, workers, saving, due):
+            for job in filter(due, todo):
+                attempts[job] = attempts.get(job, 0) + 1
+                ended = status(job, attempts[job])
+                if ended == 0:
+                    write_run(runs_by_job[job], {})
+                yield job, ended
+
+        stage = stage_of(SWEEP, tmp_path, **changes)
+        runs_by_job = {run.job: run for wave in stage.waves() for run in wave}
+        monkeypatch.setattr(jobs, "run_here", pretend)
+        monkeypatch.setattr(plan, "check", lambda stage: None)
+        return plan.Runner([stage], 1, jobs.letting_runs_save()), stage, attempts
+
+    return make
+
+
+def test_finished_runs_are_skipped(runner, capsys):
+    tiny, stage, attempts = runner(lambda job, attempt: 0)
     none, layer = next(stage.waves())
     write_run(none, {})
-    started = []
+    tiny.train(stage)
+    assert attempts == {layer.job: 1} and tiny.status() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(", ETA")[0] for line in lines if line.startswith("stage")] == [
+        "stage 1 of 1: tiny, 1/2 runs",
+        "stage 1 of 1: tiny, 2/2 runs",
+    ]
 
-    def fake(todo, workers, saving, due):
-        started.extend(todo)
-        yield todo[0], 1
 
-    monkeypatch.setattr(jobs, "run_here", fake)
-    monkeypatch.setattr(plan, "check", lambda stage: None)
-    runner = plan.Runner([stage], 1, jobs.letting_runs_save())
-    runner.train(stage)
-    assert started == [layer.job] and runner.status() == 1
-    assert "stage 1 of 1: tiny, 1/2 runs" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "first, second, tries, expected",
+    [
+        (-9, 0, 2, 0),  # killed, then trained
+        (-9, -9, 2, 1),
+        (2, 2, 1, 1),  # an error would come again
+        (cli.BUSY, 0, 2, 0),
+        (cli.BUSY, cli.BUSY, 2, cli.BUSY),
+    ],
+)
+def test_failures_end_in_a_status(first, second, tries, expected, runner, capsys):
+    def status(job, attempt):
+        return 0 if "none" in job.folder.name else (first, second)[attempt - 1]
+
+    tiny, stage, attempts = runner(status)
+    tiny.train(stage)
+    assert tiny.status() == expected and sorted(attempts.values()) == sorted([1, tries])
+    assert ("1 failed:" in capsys.readouterr().err) == (expected == 1)
+
+
+def test_a_failed_run_is_not_continued(runner):
+    statuses = {"norm=none": 0, "norm=layer": 2}
+    tiny, stage, attempts = runner(
+        lambda job, attempt: statuses[job.folder.name], steps=["2 steps", "4 steps"]
+    )
+    tiny.train(stage)
+    assert sorted(job.folder.name for job in attempts) == ["norm=layer", "norm=none", "norm=none"]
+
+
+def test_a_wrong_value_stops_its_stage(tmp_path, capsys):
+    stage = stage_of(SWEEP, tmp_path, grid=dict(norm=["none", "layr"]))
+    stage.settings = dict(data_dir=str(tmp_path))
+    tiny = plan.Runner([stage], 1, jobs.letting_runs_save())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tiny.train(stage)
+    assert "Did you mean 'layer'" in capsys.readouterr().err
+    assert tiny.status() == 1 and not stage.folder.exists()
 
 
 def test_collect_drops_update_rows(tmp_path, capsys):
@@ -354,7 +413,7 @@ def test_collect_drops_update_rows(tmp_path, capsys):
 
     before = (target / "config.json").read_text()
     (target / "config.json").write_text(before.replace("norm=none", "norm=batch"))
-    with pytest.raises(InputError, match="another run"):
+    with pytest.raises(InputError, match="not the run"):
         collect.collect([stage], results)
     (target / "config.json").write_text(before)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="limit"):

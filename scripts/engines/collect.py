@@ -6,7 +6,7 @@ import shutil
 
 from ln import runs
 from ln.errors import InputError
-from scripts.engines.stages import DIVERGED, Stage, has_diverged
+from scripts.engines.stages import DIVERGED, Stage, has_diverged, number
 from scripts.pages.sections import config_file
 
 MOST = 20 * 2**20  # bytes in the folder of results
@@ -26,8 +26,9 @@ def collect(stages: list[Stage], results: Path) -> None:
         config, rows = runs.load(folder)
         target = results / config["experiment"] / folder.parent.name / folder.name
         aside = {key: config[key] for key in (*runs.PLACES, runs.LENGTH)}
-        if (target / "config.json").exists() and runs.load(target)[0] | aside != config:
-            raise InputError(f"{target} is another run than {folder}; move one of them away.")
+        known = runs.load(target)[0] if (target / "config.json").exists() else config
+        if known | aside != config or number(known[runs.LENGTH]) > number(config[runs.LENGTH]):
+            raise InputError(f"{target} is not the run in {folder}; move one of them away.")
         figures = config_file(config["experiment"]).FIGURES
         drawn = {panel["split"] for figure in figures for panel in figure["panels"]}
         kept = [row for row in rows if row["split"] != "update" or "update" in drawn]

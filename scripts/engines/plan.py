@@ -42,6 +42,12 @@ class Clock:
         return sum(self.ratio(stage) * left[stage] for stage in left) / self.workers
 
 
+def is_worth_a_try(lost: dict[Path, int], job: jobs.Job) -> bool:
+    """Return whether the run was killed, or another process had it."""
+    status = lost.get(job.folder, 0)
+    return status < 0 or status in (cli.BUSY, cli.INTERRUPTED)
+
+
 class Runner:
     """Trains stages. A run that fails, or that another process has, is left.
 
@@ -78,22 +84,18 @@ class Runner:
                 begun[job] = time.monotonic()
                 return not todo[job].settled  # another process may have trained it
 
-            again = {}
             for job, status in jobs.run_here(list(todo), self.workers, self.saving, due):
-                run = todo[job]
                 if status == 0:
-                    self.clock.add(stage.name, (time.monotonic() - begun[job]) / 60, run.minutes)
-                elif not run.settled and not self.saving.asked:
+                    measured = (time.monotonic() - begun[job]) / 60
+                    self.clock.add(stage.name, measured, todo[job].minutes)
+                elif not self.saving.asked:
                     self.lost[job.folder] = status
-                    if status < 0 or status in (cli.BUSY, cli.INTERRUPTED):
-                        again[job] = run
                 self.show(stage)
-            if self.saving.asked or not again:
+            for run in filter(lambda run: run.settled, todo.values()):
+                self.lost.pop(run.folder, None)
+            todo = {job: run for job, run in todo.items() if is_worth_a_try(self.lost, job)}
+            if self.saving.asked:
                 return
-            todo = again
-        for job, run in todo.items():
-            if run.settled:
-                del self.lost[job.folder]
 
     def show(self, stage) -> None:
         """Print how far the stage is and when it and the plan end."""
@@ -142,7 +144,8 @@ def check(stage) -> None:
             try:
                 jobs.check(list(run.job.words[2:-1]))
             except cli.FLAG_ERRORS as error:
-                raise InputError(f"{stage.name}, {run.folder.name}: {error}") from error
+                words = " ".join(str(error).split())
+                raise InputError(f"{stage.name}, {run.folder.name}: {words}") from error
 
 
 def list_stages(stages: list) -> None:

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+import runpy
 import tomllib
 from typing import Any, ClassVar, NamedTuple
 
@@ -61,12 +62,13 @@ class Run(NamedTuple):
         return [row for row in rows if row[unit] <= length] if reached else []
 
     def best(self) -> float:
-        """Return the best reading of config.select, less being better; infinity without any."""
-        rows = self.rows()
-        select = runs.load(self.folder)[0]["select"] if rows else {}
-        sign = 1 if select.get("mode") == "min" else -1
-        scores = [sign * r[select["metric"]] for r in rows if r["split"] == select["split"]]
-        return min(filter(math.isfinite, scores), default=math.inf)
+        """Return the best reading of config.select, NaN if the run diverged or has none."""
+        if not (rows := self.rows()):
+            return math.nan
+        select = runs.load(self.folder)[0]["select"]
+        values = [row[select["metric"]] for row in rows if row["split"] == select["split"]]
+        better = {"min": min, "max": max}[select["mode"]]
+        return better(filter(math.isfinite, values), default=math.nan)
 
 
 def has_diverged(folder: Path) -> bool:
@@ -164,12 +166,13 @@ class Stage:
         folder = self.folder / (",".join(parts) or "run")
         return Run(folder, tuple(words), steps, minutes)
 
-    def lengths(self, steps: str | list[str], minutes: float) -> Iterator[tuple[str, float]]:
-        """Yield each length with its share of the minutes of the last."""
-        steps, before = [steps] if isinstance(steps, str) else steps, 0.0
-        for length in steps:
-            yield length, minutes * (number(length) - before) / number(steps[-1])
-            before = number(length)
+
+def in_turn(steps: str | list[str], minutes: float) -> list[tuple[str, float]]:
+    """Return each length with its share of the minutes of the last."""
+    steps = [steps] if isinstance(steps, str) else steps
+    counts = [0.0, *map(number, steps)]
+    shares = [minutes * (b - a) / counts[-1] for a, b in itertools.pairwise(counts)]
+    return list(zip(steps, shares, strict=True))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -186,7 +189,7 @@ class Sweep(Stage):
         return product(self.grid)
 
     def waves(self):
-        for steps, minutes in self.lengths(self.steps, self.minutes):
+        for steps, minutes in in_turn(self.steps, self.minutes):
             yield [self.run(point, steps, minutes) for point in self.points()]
 
 
@@ -242,9 +245,8 @@ class Halving(Stage):
                 for epoch in epochs:  # ours are 1 after the first pass
                     value = ours.get(epoch + 1, {}).get(quantity["metric"], 0)
                     ratio = value / theirs.at(epoch).mean()
-                    cells.append(
-                        quantity["weight"] * abs(math.log(ratio)) if ratio > 0 else math.inf
-                    )
+                    distance = abs(math.log(ratio)) if ratio > 0 else math.inf
+                    cells.append(quantity["weight"] * distance)
         return sum(cells) / len(cells)
 
     def table(self):
@@ -308,15 +310,9 @@ class Fair(Stage):
                 f"stage {self.name!r}: seeds={self.seeds}; give six or more, none of "
                 f"short_seeds={self.short_seeds}, which choose the rates."
             )
-        self.full = [self.steps] if isinstance(self.steps, str) else self.steps
-        count, _, unit = self.full[-1].partition(" ")
-        self.length_short = self.length_short or f"{math.ceil(float(count) / 3)} {unit}"
-
-    def points(self):
-        return [dict(norm=n, lr=lr, seeds=s) for n, lr, s in self.all_of(self.rates, self.seeds)]
-
-    def all_of(self, rates, seeds):
-        return list(itertools.product(self.norms, rates, seeds))
+        self.full = in_turn(self.steps, self.minutes)[-1][0]
+        third = f"{math.ceil(number(self.full) / 3)} {self.full.partition(' ')[2]}"
+        self.length_short = self.length_short or third
 
     def runs(self, norm: str, rates, seeds, steps: str, minutes: float) -> list[Run]:
         return [
@@ -326,7 +322,7 @@ class Fair(Stage):
         ]
 
     def waves(self):
-        part = self.minutes * number(self.length_short) / number(self.full[-1])
+        part = self.minutes * number(self.length_short) / number(self.full)
         grids: dict[str, list[float]] = {norm: [] for norm in self.norms}
         for times in range(WIDENINGS + 1):
             wave = []
@@ -336,7 +332,7 @@ class Fair(Stage):
                 wave += self.runs(norm, new, self.short_seeds, self.length_short, part)
             yield wave
         common = self.common()
-        for steps, minutes in self.lengths(self.steps, self.minutes):
+        for steps, minutes in in_turn(self.steps, self.minutes):
             wave = []
             for norm, rates in grids.items():
                 chosen = dict.fromkeys((self.best(norm, rates), common))
@@ -359,15 +355,21 @@ class Fair(Stage):
         return rates
 
     def readings(self, norm: str, rate: float, steps: str = "") -> list[float]:
-        """Return the best reading of each short seed, less being better."""
-        return [
-            r.best()
-            for r in self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)
-        ]
+        """Return the best reading of each short seed."""
+        short = self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)
+        return [run.best() for run in short]
 
     def order(self, norm: str, rates: list[float], steps: str = "") -> list[float]:
-        """Return rates from the best to the worst."""
-        return sorted(rates, key=lambda rate: sum(self.readings(norm, rate, steps)))
+        """Return rates from the best to the worst; a rate with a diverged seed is last."""
+        means = {rate: np.mean(self.readings(norm, rate, steps)) for rate in rates}
+        sign = 1 if self.less_is_better else -1
+        return sorted(rates, key=lambda r: math.inf if np.isnan(means[r]) else sign * means[r])
+
+    @functools.cached_property
+    def less_is_better(self) -> bool:
+        file, _, scale = self.config.partition(":")
+        config = runpy.run_path(file)["get_config"](*[scale] * bool(scale))
+        return config.select.mode == "min"
 
     def best(self, norm: str, rates: list[float]) -> float:
         return self.order(norm, rates)[0]
@@ -379,27 +381,24 @@ class Fair(Stage):
         return self.common_rate or min(rank, key=rank.__getitem__)
 
     def table(self):
-        grids = {norm: self.grid(norm) for norm in self.norms}
         lines = [f"{self.name}: config.select at {self.length_short}, seeds {self.short_seeds}"]
-        for norm, rates in grids.items():
+        rankings = [f"The common rate is {self.common():g}."]
+        for norm in self.norms:
+            rates = self.grid(norm)
             best = self.best(norm, rates)
             for rate in rates:
                 values = self.readings(norm, rate)
-                seeds = ", ".join("diverged" if v == math.inf else f"{abs(v):.4g}" for v in values)
-                mean = f"{abs(np.mean(values)):.4g}" if math.inf not in values else "–"
+                seeds = ", ".join("diverged" if v != v else f"{v:.4g}" for v in values)
                 edge = ", at the edge" if rate in (rates[0], rates[-1]) else ""
                 mark = f"  <- chosen{edge}" if rate == best else ""
-                lines.append(f"  {norm:12} {rate:<8g} {mean:8} ({seeds}){mark}")
-        lines.append(f"The common rate is {self.common():g}.")
-        for norm, rates in grids.items() if self.check_ranking else ():
-            short, full = (
-                self.order(norm, rates, steps) for steps in (self.length_short, self.full[-1])
-            )
-            lines.append(
-                f"{norm}: rates from best to worst at {self.length_short} {short}, "
-                f"at {self.full[-1]} {full}; Kendall's tau {kendall(short, full):.2f}"
-            )
-        return "\n".join(lines)
+                lines.append(f"  {norm:12} {rate:<8g} {np.mean(values):<8.4g} ({seeds}){mark}")
+            if self.check_ranking:
+                short, full = self.order(norm, rates), self.order(norm, rates, self.full)
+                rankings.append(
+                    f"{norm}: rates from best to worst at {self.length_short} {short}, at "
+                    f"{self.full} {full}; Kendall's tau {kendall(short, full):.2f}"
+                )
+        return "\n".join(lines + rankings)
 
 
 def following(a: float, b: float, c: float) -> float:
