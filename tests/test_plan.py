@@ -54,13 +54,13 @@ FAIR = dict(
 )
 
 
-def write_run(run, values, split="valid", metric="error", finished=True):
+def write_run(run, values, split="valid", metric="error", finished=True, mode="min"):
     """Write a run folder with readings; values: step -> value."""
     run.folder.mkdir(parents=True, exist_ok=True)
     config = dict(
         experiment="mnist",
         steps=run.steps,
-        select=dict(split="valid", metric="error", mode="min"),
+        select=dict(split="valid", metric="error", mode=mode),
         data_dir="data",
         words=list(run.words),
     )
@@ -250,10 +250,10 @@ def test_halving_without_readings_chooses_nothing(tmp_path):
 # --- Fair learning rates ---
 
 
-def write_readings(wave, score):
+def write_readings(wave, score, mode="min"):
     for run in wave:
         parts = dict(part.split("=") for part in run.folder.name.split(","))
-        write_run(run, {4: score(parts["norm"], float(parts["lr"]))})
+        write_run(run, {4: score(parts["norm"], float(parts["lr"]))}, mode=mode)
 
 
 def test_fair_takes_the_best_inside(tmp_path):
@@ -285,6 +285,14 @@ def test_fair_widens_at_most_twice(tmp_path):
     ]
     assert {run.folder.name.split(",")[1] for run in next(waves)} >= {"lr=0.3", "lr=0.0001"}
     assert stage.table().count("<- chosen, at the edge") == 2
+
+
+def test_more_may_be_better(tmp_path):
+    """In configs/order_embeddings.py config.select.mode is "max"."""
+    stage = stage_of(FAIR, tmp_path, config="configs/order_embeddings.py:tiny")
+    write_readings(next(stage.waves()), lambda norm, lr: 5 - abs(lr - 1e-2), mode="max")
+    assert stage.best("none", stage.rates) == stage.common() == 1e-2
+    assert "0.01     5        (5, 5)  <- chosen" in stage.table()
 
 
 def test_a_diverged_seed_loses(tmp_path):
