@@ -109,6 +109,8 @@ def folders(wave):
         (SWEEP, dict(minuts=3), "no key 'minuts'. Did you mean 'minutes'"),
         (HALVING, dict(rungs=[dict(keeep=1, curves=[])]), "Did you mean 'keep'"),
         (HALVING, dict(rungs=[dict(keep=1)]), "'curves'"),
+        (HALVING, dict(score=dict(nll=dict(wieght=1))), "Did you mean 'weight'"),
+        (SWEEP, dict(steps="four"), "not as its kind needs it"),
         (FAIR, dict(rates=[1e-3, 1e-2, 1e-1]), "four or more"),
         (FAIR, dict(seeds=[1, 2, 3, 4, 5, 6, 7]), "none of short_seeds"),
     ],
@@ -127,6 +129,7 @@ def test_a_missing_key_raises(tmp_path):
     "text, message",
     [
         ("[[stage]\n", "cannot be read"),
+        ("[[stages]]\n", "Did you mean 'stage'"),
         ('[[stage]]\nname = "a"\nkind = "fair"\n', "Stage 'a' has no 'config'"),
     ],
 )
