@@ -263,6 +263,8 @@ def test_fair_takes_the_best_inside(tmp_path):
     stage = stage_of(FAIR, tmp_path)
     waves = stage.waves()
     grid = next(waves)
+    write_readings(grid[2:4], lambda norm, lr: 0.5)  # too few to decide anything
+    assert stage.total() == 2 * (4 + 2) * 2 + 2 * 2 * 6
     assert len(grid) == 2 * 4 * 2 and {run.steps for run in grid} == {"4 steps"}
     best = dict(none=3e-3, layer=1e-2)
     write_readings(grid, lambda norm, lr: abs(stages.math.log(lr / best[norm])))
@@ -468,7 +470,9 @@ def test_a_stopped_plan_goes_on(tmp_path):
 
     timed = run("--minutes=0.25", "--workers=2")
     assert timed.returncode == 0, timed.stdout + timed.stderr
-    assert "Stopped" in timed.stdout and "tiny: " in timed.stdout.partition("What remains")[2]
+    assert (
+        "The time is up" in timed.stdout and "tiny: " in timed.stdout.partition("What remains")[2]
+    )
 
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     while "Resuming at step" not in process.stdout.readline():

@@ -372,7 +372,9 @@ class Fair(Stage):
         return config.select.mode == "min"
 
     def best(self, norm: str, rates: list[float]) -> float:
-        return self.order(norm, rates)[0]
+        """Return the best rate; before all are measured, the one after which most runs follow."""
+        short = self.runs(norm, rates, self.short_seeds, self.length_short, 0)
+        return self.order(norm, rates)[0] if all(run.settled for run in short) else rates[0]
 
     def common(self) -> float:
         """Return the one rate of all norms."""
