@@ -54,13 +54,13 @@ FAIR = dict(
 )
 
 
-def write_run(run, values, split="valid", metric="error", finished=True):
+def write_run(run, values, split="valid", metric="error", finished=True, mode="min"):
     """Write a run folder with readings; values: step -> value."""
     run.folder.mkdir(parents=True, exist_ok=True)
     config = dict(
         experiment="mnist",
         steps=run.steps,
-        select=dict(split="valid", metric="error", mode="min"),
+        select=dict(split="valid", metric="error", mode=mode),
         data_dir="data",
         words=list(run.words),
     )
@@ -109,6 +109,8 @@ def folders(wave):
         (SWEEP, dict(minuts=3), "no key 'minuts'. Did you mean 'minutes'"),
         (HALVING, dict(rungs=[dict(keeep=1, curves=[])]), "Did you mean 'keep'"),
         (HALVING, dict(rungs=[dict(keep=1)]), "'curves'"),
+        (HALVING, dict(score=dict(nll=dict(wieght=1))), "Did you mean 'weight'"),
+        (SWEEP, dict(steps="four"), "not as its kind needs it"),
         (FAIR, dict(rates=[1e-3, 1e-2, 1e-1]), "four or more"),
         (FAIR, dict(seeds=[1, 2, 3, 4, 5, 6, 7]), "none of short_seeds"),
     ],
@@ -127,6 +129,7 @@ def test_a_missing_key_raises(tmp_path):
     "text, message",
     [
         ("[[stage]\n", "cannot be read"),
+        ("[[stages]]\n", "Did you mean 'stage'"),
         ('[[stage]]\nname = "a"\nkind = "fair"\n', "Stage 'a' has no 'config'"),
     ],
 )
@@ -250,16 +253,18 @@ def test_halving_without_readings_chooses_nothing(tmp_path):
 # --- Fair learning rates ---
 
 
-def write_readings(wave, score):
+def write_readings(wave, score, mode="min"):
     for run in wave:
         parts = dict(part.split("=") for part in run.folder.name.split(","))
-        write_run(run, {4: score(parts["norm"], float(parts["lr"]))})
+        write_run(run, {4: score(parts["norm"], float(parts["lr"]))}, mode=mode)
 
 
 def test_fair_takes_the_best_inside(tmp_path):
     stage = stage_of(FAIR, tmp_path)
     waves = stage.waves()
     grid = next(waves)
+    write_readings(grid[2:4], lambda norm, lr: 0.5)  # too few to decide anything
+    assert stage.total() == 2 * (4 + 2) * 2 + 2 * 2 * 6
     assert len(grid) == 2 * 4 * 2 and {run.steps for run in grid} == {"4 steps"}
     best = dict(none=3e-3, layer=1e-2)
     write_readings(grid, lambda norm, lr: abs(stages.math.log(lr / best[norm])))
@@ -285,6 +290,14 @@ def test_fair_widens_at_most_twice(tmp_path):
     ]
     assert {run.folder.name.split(",")[1] for run in next(waves)} >= {"lr=0.3", "lr=0.0001"}
     assert stage.table().count("<- chosen, at the edge") == 2
+
+
+def test_more_may_be_better(tmp_path):
+    """In configs/order_embeddings.py config.select.mode is "max"."""
+    stage = stage_of(FAIR, tmp_path, config="configs/order_embeddings.py:tiny")
+    write_readings(next(stage.waves()), lambda norm, lr: 5 - abs(lr - 1e-2), mode="max")
+    assert stage.best("none", stage.rates) == stage.common() == 1e-2
+    assert "0.01     5        (5, 5)  <- chosen" in stage.table()
 
 
 def test_a_diverged_seed_loses(tmp_path):
@@ -457,7 +470,9 @@ def test_a_stopped_plan_goes_on(tmp_path):
 
     timed = run("--minutes=0.25", "--workers=2")
     assert timed.returncode == 0, timed.stdout + timed.stderr
-    assert "Stopped" in timed.stdout and "tiny: " in timed.stdout.partition("What remains")[2]
+    assert (
+        "The time is up" in timed.stdout and "tiny: " in timed.stdout.partition("What remains")[2]
+    )
 
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     while "Resuming at step" not in process.stdout.readline():

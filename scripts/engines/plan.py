@@ -113,7 +113,8 @@ class Runner:
     def status(self) -> int:
         """Print what is left; return the exit status of the command."""
         if self.saving.asked:
-            print("Stopped; the same command goes on from here. What remains:")
+            why = "Stopped" if self.saving.stopped else "The time is up"
+            print(f"{why}; the same command goes on from here. What remains:")
             for stage in self.stages:
                 if left := stage.unsettled():
                     print(f"  {stage.name}: {len(left)} runs, {minutes(left):.0f} min")

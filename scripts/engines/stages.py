@@ -372,7 +372,9 @@ class Fair(Stage):
         return config.select.mode == "min"
 
     def best(self, norm: str, rates: list[float]) -> float:
-        return self.order(norm, rates)[0]
+        """Return the best rate; before all are measured, the one after which most runs follow."""
+        short = self.runs(norm, rates, self.short_seeds, self.length_short, 0)
+        return self.order(norm, rates)[0] if all(run.settled for run in short) else rates[0]
 
     def common(self) -> float:
         """Return the one rate of all norms."""
@@ -431,16 +433,20 @@ def read_stage(name: str, table: dict, root: Path) -> Stage:
     kind = choose(f"kind of stage {name!r}", table.pop("kind", ""), KINDS)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name != "root"}
     check_keys(f"Stage {name!r}", table, fields)
-    for rung in table.get("rungs", ()):
-        check_keys(f"A rung of stage {name!r}", rung, ("curves", "keep"))
     missing = dataclasses.MISSING
     for key, field in fields.items():
         if key not in table and field.default is field.default_factory is missing:
             raise InputError(f"Stage {name!r} has no {key!r}; add it.")
     try:
+        for rung in table.get("rungs", ()):
+            check_keys(f"A rung of stage {name!r}", rung, ("curves", "keep"))
+        for panel, quantity in table.get("score", {}).items():
+            check_keys(f"{panel} of stage {name!r}", quantity, ("split", "metric", "weight"))
         stage = kind(root=root, **table)
         list(stage.waves())
-    except (AttributeError, KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"Stage {name!r} is not as its kind needs it ({error!r}).") from error
     return stage
 
@@ -452,11 +458,12 @@ def read(path: Path, root: Path) -> list[Stage]:
         InputError: the file is missing or is not TOML, or a stage is wrong.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("stage", [])
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--plan={path} cannot be read ({error}). Give a TOML file.") from error
+    check_keys(f"--plan={path}", plan, ("stage",))
     stages: dict[str, Stage] = {}
-    for position, table in enumerate(tables, start=1):
+    for position, table in enumerate(plan.get("stage", []), start=1):
         name = table.get("name", f"number {position}")
         if name in stages:
             raise InputError(f"Two stages are named {name!r}; give each its own name.")
