@@ -70,6 +70,7 @@ RENAMED = (
 ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
     (None, dict(schedule=dict(kind="constant", tau=0.0))),
     ((ORDER,), dict(buckets=1)),
+    ((READER,), dict(clip_root=0.0)),
     (("draw", "handwriting"), dict(init_std=0.0)),
 )
 # Defaults that have changed, key -> (before, now). A run that was made before keeps its value when

@@ -28,9 +28,9 @@ def make_task(tmp_path_factory):
     place = str(tmp_path_factory.mktemp("data"))
 
     @cache
-    def make(name, seeds=(0,), data_seed=-1):
+    def make(name, seeds=(0,), data_seed=-1, buckets=True):
         config = importlib.import_module(f"configs.{name}").get_config("tiny")
-        config.update_from_flattened_dict(BUCKETS.get(name, {}))
+        config.update_from_flattened_dict(BUCKETS.get(name, {}) if buckets else {})
         config.data_dir, config.seeds, config.data_seed = place, seeds, data_seed
         for key in experiments.DATA_KEYS:
             if config.get(key):
@@ -108,7 +108,7 @@ def test_a_number_gives_all_lanes_one_order():
     ],
 )
 def test_a_lane_alone_equals_the_lane_among_others(make_task, name):
-    task = make_task(name)
+    task = make_task(name, buckets=False)  # long sequences multiply rounding errors
     optimizer = train.make_optimizer(task.config)
 
     def losses(lanes):
