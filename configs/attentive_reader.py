@@ -32,22 +32,23 @@ def get_config(scale="paper"):
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # eqs. 20-22
         layer_small=dict(kind="layer", sites=("x", "h", "c"), gain=0.1),  # §6.2: worse than 1
     )
-    config.words = 240  # code
+    config.embedding_dim = 240  # code
     config.hidden = 240  # code
     config.bidirectional = False  # code
-    config.keep = 0.5  # code: dropout of embedded words and read-out keeps half
+    config.dropout_rate = 0.5  # code: of embedded words and of the read-out
 
     config.batch_size = 64  # code
     config.steps = "800000 steps"  # paper: where the longest curve of figure 2 ends
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # code
     config.lr = (8e-5,)  # code
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     # Code: means a bound of 10 on the norm, and has a milder rule. With layer norm and passages of
     # 300 words the norm is 1e12 at the start, all of it of the passage's LSTM: a bound of 10 would
     # make everybody else's gradient smaller than Adam's epsilon.
     config.clip = 0.0
     config.clip_root = 100.0
     config.seeds = (0,)
-    config.data_seed = 0  # order of the cases and names of the entities, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1000 steps"
     config.eval_every = "1000 steps"  # code; a unit of figure 2's x axis
@@ -66,9 +67,9 @@ SCALES = ConfigDict(
             dataset="stories",
             buckets=1,  # compiling a program for each length takes longer than the padding
             bucket_run=50,
-            words=32,
+            embedding_dim=32,
             hidden=32,
-            keep=0.9,
+            dropout_rate=0.1,
             batch_size=32,
             lr=(3e-3,),
             clip=10.0,
@@ -83,7 +84,7 @@ SCALES = ConfigDict(
             dataset="stories",
             buckets=2,
             bucket_run=2,
-            words=6,
+            embedding_dim=6,
             hidden=6,
             batch_size=4,
             steps="4 steps",

@@ -35,9 +35,10 @@ def get_config(scale="paper"):
     config.steps = "20 epochs"
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
     config.lr = (1e-3,)
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 0.0
     config.seeds = (0,)
-    config.data_seed = 0
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"

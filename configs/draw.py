@@ -35,14 +35,16 @@ def get_config(scale="paper"):
     config.read_size = 2  # DRAW
     config.write_size = 5  # DRAW
     config.attention = True
+    config.init_std = 0.0  # > 0: every matrix begins as N(0, init_std²); code: 0.01
 
     config.batch_size = 128  # paper
     config.steps = "200 epochs"  # paper
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam's defaults
     config.lr = (1e-3,)  # Adam's default
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 10.0  # code: norm of the gradient
     config.seeds = (0,)
-    config.data_seed = 0  # order of the training cases, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"

@@ -32,15 +32,17 @@ def get_config(scale="paper"):
     config.components = 10  # Graves: K
     config.mixtures = 20  # Graves: M
     config.text = True  # Graves: False is his section 4, prediction
-    config.pace = -3.0  # ours: about 20 points a character, until κ̂ is learned
+    config.init_std = 0.0  # > 0: every matrix begins as N(0, init_std²)
+    config.kappa_bias = -3.0  # ours: initial bias of κ̂, about 20 points a character
 
     config.batch_size = 8  # paper
     config.steps = "191000 steps"  # paper: where the curves of figure 5 end
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam
     config.lr = (1e-3,)  # Adam's default
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 10.0  # ours: norm of the gradient
     config.seeds = (0,)
-    config.data_seed = 0  # order of the training cases, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "200 steps"  # paper: a unit of figure 5's x axis
     config.eval_every = "1000 steps"
@@ -63,7 +65,7 @@ SCALES = ConfigDict(
             hidden=64,
             components=4,
             mixtures=8,
-            pace=-2.3,
+            kappa_bias=-2.3,
             batch_size=16,
             lr=(1e-2,),
             steps="400 steps",

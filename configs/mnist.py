@@ -32,9 +32,10 @@ def get_config(scale="paper"):
     config.steps = "65 epochs"  # figure 6: epochs 0 to 64
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # §6.6: Adam; rest ours
     config.lr = (1e-3,)  # ours
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 0.0  # ours: none
     config.seeds = (0,)
-    config.data_seed = 0  # order of the training cases, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"

@@ -18,7 +18,10 @@ def get_config(scale="paper"):
     config.scale = scale
     config.dataset = "coco"  # or "scenes", built in
     config.data_dir = "data"
-    config.pad_to = 8  # ours: captions are padded to multiples of it
+    # Ours: captions are padded to the longest of all, rounded up to a multiple of pad_to. More
+    # buckets save padding, but the images of a batch then have captions of similar lengths.
+    config.buckets = 1
+    config.pad_to = 8
 
     config.norm = "layer"  # a key of norms
     config.norms = dict(
@@ -26,7 +29,7 @@ def get_config(scale="paper"):
         batch=dict(kind="batch", sites=("x", "h"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h"), gain=1.0),  # eqs. 26-28
     )
-    config.words = 300  # code
+    config.embedding_dim = 300  # code
     config.hidden = 1024  # code
     config.symmetric = False  # code: True is its other model, cosines, at a margin of 0.2
     config.margin = 0.05  # code
@@ -37,17 +40,18 @@ def get_config(scale="paper"):
     # 1 - 0.1^t and 1 - 0.001^t: "adam_uncorrected".
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
     config.lr = (1e-3,)  # code
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 0.0  # norm of the gradient; none, but
     config.clip_each = 2.0  # code: that of each array's gradient
     config.seeds = (0,)
-    config.data_seed = 0  # order of the images and choice of captions, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.fold = 1000  # code: images that are ranked among each other
     config.log_every = "300 steps"
     config.eval_every = "300 steps"  # code; a unit of figure 1's x axis
     config.save_every = "1500 steps"
     config.select = dict(split="valid", metric="sum", mode="max")  # code: R@1 + R@5 + R@10
-    config.steps_per_call = 1  # the next batch often has another padded length
+    config.steps_per_call = 1
     config.update(SCALES[scale])
     return config
 
@@ -59,7 +63,7 @@ SCALES = ConfigDict(
         small=dict(
             dataset="scenes",
             pad_to=16,  # one padded length compiles once
-            words=32,
+            embedding_dim=32,
             hidden=64,
             batch_size=32,
             steps="2000 steps",
@@ -71,7 +75,7 @@ SCALES = ConfigDict(
         tiny=dict(
             dataset="scenes",
             pad_to=16,
-            words=5,
+            embedding_dim=5,
             hidden=8,
             batch_size=4,
             fold=20,

@@ -39,9 +39,10 @@ def get_config(scale="paper"):
     config.steps = "200 epochs"  # code: 100,000 updates
     config.optimizer = dict(kind="rmsprop", decay=0.9, eps=1e-5)  # paper: RMSProp, 0.9; code: eps
     config.lr = (1e-3,)  # paper
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 1.0  # paper: norm of the gradient
     config.seeds = (0,)
-    config.data_seed = 0  # order of the training cases, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"  # code

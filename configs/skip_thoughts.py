@@ -28,10 +28,10 @@ def get_config(scale="paper"):
         batch=dict(kind="batch", sites=("x", "h"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h"), gain=1.0),  # eqs. 26-28
     )
-    config.vocabulary = 20_000  # code; END and unknown words are two of them
-    config.words = 620  # code
+    config.vocab_size = 20_000  # code; END and unknown words are two of them
+    config.embedding_dim = 620  # code
     config.hidden = 2400  # code
-    config.longest = 30  # code: a triple with a sentence of so many words is left out
+    config.max_words = 30  # code: triples with a sentence of this length or longer are left out
     # Code: the decoders begin in the state that the encoder ended in, "start". Kiros et al. say
     # that they see it at "every" step.
     config.conditioning = "start"
@@ -41,13 +41,14 @@ def get_config(scale="paper"):
     # As Adam's paper has it. The code's corrects the moments otherwise: "adam_uncorrected".
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
     config.lr = (2e-4,)  # code, which ignores the 0.01 that it is given
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 5.0  # code: of the sum over the batch; Kiros et al.: 10
     config.seeds = (0,)
-    config.data_seed = 0  # order of the triples, the same in every lane
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.chunk = 512  # ours: words whose logits are in memory at once
     config.pad_to = 1  # ours: encoded sentences are padded to multiples of it
-    config.block = 2**20  # ours: sentences that are shuffled together
+    config.shuffle_block = 2**20  # ours: sentences that are shuffled together
     config.bucket_run = 4  # ours: batches of one length that follow one another
     config.valid_triples = 2048  # ours: of the validation set, at most
     config.word_vectors = ""  # file of word vectors, for words beyond the vocabulary in evaluation
@@ -68,8 +69,8 @@ SCALES = ConfigDict(
         small=dict(
             dataset="docs",
             tasks="library",
-            vocabulary=1000,
-            words=32,
+            vocab_size=1000,
+            embedding_dim=32,
             hidden=64,
             batch_size=32,
             lr=(3e-3,),
@@ -85,10 +86,10 @@ SCALES = ConfigDict(
         tiny=dict(
             dataset="docs",
             tasks="",
-            vocabulary=20,
-            words=5,
+            vocab_size=20,
+            embedding_dim=5,
             hidden=6,
-            longest=8,
+            max_words=8,
             batch_size=4,
             chunk=16,
             pad_to=8,

@@ -37,6 +37,7 @@ from ln import data, train
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
 from ln.rnn import LSTM, orthogonal_blocks, unroll
+from ln.train import Batch
 
 
 def uniform(key, shape, dtype=float):
@@ -192,13 +193,16 @@ class Task(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        for name in ("words", "hidden", "buckets", "bucket_run"):
+        for name in ("embedding_dim", "hidden", "buckets", "bucket_run"):
             if config[name] < 1:
                 raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
-        if not 0.01 <= config.keep <= 1:
-            raise InputError(f"config.keep is {config.keep}; it must be from 0.01 to 1.")
+        if not 0 <= config.dropout_rate <= 0.99:
+            raise InputError(
+                f"config.dropout_rate is {config.dropout_rate}; it must be from 0 to 0.99."
+            )
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
+        self.arrays = self.splits["train"]
         words = vocabulary.split(self.splits["train"]["words"])
         self.vocabulary = SPECIAL + len(words)
         is_entity = [word.startswith(cloze.ENTITY) for word in words]
@@ -208,7 +212,11 @@ class Task(train.Task):
         shares = np.arange(1, config.buckets + 1) / config.buckets
         bounds = np.unique(-(-np.quantile(lengths, shares, method="higher") // 8) * 8)
         self.buckets = data.Buckets(
-            lengths, bounds.astype(int), config.batch_size, config.bucket_run, config.data_seed
+            lengths,
+            bounds.astype(int),
+            config.batch_size,
+            config.bucket_run,
+            data.schedule_seed(config.data_seed),
         )
         self.steps_per_epoch = self.buckets.steps_per_epoch
 
@@ -230,7 +238,7 @@ class Task(train.Task):
         config = self.config
         return Model(
             vocabulary=self.vocabulary,
-            words=config.words,
+            words=config.embedding_dim,
             hidden=config.hidden,
             bidirectional=config.bidirectional,
             norm=make_norm(config, train),
@@ -252,11 +260,10 @@ class Task(train.Task):
         return self.model(train=True).init(key, *inputs(self.example()), noise)
 
     def shape(self, step):
-        return self.buckets.batch(step)[1]
+        return self.buckets.length(step)
 
-    def cases(self, split: str, cases, T: int) -> dict[str, np.ndarray]:
-        """Some cases ``[B]`` of a split as a batch whose passages are padded to T."""
-        arrays = self.splits[split]
+    def cases(self, arrays, cases, T: int) -> Batch:
+        """Return some examples ``[B]`` of a split as a batch whose passages are padded to T."""
         passage, passage_length = vocabulary.pad(
             arrays["passages"], arrays["passage_starts"], cases, T
         )
@@ -271,18 +278,21 @@ class Task(train.Task):
             answer=arrays["answers"][cases],
         )
 
-    def batch(self, step, rows=slice(None)):
-        cases, T = self.buckets.batch(step)
-        batch = self.cases("train", cases[rows], T)
-        new = np.arange(self.vocabulary, dtype=np.int32)
-        random = np.random.default_rng((self.config.data_seed, step, 2))
-        new[self.entities] = random.permutation(self.entities)
-        return batch | {name: new[batch[name]] for name in ("passage", "question", "answer")}
+    def indices(self, step, seed, rows=slice(None)):
+        """Return the examples, and the word that each word of the vocabulary becomes."""
+        renamed = np.arange(self.vocabulary, dtype=np.int32)
+        random = np.random.default_rng((seed, step, 2))
+        renamed[self.entities] = random.permutation(self.entities)
+        return dict(cases=self.buckets.cases(step, seed)[rows], renamed=renamed)
+
+    def gather(self, arrays, indices, shape):
+        batch, renamed = self.cases(arrays, indices["cases"], shape), indices["renamed"]
+        return batch | {name: renamed[batch[name]] for name in ("passage", "question", "answer")}
 
     def noise(self, batch, key, train: bool) -> Noise:
         """As the code has it dropout does not divide by the chance of a 1: in test it multiplies
         by that."""
-        config, keep = self.config, self.config.keep
+        config, keep = self.config, 1 - self.config.dropout_rate
         if not train:
             return Noise(keep, keep, keep)
 
@@ -294,7 +304,7 @@ class Task(train.Task):
             return (drawn.ravel()[:size].reshape(shape) < round(256 * keep)).astype(jnp.float32)
 
         (B, T), S = batch["passage"].shape, batch["question"].shape[1]
-        D, keys = config.words, jax.random.split(key, 3)
+        D, keys = config.embedding_dim, jax.random.split(key, 3)
         return Noise(
             draw(keys[0], T, B, D), draw(keys[1], S, B, D), draw(keys[2], B, config.hidden)
         )
@@ -342,7 +352,7 @@ class Task(train.Task):
             cases = order[n : n + B]
             longest = self.lengths[split][cases].max()
             T = int(min((b for b in bounds if b >= longest), default=-(-longest // 8) * 8))
-            block = self.cases(split, cases, T)
+            block = self.cases(self.splits[split], cases, T)
             filled = {
                 name: np.pad(array, [(0, B - len(cases))] + [(0, 0)] * (array.ndim - 1))
                 for name, array in block.items()

@@ -8,7 +8,21 @@ import numpy as np
 
 from experiments import datasets
 from ln import data, train
+from ln.errors import InputError
 from ln.norm import make_norm
+
+
+def redraw_matrices(variables, key, std: float):
+    """Return variables with every matrix drawn from N(0, std²); unchanged if std is 0."""
+    if not std:
+        return variables
+    leaves, tree = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
+    drawn = [
+        std * jax.random.normal(key, leaf.shape, leaf.dtype) if leaf.ndim > 1 else leaf
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return {**variables, "params": jax.tree.unflatten(tree, drawn)}
 
 
 class Cases(train.Task):
@@ -28,9 +42,12 @@ class Cases(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
+        if not 0 <= config.get("init_std", 0) < np.inf:
+            raise InputError(f"config.init_std is {config.init_std}; it must be 0 or more.")
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
-        data.batch_cases(0, self.cases, config.batch_size, config.data_seed)
+        self.arrays = self.splits["train"]
+        data.batch_cases(0, self.cases, config.batch_size, 0)  # raises if the batch is too large
         self.steps_per_epoch = self.cases // config.batch_size
 
     @property
@@ -46,10 +63,11 @@ class Cases(train.Task):
         """Returns metrics ``[B]`` and the new statistics."""
         raise NotImplementedError
 
-    def batch(self, step, rows=slice(None)):
-        config = self.config
-        cases = data.batch_cases(step, self.cases, config.batch_size, config.data_seed)[rows]
-        return {name: array[cases] for name, array in self.splits["train"].items()}
+    def indices(self, step, seed, rows=slice(None)):
+        return data.batch_cases(step, self.cases, self.config.batch_size, seed)[rows]
+
+    def gather(self, arrays, indices, shape):
+        return {name: array[indices] for name, array in arrays.items()}
 
     def loss(self, variables, batch, key, train):
         metrics, stats = self.per_case(variables, batch, key, train)

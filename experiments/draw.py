@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.numpy import exp
 import numpy as np
 
-from experiments.cases import Cases
+from experiments.cases import Cases, redraw_matrices
 from experiments.curves import (
     CONFIRMED,
     CONTRADICTED,
@@ -239,7 +239,8 @@ class Task(Cases):
 
     def init(self, key):
         x = images(self.example()["x"])
-        return self.model(train=True).init(key, x, self.noise(key, len(x)))
+        variables = self.model(train=True).init(key, x, self.noise(key, len(x)))
+        return redraw_matrices(variables, key, self.config.init_std)
 
     def per_case(self, variables, batch, key, train):
         x = images(batch["x"])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.numpy import exp, tanh
 import numpy as np
 
-from experiments.cases import Cases
+from experiments.cases import Cases, redraw_matrices
 from experiments.curves import (
     CONFIRMED,
     CONTRADICTED,
@@ -261,7 +261,7 @@ class Task(Cases):
             [config.length * (n + 1) // config.buckets for n in range(config.buckets)],
             config.batch_size,
             config.bucket_run,
-            config.data_seed,
+            data.schedule_seed(config.data_seed),
         )
         self.steps_per_epoch = self.buckets.steps_per_epoch
 
@@ -277,7 +277,7 @@ class Task(Cases):
             components=config.components,
             mixtures=config.mixtures,
             text=config.text,
-            pace=config.pace,
+            pace=config.kappa_bias,
             norm=make_norm(config, train),
         )
 
@@ -294,15 +294,18 @@ class Task(Cases):
         )
 
     def shape(self, step):
-        return self.buckets.batch(step)[1]
+        return self.buckets.length(step)
 
-    def batch(self, step, rows=slice(None)):
-        cases, T = self.buckets.batch(step)
-        batch = {name: array[cases[rows]] for name, array in self.splits["train"].items()}
-        return batch | {"points": batch["points"][:, : T + 1]}
+    def indices(self, step, seed, rows=slice(None)):
+        return self.buckets.cases(step, seed)[rows]
+
+    def gather(self, arrays, indices, shape):
+        batch = super().gather(arrays, indices, shape)
+        return batch | {"points": batch["points"][:, : shape + 1]}
 
     def init(self, key):
-        return self.model(train=True).init(key, *inputs(self.example()))
+        variables = self.model(train=True).init(key, *inputs(self.example()))
+        return redraw_matrices(variables, key, self.config.init_std)
 
     def per_case(self, variables, batch, key, train):
         xs, mask, text = inputs(batch)

@@ -6,7 +6,7 @@ general than it (`experiments.retrieval`). An image is a vector of features of a
 trained here.
 """
 
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -111,15 +111,25 @@ class Task(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        for name in ("words", "hidden", "fold", "pad_to"):
+        for name in ("embedding_dim", "hidden", "fold", "pad_to", "buckets"):
             if config[name] < 1:
                 raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
         self.vocabulary = SPECIAL + len(vocabulary.split(self.splits["train"]["words"]))
-        self.cases = len(self.splits["train"]["images"])
-        data.batch_cases(0, self.cases, config.batch_size, config.data_seed)
-        self.steps_per_epoch = self.cases // config.batch_size
+        self.arrays = self.splits["train"]
+        longest = self.lengths["train"].reshape(-1, CAPTIONS).max(1)  # caption of each image
+        # Equally many images to a bucket, bounds at multiples of pad_to.
+        shares = np.arange(1, config.buckets + 1) / config.buckets
+        bounds = np.unique([self.padded(n) for n in np.quantile(longest, shares, method="higher")])
+        self.buckets = data.Buckets(
+            longest,
+            bounds,
+            config.batch_size,
+            config.steps_per_call if len(bounds) > 1 else len(longest),
+            data.schedule_seed(config.data_seed),
+        )
+        self.steps_per_epoch = self.buckets.steps_per_epoch
 
     def load(self) -> dict[str, dict[str, np.ndarray]]:
         """The data: images are mapped, not read."""
@@ -134,7 +144,7 @@ class Task(train.Task):
         config = self.config
         return Model(
             vocabulary=self.vocabulary,
-            words=config.words,
+            words=config.embedding_dim,
             hidden=config.hidden,
             symmetric=config.symmetric,
             norm=make_norm(config, train),
@@ -159,20 +169,18 @@ class Task(train.Task):
         inputs = batch["tokens"], batch["length"], batch["images"]
         return self.model(train=True).init(key, *inputs)
 
-    def drawn(self, step) -> tuple[np.ndarray, np.ndarray]:
-        """The images of the batch of a step, and a caption of each."""
-        config, n = self.config, self.cases
-        images = data.batch_cases(step, n, config.batch_size, config.data_seed)
-        chosen = choice(n, config.data_seed, step // self.steps_per_epoch)
-        return images, CAPTIONS * images + chosen[images]
-
     def shape(self, step):
-        return self.padded(self.lengths["train"][self.drawn(step)[1]].max())
+        return self.buckets.length(step)
 
-    def batch(self, step, rows=slice(None)):
-        split, (images, captions) = self.splits["train"], self.drawn(step)
-        tokens, length = pad(split, captions[rows], self.shape(step))
-        return dict(images=split["images"][images[rows]], tokens=tokens, length=length)
+    def indices(self, step, seed, rows=slice(None)):
+        """Return the images of a batch, and a caption of each."""
+        images = self.buckets.cases(step, seed)[rows]
+        chosen = choice(len(self.arrays["images"]), seed, step // self.steps_per_epoch)
+        return dict(images=images, captions=CAPTIONS * images + chosen[images])
+
+    def gather(self, arrays, indices, shape):
+        tokens, length = pad(arrays, indices["captions"], shape)
+        return dict(images=arrays["images"][indices["images"]], tokens=tokens, length=length)
 
     def energies(self, s, v):
         """E ``[M, N]`` of captions ``[M, H]`` and images ``[N, H]``."""
@@ -263,7 +271,7 @@ class Task(train.Task):
         return scores
 
 
-@lru_cache(maxsize=2)
+@data.remember_epochs
 def choice(images: int, seed: int, epoch: int) -> np.ndarray:
     """Which of its captions stands for each image in an epoch ``[images]``."""
     chosen = np.random.default_rng((seed, epoch, 1)).integers(CAPTIONS, size=images)

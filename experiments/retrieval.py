@@ -83,26 +83,39 @@ def contrast(E, margin: float):
 
 
 class Places(NamedTuple):
-    """Where what belongs to each of N queries stands in the list of all candidates by energy.
+    """Places of the first right candidate of each of N queries in the list sorted by energy.
 
-    Ties are broken by lot: what follows are means over all orders of candidates of one energy.
+    Ties are broken by lot: ranks and recalls are means over all orders of candidates with the same
+    energy.
 
     Attributes:
-        before: how many candidates have less energy ``[N]``.
-        level: how many others have the same ``[N]``.
+        before: how many wrong candidates have less energy than the best right one, ``[N]``.
+        level: how many wrong candidates have the same energy, ``[N]``.
+        right: how many right candidates have that energy, itself among them, ``[N]``.
     """
 
     before: np.ndarray
     level: np.ndarray
+    right: np.ndarray
 
     @property
     def ranks(self) -> np.ndarray:
-        """``[N]``, the first is 0."""
-        return self.before + self.level / 2
+        """Return the expected places ``[N]``; the first place is 0.
+
+        In a random order of k right and l wrong candidates, l / (k + 1) wrong ones precede the
+        first right one on average.
+        """
+        return self.before + self.level / (self.right + 1)
 
     def recall(self, K: int) -> float:
-        """R@K: the percentage of queries for which it is among the first K."""
-        return float(100 * np.clip((K - self.before) / (self.level + 1), 0, 1).mean())
+        """Return R@K, the percentage of queries with a right candidate among the first K."""
+        tied = self.level + self.right
+        places = np.clip(K - self.before, 0, tied)  # of the first K, those that the ties share
+        miss = np.ones(len(tied))  # the probability that wrong candidates take all of them
+        for k in range(np.max(self.right, initial=0)):
+            left = np.clip(tied - places - k, 0, None) / np.maximum(tied - k, 1)
+            miss *= np.where(k < self.right, left, 1)
+        return float(100 * (1 - miss).mean())
 
     def scores(self) -> dict[str, float]:
         """As in evaluation.py of the authors of order embeddings; the best median and mean is 1."""
@@ -133,7 +146,8 @@ def places(E) -> dict[str, Places]:
 
     def count(energy, axis):
         # Not "E < energy", which would be false, and the place the first, where there is a NaN.
-        before, level = others & ~(E >= energy), others & (E == energy)
-        return Places(before.sum(axis), level.sum(axis))
+        before, same = others & ~(E >= energy), E == energy
+        right = jnp.maximum((~others & same).sum(axis), 1)
+        return Places(before.sum(axis), (others & same).sum(axis), right)
 
     return dict(image=count(own, 1), caption=count(best, 0))

@@ -35,6 +35,7 @@ from ln import data, train
 from ln.errors import InputError, choose
 from ln.norm import Norm, make_norm
 from ln.rnn import GRU, unroll
+from ln.train import Batch
 
 CONDITIONING = ("start", "every")
 ENCODED = 512  # sentences at once
@@ -234,15 +235,24 @@ class Triples:
         order = data.epoch_order(len(self.used), self.seed, epoch)
         return order, self.steps[order].cumsum()
 
-    def batch(self, step: int) -> tuple[np.ndarray, int]:
-        """The middle sentences of the batch of a step, and how many words they have."""
+    def _block(self, step: int) -> tuple[np.ndarray, data.Buckets, int]:
+        """Return the triples of the block of a step, their buckets, and the step among them."""
         epoch, at = divmod(step, self.steps_per_epoch)
         order, ends = self.plan(epoch)
         n = int(np.searchsorted(ends, at, side="right"))
         steps = int(self.steps[order[n]])
         middles, buckets = self.buckets(int(self.used[order[n]]))
-        cases, length = buckets.batch(epoch * steps + at - (int(ends[n]) - steps))
-        return middles[cases], int(length)
+        return middles, buckets, epoch * steps + at - (int(ends[n]) - steps)
+
+    def length(self, step: int) -> int:
+        """Return how many words the middle sentences of a step have."""
+        _, buckets, at = self._block(step)
+        return buckets.length(at)
+
+    def middles(self, step: int, seed: int) -> np.ndarray:
+        """Return the middle sentences ``[B]`` of the batch of a step in the order of a seed."""
+        middles, buckets, at = self._block(step)
+        return middles[buckets.cases(at, seed)]
 
 
 class Task(train.Task):
@@ -259,27 +269,31 @@ class Task(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        names = ("words", "hidden", "chunk", "pad_to", "block", "bucket_run", "valid_triples")
-        for name in names:
+        sizes = ("embedding_dim", "hidden", "chunk", "pad_to", "shuffle_block")
+        for name in (*sizes, "bucket_run", "valid_triples"):
             if config[name] < 1:
                 raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
-        for name, least in (("longest", 2), ("vocabulary", SPECIAL + 1)):
+        for name, least in (("max_words", 2), ("vocab_size", SPECIAL + 1)):
             if config[name] < least:
                 raise InputError(f"config.{name} is {config[name]}; it must be {least} or more.")
         choose("config.conditioning", config.conditioning, dict.fromkeys(CONDITIONING))
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
         words = vocabulary.split(self.splits["train"]["words"])
-        self.words = words[: config.vocabulary - SPECIAL]
+        self.words = words[: config.vocab_size - SPECIAL]
         self.vocabulary = SPECIAL + len(self.words)
         self.tasks = datasets.load(config.tasks, config.data_dir) if config.tasks else {}
-        options = (config.batch_size, config.bucket_run, config.data_seed)
-        self.triples = Triples(self.splits["train"], config.longest, config.block, *options)
+        self.arrays = self.splits["train"]
+        seed = data.schedule_seed(config.data_seed)
+        options = (config.batch_size, config.bucket_run, seed)
+        self.triples = Triples(
+            self.splits["train"], config.max_words, config.shuffle_block, *options
+        )
         valid = self.splits["valid"]
-        if not len(triples(valid, config.longest, 0, len(valid["starts"]))[0]):
+        if not len(triples(valid, config.max_words, 0, len(valid["starts"]))[0]):
             raise InputError(
                 f"The validation set of {config.dataset} has no three sentences in a row of less "
-                f"than config.longest={config.longest} words."
+                f"than config.max_words={config.max_words} words."
             )
         self.steps_per_epoch = self.triples.steps_per_epoch
 
@@ -291,7 +305,7 @@ class Task(train.Task):
         config = self.config
         return Model(
             vocabulary=self.vocabulary,
-            words=config.words,
+            words=config.embedding_dim,
             hidden=config.hidden,
             conditioning=config.conditioning,
             chunk=config.chunk,
@@ -303,7 +317,7 @@ class Task(train.Task):
         return -(-(length + 1) // self.config.pad_to) * self.config.pad_to
 
     def example(self):
-        random, B, S = np.random.default_rng(0), self.config.batch_size, self.config.longest
+        random, B, S = np.random.default_rng(0), self.config.batch_size, self.config.max_words
         T = self.padded(S - 1)  # batch norm wants the longest
         batch = {}
         for name, size in (("sentence", T), ("previous", S), ("next", S)):
@@ -315,25 +329,27 @@ class Task(train.Task):
         return self.model(train=True).init(key, *inputs(self.example()))
 
     def shape(self, step):
-        return self.padded(self.triples.batch(step)[1])
+        return self.padded(self.triples.length(step))
 
-    def cases(self, split: str, middles, T: int) -> dict[str, np.ndarray]:
-        """Triples, by their middle sentences ``[B]``; those are padded to T. Lengths count END."""
-        arrays, batch = self.splits[split], {}
-        S = self.config.longest
+    def indices(self, step, seed, rows=slice(None)):
+        return self.triples.middles(step, seed)[rows]
+
+    def gather(self, arrays, indices, shape) -> Batch:
+        """Return triples by their middle sentences, which are padded to shape words.
+
+        Lengths count END.
+        """
+        middles, T, S, batch = indices, shape, self.config.max_words, {}
         for name, sentences, size in (
             ("sentence", middles, T),
             ("previous", middles - 1, S),
             ("next", middles + 1, S),
         ):
             tokens, length = vocabulary.pad(arrays["tokens"], arrays["starts"], sentences, size)
-            tokens[tokens >= self.vocabulary] = UNKNOWN
+            known = tokens < self.vocabulary
+            tokens = tokens * known + (UNKNOWN * ~known).astype(np.int32)
             batch |= {name: tokens, f"{name}_length": length + 1}
         return batch
-
-    def batch(self, step, rows=slice(None)):
-        middles, length = self.triples.batch(step)
-        return self.cases("train", middles[rows], self.padded(length))
 
     def loss(self, variables, batch, key, train):
         (nats, count), new = self.model(train).apply(variables, *inputs(batch), mutable=["stats"])
@@ -343,11 +359,12 @@ class Task(train.Task):
     def scored(self) -> list:
         """At most config.valid_triples of the validation set, spread evenly, on the device."""
         config, split = self.config, self.splits["valid"]
-        middles, _ = triples(split, config.longest, 0, len(split["starts"]))
+        middles, _ = triples(split, config.max_words, 0, len(split["starts"]))
         places = np.linspace(0, len(middles) - 1, min(config.valid_triples, len(middles)))
         middles, blocks = middles[places.round().astype(int)], []
         for n in range(0, len(middles), config.batch_size):
-            block = self.cases("valid", middles[n : n + config.batch_size], config.longest)
+            middles_of_block = middles[n : n + config.batch_size]
+            block = self.gather(split, middles_of_block, config.max_words)
             short = config.batch_size - len(block["sentence"])
             for name, array in block.items():  # cases without words fill up the last block
                 block[name] = np.pad(array, [(0, short)] + [(0, 0)] * (array.ndim - 1))

@@ -1,13 +1,12 @@
 """Data as functions of the step: order of an epoch, padding, and work done one step ahead.
 
-Nothing here has a position of its own: whoever knows the step knows the batch, so that a resumed
-run needs no iterator to go on.
+Batches are pure functions of (step, seed), so that resuming needs no iterator state.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import wraps
 from typing import TypeVar
 
 import numpy as np
@@ -18,16 +17,48 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@lru_cache(maxsize=4)
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order ``[n]`` in which an epoch visits n cases: a new permutation every epoch."""
+def remember_epochs(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Cache ``function(*arguments, epoch)`` for the two newest epochs of each ``arguments``.
+
+    Lanes with orders of their own differ in their seed, which is among the arguments. So the cache
+    grows with the number of lanes and not with the number of epochs, and no lane evicts another's.
+    """
+    cache: dict[tuple, dict[int, Result]] = {}
+
+    @wraps(function)
+    def cached(*arguments):
+        *key, epoch = arguments
+        epochs = cache.setdefault(tuple(key), {})
+        result = epochs.get(epoch)
+        if result is None:
+            result = epochs[epoch] = function(*arguments)
+            if len(epochs) > 2:  # two, since a call of several steps may reach into the next epoch
+                epochs.pop(next(iter(epochs)), None)  # another thread may have been first
+        return result
+
+    cached.cache_clear = cache.clear  # type: ignore[attr-defined]
+    return cached
+
+
+def schedule_seed(data_seed: int) -> int:
+    """Return the seed of what all lanes share, such as the padded length of each batch."""
+    return max(data_seed, 0)
+
+
+def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order ``[n]`` in which an epoch visits n examples: each epoch has its own."""
     order = np.random.default_rng((seed, epoch)).permutation(n)
-    order.setflags(write=False)  # shared by all callers
+    order.setflags(write=False)  # shared by all callers of epoch_order
     return order
 
 
+epoch_order = remember_epochs(permutation)
+
+
 def batch_cases(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
-    """Which cases ``[batch_size]`` of n make the batch of a step; an incomplete one is dropped.
+    """Return which ``[batch_size]`` of n examples make the batch of a step.
+
+    The incomplete batch at the end of an epoch is dropped.
 
     Raises:
         InputError: the batch is larger than the data set.
@@ -39,51 +70,69 @@ def batch_cases(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 class Buckets:
-    """Batches of cases of like length, so that little of a padded batch is padding.
+    """Batches of examples of similar length, so that little of a padded batch is padding.
 
-    Every batch has the padded length of its bucket. Batches of one bucket come ``run`` at a time,
-    so that a call of several steps has one shape. All of it is a function of the step.
+    Every batch has the padded length of its bucket. Which bucket comes at which step is the
+    schedule: a function of the step alone, so that all lanes have batches of one shape. Which
+    examples of the bucket make the batch depends on a seed, so that lanes can differ.
 
     Args:
-        lengths: of the cases, ``[n]``.
-        bounds: the padded lengths, increasing; the last as long as the longest case.
-        batch_size: incomplete batches are dropped; of another epoch, other cases.
-        run: how many batches of a bucket follow one another.
-        seed: of the order.
+        lengths: of the examples, ``[n]``.
+        bounds: the padded lengths, increasing; the last is at least the longest example.
+        batch_size: incomplete batches are dropped; each epoch drops other examples.
+        run: how many batches of one bucket follow one another, so that a call of several steps has
+            one shape.
+        seed: of the schedule.
 
     Raises:
-        InputError: no bucket has cases enough for a batch.
+        InputError: no bucket has enough examples for a batch.
     """
 
     def __init__(self, lengths, bounds, batch_size: int, run: int, seed: int):
         self.bounds, self.batch_size, self.run, self.seed = bounds, batch_size, run, seed
         self.bucket = np.searchsorted(bounds, lengths)
         counts = np.bincount(self.bucket, minlength=len(bounds))
-        self.steps_per_epoch = int((counts // batch_size).sum()) if batch_size > 0 else 0
+        self.batches = counts // batch_size if batch_size > 0 else np.zeros_like(counts)
+        self.steps_per_epoch = int(self.batches.sum())
         if not self.steps_per_epoch:
             raise InputError(
                 f"config.batch_size is {batch_size}; this data set has {len(lengths)} cases in "
                 f"{len(bounds)} buckets by length, at most {counts.max()} in one."
             )
-        self.plan = lru_cache(maxsize=2)(self._plan)
+        self.schedule = remember_epochs(self._schedule)
+        self.filling = remember_epochs(self._filling)
 
-    def _plan(self, epoch: int) -> list[tuple[np.ndarray, int]]:
-        """The cases of each batch of an epoch, and their padded length."""
-        order, runs = epoch_order(len(self.bucket), self.seed, epoch), []
-        for k, bound in enumerate(self.bounds):
-            cases = order[self.bucket[order] == k]
-            batches = [
-                (cases[n : n + self.batch_size], bound)
-                for n in range(0, len(cases) - self.batch_size + 1, self.batch_size)
-            ]
-            runs += [batches[n : n + self.run] for n in range(0, len(batches), self.run)]
+    def _schedule(self, epoch: int) -> np.ndarray:
+        """Return the bucket of each batch of an epoch and its number there, ``[steps, 2]``."""
+        runs = [
+            [(k, n) for n in range(first, min(first + self.run, batches))]
+            for k, batches in enumerate(self.batches)
+            for first in range(0, batches, self.run)
+        ]
         shuffled = np.random.default_rng((self.seed, epoch, 1)).permutation(len(runs))
-        return [batch for n in shuffled for batch in runs[n]]
+        return np.array([batch for n in shuffled for batch in runs[n]])
 
-    def batch(self, step: int) -> tuple[np.ndarray, int]:
-        """The cases of the batch of a step, and their padded length."""
+    def _filling(self, seed: int, epoch: int) -> list[np.ndarray]:
+        """Return the examples of each bucket in the order in which they fill its batches."""
+        order = permutation(len(self.bucket), seed, epoch)
+        by_bucket = order[np.argsort(self.bucket[order], kind="stable")]
+        ends = np.cumsum(np.bincount(self.bucket, minlength=len(self.bounds)))
+        return np.split(by_bucket, ends[:-1])
+
+    def _place(self, step: int) -> tuple[int, int, int]:
+        """Return epoch, bucket, and number of the batch within its bucket."""
         epoch, k = divmod(step, self.steps_per_epoch)
-        return self.plan(epoch)[k]
+        bucket, number = self.schedule(epoch)[k]
+        return epoch, int(bucket), int(number)
+
+    def length(self, step: int) -> int:
+        """Return the padded length of the batch of a step."""
+        return int(self.bounds[self._place(step)[1]])
+
+    def cases(self, step: int, seed: int) -> np.ndarray:
+        """Return the examples ``[batch_size]`` of the batch of a step in the order of a seed."""
+        epoch, bucket, number = self._place(step)
+        return self.filling(seed, epoch)[bucket][number * self.batch_size :][: self.batch_size]
 
 
 def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -65,13 +65,19 @@ class Spread(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """The cases of a batch that the devices of this process need."""
+        """Return which examples of a batch the devices of this process need."""
+        return self._own(CASES, self.batch_size)
+
+    def lanes(self, lanes: int) -> slice:
+        """Return which lanes the devices of this process need."""
+        return self._own(LANES, lanes)
+
+    def _own(self, axis: str, size: int) -> slice:
+        """Return which part of an axis the devices of this process hold; it is contiguous."""
         if self.mesh is None:
             return slice(None)
-        of_devices = self.sharding(CASES).addressable_devices_indices_map((self.batch_size,))
-        ends = [
-            rows.indices(self.batch_size) for index in of_devices.values() for rows in index or ()
-        ]
+        parts = self.sharding(axis).addressable_devices_indices_map((size,))
+        ends = [part.indices(size) for index in parts.values() for part in index or ()]
         return slice(min(start for start, _, _ in ends), max(stop for _, stop, _ in ends))
 
     def state(self, state: Any) -> Any:
@@ -86,17 +92,26 @@ class Spread(NamedTuple):
 
         return jax.tree.map(put, state)
 
-    def batches(self, batches: Any) -> Any:
-        """Batches on their devices: leaves ``[K, cases, ...]`` of the `rows` of this process, and
-        ``[K]`` of numbers."""
+    def batches(self, batches: Any, lanes: int = 0) -> Any:
+        """Put batches on their devices.
+
+        Args:
+            batches: leaves ``[K, cases, ...]`` of the `rows` of this process, and ``[K]`` of
+                numbers.
+            lanes: 0 if all lanes share a batch; else leaves have an axis of the process's `lanes`
+                behind K, and there are so many in all.
+        """
         if self.mesh is None:
             return jax.device_put(batches)
 
         def put(leaf):
-            K, *shape = leaf.shape
-            axes = (None, CASES)[: 1 + bool(shape)]
-            shape = (K, *([self.batch_size, *shape[1:]] if shape else []))
-            return jax.make_array_from_process_local_data(self.sharding(*axes), leaf, shape)
+            axes: list[str | None] = [None]
+            sizes = [leaf.shape[0]]
+            for axis, size in ((LANES, lanes), (CASES, self.batch_size)):
+                if size and len(sizes) < leaf.ndim:
+                    axes, sizes = [*axes, axis], [*sizes, size]
+            sizes += leaf.shape[len(sizes) :]
+            return jax.make_array_from_process_local_data(self.sharding(*axes), leaf, tuple(sizes))
 
         return jax.tree.map(put, batches)
 

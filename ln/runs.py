@@ -10,7 +10,7 @@ data.json       digests of the data sets
 finished.json   there once the last step is done
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import datetime
 import importlib.metadata
@@ -24,7 +24,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 import uuid
 
 import filelock
@@ -39,6 +39,62 @@ Row = dict[str, Any]
 
 PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
 LENGTH = "steps"  # where a run ends; nothing before depends on it
+
+
+class Renamed(NamedTuple):
+    """A config key that earlier versions of an experiment wrote under another name.
+
+    Attributes:
+        experiments: names of the experiments that had the key.
+        convert: turns the stored value into the value of the new key.
+    """
+
+    experiments: tuple[str, ...]
+    old: str
+    new: str
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+READER, ORDER, SKIP = "attentive_reader", "order_embeddings", "skip_thoughts"
+
+# These tables are permanent: every stored run stays readable, resumable and reportable.
+RENAMED = (
+    Renamed((READER, ORDER, SKIP), "words", "embedding_dim"),
+    Renamed((SKIP,), "vocabulary", "vocab_size"),
+    Renamed((SKIP,), "longest", "max_words"),
+    Renamed((SKIP,), "block", "shuffle_block"),
+    Renamed((READER,), "keep", "dropout_rate", lambda keep: round(1 - keep, 12)),
+    Renamed(("handwriting",), "pace", "kappa_bias"),
+)
+# Keys that earlier runs lack, with the values that these runs trained with.
+ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
+    (None, dict(schedule=dict(kind="constant", tau=0.0))),
+    ((ORDER,), dict(buckets=1)),
+    ((READER,), dict(clip_root=0.0)),
+    (("draw", "handwriting"), dict(init_std=0.0)),
+)
+# Defaults that have changed, key -> (before, now). A run that was made before keeps its value when
+# it is resumed by the command that made it.
+CHANGED_DEFAULTS = dict(data_seed=(0, -1))
+
+
+def is_former(config: Mapping) -> bool:
+    """Return whether a stored config was written before the keys of RENAMED and ADDED."""
+    return "schedule" not in config and "data_seed" in config
+
+
+def modernize(config: dict) -> dict:
+    """Return a stored config under the present names; a present-day config is returned as is."""
+    if not is_former(config):
+        return config
+    config, experiment = dict(config), config.get("experiment")
+    for row in RENAMED:
+        if experiment in row.experiments and row.old in config and row.new not in config:
+            config[row.new] = row.convert(config.pop(row.old))
+    for experiments, values in ADDED:
+        if experiments is None or experiment in experiments:
+            config = values | config
+    return config
 
 
 def as_json(config) -> dict:
@@ -101,9 +157,13 @@ def _read_object(path: Path, remedy: str) -> dict:
     return found
 
 
-def _config_of(folder: Path) -> dict:
+def _stored_config(folder: Path) -> dict:
     remedy = "Put a copy of it back, or move the folder away."
     return _read_object(folder / "config.json", remedy)
+
+
+def _config_of(folder: Path) -> dict:
+    return modernize(_stored_config(folder))
 
 
 def load(folder: Path) -> tuple[dict, list[Row]]:
@@ -355,10 +415,15 @@ class Run:
                 f"another --workdir."
             ) from None
 
-    def _check_config(self, config: dict) -> None:
-        path = self.folder / "config.json"
+    def _check_config(self, wanted: dict) -> None:
+        path, stored = self.folder / "config.json", wanted
+        known = config = modernize(wanted)
         if path.exists():
-            known = _config_of(self.folder)
+            stored = _stored_config(self.folder)
+            known, config = modernize(stored), dict(config)
+            for key, (before, now) in CHANGED_DEFAULTS.items():
+                if is_former(stored) and (known[key], config.get(key)) == (before, now):
+                    config[key] = before
             aside = (*PLACES, LENGTH)
             changes = differences(
                 {k: v for k, v in known.items() if k not in aside},
@@ -369,9 +434,11 @@ class Run:
                     f"{self.folder} was made by another config ({'; '.join(changes)}). "
                     f"Choose another --workdir, or give the same settings to resume."
                 )
+        self.data_seed: int = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
             (self.folder / "finished.json").unlink(missing_ok=True)
-            write_atomically(path, json.dumps(config, indent=2) + "\n")
+            stored = stored | {LENGTH: config[LENGTH]}  # under the names that it was written with
+            write_atomically(path, json.dumps(stored, indent=2) + "\n")
 
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
@@ -605,6 +672,8 @@ class Run:
 
 class Elsewhere:
     """A run whose folder another process writes: in this one there is nothing to do."""
+
+    data_seed = 0  # process 0 knows it
 
     def __init__(self, folder: Path | str, lanes: list[tuple[int, float]]):
         self.folder, self.lanes = Path(folder).absolute(), lanes

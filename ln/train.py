@@ -9,7 +9,7 @@ A lane whose loss or state stops being finite is dead: nothing more is written o
 keep its state from before, and the others go on. Lanes do not mix: it is computed on and ignored.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 import dataclasses
 import datetime
 from functools import partial
@@ -45,10 +45,12 @@ class Task:
     Attributes:
         steps_per_epoch: updates per pass over the training set; None where there is no such thing.
         data: digests of its data sets by name, by which a resumed run knows that they are the same.
+        arrays: the training set, from which `gather` takes batches.
     """
 
     steps_per_epoch: int | None = None
     data: Mapping[str, str] = MappingProxyType({})
+    arrays: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(self, config):
         self.config = config
@@ -65,21 +67,43 @@ class Task:
         """Returns loss, (stats, metrics): a scalar, the new running statistics, scalars to log."""
         raise NotImplementedError
 
-    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
-        """Numpy arrays as a pure function of the step, so that a resumed run sees the same.
+    def shape(self, step: int) -> Hashable:
+        """Return what tells batches of different shapes apart, such as their padded length.
+
+        It depends on the step alone: all lanes have batches of one shape, and so have the steps of
+        one call.
+        """
+        return None
+
+    def indices(self, step: int, seed: int, rows: slice = slice(None)) -> Any:
+        """Return which examples make a batch, and whatever else is drawn for it.
 
         Args:
-            rows: which of the config.batch_size cases to load, since of several processes each
-                needs only some. What else the arrays depend on is of the whole batch.
+            step: of training, from 0.
+            seed: of the order of the data. Two lanes of one seed have the same batches.
+            rows: which of the config.batch_size examples to load: each of several processes needs
+                only some. Anything that concerns the whole batch must not depend on it.
 
         Returns:
-            Arrays ``[rows, ...]``, one row a case, or numbers.
+            Small numpy arrays in any pytree; a pure function of the arguments.
         """
         raise NotImplementedError
 
-    def shape(self, step: int) -> Hashable:
-        """Tells batches of different shapes apart; a call of several steps has one shape."""
-        return None
+    def gather(self, arrays: Mapping[str, Any], indices: Any, shape: Hashable) -> Batch:
+        """Return the batch of these indices, arrays ``[rows, ...]`` or numbers.
+
+        A pure function that works on numpy arrays as on jax arrays with traced indices, so that it
+        can run on the device.
+        """
+        raise NotImplementedError
+
+    def batch(self, step: int, seed: int = 0, rows: slice = slice(None)) -> Batch:
+        """Return the batch of a step in the order of a seed; a pure function, as numpy arrays.
+
+        A task whose batches are not gathered from arrays overrides this instead of `indices` and
+        `gather`.
+        """
+        return self.gather(self.arrays, self.indices(step, seed, rows), self.shape(step))
 
     def evaluate(self, variables: Variables) -> Scores:
         """Scores of one lane on whole splits, {"test": {"error": 0.013}}, from held-out data."""
@@ -155,18 +179,50 @@ OPTIMIZERS = {
 }
 
 
+def inverse_sqrt(tau: float) -> optax.Schedule:
+    """Return the factor 1 / √(1 + t / tau) of update t = 0, 1, …
+
+    The decay of the convergence analysis of Adam (Kingma and Ba 2015, §4), begun after tau updates.
+    """
+    return lambda t: 1 / jnp.sqrt(1 + t / tau)
+
+
+def make_schedule(config) -> optax.Schedule | None:
+    """Return what the learning rates of all lanes are multiplied with, None if they are constant.
+
+    Raises:
+        InputError: an unknown kind, a tau that the kind does not take, or one that is not positive.
+    """
+    schedule = config.get("schedule") or dict(kind="constant", tau=0.0)
+    kinds = dict(constant=None, inverse_sqrt=inverse_sqrt)
+    make, tau = choose("config.schedule.kind", schedule["kind"], kinds), schedule["tau"]
+    if make is None:
+        if tau:
+            raise InputError(
+                f"config.schedule.tau is {tau}, but a constant learning rate has none: give "
+                f"config.schedule.kind=inverse_sqrt, or leave tau at 0."
+            )
+        return None
+    if not 0 < tau < math.inf:
+        raise InputError(
+            f"config.schedule.tau is {tau}; it must be a positive number of updates, after which "
+            f"the learning rate is 1/√2 of what it was at first."
+        )
+    return make(tau)
+
+
 def make_optimizer(config) -> optax.GradientTransformation:
     """The gradient transformation of ``config.optimizer``, ending in a direction.
 
     Before it gradients are clipped: ``config.clip`` bounds the norm of all of them together,
     ``config.clip_each``, where a config has it, that of each array; ``config.clip_root``, where it
     has that, is for `clip_root`; 0 is none. The step size is ``state.lr``, so that lanes can differ
-    in it.
+    in it, times the factor of ``config.schedule``.
 
     Raises:
-        InputError: an unknown kind, or options of another.
+        InputError: an unknown kind or schedule, or options of another.
     """
-    options = dict(config.optimizer)
+    schedule, options = make_schedule(config), dict(config.optimizer)
     kind = options.pop("kind")
     make = choose("config.optimizer.kind", kind, OPTIMIZERS)
     try:
@@ -185,7 +241,9 @@ def make_optimizer(config) -> optax.GradientTransformation:
         )
         if most
     ]
-    return optax.chain(*clips, direction)
+    # A constant rate adds nothing, so that its state is that of checkpoints without a schedule.
+    factor = [optax.scale_by_schedule(schedule)] if schedule else []
+    return optax.chain(*clips, direction, *factor)
 
 
 def init_state(task: Task, optimizer, seed, lr) -> State:
@@ -232,24 +290,28 @@ def variables_of(state: State, n: int) -> Variables:
     return {"params": lane(state.params, n), "stats": lane(state.stats, n)}
 
 
-def make_call(task: Task, optimizer, spread: Spread = ALONE) -> Callable:
+def make_call(task: Task, optimizer, spread: Spread = ALONE, own_batches: bool = False) -> Callable:
     """Compiles K steps of all lanes as one call: (state, batches) -> (state, metrics).
 
-    ``batches`` has leaves ``[K, ...]``, metrics ``[K, lanes]``. The state's memory is reused: the
-    state that went in must not be read again.
+    ``batches`` has leaves ``[K, ...]`` that all lanes share or, with own_batches, ``[K, lanes,
+    ...]``; metrics are ``[K, lanes]``. The state's memory is reused: the state that went in must
+    not be read again.
     """
     step = partial(train_step, task, optimizer)
 
     def all_lanes(state, batch):
-        # One copy of the small batch per lane keeps every matrix product in its natural layout.
-        copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(state.step)), batch)
-        return jax.vmap(step)(state, copies)
+        if not own_batches:
+            # One copy of the small batch per lane keeps every matrix product in its natural layout.
+            batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(state.step)), batch)
+        return jax.vmap(step)(state, batch)
 
     def call(state, batches):
         if len(state.step) > 1:
             return jax.lax.scan(all_lanes, state, batches)
         # XLA would lay the gradients out transposed behind a lane axis of length 1, and Adam would
         # take twice as long to read them.
+        if own_batches:
+            batches = jax.tree.map(lambda leaf: leaf[:, 0], batches)
         state, metrics = jax.lax.scan(step, lane(state, 0), batches)
         metrics = jax.tree.map(lambda values: values[:, None], metrics)
         return jax.tree.map(lambda leaf: leaf[None], state), metrics
@@ -257,11 +319,38 @@ def make_call(task: Task, optimizer, spread: Spread = ALONE) -> Callable:
     return jax.jit(call, donate_argnums=0, out_shardings=spread.outputs)
 
 
-def batches_of(task: Task, steps: range, spread: Spread = ALONE) -> tuple[range, Batch]:
-    """The batches of a call on the device, leaves ``[K, ...]``, behind the steps they are for."""
+def data_seeds(lanes: list[tuple[int, float]], data_seed: int) -> list[int]:
+    """Return the seed of each lane's order of the data, or the only one that all lanes share.
+
+    Args:
+        data_seed: config.data_seed; a number below 0 means each lane's own seed.
+    """
+    seeds = [seed for seed, _ in lanes] if data_seed < 0 else [data_seed]
+    return seeds[:1] if len(set(seeds)) == 1 else seeds
+
+
+def batches_of(
+    task: Task, steps: range, spread: Spread = ALONE, seeds: Sequence[int] = (0,)
+) -> tuple[range, Batch]:
+    """Return the batches of a call on the device, behind the steps they are for.
+
+    Args:
+        seeds: as `data_seeds` returns them. Leaves are ``[K, ...]`` for one seed that all lanes
+            share, else ``[K, lanes, ...]``.
+    """
     rows = spread.rows
-    batches = [task.batch(step, rows) for step in steps]
-    return steps, spread.batches(jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
+    if len(seeds) == 1:
+        batches = [task.batch(step, seeds[0], rows) for step in steps]
+        return steps, spread.batches(_stack(batches))
+    mine, batches = seeds[spread.lanes(len(seeds))], []
+    for step in steps:
+        by_seed = {seed: task.batch(step, seed, rows) for seed in set(mine)}
+        batches.append(_stack([by_seed[seed] for seed in mine]))
+    return steps, spread.batches(_stack(batches), lanes=len(seeds))
+
+
+def _stack(trees: list) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
@@ -546,8 +635,11 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         print(f"{run.folder}: {len(lanes)} lane(s) on {devices}", flush=True)
         try:
             fresh = init_lanes(task, optimizer, lanes)
-            call = make_call(task, optimizer, spread)
-            return _train(task, plan, call, fresh, run, interrupt, spread)
+            # Process 0 alone knows the folder, whose run may be from before data orders by lane.
+            seeds = data_seeds(lanes, int(of_first(np.int32(run.data_seed))))
+            call = make_call(task, optimizer, spread, len(seeds) > 1)
+            prepare = partial(batches_of, task, spread=spread, seeds=seeds)
+            return _train(task, plan, call, prepare, fresh, run, interrupt, spread)
         except DivergedError as error:
             raise DivergedError(
                 f"{error} Training stopped; {run.kept()}. "
@@ -582,6 +674,7 @@ def _train(
     task: Task,
     plan: Plan,
     call: Callable,
+    prepare: Callable[[range], tuple[range, Batch]],
     state: State,
     run: runs.Run | runs.Elsewhere,
     interrupt: Interrupt,
@@ -636,7 +729,6 @@ def _train(
         progress.show(step, metrics["loss"][-1])
 
     waiting, anybody = None, Anybody()
-    prepare = partial(batches_of, task, spread=spread)
     for steps, batches in data.ahead(prepare, plan.calls(first, task.shape)):
         state, metrics = call(state, batches)
         settle(waiting)

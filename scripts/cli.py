@@ -57,9 +57,17 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(0)
     except AttributeError as error:  # ml_collections' way to say that a key does not exist
         words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return fail(InputError(f"Unknown config key '{words}"))
+        return fail(InputError(renamed_key(words) or f"Unknown config key '{words}"))
     except FLAG_ERRORS as error:
         return fail(error)
+
+
+def renamed_key(words: str) -> str | None:
+    """Return what to say of an unknown config key, the first of these words, that had this name."""
+    from ln.runs import RENAMED  # which needs jax; a wrong key is rare
+
+    new = {row.old: row.new for row in RENAMED}.get(words.partition("'")[0])
+    return new and f"config.{words.partition(chr(39))[0]} has been renamed: use config.{new}."
 
 
 def call(words: list[str]) -> int:

@@ -22,6 +22,11 @@ work on the same folder; a trial whose command was killed is taken up by another
 given again, from its checkpoint. Trials are kept in journal.log; for many machines that see one
 folder, in --storage=postgresql://USER@HOST/NAME. In a grid lr=log:1e-4:1e-2:5 is five values.
 
+--plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
+<stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin
+so, --minutes=60 saves and ends after an hour, --dry_run lists what is to do, and --collect copies
+finished runs beside the plan's file. The same command goes on.
+
 --engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
 is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
 what submitit knows: timeout_min, gpus_per_node, cpus_per_task, mem_gb, slurm_partition, ...
@@ -38,7 +43,7 @@ from ml_collections import config_flags
 
 from ln.errors import InputError, choose, nearest
 from scripts import cli
-from scripts.engines import jobs, search, slurm
+from scripts.engines import jobs, plan, search, slurm
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
@@ -47,7 +52,7 @@ WORKERS = flags.DEFINE_integer("workers", 1, "how many runs to train at a time",
 ENGINE = flags.DEFINE_string("engine", "local", "local, optuna, or slurm")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
 
-for engine in (search, slurm):
+for engine in (plan, search, slurm):
     flags.adopt_module_key_flags(engine)
 
 ENGINES = {"local": jobs.run_here, "slurm": slurm.run_there}  # what trains given runs
@@ -96,8 +101,14 @@ def run_names(points: list[dict]) -> list[str]:
 
 
 def main(_):
+    if plan.PLAN.value:
+        if CONFIG.value is not None or GRID.value or ENGINE.value != "local":
+            raise InputError("--plan takes no --config, --grid or --engine; its stages say that.")
+        return plan.run(Path(ROOT.value or "runs/plan"), WORKERS.value, DRY_RUN.value)
+    if plan.ONLY.value or plan.MINUTES.value is not None or plan.COLLECT.value:
+        raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")
     if CONFIG.value is None:
-        raise InputError("Give --config=FILE[:SCALE]; --help has examples.")
+        raise InputError("Give --config=FILE[:SCALE] or --plan=FILE; --help has examples.")
     from ln import runs
 
     config = CONFIG.value

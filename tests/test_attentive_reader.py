@@ -177,8 +177,8 @@ def test_entities_change_names_alike_in_passage_question_and_answer_and_nothing_
     make_task,
 ):
     task = make_task()
-    cases, T = task.buckets.batch(3)
-    plain, batch = task.cases("train", cases, T), task.batch(3)
+    cases = task.buckets.cases(3, seed=0)
+    plain, batch = task.cases(task.splits["train"], cases, task.shape(3)), task.batch(3)
     (is_entity,) = np.nonzero([word.startswith("@entity") for word in WORDS])
     np.testing.assert_array_equal(task.entities, SPECIAL + is_entity)
     new = {}
@@ -205,7 +205,7 @@ def test_batches_are_padded_to_few_lengths_with_whole_passages(make_task, splits
 
 
 def test_dropout_keeps_a_share_in_training_and_multiplies_by_it_in_test(make_task):
-    task = make_task(keep=0.25, words=50)
+    task = make_task(dropout_rate=0.75, embedding_dim=50)
     batch = task.example()
     drawn = task.noise(batch, jax.random.key(0), train=True)
     for array in drawn[:2]:
@@ -214,7 +214,7 @@ def test_dropout_keeps_a_share_in_training_and_multiplies_by_it_in_test(make_tas
     (T, B), S = batch["passage"].T.shape, batch["question"].shape[1]
     assert [a.shape for a in drawn] == [(T, B, 50), (S, B, 50), (B, 6)]
     assert task.noise(batch, None, train=False) == (0.25, 0.25, 0.25)
-    everything = make_task(keep=1.0).noise(batch, jax.random.key(0), train=True)
+    everything = make_task(dropout_rate=0.0).noise(batch, jax.random.key(0), train=True)
     assert all((array == 1).all() for array in everything)
 
 
@@ -228,7 +228,9 @@ def test_scores_are_means_over_all_cases_of_a_split(make_task, splits, norm):
     nll, error, entity_error = [], [], []
     order = np.argsort(task.lengths["valid"], kind="stable")
     for block in (order[:4], order[4:8], order[8:]):  # batch norm: of what is read together
-        cases = task.cases("valid", block, int(-(-task.lengths["valid"][block].max() // 8) * 8))
+        cases = task.cases(
+            task.splits["valid"], block, int(-(-task.lengths["valid"][block].max() // 8) * 8)
+        )
         logits, alpha = task.read(variables, cases)
         assert alpha.shape == cases["passage"].T.shape
         for row, answer in zip(np.asarray(logits, np.float64), cases["answer"], strict=True):
@@ -242,7 +244,7 @@ def test_scores_are_means_over_all_cases_of_a_split(make_task, splits, norm):
 
 
 def test_weights_start_as_in_the_code(make_task):
-    params = jax.jit(make_task(words=16, hidden=16).init)(jax.random.key(0))["params"]
+    params = jax.jit(make_task(embedding_dim=16, hidden=16).init)(jax.random.key(0))["params"]
     for cell in ("of_passage_0", "of_question_0"):
         for name in ("W_x", "W_h"):
             for block in jnp.split(params[cell][name]["kernel"], 4, axis=1):
@@ -254,7 +256,7 @@ def test_weights_start_as_in_the_code(make_task):
         limit = np.sqrt(6 / (sum(W.shape) + 1))
         assert 0.9 * limit < np.abs(W).max() <= limit
     assert 0.7 / 4 < np.abs(params["v"]).max() <= 1 / 4
-    params = jax.jit(make_task(words=6, hidden=16).init)(jax.random.key(0))["params"]
+    params = jax.jit(make_task(embedding_dim=6, hidden=16).init)(jax.random.key(0))["params"]
     W_x = params["of_passage_0"]["W_x"]["kernel"]
     assert W_x.shape == (6, 64) and 0.9 < np.abs(W_x).max() / np.sqrt(6 / 23) <= 1
 
@@ -263,7 +265,7 @@ def test_weights_start_as_in_the_code(make_task):
     "changes, words",
     [
         (dict(hidden=0), "config.hidden is 0; it must be 1 or more."),
-        (dict(keep=0.0), "config.keep is 0.0; it must be from 0.01 to 1."),
+        (dict(dropout_rate=1.0), "config.dropout_rate is 1.0; it must be from 0 to 0.99."),
         (dict(norm="laier"), "layer"),
         (dict(batch_size=100), "config.batch_size is 100"),
     ],

@@ -15,7 +15,7 @@ SECONDS = 30  # after which a thread that should have acted is given up
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_an_epoch_visits_every_case_once(epoch):
-    assert sorted(epoch_order(50, seed=3, epoch=epoch)) == list(range(50))
+    assert sorted(epoch_order(50, 3, epoch)) == list(range(50))
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_alone():
@@ -185,7 +185,8 @@ def test_buckets_visit_every_case_at_most_once_an_epoch_in_runs_of_like_length()
     buckets = Buckets(lengths, [5, 10], batch_size=2, run=2, seed=0)
     assert buckets.steps_per_epoch == 6
     for epoch in range(3):
-        batches = [buckets.batch(6 * epoch + k) for k in range(6)]
+        steps = range(6 * epoch, 6 * epoch + 6)
+        batches = [(buckets.cases(step, seed=1), buckets.length(step)) for step in steps]
         cases = np.concatenate([cases for cases, _ in batches])
         assert sorted(cases) == list(range(12))
         for cases, bound in batches:
@@ -197,8 +198,8 @@ def test_a_batch_in_buckets_is_a_function_of_the_step():
     lengths = np.arange(1, 41)
     one, two = (Buckets(lengths, [10, 20, 40], 3, 2, seed=5) for _ in range(2))
     for step in (40, 7, 0, 13):
-        np.testing.assert_array_equal(one.batch(step)[0], two.batch(step)[0])
-    order = [tuple(one.batch(step)[0]) for step in range(2 * one.steps_per_epoch)]
+        np.testing.assert_array_equal(one.cases(step, 3), two.cases(step, 3))
+    order = [tuple(one.cases(step, 3)) for step in range(2 * one.steps_per_epoch)]
     assert len(set(order)) == len(order)
 
 

@@ -37,8 +37,8 @@ from scripts import cli, train
 
 batch, seen = Cases.batch, open(sys.argv.pop(1), "a")
 
-def watched(self, step, rows):
-    found = batch(self, step, rows)
+def watched(self, step, seed, rows):
+    found = batch(self, step, seed, rows)
     print(len(found["y"]), file=seen, flush=True)
     return found
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -138,39 +139,47 @@ def test_blocks_are_as_large_as_the_memory_allows_where_starting_a_kernel_costs(
 # --- Ranks ---
 
 
-def brute(E, captions):
-    """For each query all positions of its own candidate among those of one energy, one by one."""
-    N = E.shape[1]
-    lists = [(E[m, m // captions], np.delete(E[m], m // captions)) for m in range(len(E))]
-    yield "image", lists
-    lists = []
-    for n in range(N):
-        own = slice(captions * n, captions * (n + 1))
-        lists.append((min(E[own, n]), np.delete(E[:, n], own)))
-    yield "caption", lists
+def first_places(energies, right):
+    """Return the place of the first right candidate in each order in which ties can be broken."""
+    orders = np.array(list(itertools.permutations(range(len(energies)))))
+    by_energy = np.argsort(energies[orders], axis=1, kind="stable")
+    return np.take_along_axis(right[orders], by_energy, 1).argmax(1)
 
 
-def scores_of(lists):
-    """R@K, median and mean rank, of the mean over positions."""
-    positions = [
-        np.arange(sum(others < own), sum(others < own) + sum(others == own) + 1)
-        for own, others in lists
-    ]
-    ranks = [np.mean(places) for places in positions]
-    recall = {f"r{K}": 100 * np.mean([np.mean(p < K) for p in positions]) for K in (1, 5, 10)}
-    return recall | dict(median=np.floor(np.median(ranks)) + 1, mean=np.mean(ranks) + 1)
+@pytest.mark.parametrize("levels", [1, 2, 3, 1000], ids=lambda n: f"{n}_energies")
+@pytest.mark.parametrize("images, captions", [(2, 3), (3, 2), (6, 1), (1, 6)])
+def test_ranks_are_means_over_all_orders_of_ties(levels, images, captions):
+    E = np.random.default_rng(levels).integers(levels, size=(6, images)).astype(np.float32)
+    image = np.arange(6) // captions
+    queries = dict(
+        image=[(E[m], np.arange(images) == image[m]) for m in range(6)],
+        caption=[(E[:, n], image == n) for n in range(images)],
+    )
+    for what, places in jax.device_get(retrieval.places(jnp.array(E))).items():
+        expected = [first_places(*query) for query in queries[what]]
+        for K in (1, 2, 3, 5, 10):
+            recall = 100 * np.mean([np.mean(places < K) for places in expected])
+            assert places.recall(K) == pytest.approx(recall), (what, K)
+        ranks = [np.mean(places) for places in expected]
+        np.testing.assert_allclose(places.ranks, ranks, err_msg=what)
+        assert places.scores()["mean"] == pytest.approx(np.mean(ranks) + 1)
+        assert places.scores()["median"] == np.floor(np.median(ranks)) + 1
 
 
-@pytest.mark.parametrize("levels", [2, 5, 1000], ids=lambda n: f"{n}_energies")
-def test_ranks_equal_brute_force_with_ties(levels):
-    E = np.random.default_rng(levels).integers(levels, size=(24, 12)).astype(np.float32)
-    found = retrieval.places(jnp.array(E))
-    for what, lists in brute(E, captions=2):
-        scores = jax.device_get(found[what]).scores()
-        expected = scores_of(lists)
-        assert set(scores) == set(expected)
-        for name, value in expected.items():
-            np.testing.assert_allclose(scores[name], value, rtol=1e-6, err_msg=f"{what} {name}")
+def scores_of(queries):
+    """Return the scores of (energies, right) pairs by counting orders of the ties with comb."""
+    chances = []
+    for energies, right in queries:
+        tied = energies == energies[right].min()
+        m, k, before = tied.sum(), (tied & right).sum(), (energies < energies[right].min()).sum()
+        first = [math.comb(m - p - 1, k - 1) / math.comb(m, k) for p in range(m)]
+        chances.append({before + p: chance for p, chance in enumerate(first)})
+    ranks = [sum(place * c for place, c in chance.items()) for chance in chances]
+    scores = {
+        f"r{K}": 100 * np.mean([sum(c for p, c in chance.items() if p < K) for chance in chances])
+        for K in (1, 5, 10)
+    }
+    return scores | dict(median=np.floor(np.median(ranks)) + 1, mean=np.mean(ranks) + 1)
 
 
 def test_ranks_without_ties_are_those_of_sorting():
@@ -190,6 +199,8 @@ def test_the_best_scores_and_those_of_a_model_that_cannot_tell_anything_apart():
         assert places.scores() == dict(r1=100, r5=100, r10=100, median=1, mean=1)
     blind = jax.device_get(retrieval.places(jnp.zeros((100, 20))))
     assert blind["image"].scores() == pytest.approx(dict(r1=5, r5=25, r10=50, median=10, mean=10.5))
+    assert blind["caption"].recall(1) == pytest.approx(5)  # five of a hundred are right
+    assert blind["caption"].scores()["mean"] == pytest.approx(1 + 95 / 6)
 
 
 def test_energies_that_are_no_numbers_find_nothing():
@@ -198,7 +209,7 @@ def test_energies_that_are_no_numbers_find_nothing():
 
 
 def test_median_and_mean_rank_count_from_one():
-    places = Places(np.array([0, 1, 3, 9]), np.zeros(4))
+    places = Places(np.array([0, 1, 3, 9]), np.zeros(4), np.ones(4, int))
     assert places.scores() == dict(r1=25, r5=75, r10=100, median=3, mean=4.25)
 
 
@@ -243,12 +254,12 @@ def task():
 def test_a_batch_has_one_caption_of_each_of_its_images_with_an_end(task):
     split = task.splits["train"]
     for step in range(20):
-        batch, (images, captions) = task.batch(step), task.drawn(step)
+        batch, drawn = task.batch(step, seed=3), task.indices(step, seed=3)
+        images, captions = drawn["images"], drawn["captions"]
         assert (captions // 5 == images).all()
         np.testing.assert_array_equal(batch["images"], split["images"][images])
-        longest = batch["length"].max()
         assert batch["tokens"].shape == (4, task.shape(step)) and task.shape(step) % 4 == 0
-        assert longest <= task.shape(step) < longest + 4
+        assert task.shape(step) >= batch["length"].max()
         for tokens, length, k in zip(batch["tokens"], batch["length"], captions, strict=True):
             expected = split["tokens"][split["starts"][k] : split["starts"][k + 1]]
             np.testing.assert_array_equal(tokens[: length - 1], expected)
@@ -263,7 +274,9 @@ def test_a_batch_is_a_function_of_the_step_and_an_epoch_has_every_image_once(tas
         for one, two in zip(task.batch(step).values(), other.batch(step).values(), strict=True):
             np.testing.assert_array_equal(one, two)
     assert task.steps_per_epoch == 7
-    epochs = [np.concatenate([task.drawn(7 * e + k)[0] for k in range(7)]) for e in (0, 1)]
+    epochs = [
+        np.concatenate([task.indices(7 * e + k, 0)["images"] for k in range(7)]) for e in (0, 1)
+    ]
     assert all(len(set(images.tolist())) == 28 for images in epochs)
     assert (epochs[0] != epochs[1]).any()
 
@@ -309,8 +322,13 @@ def test_validation_is_one_fold_and_a_test_the_mean_over_whole_folds(task, varia
     scores = task.evaluate(variables)
     assert set(scores) == {"valid", "test"}
     s, v = jax.device_get(task.points(variables, task.folds["test"][1]))
-    for what, lists in brute(penalties(s, v).astype(np.float32), captions=5):
-        expected = scores_of(lists)
+    right = np.repeat(np.eye(len(v), dtype=bool), 5, 0)
+    E = penalties(s, v).astype(np.float32)
+    for what, queries in (
+        ("image", zip(E, right, strict=True)),
+        ("caption", zip(E.T, right.T, strict=True)),
+    ):
+        expected = scores_of(queries)
         other = task.score(variables, task.folds["test"][0], None)
         for name, value in expected.items():
             mean = (value + other[f"{what}_{name}"]) / 2
@@ -355,7 +373,7 @@ def test_a_few_updates_bring_images_and_captions_together_also_with_statistics()
     assert after["sum"] > before["sum"] + 30
 
 
-@pytest.mark.parametrize("name", ["words", "hidden", "fold", "pad_to"])
+@pytest.mark.parametrize("name", ["embedding_dim", "hidden", "fold", "pad_to", "buckets"])
 def test_a_size_that_cannot_be_is_refused_by_name(name):
     with pytest.raises(InputError, match=f"config.{name} is 0; it must be 1 or more"):
         make_task(**{name: 0})

@@ -1,5 +1,6 @@
 """Run folders: what is refused, what is kept, what is dropped."""
 
+import importlib
 import json
 from pathlib import Path
 import shutil
@@ -428,3 +429,76 @@ def test_a_machine_without_tensorboard_trains_and_says_so(tmp_path, monkeypatch,
         write_steps(run, 1)
     assert "No tensorboard" in capsys.readouterr().out
     assert len(runs.load(tmp_path / "run")[1]) == 2
+
+
+# --- Runs of earlier versions ---
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def module_of(config):
+    return importlib.import_module(f"configs.{config['experiment']}")
+
+
+def former(config: dict) -> dict:
+    """Return a config as an earlier version would have written it, for values that invert."""
+    config = {k: v for k, v in config.items() if k not in ("schedule", "init_std")}
+    for row in runs.RENAMED:
+        if config["experiment"] in row.experiments and row.new in config:
+            value = config.pop(row.new)
+            config[row.old] = 1 - value if row.new == "dropout_rate" else value
+    return config | dict(data_seed=0)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    sorted(p.parent for p in RESULTS.rglob("config.json")),
+    ids=lambda p: str(p.relative_to(RESULTS)),
+)
+def test_stored_runs_are_read_and_resumed(folder, tmp_path):
+    stored = json.loads((folder / "config.json").read_text())
+    config, rows = runs.load(folder)
+    known = runs.as_json(module_of(config).get_config(config["scale"]))
+    assert set(config) == set(known)  # under the present names, none left and none missing
+    for row in runs.RENAMED:
+        if config["experiment"] in row.experiments and row.old in stored:
+            assert row.old not in config and config[row.new] == row.convert(stored[row.old])
+    assert rows and config["norm"] in config["norms"]
+    shutil.copytree(folder, tmp_path / "run")
+    lanes = [(seed, lr) for seed in config["seeds"] for lr in config["lr"]]
+    run = runs.Run(tmp_path / "run", runs.read_config(folder), lanes)
+    assert run.data_seed == stored["data_seed"]
+    run.close()
+    assert (tmp_path / "run/config.json").read_text() == (folder / "config.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["mnist", "attentive_reader", "skip_thoughts", "handwriting"])
+def test_the_command_of_a_former_run_resumes_it(name, tmp_path):
+    """Its defaults were other ones; the folder keeps them, and its own names."""
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    (tmp_path / "run").mkdir()
+    path, old = tmp_path / "run/config.json", former(runs.as_json(config))
+    path.write_text(json.dumps(old))
+    for steps in (config.steps, "9 steps", "9 steps"):
+        config.steps = steps
+        with runs.Run(tmp_path / "run", config, LANES) as run:
+            assert run.data_seed == 0
+        assert json.loads(path.read_text()) == old | dict(steps=steps)
+    config.batch_size += 1
+    with pytest.raises(InputError, match="was made by another config .batch_size"):
+        runs.Run(tmp_path / "run", config, LANES)
+
+
+def test_dropout_rates_are_those_of_the_stored_keep():
+    stored = dict(experiment="attentive_reader", keep=0.9, words=3, data_seed=0)
+    found = runs.modernize(stored)
+    assert found["dropout_rate"] == 0.1 and found["embedding_dim"] == 3
+    assert "keep" not in found and found["schedule"] == dict(kind="constant", tau=0.0)
+
+
+def test_a_new_run_is_not_taken_for_a_former_one(tmp_path):
+    open_run(tmp_path / "run", data_seed=0).close()
+    with pytest.raises(InputError, match="data_seed: 0 -> -1"):
+        open_run(tmp_path / "run")
+    own = dict(experiment="mine", words=7, longest=2)  # another experiment's keys stay as they are
+    assert runs.modernize(own | dict(data_seed=3)).items() >= own.items()

@@ -77,7 +77,7 @@ def test_every_question_has_the_words_weights_and_guesses_of_its_own(task, varia
     assert len(set(numbers)) == 3 and numbers == sorted(numbers)
 
     T = max(len(one.passage) for one in found) + 1  # padded otherwise, and beside others
-    logits, alpha = task.read(variables, task.cases("valid", np.array(numbers), T))
+    logits, alpha = task.read(variables, task.cases(task.splits["valid"], np.array(numbers), T))
     for b, (n, one) in enumerate(zip(numbers, found, strict=True)):
         for words, text in ((one.passage, "passage"), (one.words, "question")):
             first, end = split[f"{text}_starts"][n : n + 2]

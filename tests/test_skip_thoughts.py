@@ -181,7 +181,10 @@ def test_an_epoch_has_every_triple_once_but_incomplete_batches_and_others_have_a
     split = a_text([100, 80, 120])
     batches = Triples(split, 9, block, batch_size=3, run=2, seed=0)
     epochs = [
-        [batches.batch(e * batches.steps_per_epoch + k) for k in range(batches.steps_per_epoch)]
+        [
+            (batches.middles(step, seed=4), batches.length(step))
+            for step in range(e * batches.steps_per_epoch, (e + 1) * batches.steps_per_epoch)
+        ]
         for e in range(2)
     ]
     known = set(by_hand(split, 9))
@@ -192,13 +195,13 @@ def test_an_epoch_has_every_triple_once_but_incomplete_batches_and_others_have_a
             assert (np.diff(split["starts"])[middles] == length).all()
     assert [m.tolist() for m, _ in epochs[0]] != [m.tolist() for m, _ in epochs[1]]
     # A function of the step: asked in another order, it is the same.
-    again = Triples(split, 9, block, 3, 2, 0).batch(batches.steps_per_epoch + 1)[0]
+    again = Triples(split, 9, block, 3, 2, 0).middles(batches.steps_per_epoch + 1, seed=4)
     np.testing.assert_array_equal(again, epochs[1][1][0])
 
 
 def test_a_batch_has_the_sentences_around_a_middle_one_each_with_its_end(make_task):
-    task = make_task(vocabulary=12)
-    batch, (middles, _) = task.batch(2), task.triples.batch(2)
+    task = make_task(vocab_size=12)
+    batch, middles = task.batch(2), task.triples.middles(2, seed=0)
     split = task.splits["train"]
     for b, middle in enumerate(middles):
         for name, i in (("previous", middle - 1), ("sentence", middle), ("next", middle + 1)):
@@ -212,8 +215,8 @@ def test_a_batch_has_the_sentences_around_a_middle_one_each_with_its_end(make_ta
     "options, message",
     [
         (dict(batch_size=5000), "batch_size is 5000"),
-        (dict(longest=1), "longest is 1"),
-        (dict(longest=2), "of less than"),
+        (dict(max_words=1), "max_words is 1"),
+        (dict(max_words=2), "of less than"),
         (dict(conditioning="evry"), "every"),
         (dict(chunk=0), "chunk is 0"),
         (dict(tasks="sentences"), "scripts.data sentences"),
@@ -273,7 +276,7 @@ def test_word_vectors_teach_new_words(make_task, tmp_path):
 
 
 def test_it_learns_to_tell_neighbours_and_scores_the_validation_set(make_task):
-    task = make_task(norm="layer", hidden=16, words=8, steps="60 steps")
+    task = make_task(norm="layer", hidden=16, embedding_dim=8, steps="60 steps")
     optimizer = train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-2)])
     variables = train.variables_of(state, 0)

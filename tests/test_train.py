@@ -106,10 +106,10 @@ def test_a_resumed_run_is_the_same_run(make_config, tmp_path, norm):
     task = experiments.load(config)
     batch = task.batch
 
-    def fail_at_7(step, rows):
+    def fail_at_7(step, seed, rows):
         if step == 7:  # after the checkpoints of steps 2 and 4, in the middle of a logged stretch
             raise Stopped
-        return batch(step, rows)
+        return batch(step, seed, rows)
 
     task.batch = fail_at_7
     with pytest.raises(Stopped):
@@ -156,7 +156,7 @@ def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
     config = make_config()
     task = experiments.load(config)
     batch, threads = task.batch, set()
-    task.batch = lambda step, rows: threads.add(threading.current_thread()) or batch(step)
+    task.batch = lambda step, *_: threads.add(threading.current_thread()) or batch(step)
     train.fit(task, config, tmp_path / "run")
     assert threading.current_thread() not in threads and len(threads) == 1
 
@@ -231,7 +231,7 @@ class Exploding(train.Task):
     def init(self, key):
         return {"params": {"w": jax.random.normal(key, (3,))}}
 
-    def batch(self, step, rows=slice(None)):
+    def batch(self, step, seed=0, rows=slice(None)):
         return {"step": np.int32(step)}
 
     def loss(self, variables, batch, key, train):
@@ -296,10 +296,10 @@ def test_a_run_with_a_dead_lane_is_resumed_as_the_same_run(make_config, tmp_path
     for stop in (4, 12):  # before and after the first checkpoint that has it
 
         class Stops(Both):
-            def batch(self, step, rows=slice(None), stop=stop):
+            def batch(self, step, seed=0, rows=slice(None), stop=stop):
                 if step == stop:
                     raise InterruptedError
-                return super().batch(step, rows)
+                return super().batch(step, seed, rows)
 
         with pytest.raises(InputError, match="Cannot write"):  # as of a disk
             train.fit(Stops(config), config, tmp_path / "broken")
@@ -553,3 +553,62 @@ def test_adam_is_torch_adam(make_config):
         theirs.grad = torch.tensor(grad)
         peer.step()
     np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-6)
+
+
+# --- Schedules of the learning rate ---
+
+
+def directions(steps, **schedule):
+    """Return what the optimizer makes of gradients of 1, step by step; SGD has no state."""
+    config = mnist.get_config("tiny")
+    config.optimizer = dict(kind="rmsprop", decay=0.0, eps=0.0)
+    config.schedule = schedule
+    optimizer, found = train.make_optimizer(config), []
+    state = optimizer.init(jnp.zeros(()))
+    for _ in range(steps):
+        direction, state = optimizer.update(jnp.ones(()), state)
+        found.append(float(direction))
+    return found, state
+
+
+def test_inverse_sqrt_decays_from_the_first_update_on():
+    found, _ = directions(500, kind="inverse_sqrt", tau=429.0)
+    np.testing.assert_allclose(found, 1 / np.sqrt(1 + np.arange(500) / 429), rtol=1e-5)
+
+
+def test_a_constant_schedule_adds_no_state():
+    found, state = directions(3, kind="constant", tau=0.0)
+    assert found == [1.0, 1.0, 1.0]
+    without = mnist.get_config("tiny")
+    without.optimizer = dict(kind="rmsprop", decay=0.0, eps=0.0)
+    del without.schedule
+    before = train.make_optimizer(without).init(jnp.zeros(()))
+    assert jax.tree.structure(state) == jax.tree.structure(before)
+
+
+@pytest.mark.parametrize(
+    "schedule, message",
+    [
+        (dict(kind="inverse_sqr", tau=1.0), "Did you mean 'inverse_sqrt'"),
+        (dict(kind="inverse_sqrt", tau=0.0), "tau is 0.0; it must be a positive number"),
+        (dict(kind="inverse_sqrt", tau=-1.0), "tau is -1.0; it must be a positive number"),
+        (dict(kind="inverse_sqrt", tau=float("nan")), "tau is nan; it must be a positive number"),
+        (dict(kind="constant", tau=429.0), "tau is 429.0, but a constant learning rate has none"),
+    ],
+)
+def test_a_wrong_schedule_raises(schedule, message):
+    with pytest.raises(InputError, match=message):
+        directions(1, **schedule)
+
+
+def test_lanes_decay_from_their_own_rates_and_resume(make_config, tmp_path):
+    settings = {"schedule.kind": "inverse_sqrt", "schedule.tau": 2.0, "lr": (1e-2, 1e-3)}
+    whole = fit(make_config(**settings, steps="4 steps"), tmp_path / "whole")
+    fit(make_config(**settings, steps="2 steps"), tmp_path / "parts")
+    assert_equal(fit(make_config(**settings, steps="4 steps"), tmp_path / "parts"), whole)
+    constant = fit(make_config(lr=(1e-2, 1e-3), steps="4 steps"), tmp_path / "constant")
+    moved = [
+        np.abs(s.params["Dense_0"]["kernel"] - constant.params["Dense_0"]["kernel"]).max((1, 2))
+        for s in (whole,)
+    ]
+    assert (moved[0] > 1e-5).all()

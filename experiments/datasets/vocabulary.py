@@ -50,5 +50,5 @@ def pad(tokens: np.ndarray, starts: np.ndarray, texts, T: int) -> tuple[np.ndarr
     first, ends = starts[texts], starts[texts + 1]
     at = first[:, None] + np.arange(T)
     is_word = at < ends[:, None]
-    padded = np.where(is_word, tokens[np.where(is_word, at, 0)], END)
+    padded = tokens[at * is_word] * is_word  # END is 0; also of arrays on the device
     return padded.astype(np.int32), (ends - first).astype(np.int32)

@@ -163,5 +163,5 @@ def describe(case: Case) -> str:
     return (
         f"attentive reader, norm {config.norm}, T={case.T}, questions of {case.S}, "
         f"B={config.batch_size}, two LSTMs of H={config.hidden}, words {case.vocabulary:,} x "
-        f"{config.words}; a training step"
+        f"{config.embedding_dim}; a training step"
     )

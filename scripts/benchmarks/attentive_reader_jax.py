@@ -67,10 +67,10 @@ class Task(attentive_reader.Task):
             )
         )
 
-    def batch(self, step, rows=slice(None)):
+    def batch(self, step, seed=0, rows=slice(None)):
         B = self.config.batch_size
         cases = step % Training.STEPS_PER_CALL * B + np.arange(B)
-        return self.cases("train", cases[rows], self.case.T)
+        return self.cases(self.arrays, cases[rows], self.case.T)
 
     def model(self, train):
         model = super().model(train)

@@ -82,7 +82,7 @@ class Step(Training):
         noise = [torch.from_numpy(array).to(where) for array in data.noise]
         batches = list(zip(*texts, arrays["answer"].long(), *noise, strict=True))
         super().__init__(network, config, batches)
-        self.keep = config.keep
+        self.keep = 1 - config.dropout_rate
 
     def backward(self, *batch):
         *texts, of_passage, of_question, of_g = batch

@@ -75,7 +75,7 @@ class Task(handwriting.Task):
         )
         return dict(train=lines)
 
-    def batch(self, step, rows=slice(None)):
+    def batch(self, step, seed=0, rows=slice(None)):
         B = self.config.batch_size
         start = step % BATCHES * B
         return {name: array[start:][:B][rows] for name, array in self.splits["train"].items()}

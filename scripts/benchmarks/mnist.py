@@ -206,7 +206,7 @@ class Loop(Peer):
         from ln import data
 
         config = self.config
-        cases = data.batch_cases(self.step, len(self.y), config.batch_size, config.data_seed)
+        cases = data.batch_cases(self.step, len(self.y), config.batch_size, seed=0)
         self.step += 1
         return self.update(cases)
 

@@ -160,5 +160,5 @@ def describe(case: Case) -> str:
     config = make_config(case)
     return (
         f"order embeddings, norm {config.norm}, T={case.T}, GRU of H={config.hidden}, words "
-        f"{case.vocabulary:,} x {config.words}, features {case.D:,}"
+        f"{case.vocabulary:,} x {config.embedding_dim}, features {case.D:,}"
     )

@@ -287,7 +287,7 @@ class SumTask(train.Task):
     def init(self, key):
         return {"params": to_params(self.layout, self.data.layers)}
 
-    def batch(self, step, rows=slice(None)):
+    def batch(self, step, seed=0, rows=slice(None)):
         return dict(x=self.data.x, mask=self.data.mask, R=self.data.R)  # on one device: all rows
 
     def loss(self, variables, batch, key, train):

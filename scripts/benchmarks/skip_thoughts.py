@@ -32,7 +32,7 @@ from scripts.benchmarks.common import (
 
 
 class Case(NamedTuple):
-    """Sizes of the model; T of the sentences is config.longest.
+    """Sizes of the model; T of the sentences is config.max_words.
 
     Attributes:
         scale: of configs/skip_thoughts.py.
@@ -88,7 +88,7 @@ class Data(NamedTuple):
 
 def make_config(case: Case, norm: str = "layer"):
     config = configs.get_config(case.scale)
-    config.norm, config.lr, config.vocabulary = norm, (LEARNING_RATE,), case.vocabulary
+    config.norm, config.lr, config.vocab_size = norm, (LEARNING_RATE,), case.vocabulary
     config.tasks = ""
     return config
 
@@ -163,7 +163,7 @@ def print_parts(case: Case, measured: dict[str, Measured]) -> None:
 def describe(case: Case) -> str:
     config = make_config(case)
     return (
-        f"skip-thoughts, norm {config.norm}, sentences of {config.longest}, B={config.batch_size}, "
-        f"three GRUs of H={config.hidden}, words {case.vocabulary:,} x {config.words}; a training "
-        f"step"
+        f"skip-thoughts, norm {config.norm}, sentences of {config.max_words}, "
+        f"B={config.batch_size}, three GRUs of H={config.hidden}, words {case.vocabulary:,} x "
+        f"{config.embedding_dim}; a training step"
     )

@@ -41,7 +41,7 @@ class Task(skip_thoughts.Task):
 
     def load(self):
         random, V = np.random.default_rng(0), self.case.vocabulary - SPECIAL
-        B, longest = self.config.batch_size, self.config.longest - 1
+        B, longest = self.config.batch_size, self.config.max_words - 1
         # Triples one behind another: middle sentences as long as can be, and so is one neighbour
         # of each batch.
         lengths = random.integers(1, longest, size=(STEPS, B, 3), endpoint=True)
@@ -57,10 +57,10 @@ class Task(skip_thoughts.Task):
         )
         return dict(train=split, valid=split)
 
-    def batch(self, step, rows=slice(None)):
+    def batch(self, step, seed=0, rows=slice(None)):
         B = self.config.batch_size
         triples = (step % STEPS * B + np.arange(B))[rows]
-        return self.cases("train", 3 * triples + 1, self.padded(self.config.longest - 1))
+        return self.gather(self.arrays, 3 * triples + 1, self.padded(self.config.max_words - 1))
 
     def model(self, train):
         model = super().model(train)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -61,20 +62,33 @@ def check(words: list[str]) -> None:
     train.make_lanes(values.config)
 
 
-def run_here(jobs: list[Job], workers: int) -> Iterator[tuple[Job, int]]:
-    """Runs jobs in processes of this machine."""
-    numbered = enumerate(jobs, start=1)
-    if workers == 1:
+def run_here(
+    jobs: list[Job],
+    workers: int,
+    saving: "letting_runs_save | None" = None,
+    due: Callable[[Job], bool] = lambda job: True,
+) -> Iterator[tuple[Job, int]]:
+    """Runs jobs in processes of this machine.
+
+    Args:
+        saving: where the caller wants to stop runs before they end.
+        due: whether a job is still to do when its turn comes.
+    """
+    numbered = ((number, job) for number, job in enumerate(jobs, start=1) if due(job))
+    if workers == 1 and saving is None:
         for number, job in numbered:
             print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
             yield job, cli.call(job.words)
         return
-    with letting_runs_save(), futures.ThreadPoolExecutor(workers) as pool:
+    entered = contextlib.nullcontext(saving) if saving else letting_runs_save()
+    with entered as asking, futures.ThreadPoolExecutor(workers) as pool:
         waiting: dict[futures.Future, Job] = {}
         while True:
-            for number, job in itertools.islice(numbered, workers - len(waiting)):
+            free = 0 if saving and saving.asked else workers - len(waiting)
+            for number, job in itertools.islice(numbered, free):
                 print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
-                waiting[pool.submit(lambda job: Process(job).wait(), job)] = job
+                process = asking.watch(Process(job))
+                waiting[pool.submit(process.wait)] = job
             if not waiting:
                 return
             for future in futures.wait(waiting, return_when=futures.FIRST_COMPLETED).done:
@@ -84,21 +98,44 @@ def run_here(jobs: list[Job], workers: int) -> Iterator[tuple[Job, int]]:
 class letting_runs_save:
     """Ctrl-C reaches the runs too: they save and end, and waiting for them is all to do here.
 
+    Args:
+        signals: those that ask runs to save.
+        seconds: time after which to ask by itself.
+
     Attributes:
-        asked: whether it came.
+        asked: whether one came, or the time is up.
+        stopped: whether one came.
     """
 
-    asked = False
+    def __init__(self, signals=(signal.SIGINT,), seconds: float | None = None):
+        self.signals, self.asked, self.stopped = signals, False, False
+        self._processes: list[Process] = []
+        self._timer = threading.Timer(seconds, self._ask) if seconds is not None else None
 
-    def _ask(self, *_):
-        self.asked = True
+    def watch(self, process: "Process") -> "Process":
+        """Asks the process too, which not every signal reaches by itself."""
+        self._processes.append(process)
+        if self.asked:
+            process.stop()
+        return process
+
+    def _ask(self, *received):
+        self.asked, self.stopped = True, self.stopped or bool(received)
+        for process in self._processes:
+            process.stop()
 
     def __enter__(self):
-        self.before = signal.signal(signal.SIGINT, self._ask)
+        self.before = {s: signal.signal(s, self._ask) for s in self.signals}
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self.before)
+        if self._timer:
+            self._timer.cancel()
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 class Process:

@@ -21,7 +21,7 @@ PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
 ASIDE = (
-    *("data_dir", "scale", "seeds", "norm", "steps_per_call", "pad_to"),
+    *("data_dir", "scale", "seeds", "data_seed", "norm", "steps_per_call", "pad_to"),
     *("log_every", "save_every"),
 )
 

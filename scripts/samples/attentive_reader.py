@@ -103,7 +103,7 @@ def answered(task, variables, split: str, cases: int, count: int) -> list[Questi
     B = min(N, max(cases, task.config.batch_size))
     numbers = np.arange(B) * N // B
     T = int(task.lengths[split][numbers].max())
-    batch = task.cases(split, numbers, T)
+    batch = task.cases(task.splits[split], numbers, T)
     logits, alpha = map(np.asarray, task.read(variables, batch))
 
     names = ["(end)", "?", *vocabulary.split(task.splits["train"]["words"])]
