@@ -79,14 +79,12 @@ CHANGED_DEFAULTS = dict(data_seed=(0, -1))
 
 
 def is_former(config: Mapping) -> bool:
-    """Return whether a stored config was written before the keys of RENAMED and ADDED."""
+    """Return whether a stored config was written before CHANGED_DEFAULTS changed."""
     return "schedule" not in config and "data_seed" in config
 
 
 def modernize(config: dict) -> dict:
-    """Return a stored config under the present names; a present-day config is returned as is."""
-    if not is_former(config):
-        return config
+    """Return a stored config under the present names, with the keys that were added since."""
     config, experiment = dict(config), config.get("experiment")
     for row in RENAMED:
         if experiment in row.experiments and row.old in config and row.new not in config:
