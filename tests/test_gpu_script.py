@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +18,9 @@ from scripts.engines import jobs
 
 PROJECT = Path(__file__).parent.parent
 PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
+
+# ml_collections loads config files by a deprecated method.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def read(archive):
@@ -99,9 +101,7 @@ def test_the_deadline_ends_every_part(session, monkeypatch):
 
 def test_figure_6_follows_the_plan(tmp_path):
     six = gpu.figure_6(tmp_path, gpu.Setting("paper", "data"), (3, 4, 5))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads a module
-        configs = [jobs.read_config([*run.words, f"--config.steps={run.steps}"]) for run in six]
+    configs = [jobs.read_config([*run.words, f"--config.steps={run.steps}"]) for run in six]
     expected = [(size, norm) for size in (4, 128) for norm in ("none", "batch", "layer")]
     assert [(config.batch_size, config.norm) for config in configs] == expected
     for config, run in zip(configs, six, strict=True):
