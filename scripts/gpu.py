@@ -131,7 +131,15 @@ def archived(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def run_for(seconds: float, words: tuple[str, ...], log: Path) -> int | None:
-    """Run a command, which may save when its time is up; return its exit status, None if it was."""
+    """Run a command, which may save when its time is up; return its exit status.
+
+    Args:
+        words: the command behind "python".
+        log: its output is appended here.
+
+    Returns:
+        None if the time was up.
+    """
 
     def send(number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

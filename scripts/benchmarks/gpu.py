@@ -38,6 +38,8 @@ from scripts.benchmarks.common import TOLERANCE, Peer, Timing
 from scripts.benchmarks.mnist import prepare_mnist
 from scripts.engines import jobs, stages
 
+PLAN = Path(__file__).resolve().parents[2] / "results" / "plan.toml"
+
 Row = dict
 
 
@@ -59,10 +61,8 @@ class Setting(NamedTuple):
         return Timing(5, 0.4) if self.scale == "paper" else Timing(2, 0.02)
 
     def selected(self, names: Collection[str]) -> list[str]:
+        """Return those of the names that `only` allows."""
         return [name for name in names if name in (self.only or names)]
-
-
-PLAN = Path(__file__).resolve().parents[2] / "results" / "plan.toml"
 
 
 def write(part: str, folder: Path, setting: Setting) -> None:
@@ -157,7 +157,7 @@ class Chunk(Peer):
 
 
 class Repeated(Peer):
-    """A function as a peer: a call of it is so many steps."""
+    """A function as a peer; a call counts as several steps."""
 
     def __init__(self, function: Callable, steps: int = 1):
         self.function, self.steps = function, steps
@@ -170,10 +170,10 @@ class Repeated(Peer):
 
 
 def bound(setting: Setting) -> Iterator[Row]:
-    """What bounds the training step of figure 6, in ms a step of all lanes.
+    """Find what bounds the training step of figure 6, in ms a step of all lanes.
 
-    device: calls on batches that are on the device; input: preparing and copying batches, which a
-    thread does meanwhile. A step of a single call shows what dispatching a call costs.
+    device is the time of calls whose batches are on the device already, input that of preparing and
+    copying batches, which a thread does meanwhile. Calls of one step show what a call itself costs.
     """
     timing = setting.timing._replace(rounds=3)
     for run in figure_6(Path("unused"), setting):
@@ -223,10 +223,11 @@ RATE = 1e-3
 
 
 def compare(setting: Setting) -> Iterator[Row]:
-    """Loss and gradients of two steps on this device and on the CPU, of tiny models.
+    """Compare loss and gradients of two steps on this device with those on the CPU.
 
-    Layer norm comes first; at the scale tiny there is nothing else. The programs compile on all
-    cores, so rows come as they are done.
+    The models are tiny, and both sides run the program of this device. Layer norm comes first; at
+    the scale tiny there is nothing else. Programs compile on all cores, so rows come as they are
+    done.
     """
     pairs = [
         (name, norm)
@@ -246,6 +247,7 @@ def tiny(experiment: str):
 
 
 def compare_one(experiment: str, norm: str, data_dir: str) -> Row:
+    """Return the largest relative differences of one experiment with one norm."""
     row, config = dict(experiment=experiment, norm=norm), tiny(experiment)
     config.norm, config.data_dir = norm, data_dir
     if "noise" in config:
@@ -304,7 +306,7 @@ def gradients_differ(gradients, reference) -> tuple[float, str]:
 
 
 def recurrent(setting: Setting) -> Iterator[Row]:
-    """Whole sequences: forward and backward, then a training step, each beside others."""
+    """Time forward and backward of whole sequences, then a training step, beside others'."""
     device = common.choose_device()
     missing = common.torch_missing(device)
     if missing:
@@ -315,13 +317,17 @@ def recurrent(setting: Setting) -> Iterator[Row]:
         for kind, make_peers in kinds.items():
             peers = make_peers(rnn.CASES[name], device, missing is None)
             peers = {label: make for label, make in peers.items() if label not in left_out}
-            measured = common.compare(f"{name}, {kind}", peers, setting.timing)
+            try:
+                measured = common.compare(f"{name}, {kind}", peers, setting.timing)
+            except RuntimeError as error:  # a process failed, or computes something else
+                yield dict(case=name, kind=kind, error=str(error))
+                continue
             print(f"\n{rnn.describe(rnn.CASES[name])}, {kind}\n\n{common.table(measured, {})}\n")
             yield dict(case=name, kind=kind, peers=common.as_dicts(measured))
 
 
 def steps(setting: Setting) -> Iterator[Row]:
-    """A training step of each experiment, in ms."""
+    """Time a training step of each experiment, in ms."""
     scale, case = setting.scale, dict(paper="full", tiny="tiny")[setting.scale]
     with tempfile.TemporaryDirectory() as folder:
         makers: dict[str, Callable[[], Peer]] = {
@@ -349,7 +355,7 @@ def time_step(make: Callable[[], Peer], timing: Timing) -> Row:
 
 
 def side_by_side(setting: Setting) -> Iterator[Row]:
-    """Training steps of 1 to 16 lanes in one program, in ms."""
+    """Time training steps of 1 to 16 lanes in one program, in ms."""
     scale = setting.scale
     with tempfile.TemporaryDirectory() as folder:
         prepare_mnist(lanes.make_config(lanes.Case("mnist", scale), 1, folder))
