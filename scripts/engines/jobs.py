@@ -1,6 +1,6 @@
 """Runs as jobs: the command that makes each, and the default engine, processes of this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import itertools
@@ -45,6 +45,19 @@ def make_job(folder: Path, overrides: dict) -> Job:
     return Job(folder, ("-m", "scripts.train", *words, f"--workdir={folder.as_posix()}"))
 
 
+def read_config(words: Sequence[str]):
+    """Return the config of these flags, as the command of a run reads it.
+
+    Raises:
+        One of cli.FLAG_ERRORS: a value is wrong.
+    """
+    values = flags.FlagValues()
+    argv = ["read", *words]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    values(argv)
+    return values.config
+
+
 def check(words: list[str]) -> None:
     """Reads the config of one run as its command will, and loads its task.
 
@@ -54,12 +67,9 @@ def check(words: list[str]) -> None:
     import experiments
     from ln import train
 
-    values = flags.FlagValues()
-    argv = ["check", *words]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    values(argv)
-    experiments.load(values.config)
-    train.make_lanes(values.config)
+    config = read_config(words)
+    experiments.load(config)
+    train.make_lanes(config)
 
 
 def run_here(

@@ -1,0 +1,245 @@
+r"""Makes the most of a few minutes on a machine with a GPU, in two commands.
+
+    python -m scripts.gpu train --minutes=9 --out=DIR
+    python -m scripts.gpu time --minutes=4 --out=DIR
+    python -m scripts.gpu train --minutes=3 --out=DIR --scale=tiny      the rehearsal on a CPU
+
+train compares loss and gradients of every experiment with the CPU's, measures what bounds the
+training step of figure 6, and trains figure 6: batch size 4, then 128, three seeds side by side,
+then more seeds. The settings are those of results/plan.toml. Matrix products have full float32
+precision, as on a CPU, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
+
+time measures an LSTM with layer norm beside other implementations, a training step of each
+experiment on random data, and 1 to 16 seeds in one program.
+
+After each part the archive DIR/gpu_train.tar.gz or DIR/gpu_time.tar.gz is rewritten. It holds the
+run folders without their checkpoints, a JSON file of each measurement, a log of each part, and
+report.json. A part that runs out of time is asked to stop, and a part that fails is reported; the
+others go on. The same command resumes the runs in the folder --work.
+
+A machine without network needs jax with CUDA, flax, optax, orbax-checkpoint and matplotlib. Copy
+this checkout to it, and into a folder CARRIED the wheels of ml_collections and filelock (if it
+lacks them) and the four original files of MNIST. Data sets that need scikit-learn (digits,
+binarized_digits, scenes) can be prepared elsewhere and copied in data/. Then run
+
+    python -m pip install --no-index --no-deps CARRIED/*.whl
+    python -m scripts.data mnist --from=CARRIED
+    python -m scripts.gpu train --minutes=9 --out=DIR
+
+and, with the wheels alone, since it takes random data,
+
+    python -m pip install --no-index --no-deps CARRIED/*.whl
+    python -m scripts.gpu time --minutes=4 --out=DIR
+
+Each part can also be run by itself: compare, bound, rnn, steps or lanes in place of train or time
+writes DIR/<part>.json. --only=mnist,draw compares and times only these experiments.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+from pathlib import Path
+import pkgutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+from absl import flags
+
+import configs
+from ln.errors import InputError, choose
+from scripts import cli
+
+MINUTES = flags.DEFINE_float("minutes", None, "time after which everything has stopped", 0)
+OUT = flags.DEFINE_string("out", None, "folder of the archive")
+WORK = flags.DEFINE_string("work", "runs/gpu", "folder of run folders, logs and measurements")
+SCALE = flags.DEFINE_enum("scale", "paper", ["paper", "tiny"], "sizes of models and of training")
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all prepared data sets")
+ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; default: all")
+
+LEAST = 3  # seconds that a part needs to be worth a start
+GRACE = 8  # seconds from asking a part to stop to killing it
+MARGIN = 5  # seconds before the deadline at which the last part is asked to stop
+
+FIRST_SEEDS = dict(paper=(0, 3, 6), tiny=(0,))  # of runs of three seeds side by side
+NOT_ARCHIVED = ("checkpoints", "damaged", "events", "lock")
+
+
+class Session:
+    """Runs the parts of a command one after the other, until its time is up.
+
+    Attributes:
+        folder: everything that is measured.
+        parts: what report.json says of each part.
+    """
+
+    def __init__(self, command: str, out: Path, work: Path, minutes: float):
+        self.began, self.deadline = time.monotonic(), time.monotonic() + 60 * minutes - MARGIN
+        self.folder, self.archive = work / command, out / f"gpu_{command}.tar.gz"
+        self.command, self.minutes, self.parts = command, minutes, list[dict]()
+        for folder in (out, self.folder / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def left(self) -> float:
+        """Return the seconds that parts may still take."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def run(self, name: str, words: tuple[str, ...], share: float = 1.0) -> bool:
+        """Run a part for at most a share of the time that is left, and write the archive.
+
+        Args:
+            words: the command behind "python".
+
+        Returns:
+            Whether it may go on later: it ended without an error, or ran out of time.
+        """
+        limit, outcome, began = share * self.left(), "no time left", time.monotonic()
+        if limit >= LEAST:
+            log = self.folder / "logs" / f"{name}.txt"
+            status = run_for(limit, words, log)
+            outcome = {None: "out of time", 0: "finished"}.get(status, f"exit status {status}")
+        seconds = round(time.monotonic() - began, 1)
+        at = round(began - self.began, 1)
+        self.parts.append(dict(part=name, outcome=outcome, at=at, seconds=seconds, words=words))
+        print(f"{at:6.1f} s  {name}: {outcome} after {seconds} s", flush=True)
+        self.write()
+        return not outcome.startswith("exit")
+
+    def write(self) -> None:
+        """Write the report, and the archive as a whole."""
+        variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_"))}
+        report = dict(
+            command=self.command,
+            minutes=self.minutes,
+            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            variables=variables,
+            parts=self.parts,
+        )
+        (self.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        partial = self.archive.with_suffix(".partial")
+        with tarfile.open(partial, "w:gz") as tar:
+            tar.add(self.folder, f"gpu_{self.command}", filter=archived)
+        os.replace(partial, self.archive)
+
+
+def archived(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if Path(entry.name).name in NOT_ARCHIVED else entry
+
+
+def run_for(seconds: float, words: tuple[str, ...], log: Path) -> int | None:
+    """Run a command, which may save when its time is up; return its exit status.
+
+    Args:
+        words: the command behind "python".
+        log: its output is appended here.
+
+    Returns:
+        None if the time was up.
+    """
+
+    def send(number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)  # also the processes that it started
+
+    with (
+        log.open("a") as file,
+        subprocess.Popen(
+            [sys.executable, "-u", *words],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            send(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            return None
+        finally:
+            send(signal.SIGKILL)
+
+
+def measurement(session: Session, part: str) -> tuple[str, ...]:
+    """Return the command of a part of scripts/benchmarks/gpu.py."""
+    words = f"--out={session.folder}", f"--scale={SCALE.value}", f"--data_dir={DATA_DIR.value}"
+    return ("-m", "scripts.gpu", part, *words, f"--only={','.join(ONLY.value)}")
+
+
+def train(session: Session) -> None:
+    """Compare with the CPU, find what bounds the step, and train figure 6."""
+    from scripts.benchmarks import gpu
+
+    session.run("compare", measurement(session, "compare"), share=1 / 9)
+    session.run("bound", measurement(session, "bound"), share=1 / 8)
+    setting = gpu.Setting(SCALE.value, DATA_DIR.value)
+    for first in FIRST_SEEDS[SCALE.value]:
+        todo = gpu.figure_6(session.folder, setting, tuple(range(first, first + gpu.LANES)))
+        while todo and session.left() >= LEAST:
+            going_on = []
+            for n, run in enumerate(todo):
+                share = run.minutes / sum(later.minutes for later in todo[n:])
+                name = f"{run.folder.parent.name}-{run.folder.name}"
+                if session.run(name, run.job.words, share) and not run.settled:
+                    going_on.append(run)
+            todo = going_on
+
+
+def measure(session: Session) -> None:
+    """Time layers, training steps and lanes."""
+    for part, share in (("rnn", 5 / 12), ("steps", 4 / 7), ("lanes", 1)):
+        session.run(part, measurement(session, part), share)
+
+
+COMMANDS = dict(train=train, time=measure)
+PARTS = ("compare", "bound", "rnn", "steps", "lanes")
+EXPERIMENTS = [module.name for module in pkgutil.iter_modules(configs.__path__)]
+
+
+def set_up(command: str) -> None:
+    """Set what the processes of jax depend on, unless the user has."""
+    variables = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_COMPILATION_CACHE_DIR": str(Path(WORK.value).absolute() / "cache"),
+    }
+    if command in ("train", "bound"):  # on a GPU the default is TensorFloat-32
+        variables["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def main(argv):
+    if len(argv) != 2 or not OUT.value:
+        raise InputError("Give train or time, --minutes=N and --out=DIR; --help has examples.")
+    name, out = argv[1], Path(OUT.value)
+    command = choose("command", name, COMMANDS | dict.fromkeys(PARTS))
+    for experiment in ONLY.value:
+        choose("experiment in --only", experiment, dict.fromkeys(EXPERIMENTS))
+    set_up(name)
+    if command is None:
+        from scripts.benchmarks import gpu
+
+        setting = gpu.Setting(SCALE.value, DATA_DIR.value, tuple(ONLY.value))
+        return gpu.write(name, out, setting)
+    if not MINUTES.value:
+        raise InputError(f"Give --minutes=N, the time that {name} may take.")
+    if name == "train" and SCALE.value == "paper":
+        from experiments import datasets
+
+        datasets.load("mnist", DATA_DIR.value)  # raises if it is not prepared
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    session = Session(name, out, Path(WORK.value).absolute(), MINUTES.value)
+    try:
+        command(session)
+    finally:
+        session.write()
+        print(f"Wrote {session.archive}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
