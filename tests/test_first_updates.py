@@ -1,6 +1,6 @@
 """The first three updates of every experiment with every norm are those that were recorded.
 
-    python -m tests.test_first_updates      records them anew, after a change that alters rounding
+python -m tests.test_first_updates      records them anew, after a change that alters rounding
 """
 
 import importlib
