@@ -59,7 +59,7 @@ def read_config(words: Sequence[str]):
 
 
 def check(words: list[str]) -> None:
-    """Reads the config of one run as its command will, and loads its task.
+    """Check the config of one run as its command reads it, and load its task.
 
     Raises:
         InputError, or one of cli.FLAG_ERRORS: a value is wrong or a data set is missing.
@@ -68,8 +68,10 @@ def check(words: list[str]) -> None:
     from ln import train
 
     config = read_config(words)
-    experiments.load(config)
+    task = experiments.load(config)
     train.make_lanes(config)
+    train.make_optimizer(config)
+    train.Plan.of(config, task)
 
 
 def run_here(
