@@ -35,23 +35,17 @@ Each part can also be run by itself: compare, bound, rnn, steps or lanes in plac
 writes DIR/<part>.json. --only=mnist,draw compares and times only these experiments.
 """
 
-import contextlib
-import datetime
-import json
 import os
 from pathlib import Path
 import pkgutil
 import signal
-import subprocess
-import sys
-import tarfile
-import time
 
 from absl import flags
 
 import configs
 from ln.errors import InputError, choose
 from scripts import cli
+from scripts.engines.timed import LEAST, Session
 
 MINUTES = flags.DEFINE_float("minutes", None, "time after which everything has stopped", 0)
 OUT = flags.DEFINE_string("out", None, "folder of the archive")
@@ -60,109 +54,7 @@ SCALE = flags.DEFINE_enum("scale", "paper", ["paper", "tiny"], "sizes of models 
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all prepared data sets")
 ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; default: all")
 
-LEAST = 3  # seconds that a part needs to be worth a start
-GRACE = 8  # seconds from asking a part to stop to killing it
-MARGIN = 5  # seconds before the deadline at which the last part is asked to stop
-
 FIRST_SEEDS = dict(paper=(0, 3, 6), tiny=(0,))  # of runs of three seeds side by side
-NOT_ARCHIVED = ("checkpoints", "damaged", "events", "lock")
-
-
-class Session:
-    """Runs the parts of a command one after the other, until its time is up.
-
-    Attributes:
-        folder: everything that is measured.
-        parts: what report.json says of each part.
-    """
-
-    def __init__(self, command: str, out: Path, work: Path, minutes: float):
-        self.began, self.deadline = time.monotonic(), time.monotonic() + 60 * minutes - MARGIN
-        self.folder, self.archive = work / command, out / f"gpu_{command}.tar.gz"
-        self.command, self.minutes, self.parts = command, minutes, list[dict]()
-        for folder in (out, self.folder / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.write()
-
-    def left(self) -> float:
-        """Return the seconds that parts may still take."""
-        return max(0.0, self.deadline - time.monotonic())
-
-    def run(self, name: str, words: tuple[str, ...], share: float = 1.0) -> bool:
-        """Run a part for at most a share of the time that is left, and write the archive.
-
-        Args:
-            words: the command behind "python".
-
-        Returns:
-            Whether it may go on later: it ended without an error, or ran out of time.
-        """
-        limit, outcome, began = share * self.left(), "no time left", time.monotonic()
-        if limit >= LEAST:
-            log = self.folder / "logs" / f"{name}.txt"
-            status = run_for(limit, words, log)
-            outcome = {None: "out of time", 0: "finished"}.get(status, f"exit status {status}")
-        seconds = round(time.monotonic() - began, 1)
-        at = round(began - self.began, 1)
-        self.parts.append(dict(part=name, outcome=outcome, at=at, seconds=seconds, words=words))
-        print(f"{at:6.1f} s  {name}: {outcome} after {seconds} s", flush=True)
-        self.write()
-        return not outcome.startswith("exit")
-
-    def write(self) -> None:
-        """Write the report, and the archive as a whole."""
-        variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_"))}
-        report = dict(
-            command=self.command,
-            minutes=self.minutes,
-            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            variables=variables,
-            parts=self.parts,
-        )
-        (self.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-        partial = self.archive.with_suffix(".partial")
-        with tarfile.open(partial, "w:gz") as tar:
-            tar.add(self.folder, f"gpu_{self.command}", filter=archived)
-        os.replace(partial, self.archive)
-
-
-def archived(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if Path(entry.name).name in NOT_ARCHIVED else entry
-
-
-def run_for(seconds: float, words: tuple[str, ...], log: Path) -> int | None:
-    """Run a command, which may save when its time is up; return its exit status.
-
-    Args:
-        words: the command behind "python".
-        log: its output is appended here.
-
-    Returns:
-        None if the time was up.
-    """
-
-    def send(number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)  # also the processes that it started
-
-    with (
-        log.open("a") as file,
-        subprocess.Popen(
-            [sys.executable, "-u", *words],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            send(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-            return None
-        finally:
-            send(signal.SIGKILL)
 
 
 def measurement(session: Session, part: str) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from ln import runs
-from scripts import gpu as command
 from scripts.benchmarks import gpu
-from scripts.engines import jobs
+from scripts.engines import jobs, timed
 
 PROJECT = Path(__file__).parent.parent
 PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
@@ -38,7 +37,7 @@ def outcomes(texts):
 
 @pytest.fixture
 def session(tmp_path):
-    return lambda minutes: command.Session("train", tmp_path / "out", tmp_path / "work", minutes)
+    return lambda minutes: timed.Session("train", tmp_path / "out", tmp_path / "work", minutes)
 
 
 # --- Parts, deadlines and archives ---
@@ -78,7 +77,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None);
 
 
 def test_a_part_may_save_when_its_time_is_up(session, monkeypatch):
-    monkeypatch.setattr(command, "LEAST", 0.1)
+    monkeypatch.setattr(timed, "LEAST", 0.1)
     session = session(minutes=0.15)  # 4 seconds
     assert session.run("save", ("-c", SAVE), share=0.5)
     assert read(session.archive)["logs/save.txt"] == b"began\nsaved\n"
@@ -86,8 +85,8 @@ def test_a_part_may_save_when_its_time_is_up(session, monkeypatch):
 
 
 def test_the_deadline_ends_every_part(session, monkeypatch):
-    monkeypatch.setattr(command, "LEAST", 0.1)
-    monkeypatch.setattr(command, "GRACE", 0.5)
+    monkeypatch.setattr(timed, "LEAST", 0.1)
+    monkeypatch.setattr(timed, "GRACE", 0.5)
     began = time.monotonic()
     session = session(minutes=0.1)  # 1 second
     session.run("stubborn", ("-c", STUBBORN))
