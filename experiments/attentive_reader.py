@@ -33,11 +33,11 @@ from experiments.curves import (
 )
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln import data, train
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
 from ln.rnn import LSTM, orthogonal_blocks, unroll
-from ln.train import Batch
+from ln.training import data, train
+from ln.training.train import Batch
 
 
 def uniform(key, shape, dtype=float):

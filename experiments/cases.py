@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import datasets
-from ln import data, train
 from ln.errors import InputError
 from ln.norm import make_norm
+from ln.training import data, train
 
 
 def redraw_matrices(variables, key, std: float):

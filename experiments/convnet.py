@@ -23,9 +23,9 @@ from experiments.curves import (
     Verdict,
     missing,
 )
-from ln import data
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
+from ln.training import data
 
 COLOURS = {3 * 32 * 32: 3}  # numbers of an image -> its colours, where they are not 1
 SIZE = 3  # of the fields of view: 3 x 3

@@ -28,10 +28,10 @@ from experiments.curves import (
     missing,
 )
 from experiments.datasets.lines import CLASSES
-from ln import data
 from ln.errors import InputError
 from ln.norm import Linear, Norm, make_norm
 from ln.rnn import LSTM, scan, unroll
+from ln.training import data
 
 # exp of more, or of less, is of no use for strokes and would one day be infinite.
 LARGEST = 10.0

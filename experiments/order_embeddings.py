@@ -31,10 +31,10 @@ from experiments.curves import (
 from experiments.datasets import vocabulary
 from experiments.datasets.captions import CAPTIONS
 from experiments.datasets.vocabulary import SPECIAL
-from ln import data, train
 from ln.errors import InputError
 from ln.norm import Norm, make_norm
 from ln.rnn import GRU, unroll
+from ln.training import data, train
 
 BLOCK = 1000  # captions that are encoded together in evaluation
 

@@ -31,11 +31,11 @@ from experiments.curves import (
 from experiments.datasets import text, vocabulary
 from experiments.datasets.vocabulary import END, SPECIAL, UNKNOWN
 from experiments.order_embeddings import uniform
-from ln import data, train
 from ln.errors import InputError, choose
 from ln.norm import Norm, make_norm
 from ln.rnn import GRU, unroll
-from ln.train import Batch
+from ln.training import data, train
+from ln.training.train import Batch
 
 CONDITIONING = ("start", "every")
 ENCODED = 512  # sentences at once
@@ -193,13 +193,13 @@ class Triples:
     """The triples of a text, in batches whose middle sentences are equally long.
 
     The text is gone through in blocks, in an order that every epoch draws anew; a block's triples
-    are batched by `ln.data.Buckets`. So the memory needed is that of one or two blocks, however
-    long the text.
+    are batched by `data.Buckets`. So the memory needed is that of one or two blocks, however long
+    the text.
 
     Args:
         split, longest: see `triples`.
         block: sentences of a block.
-        batch_size, run, seed: see `ln.data.Buckets`.
+        batch_size, run, seed: see `data.Buckets`.
 
     Raises:
         InputError: no length has triples enough for a batch.

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import geometry
 from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, Verdict
-from ln import geometry
-from ln.geometry import NORMS, TABLE_1, pack
+from experiments.geometry import NORMS, TABLE_1, pack
 from ln.norm import Norm, layer_norm
 from ln.rnn import RNN, unroll
 

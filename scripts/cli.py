@@ -64,7 +64,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def renamed_key(words: str) -> str | None:
     """Return what to say of an unknown config key, the first of these words, that had this name."""
-    from ln.runs import RENAMED  # which needs jax; a wrong key is rare
+    from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
 
     new = {row.old: row.new for row in RENAMED}.get(words.partition("'")[0])
     return new and f"config.{words.partition(chr(39))[0]} has been renamed: use config.{new}."

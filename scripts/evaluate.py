@@ -40,7 +40,7 @@ def main(_):
         if flag.present and SAMPLES.value is None:
             raise InputError(f"--{flag.name} goes with --samples=K.")
     import experiments
-    from ln import runs, train
+    from ln.training import runs, train
 
     folder = Path(WORKDIR.value)
     config = runs.read_config(folder)
@@ -79,7 +79,7 @@ def estimate(task, variables, x, samples: int, block: int) -> dict:
     import jax
     import numpy as np
 
-    from ln import data, train
+    from ln.training import data, train
 
     N = len(x)
     blocks = data.blocks(dict(x=x), min(block, N))[0]["x"]  # padded, so that one program does all

@@ -71,7 +71,7 @@ def main(_):
 
     import jinja2
 
-    from ln import runs
+    from ln.training import runs
     from scripts.pages import claims, results, theory
 
     if kind == "theory":

@@ -147,7 +147,7 @@ def main(argv):
     if out.exists() and not (out / RECORD).is_file() and not (out.is_dir() and is_empty(out)):
         raise InputError(f"{out} is not empty and not of this command. Choose another --out.")
     import experiments
-    from ln import runs, train
+    from ln.training import runs, train
 
     config = runs.read_config(WORKDIR.value)
     if config.experiment != argv[1]:

@@ -9,9 +9,9 @@ from configs import convnet as config_file
 from experiments import convnet
 from experiments.convnet import Task, border, image_shape
 from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
-from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm, make_norm
+from ln.training import train
 from scripts.samples.convnet import convnet as sample
 from scripts.samples.convnet import table
 

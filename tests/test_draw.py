@@ -10,9 +10,9 @@ import pytest
 from configs import draw as config_file
 from experiments import draw
 from experiments.draw import Model, Task, Window
-from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
+from ln.training import train
 from tests import reference
 
 B, T, H, Z = 3, 4, 5, 2

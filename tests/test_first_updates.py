@@ -1,6 +1,6 @@
 """The first three updates of every experiment with every norm are those that were recorded.
 
-    python -m tests.test_first_updates      records them anew, after a change that alters rounding
+python -m tests.test_first_updates      records them anew, after a change that alters rounding
 """
 
 import importlib
@@ -12,7 +12,7 @@ import pytest
 
 import experiments
 from experiments import datasets
-from ln import train
+from ln.training import train
 
 RECORDED = Path(__file__).with_name("first_updates.json")
 NAMES = sorted(p.stem for p in (RECORDED.parents[1] / "configs").glob("[a-z]*.py"))

@@ -13,8 +13,8 @@ from absl.testing import flagsaver
 import numpy as np
 import pytest
 
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts import cli, hosts
 from tests.test_resume import wait_until
 

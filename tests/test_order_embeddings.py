@@ -16,9 +16,9 @@ from experiments.datasets import vocabulary
 from experiments.datasets.vocabulary import END
 from experiments.order_embeddings import Model, Task
 from experiments.retrieval import Places
-from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
+from ln.training import train
 from tests import reference
 
 NORMS = {

@@ -16,7 +16,7 @@ from configs import mnist as config_file
 from experiments import curves
 from experiments.curves import Curve, Estimate, Panel
 from experiments.mnist import claim_25, claim_26
-from ln import runs
+from ln.training import runs
 from scripts.pages.drawing import is_short, y_limits
 from scripts.pages.sections import read_run
 

@@ -12,8 +12,8 @@ import pytest
 from configs import draw as config_file
 import experiments
 from experiments.draw import Window
-from ln import train
 from ln.errors import InputError
+from ln.training import train
 from scripts.samples.draw import (
     COLUMNS,
     GAP,

@@ -12,8 +12,8 @@ import pytest
 from configs import attentive_reader as config_file
 import experiments
 from experiments.datasets import vocabulary
-from ln import train
 from ln.errors import InputError
+from ln.training import train
 from scripts.samples import attentive_reader as samples
 from scripts.samples.attentive_reader import (
     CELL,

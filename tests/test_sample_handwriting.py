@@ -14,8 +14,8 @@ import pytest
 from configs import handwriting as config_file
 import experiments
 from experiments.datasets import lines
-from ln import train
 from ln.errors import InputError
+from ln.training import train
 from scripts.samples.handwriting import (
     FONT,
     GIVEN,

@@ -12,8 +12,8 @@ import pytest
 from configs import order_embeddings as config_file
 import experiments
 from experiments.datasets import captions, vocabulary
-from ln import train
 from ln.errors import InputError
+from ln.training import train
 from scripts.samples.order_embeddings import (
     LARGEST,
     OWN,

@@ -10,8 +10,8 @@ from configs import skip_thoughts as config_file
 from experiments.datasets import arrays, vocabulary
 from experiments.datasets.vocabulary import UNKNOWN
 from experiments.skip_thoughts import Task
-from ln import train
 from ln.errors import InputError
+from ln.training import train
 from scripts.samples import skip_thoughts as module
 from tests.test_scripts import run
 from tests.test_skip_thoughts import WORDS, a_text

@@ -13,9 +13,9 @@ from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED,
 from experiments.datasets import arrays, vocabulary
 from experiments.datasets.vocabulary import END, UNKNOWN
 from experiments.skip_thoughts import Task, Triples, cross_entropy, triples
-from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON
+from ln.training import train
 from tests import reference
 
 WORDS = [f"w{n}" for n in range(30)]

@@ -12,8 +12,8 @@ import optax
 from experiments import attentive_reader
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln import train
 from ln.norm import matmul
+from ln.training import train
 from scripts.benchmarks import common_jax
 from scripts.benchmarks.attentive_reader import Case, Data, make_config
 from scripts.benchmarks.common_jax import Compiled, Training, in_order

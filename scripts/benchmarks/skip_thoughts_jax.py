@@ -10,8 +10,8 @@ import optax
 from experiments import skip_thoughts
 from experiments.datasets import vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln import train
 from ln.rnn import unroll
+from ln.training import train
 from scripts.benchmarks import common_jax
 from scripts.benchmarks.order_embeddings_jax import NAMES
 from scripts.benchmarks.skip_thoughts import STEPS, Case, Data, make_config

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 import shutil
 
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts.engines.stages import DIVERGED, Stage, has_diverged, number
 from scripts.pages.sections import config_file
 

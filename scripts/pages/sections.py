@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.curves import Column, Curve, Panel, at_best, from_rows, published
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"

@@ -63,7 +63,7 @@ def skip_thoughts(
     Raises:
         InputError: no such file or split, the file has no sentences, or the disk is too full.
     """
-    from ln.train import Progress  # jax takes a second
+    from ln.training.train import Progress  # jax takes a second
 
     arrays = choose("split", split, task.splits)
     given = of_split(task, arrays, SHOWN) if sentences is None else read(Path(sentences))
