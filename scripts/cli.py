@@ -82,24 +82,6 @@ def call(words: list[str]) -> int:
         signal.signal(signal.SIGINT, before)
 
 
-def some_cases(task, split: str, count: int | None):
-    """The arrays ``[count, ...]`` of cases of a split of a task, of all where count is None.
-
-    They are spread evenly: binarized MNIST's test set, for one, begins with all its zeros.
-
-    Raises:
-        InputError: there is no such split, or it has fewer cases.
-    """
-    arrays = choose("split", split, task.splits)
-    if count is None:
-        return arrays
-    N = len(next(iter(arrays.values())))
-    if count > N:
-        raise InputError(f"--cases={count}: the split {split!r} has {N} cases.")
-    cases = [n * N // count for n in range(count)]
-    return {name: array[cases] for name, array in arrays.items()}
-
-
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """Turns an error that a user can act on into one line and an exit status."""

@@ -40,6 +40,7 @@ def main(_):
         if flag.present and SAMPLES.value is None:
             raise InputError(f"--{flag.name} goes with --samples=K.")
     import experiments
+    from experiments import tasks
     from ln.training import runs, train
 
     folder = Path(WORKDIR.value)
@@ -49,7 +50,7 @@ def main(_):
     if SAMPLES.value is not None:
         if not hasattr(task, "estimate"):
             raise InputError(f"{config.experiment} estimates no −log p(x): leave --samples out.")
-        x = cli.some_cases(task, SPLIT.value, CASES.value)["x"]
+        x = tasks.some_cases(task, SPLIT.value, CASES.value)["x"]
     state = train.load(task, folder, CHECKPOINT.value)
     step = int(state.step[0])
     origin = runs.provenance(step)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scripts.samples.convnet import convnet as sample
+from scripts.samples.convnet import table
 
 from configs import convnet as config_file
 from experiments import convnet
@@ -12,8 +14,6 @@ from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED,
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm, make_norm
 from ln.training import train
-from scripts.samples.convnet import convnet as sample
-from scripts.samples.convnet import table
 
 FORMS = {
     "layer": ((1, 2, 3), (4,)),

@@ -3,6 +3,7 @@
 from functools import partial
 import itertools
 
+from experiments.images import negative_log_likelihood, pixels
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from configs import mnist as config_file
 from experiments import datasets
 from experiments.datasets import mnist as mnist_files
-from experiments.images import negative_log_likelihood, pixels
 from experiments.mnist import INITIALIZERS, Model, Task
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm

@@ -8,12 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
-
-from configs import draw as config_file
-import experiments
-from experiments.draw import Window
-from ln.errors import InputError
-from ln.training import train
 from scripts.samples.draw import (
     COLUMNS,
     GAP,
@@ -26,6 +20,12 @@ from scripts.samples.draw import (
     selected,
     sheet,
 )
+
+from configs import draw as config_file
+import experiments
+from experiments.draw import Window
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands

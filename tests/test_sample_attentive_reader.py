@@ -8,12 +8,6 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
-
-from configs import attentive_reader as config_file
-import experiments
-from experiments.datasets import vocabulary
-from ln.errors import InputError
-from ln.training import train
 from scripts.samples import attentive_reader as samples
 from scripts.samples.attentive_reader import (
     CELL,
@@ -34,6 +28,12 @@ from scripts.samples.attentive_reader import (
     picture,
     placed,
 )
+
+from configs import attentive_reader as config_file
+import experiments
+from experiments.datasets import vocabulary
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands

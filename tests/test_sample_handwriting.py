@@ -10,12 +10,6 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
-
-from configs import handwriting as config_file
-import experiments
-from experiments.datasets import lines
-from ln.errors import InputError
-from ln.training import train
 from scripts.samples.handwriting import (
     FONT,
     GIVEN,
@@ -35,6 +29,12 @@ from scripts.samples.handwriting import (
     windows,
     write,
 )
+
+from configs import handwriting as config_file
+import experiments
+from experiments.datasets import lines
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands

@@ -8,12 +8,6 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
-
-from configs import order_embeddings as config_file
-import experiments
-from experiments.datasets import captions, vocabulary
-from ln.errors import InputError
-from ln.training import train
 from scripts.samples.order_embeddings import (
     LARGEST,
     OWN,
@@ -25,6 +19,12 @@ from scripts.samples.order_embeddings import (
     neighbours,
     order_embeddings,
 )
+
+from configs import order_embeddings as config_file
+import experiments
+from experiments.datasets import captions, vocabulary
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands

@@ -5,6 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from scripts.samples import skip_thoughts as module
 
 from configs import skip_thoughts as config_file
 from experiments.datasets import arrays, vocabulary
@@ -12,7 +13,6 @@ from experiments.datasets.vocabulary import UNKNOWN
 from experiments.skip_thoughts import Task
 from ln.errors import InputError
 from ln.training import train
-from scripts.samples import skip_thoughts as module
 from tests.test_scripts import run
 from tests.test_skip_thoughts import WORDS, a_text
 
