@@ -7,12 +7,12 @@ ln/geometry.py. W is ``[D, H]``, and theta has one row (w_i, b_i, g_i) per unit.
 from functools import partial
 from itertools import product
 
-from experiments.geometry import NORMS, TABLE_1
 import jax
 import numpy as np
 import pytest
 
-from experiments import geometry
+from experiments.theory import geometry
+from experiments.theory.geometry import NORMS, TABLE_1
 from ln.errors import InputError
 from tests import reference
 

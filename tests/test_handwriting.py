@@ -7,7 +7,8 @@ import pytest
 
 from configs import handwriting as config_file
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting import Mixture, Model, Noise, Task, pad
+from experiments.handwriting.model import Mixture, Model, Noise
+from experiments.handwriting.task import Task, pad
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
 from ln.training import train

@@ -32,7 +32,7 @@ SETTINGS = (
 CODE = """
 import sys
 from absl import app
-from experiments.cases import Cases
+from experiments.tasks import Cases
 from scripts import cli, train
 
 batch, seen = Cases.batch, open(sys.argv.pop(1), "a")

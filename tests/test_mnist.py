@@ -3,7 +3,6 @@
 from functools import partial
 import itertools
 
-from experiments.images import negative_log_likelihood, pixels
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,9 @@ import pytest
 from configs import mnist as config_file
 from experiments import datasets
 from experiments.datasets import mnist as mnist_files
-from experiments.mnist import INITIALIZERS, Model, Task
+from experiments.mnist.model import Model
+from experiments.mnist.task import INITIALIZERS, Task
+from experiments.tasks import negative_log_likelihood, pixels
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
 from ln.training import train

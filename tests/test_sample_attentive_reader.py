@@ -8,8 +8,11 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
-from scripts.samples import attentive_reader as samples
-from scripts.samples.attentive_reader import (
+
+from configs import attentive_reader as config_file
+import experiments
+from experiments.attentive_reader import samples as samples
+from experiments.attentive_reader.samples import (
     CELL,
     COLUMNS,
     INK,
@@ -21,16 +24,13 @@ from scripts.samples.attentive_reader import (
     Question,
     Word,
     answered,
-    attentive_reader,
     html,
     paragraph,
     paragraphs,
     picture,
     placed,
+    sample,
 )
-
-from configs import attentive_reader as config_file
-import experiments
 from experiments.datasets import vocabulary
 from ln.errors import InputError
 from ln.training import train
@@ -159,7 +159,7 @@ def test_many_questions_make_no_larger_picture(monkeypatch):
 )
 def test_what_there_is_not_is_refused(task, variables, options, message):
     with pytest.raises(InputError, match=message):
-        attentive_reader(task, variables, **options)
+        sample(task, variables, **options)
 
 
 def test_the_command_writes_the_files_and_says_what_they_are_of(workdir):

@@ -10,7 +10,11 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
-from scripts.samples.handwriting import (
+
+from configs import handwriting as config_file
+import experiments
+from experiments.datasets import lines
+from experiments.handwriting.samples import (
     FONT,
     GIVEN,
     INK,
@@ -18,7 +22,6 @@ from scripts.samples.handwriting import (
     Line,
     Sample,
     cut,
-    handwriting,
     line_of,
     page,
     picture,
@@ -29,10 +32,7 @@ from scripts.samples.handwriting import (
     windows,
     write,
 )
-
-from configs import handwriting as config_file
-import experiments
-from experiments.datasets import lines
+from experiments.handwriting.samples import sample as handwriting
 from ln.errors import InputError
 from ln.training import train
 from tests.test_scripts import run

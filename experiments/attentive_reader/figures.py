@@ -1,6 +1,10 @@
 """Figures and claims of §6.2 in the report; `experiments.curves` documents the fields."""
 
-FIGURES = (
+from experiments.curves import Figure, typed
+
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="figure_2",
         title="Figure 2: the attentive reader",

@@ -1,5 +1,7 @@
 """Figures and claims of §6.7 in the report; `experiments.curves` documents the fields."""
 
+from experiments.curves import Figure, typed
+
 UNITS = dict(where={}, x="epoch", x_label="epoch", landmarks=(1, 2, 3, 5, 8, 10, 12, 15, 20))
 ACTIVE = dict(
     UNITS,
@@ -11,7 +13,9 @@ ACTIVE = dict(
     summaries=(("mean", 1),),
 )
 
-FIGURES = (
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="convnet",
         title="Convolutional networks",

@@ -1,6 +1,10 @@
 """Figures and claims of §6.4 in the report; `experiments.curves` documents the fields."""
 
-FIGURES = (
+from experiments.curves import Figure, typed
+
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="figure_4",
         title="Figure 4: DRAW on binarized MNIST",

@@ -1,8 +1,12 @@
 """Figures and claims of §6.5 in the report; `experiments.curves` documents the fields."""
 
+from experiments.curves import Figure, typed
+
 LANDMARKS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900)
 
-FIGURES = (
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="figure_5",
         title="Figure 5: handwriting synthesis",

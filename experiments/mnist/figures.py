@@ -1,11 +1,15 @@
 """Figures and claims of §6.6 in the report; `experiments.curves` documents the fields."""
 
+from experiments.curves import Figure, typed
+
 LANDMARKS = dict(
     nll=(0, 1, 2, 5, 10, 15, 20, 21, 22, 25, 30, 38, 40, 42, 45, 50, 64),
     error=(0, 1, 2, 5, 10, 20, 22, 30, 40, 50, 64),
 )
 
-FIGURES = (
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="figure_6",
         title="Figure 6: permutation invariant MNIST",

@@ -1,8 +1,12 @@
 """Figures, table and claims of §6.1 in the report; `experiments.curves` documents the fields."""
 
+from experiments.curves import Figure, Table, typed
+
 UNITS = dict(x="step", x_per=300, x_label="unit (300 updates)")
 
-FIGURES = (
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="figure_1",
         title="Figure 1: order embeddings",
@@ -66,7 +70,9 @@ FIGURES = (
     ),
 )
 
-TABLES = (
+TABLES = typed(
+    Table,
+    __name__,
     dict(
         name="table_2",
         title="Table 2: retrieval on the test set",

@@ -1,5 +1,7 @@
 """Figures, table and claims of §6.3 in the report; `experiments.curves` documents the fields."""
 
+from experiments.curves import Figure, Table, typed
+
 UNITS = dict(
     where={},
     x="step",
@@ -12,7 +14,9 @@ ERROR = dict(metric="mse", label="mean square error x 100", times=100, digits=".
 R = dict(metric="r", label="Pearson's r x 100", times=100, digits=".1f", falling=False)
 ACCURACY = dict(metric="accuracy", label="accuracy [%]", digits=".1f", falling=False)
 
-FIGURES = (
+FIGURES = typed(
+    Figure,
+    __name__,
     dict(
         name="figure_3",
         title="Figure 3: skip-thoughts on the five sentence tasks",
@@ -68,7 +72,9 @@ FIGURES = (
     ),
 )
 
-TABLES = (
+TABLES = typed(
+    Table,
+    __name__,
     dict(
         name="table_3",
         title="Table 3: skip-thoughts on the five sentence tasks",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import attentive_reader
+from experiments.attentive_reader import task as attentive_reader
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import matmul

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import order_embeddings, retrieval
+from experiments import retrieval
 from experiments.datasets import vocabulary
 from experiments.datasets.captions import CAPTIONS
 from experiments.datasets.vocabulary import SPECIAL
+from experiments.order_embeddings import task as order_embeddings
 from ln.norm import matmul
 from ln.rnn import unroll
 from ln.training import train

@@ -65,7 +65,7 @@ class Data(NamedTuple):
     Attributes:
         weights: by module and name, "encoder.W_x".
         batches: those of the first steps, leaves ``[STEPS, B, ...]``, see
-            experiments/skip_thoughts.py.
+            experiments/skip_thoughts/model.py.
     """
 
     weights: dict[str, np.ndarray]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import skip_thoughts
 from experiments.datasets import vocabulary
 from experiments.datasets.vocabulary import SPECIAL
+from experiments.skip_thoughts import task as skip_thoughts
 from ln.rnn import unroll
 from ln.training import train
 from scripts.benchmarks import common_jax
