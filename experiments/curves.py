@@ -5,16 +5,18 @@ import csv
 import dataclasses
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ln.errors import InputError
+from ln.errors import InputError, choose
+
+Row = TypeVar("Row")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One pair of axes, as FIGURES of a config describes it.
+    """One pair of axes of a figure.
 
     Attributes:
         name: the panel's key in claims and in results/published/<figure>.csv.
@@ -50,6 +52,104 @@ class Panel:
     summaries: tuple[tuple[str, int], ...] = ()
     levels: tuple[float, ...] = ()
     falling: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One of the FIGURES of an experiment.
+
+    Attributes:
+        name: also of the figure's file in results/published, if it has a source.
+        source: where the published curves come from; None if there are none.
+        columns: how many panels stand side by side.
+    """
+
+    name: str
+    title: str
+    caption: str
+    source: str | None
+    columns: int
+    panels: tuple[Panel, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: its key in claims.
+        label: its head on the page.
+        split, metric: the rows that it is of.
+        digits: format of a number on the page, ".1f".
+    """
+
+    name: str
+    label: str
+    split: str
+    metric: str
+    digits: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """One row of published numbers.
+
+    Attributes:
+        norm: the norm of ours that it is compared with, or None.
+        values: a number for each column, or None.
+    """
+
+    model: str
+    norm: str | None
+    values: tuple[float | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """One of the TABLES of an experiment; source says where its rows come from."""
+
+    name: str
+    title: str
+    caption: str
+    source: str
+    columns: tuple[Column, ...]
+    rows: tuple[Published, ...]
+
+
+PARTS: dict[type, dict[str, type]] = {
+    Figure: dict(panels=Panel),
+    Table: dict(columns=Column, rows=Published),
+}
+
+
+def typed(kind: type[Row], module: str, *rows: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Return rows of an experiment's figures.py as dataclasses.
+
+    Args:
+        kind: `Figure` or `Table`.
+        module: the ``__name__`` of figures.py, for the error.
+
+    Raises:
+        InputError: a row has an unknown field, or lacks one.
+    """
+
+    def make(kind, row, place: str):
+        if not isinstance(row, Mapping):
+            raise InputError(f"{place}: {row!r} must be a dict; a tuple of one needs a comma.")
+        place += f", {kind.__name__.lower()} {row.get('name', row.get('model', ''))}".rstrip()
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        for name in row:
+            choose(f"field of {place}:", name, fields)
+        required = (n for n, field in fields.items() if field.default is dataclasses.MISSING)
+        if lacking := [name for name in required if name not in row]:
+            raise InputError(f"{place} needs also: {', '.join(lacking)}.")
+        parts = {
+            name: tuple(make(part, inner, place) for inner in row[name])
+            for name, part in PARTS.get(kind, {}).items()
+        }
+        return kind(**{**row, **parts})
+
+    return tuple(make(kind, row, f"{module.replace('.', '/')}.py") for row in rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,24 +217,6 @@ def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:
     return Curve(
         np.array(x), np.array([[lane[at] for at in x] for lane in lanes.values()]), complete
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of a table, as TABLES of a config describes it.
-
-    Attributes:
-        name: its key in claims.
-        label: its head on the page.
-        split, metric: the rows that it is of.
-        digits: format of a number on the page, ".1f".
-    """
-
-    name: str
-    label: str
-    split: str
-    metric: str
-    digits: str
 
 
 def at_best(rows: list[dict], select: Mapping, column: Column, complete: bool) -> Curve | None:

@@ -50,6 +50,11 @@ def orthogonal_blocks(key, shape, dtype=jnp.float_):
     return jnp.concatenate(jax.lax.map(block, jax.random.split(key, n)), axis=1)
 
 
+def uniform(limit: float) -> Initializer:
+    """Return an initializer that draws numbers from -limit to limit."""
+    return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
 class Cell(nn.Module):
     """What the three cells have in common.
 

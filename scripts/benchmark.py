@@ -120,7 +120,7 @@ BENCHMARKS = {
 
 def environment() -> dict:
     """What the numbers depend on besides the code of the peers."""
-    from ln import runs
+    from ln.training import runs
 
     found = runs.environment()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -152,7 +152,7 @@ def main(argv):
     results = dict(benchmark=argv[1], timing=timing._asdict(), environment=where)
     results |= benchmark(CASE.value, timing)
     if out:
-        from ln import runs
+        from ln.training import runs
 
         runs.write_atomically(out, json.dumps(results, indent=2) + "\n")
         print(f"Wrote {out}")

@@ -64,7 +64,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def renamed_key(words: str) -> str | None:
     """Return what to say of an unknown config key, the first of these words, that had this name."""
-    from ln.runs import RENAMED  # which needs jax; a wrong key is rare
+    from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
 
     new = {row.old: row.new for row in RENAMED}.get(words.partition("'")[0])
     return new and f"config.{words.partition(chr(39))[0]} has been renamed: use config.{new}."
@@ -80,24 +80,6 @@ def call(words: list[str]) -> int:
         return subprocess.run([sys.executable, *words]).returncode
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def some_cases(task, split: str, count: int | None):
-    """The arrays ``[count, ...]`` of cases of a split of a task, of all where count is None.
-
-    They are spread evenly: binarized MNIST's test set, for one, begins with all its zeros.
-
-    Raises:
-        InputError: there is no such split, or it has fewer cases.
-    """
-    arrays = choose("split", split, task.splits)
-    if count is None:
-        return arrays
-    N = len(next(iter(arrays.values())))
-    if count > N:
-        raise InputError(f"--cases={count}: the split {split!r} has {N} cases.")
-    cases = [n * N // count for n in range(count)]
-    return {name: array[cases] for name, array in arrays.items()}
 
 
 @contextlib.contextmanager

@@ -40,7 +40,8 @@ def main(_):
         if flag.present and SAMPLES.value is None:
             raise InputError(f"--{flag.name} goes with --samples=K.")
     import experiments
-    from ln import runs, train
+    from experiments import tasks
+    from ln.training import runs, train
 
     folder = Path(WORKDIR.value)
     config = runs.read_config(folder)
@@ -49,7 +50,7 @@ def main(_):
     if SAMPLES.value is not None:
         if not hasattr(task, "estimate"):
             raise InputError(f"{config.experiment} estimates no −log p(x): leave --samples out.")
-        x = cli.some_cases(task, SPLIT.value, CASES.value)["x"]
+        x = tasks.some_cases(task, SPLIT.value, CASES.value)["x"]
     state = train.load(task, folder, CHECKPOINT.value)
     step = int(state.step[0])
     origin = runs.provenance(step)
@@ -79,7 +80,7 @@ def estimate(task, variables, x, samples: int, block: int) -> dict:
     import jax
     import numpy as np
 
-    from ln import data, train
+    from ln.training import data, train
 
     N = len(x)
     blocks = data.blocks(dict(x=x), min(block, N))[0]["x"]  # padded, so that one program does all

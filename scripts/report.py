@@ -7,11 +7,11 @@
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
 also of runs that still go on, evaluations.jsonl where scripts.evaluate has written one, and
-dead.jsonl where lanes did not stay finite: curves and numbers are of the other lanes. What to
-draw stands in the config of their experiment (FIGURES, TABLES, CLAIMS), the paper's curves in
-results/published/. The page holds everything it shows; its pictures also lie beside it as PNG
-files. --theory needs no runs: it computes what section 5 of the paper claims
-(experiments/theory.py), in less than a minute. --claims shows all claims of the paper, with what
+dead.jsonl where lanes did not stay finite: curves and numbers are of the other lanes. The file
+figures.py of an experiment says what to draw (without it the page shows every metric); the paper's
+curves are in results/published/. The page holds everything it shows; its pictures also lie beside
+it as PNG files. --theory needs no runs: it computes what section 5 of the paper claims
+(experiments/theory/), in less than a minute. --claims shows all claims of the paper, with what
 the analysis and the runs below --runs, if there are any, found of each; runs in different folders,
 or with different settings, are different tests of a claim.
 """
@@ -71,7 +71,7 @@ def main(_):
 
     import jinja2
 
-    from ln import runs
+    from ln.training import runs
     from scripts.pages import claims, results, theory
 
     if kind == "theory":

@@ -3,7 +3,7 @@
     python -m scripts.reproduce                           everything, minutes, built-in data
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
 
-Experiments are named as their files in configs/. What is done already is not done again, so a
+Experiments are named as their folders in experiments/. What is done already is not done again, so a
 command that was stopped may be given again and goes on from there. Runs are trained --workers at a
 time and go to runs/<scale>, the page to report/<scale>/index.html; without names also section 5 as
 numbers, to theory/ beside it, and all claims, to claims/.
@@ -15,11 +15,11 @@ and the page to report/<scale>-real.
 
 import importlib
 import os
-from pathlib import Path
 import sys
 
 from absl import flags
 
+import experiments
 from ln.errors import choose
 from scripts import cli
 
@@ -32,22 +32,22 @@ OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<sca
 
 
 def main(argv):
-    known = {p.stem: p for p in sorted(Path("configs").glob("*.py")) if p.stem != "__init__"}
-    names = argv[1:] or list(known)
+    known = experiments.names()
+    names = argv[1:] or known
     scale = SCALE.value
     configs = {}
     for name in names:
-        choose("experiment", name, known)
+        choose("experiment", name, dict.fromkeys(known))
         module = importlib.import_module(f"configs.{name}")
         choose(f"scale of {name}", scale, module.SCALES)
         configs[name] = module.get_config(scale)
 
-    from experiments import DATA_KEYS, datasets
+    from experiments import datasets
 
     chosen: dict[str, list[str]] = {}  # experiment -> config flags
     for name, config in configs.items():
         chosen[name] = []
-        for key in DATA_KEYS:
+        for key in experiments.DATA_KEYS:
             if not config.get(key):
                 continue
             real = datasets.real(config[key], DATA_DIR.value)
@@ -61,7 +61,7 @@ def main(argv):
     for name in names:
         data = "".join(f", on {word.partition('=')[2]}" for word in chosen[name])
         print(f"\n{name}, scale {scale}{data}", flush=True)
-        words = [f"--config={known[name].as_posix()}:{scale}", *chosen[name]]
+        words = [f"--config=configs/{name}.py:{scale}", *chosen[name]]
         words += [f"--config.data_dir={DATA_DIR.value}", f"--root=runs/{place}"]
         status = cli.call(["-m", "scripts.sweep", *words, f"--workers={WORKERS.value}"])
         if status == cli.INTERRUPTED:

@@ -56,6 +56,7 @@ convnet looks at the images of --split:
 samples.json says what the files were made of and by. The run may still be training.
 """
 
+import importlib
 import inspect
 import json
 from pathlib import Path
@@ -63,14 +64,9 @@ from typing import Any
 
 from absl import flags
 
+import experiments
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.samples.attentive_reader import attentive_reader
-from scripts.samples.convnet import convnet
-from scripts.samples.draw import draw
-from scripts.samples.handwriting import handwriting
-from scripts.samples.order_embeddings import order_embeddings
-from scripts.samples.skip_thoughts import skip_thoughts
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
@@ -113,16 +109,7 @@ WORD_VECTORS = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
-# experiment -> (task, variables, *, those of OPTIONS that it knows) -> files by name
-EXPERIMENTS = {
-    "convnet": convnet,
-    "draw": draw,
-    "handwriting": handwriting,
-    "order_embeddings": order_embeddings,
-    "attentive_reader": attentive_reader,
-    "skip_thoughts": skip_thoughts,
-}
-OPTIONS = (
+OPTIONS = (  # `sample` of an experiment's samples.py has parameters for those that it knows
     *(SEED, COUNT, CASES, SPLIT, TEXT, BIAS, PRIME, STEPS),
     *(SENTENCES, END, WORD_VECTORS),
 )
@@ -130,12 +117,13 @@ RECORD = "samples.json"  # by this a folder is known as one of this command
 
 
 def main(argv):
+    known = experiments.names("samples")
     if len(argv) != 2 or WORKDIR.value is None:
         raise InputError(
-            f"Give one experiment of {', '.join(EXPERIMENTS)}, and --workdir=DIR; --help has "
-            f"examples."
+            f"Give one experiment of {', '.join(known)}, and --workdir=DIR; --help has examples."
         )
-    make = choose("experiment", argv[1], EXPERIMENTS)
+    choose("experiment", argv[1], dict.fromkeys(known))
+    make = importlib.import_module(f"experiments.{argv[1]}.samples").sample
     options: dict[str, Any] = {flag.name: flag.value for flag in OPTIONS if flag.present}
     parameters = inspect.signature(make).parameters
     for name in options:
@@ -146,8 +134,7 @@ def main(argv):
         options["out"] = out
     if out.exists() and not (out / RECORD).is_file() and not (out.is_dir() and is_empty(out)):
         raise InputError(f"{out} is not empty and not of this command. Choose another --out.")
-    import experiments
-    from ln import runs, train
+    from ln.training import runs, train
 
     config = runs.read_config(WORKDIR.value)
     if config.experiment != argv[1]:

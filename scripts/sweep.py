@@ -109,7 +109,7 @@ def main(_):
         raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")
     if CONFIG.value is None:
         raise InputError("Give --config=FILE[:SCALE] or --plan=FILE; --help has examples.")
-    from ln import runs
+    from ln.training import runs
 
     config = CONFIG.value
     root = Path(ROOT.value or f"runs/{config.scale}") / config.experiment

@@ -43,7 +43,7 @@ def main(_):
 
 def train_run() -> None:
     import experiments  # jax takes a second: not before the flags are known to be right
-    from ln import train
+    from ln.training import train
 
     task = experiments.load(CONFIG.value)
     try:

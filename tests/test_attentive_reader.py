@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from configs import attentive_reader as config_file
-from experiments import attentive_reader
-from experiments.attentive_reader import Model, Noise, Task
+from experiments.attentive_reader.model import Model, Noise
+from experiments.attentive_reader.task import Task
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.errors import InputError
@@ -163,7 +163,7 @@ def splits():
 
 @pytest.fixture
 def make_task(splits, monkeypatch):
-    monkeypatch.setattr(attentive_reader.datasets, "load", lambda name, data_dir: splits)
+    monkeypatch.setattr("experiments.datasets.load", lambda name, data_dir: splits)
 
     def make(**changes):
         config = config_file.get_config("tiny")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import curves
-from experiments.attentive_reader import claim_16, claim_17, claim_18
+from experiments.attentive_reader.claims import claim_16, claim_17, claim_18
 from experiments.curves import Curve
 
 ROOT = Path(__file__).parent.parent

@@ -1,25 +1,26 @@
 """All claims of the paper: each has one owner, and verdicts that are computed."""
 
-import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import across, theory
+import experiments
+from experiments import across
 from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve, Verdict
+from experiments.theory import theory
 from scripts.pages import claims, sections
 from tests.test_report import write_run
 from tests.test_theory import NUMBERS as OF_THEORY
 
 
 def test_each_of_the_31_claims_has_one_owner():
-    of_configs = [
+    of_experiments = [
         claim["number"]
         for name in claims.experiments_with_claims()
-        for claim in importlib.import_module(f"configs.{name}").CLAIMS
+        for claim in experiments.part(name, "figures").CLAIMS
     ]
-    owned = [*of_configs, *(claim["number"] for claim in across.CLAIMS), *OF_THEORY]
+    owned = [*of_experiments, *(claim["number"] for claim in across.CLAIMS), *OF_THEORY]
     assert sorted(owned) == list(range(1, 32))
 
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from configs import convnet as config_file
-from experiments import convnet
-from experiments.convnet import Task, border, image_shape
+from experiments.convnet import claims
+from experiments.convnet.samples import sample, table
+from experiments.convnet.task import Task, border, image_shape
 from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
-from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm, make_norm
-from scripts.samples.convnet import convnet as sample
-from scripts.samples.convnet import table
+from ln.training import train
 
 FORMS = {
     "layer": ((1, 2, 3), (4,)),
@@ -201,7 +200,7 @@ def falling(rates, seeds=2):
 
 
 def test_claim_27_is_about_the_order_of_three():
-    claim = convnet.claim_27
+    claim = claims.claim_27
     assert claim(falling(dict(none=0.1, layer=0.2, batch=0.4))).word == CONFIRMED
     assert claim(falling(dict(none=0.1, layer=0.4, batch=0.2))).word == CONTRADICTED
     assert claim(falling(dict(none=0.2, layer=0.1, batch=0.4))).word == CONTRADICTED
@@ -216,11 +215,11 @@ def test_claim_28_is_about_how_often_units_at_the_border_are_active():
         return {
             (place, norm): Curve(np.arange(3.0), np.full((seeds, 3), share))
             for place, share in shares.items()
-            for norm in convnet.NAMES
+            for norm in claims.NAMES
         }
 
-    assert convnet.claim_28(of(0.1)).word == CONFIRMED
-    assert convnet.claim_28(of(0.3)).word == NOT_DECIDED
-    assert convnet.claim_28(of(0.6)).word == CONTRADICTED
-    assert convnet.claim_28(of(0.1, seeds=1)).word == NOT_DECIDED
-    assert convnet.claim_28({}).word == NOT_TESTED
+    assert claims.claim_28(of(0.1)).word == CONFIRMED
+    assert claims.claim_28(of(0.3)).word == NOT_DECIDED
+    assert claims.claim_28(of(0.6)).word == CONTRADICTED
+    assert claims.claim_28(of(0.1, seeds=1)).word == NOT_DECIDED
+    assert claims.claim_28({}).word == NOT_TESTED

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from ln.data import Buckets, ahead, batch_cases, blocks, epoch_order
 from ln.errors import InputError
+from ln.training.data import Buckets, ahead, batch_cases, blocks, epoch_order
 
 SECONDS = 30  # after which a thread that should have acted is given up
 

@@ -9,7 +9,7 @@ import pytest
 
 import experiments
 from experiments import datasets
-from ln import data, train
+from ln.training import data, train
 
 NAMES = (
     *("mnist", "sequential_mnist", "convnet", "draw", "handwriting", "order_embeddings"),

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from ln.devices import Spread
 from ln.errors import InputError
+from ln.training.devices import Spread
 
 PROJECT = Path(__file__).parent.parent
 
@@ -19,8 +19,8 @@ CODE = """
 import importlib, json, sys
 import jax, numpy as np
 import experiments
-from ln import train
-from ln.devices import Spread
+from ln.training import train
+from ln.training.devices import Spread
 
 found = {}
 for name, norm, lanes in json.loads(sys.argv[1]):

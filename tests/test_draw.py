@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from configs import draw as config_file
-from experiments import draw
-from experiments.draw import Model, Task, Window
-from ln import train
+from experiments.draw import model as draw
+from experiments.draw.model import Model, Window
+from experiments.draw.task import Task
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
+from ln.training import train
 from tests import reference
 
 B, T, H, Z = 3, 4, 5, 2

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import curves
 from experiments.curves import Curve, Pace
-from experiments.draw import claim_22, claim_23
+from experiments.draw.claims import claim_22, claim_23
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published" / "figure_4.csv"
 NORMS = ("none", "weight", "layer")

@@ -6,8 +6,8 @@ import pytest
 
 from configs import draw, mnist
 import experiments
-from ln import runs, train
-from ln.train import variables_of
+from ln.training import runs, train
+from ln.training.train import variables_of
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow

@@ -23,8 +23,8 @@ import pytest
 from configs import mnist
 import experiments
 from experiments.datasets import arrays
-from ln import runs, train
 from ln.errors import InputError
+from ln.training import runs, train
 from scripts import report
 
 PROJECT = Path(__file__).parent.parent

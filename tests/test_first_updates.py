@@ -12,13 +12,12 @@ import pytest
 
 import experiments
 from experiments import datasets
-from ln import train
+from ln.training import train
 
 RECORDED = Path(__file__).with_name("first_updates.json")
-NAMES = sorted(p.stem for p in (RECORDED.parents[1] / "configs").glob("[a-z]*.py"))
 PAIRS = [
     (name, norm)
-    for name in NAMES
+    for name in experiments.names()
     for norm in importlib.import_module(f"configs.{name}").get_config("tiny").norms
 ]
 QUICK = {("mnist", "layer"), ("order_embeddings", "layer"), ("draw", "weight")}

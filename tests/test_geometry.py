@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from ln import geometry
+from experiments.theory import geometry
+from experiments.theory.geometry import NORMS, TABLE_1
 from ln.errors import InputError
-from ln.geometry import NORMS, TABLE_1
 from tests import reference
 
 N, D, H = 6, 3, 4  # cases, inputs, units

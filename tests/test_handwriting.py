@@ -7,10 +7,11 @@ import pytest
 
 from configs import handwriting as config_file
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting import Mixture, Model, Noise, Task, pad
-from ln import train
+from experiments.handwriting.model import Mixture, Model, Noise
+from experiments.handwriting.task import Task, pad
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
+from ln.training import train
 from tests import reference
 
 T, B, U, H, K, M = 4, 3, 5, 6, 2, 3

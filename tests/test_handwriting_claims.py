@@ -7,7 +7,7 @@ import pytest
 
 from experiments import curves
 from experiments.curves import Curve, Pace
-from experiments.handwriting import claim_24
+from experiments.handwriting.claims import claim_24
 
 ROOT = Path(__file__).parent.parent
 CURVES = [("test", "none"), ("train", "none"), ("test", "layer"), ("train", "layer")]

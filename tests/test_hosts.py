@@ -13,8 +13,8 @@ from absl.testing import flagsaver
 import numpy as np
 import pytest
 
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts import cli, hosts
 from tests.test_resume import wait_until
 
@@ -32,7 +32,7 @@ SETTINGS = (
 CODE = """
 import sys
 from absl import app
-from experiments.cases import Cases
+from experiments.tasks import Cases
 from scripts import cli, train
 
 batch, seen = Cases.batch, open(sys.argv.pop(1), "a")

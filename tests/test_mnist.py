@@ -12,11 +12,12 @@ import pytest
 from configs import mnist as config_file
 from experiments import datasets
 from experiments.datasets import mnist as mnist_files
-from experiments.images import negative_log_likelihood, pixels
-from experiments.mnist import INITIALIZERS, Model, Task
-from ln import train
+from experiments.mnist.model import Model
+from experiments.mnist.task import INITIALIZERS, Task
+from experiments.tasks import negative_log_likelihood, pixels
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
+from ln.training import train
 from tests import reference
 
 NORMS = tuple(config_file.get_config().norms)

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from configs import order_embeddings as config_file
-from experiments import order_embeddings, retrieval
+from experiments import retrieval
 from experiments.datasets import captions as packed
 from experiments.datasets import vocabulary
 from experiments.datasets.vocabulary import END
-from experiments.order_embeddings import Model, Task
+from experiments.order_embeddings import task as order_embeddings
+from experiments.order_embeddings.model import Model
+from experiments.order_embeddings.task import Task
 from experiments.retrieval import Places
-from ln import train
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm
+from ln.training import train
 from tests import reference
 
 NORMS = {

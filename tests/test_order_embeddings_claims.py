@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import order_embeddings as config_file
 from experiments import curves
 from experiments.curves import Column, Curve, Pace
-from experiments.order_embeddings import EIGHT, RECALLS, claim_13, claim_14, claim_15
+from experiments.order_embeddings import figures
+from experiments.order_embeddings.claims import EIGHT, RECALLS, claim_13, claim_14, claim_15
 from scripts.pages import sections
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published" / "figure_1.csv"
@@ -241,7 +241,7 @@ def test_unfinished_runs_are_not_judged_and_single_ones_decide_nothing(rule):
 
 
 def test_the_rules_on_the_papers_own_numbers(published):
-    (table,) = config_file.TABLES
+    (table,) = figures.TABLES
     _, of_table = sections.numbers_of(sections.Section("order_embeddings", "paper", [], []), table)
     speed, best, test = (rule(published | of_table) for rule in (claim_13, claim_14, claim_15))
     for verdict in (speed, best, test):

@@ -13,8 +13,8 @@ from absl import flags
 from ml_collections import config_flags
 import pytest
 
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts import cli
 from scripts.engines import collect, jobs, plan, stages
 

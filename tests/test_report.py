@@ -13,27 +13,26 @@ import pytest
 
 from configs import draw, handwriting, order_embeddings
 from configs import mnist as config_file
+import experiments
 from experiments import curves
-from experiments.curves import Curve, Estimate, Panel
-from experiments.mnist import claim_25, claim_26
-from ln import runs
+from experiments.curves import Curve, Estimate, Figure, Panel, typed
+from experiments.mnist.claims import claim_25, claim_26
+from ln.errors import InputError
+from ln.training import runs
+from scripts.pages import results
 from scripts.pages.drawing import is_short, y_limits
 from scripts.pages.sections import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "results" / "published"
-WITH_FIGURES = [
-    path.stem
-    for path in sorted((ROOT / "configs").glob("*.py"))
-    if hasattr(importlib.import_module(f"configs.{path.stem}"), "FIGURES")
-]
+
+PANEL = dict(
+    name="p", title="", where={}, split="test", metric="error", label="", limits=(0, 1)
+) | dict(x="epoch", x_label="epoch")
 
 
 def a_panel(**changes):
-    needed = dict(
-        name="p", title="", where={}, split="test", metric="error", label="", limits=(0, 1)
-    )
-    return Panel(**needed | dict(x="epoch", x_label="epoch") | changes)
+    return Panel(**PANEL | changes)
 
 
 # --- Published curves ---
@@ -75,29 +74,61 @@ def test_a_published_curve_without_a_band_is_one_lane(tmp_path):
     assert curve.lanes.tolist() == [[1, 2]]
 
 
-@pytest.mark.parametrize("name", WITH_FIGURES)
-def test_figures_and_claims_of_a_config_name_things_that_exist(name):
-    config_file, rules = (
-        importlib.import_module(f"{p}.{name}") for p in ("configs", "experiments")
-    )
+@pytest.mark.parametrize("name", experiments.names("figures"))
+def test_figures_and_claims_name_things_that_exist(name):
+    config_file = importlib.import_module(f"configs.{name}")
+    file, rules = (experiments.part(name, part) for part in ("figures", "claims"))
     sweep = [set(point) for point in config_file.sweep()]
-    known = {None, *config_file.get_config().norms, *getattr(config_file, "PAPER_ONLY", ())}
+    known = {None, *config_file.get_config().norms, *getattr(file, "PAPER_ONLY", ())}
     names = []
-    for figure in config_file.FIGURES:
-        panels = [Panel(**panel) for panel in figure["panels"]]
-        names += [panel.name for panel in panels]
-        assert all(set(panel.where) <= point for panel in panels for point in sweep)
-        if figure["source"] is not None:
-            published = curves.published(PUBLISHED / f"{figure['name']}.csv")
-            assert {panel.name for panel in panels} == {key[0] for key in published}
-    for table in getattr(config_file, "TABLES", ()):
-        columns = [curves.Column(**column) for column in table["columns"]]
-        names += [column.name for column in columns]
-        assert all(len(row["values"]) == len(columns) for row in table["rows"])
-        assert {row["norm"] for row in table["rows"]} <= known
+    for figure in file.FIGURES:
+        names += [panel.name for panel in figure.panels]
+        assert all(set(panel.where) <= point for panel in figure.panels for point in sweep)
+        if figure.source is not None:
+            published = curves.published(PUBLISHED / f"{figure.name}.csv")
+            assert {panel.name for panel in figure.panels} == {key[0] for key in published}
+    for table in getattr(file, "TABLES", ()):
+        names += [column.name for column in table.columns]
+        assert all(len(row.values) == len(table.columns) for row in table.rows)
+        assert {row.norm for row in table.rows} <= known
     assert len(set(names)) == len(names)  # claims tell numbers apart by them
-    for claim in config_file.CLAIMS:
+    for claim in getattr(file, "CLAIMS", ()):
         assert "Confirmed where" in getattr(rules, claim["rule"]).__doc__
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(panels=(PANEL | dict(metrik="nll"),)), "panel p: 'metrik'. Did you mean 'metric'"),
+        (dict(panels=({"name": "p", "title": ""},)), "panel p needs also: where, split, metric"),
+        (dict(panels=PANEL), "'name' must be a dict"),
+        (dict(colums=2), "figure f: 'colums'. Did you mean 'columns'"),
+        ({}, "figure f needs also: panels"),
+    ],
+)
+def test_an_invalid_row_of_a_figure_is_named(changes, message):
+    row = dict(name="f", title="", caption="", source=None, columns=2)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        typed(Figure, "experiments.x.figures", row | changes)
+    assert "experiments/x/figures.py, figure f" in str(error.value)
+
+
+def test_metrics_without_figures_are_drawn(monkeypatch, tmp_path):
+    """Each split and metric is a panel, for each setting of the sweep."""
+    for norm, batch_size in itertools.product(("none", "layer"), (128, 4)):
+        write_run(tmp_path, norm, batch_size, error=0.02, nll=1.0, epochs=3)
+    monkeypatch.setattr(experiments, "part", lambda name, file: None)
+    shown, pictures = results.page(tmp_path)
+    (section,) = shown["sections"]
+    assert sorted(figure["title"] for figure in section["figures"]) == [
+        f"All metrics, batch_size {batch_size}" for batch_size in (128, 4)
+    ]
+    for figure in section["figures"]:
+        drawn = [(panel.split, panel.metric) for panel in figure["panels"]]
+        assert drawn[0] == ("valid", "error")  # that of config.select
+        assert set(drawn) == set(itertools.product(("train", "valid", "test"), ("error", "nll")))
+        assert {norm for _, norm in figure["ours"]} == {"none", "layer"}
+    assert len(pictures) == 2 and section["claims"] == []
 
 
 # --- Curves of runs ---

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs import mnist
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 
 LANES = [(0, 1e-3), (1, 1e-3)]
 STATE = {"params": {"w": jnp.arange(6.0).reshape(2, 3)}, "stats": {}, "step": jnp.zeros(2, int)}

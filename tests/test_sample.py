@@ -11,21 +11,21 @@ import pytest
 
 from configs import draw as config_file
 import experiments
-from experiments.draw import Window
-from ln import train
-from ln.errors import InputError
-from scripts.samples.draw import (
+from experiments.draw.model import Window
+from experiments.draw.samples import (
     COLUMNS,
     GAP,
     WRITING,
     ZOOM,
     Frames,
     corners,
-    draw,
     in_rows,
+    sample,
     selected,
     sheet,
 )
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands
@@ -59,7 +59,7 @@ def workdir(make_config, tmp_path_factory):
 def pictures_of(config, seed=0, split="test", count=5, cases=3):
     task = experiments.load(config)
     variables = task.init(jax.random.key(0))
-    return draw(task, variables, seed=seed, split=split, count=count, cases=cases)
+    return sample(task, variables, seed=seed, split=split, count=count, cases=cases)
 
 
 def pixels_of(png):

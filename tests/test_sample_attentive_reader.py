@@ -11,11 +11,8 @@ import pytest
 
 from configs import attentive_reader as config_file
 import experiments
-from experiments.datasets import vocabulary
-from ln import train
-from ln.errors import InputError
-from scripts.samples import attentive_reader as samples
-from scripts.samples.attentive_reader import (
+from experiments.attentive_reader import samples as samples
+from experiments.attentive_reader.samples import (
     CELL,
     COLUMNS,
     INK,
@@ -27,13 +24,16 @@ from scripts.samples.attentive_reader import (
     Question,
     Word,
     answered,
-    attentive_reader,
     html,
     paragraph,
     paragraphs,
     picture,
     placed,
+    sample,
 )
+from experiments.datasets import vocabulary
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands
@@ -159,7 +159,7 @@ def test_many_questions_make_no_larger_picture(monkeypatch):
 )
 def test_what_there_is_not_is_refused(task, variables, options, message):
     with pytest.raises(InputError, match=message):
-        attentive_reader(task, variables, **options)
+        sample(task, variables, **options)
 
 
 def test_the_command_writes_the_files_and_says_what_they_are_of(workdir):

@@ -14,9 +14,7 @@ import pytest
 from configs import handwriting as config_file
 import experiments
 from experiments.datasets import lines
-from ln import train
-from ln.errors import InputError
-from scripts.samples.handwriting import (
+from experiments.handwriting.samples import (
     FONT,
     GIVEN,
     INK,
@@ -24,7 +22,6 @@ from scripts.samples.handwriting import (
     Line,
     Sample,
     cut,
-    handwriting,
     line_of,
     page,
     picture,
@@ -35,6 +32,9 @@ from scripts.samples.handwriting import (
     windows,
     write,
 )
+from experiments.handwriting.samples import sample as handwriting
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands

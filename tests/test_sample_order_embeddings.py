@@ -12,9 +12,7 @@ import pytest
 from configs import order_embeddings as config_file
 import experiments
 from experiments.datasets import captions, vocabulary
-from ln import train
-from ln.errors import InputError
-from scripts.samples.order_embeddings import (
+from experiments.order_embeddings.samples import (
     LARGEST,
     OWN,
     SIDE,
@@ -23,8 +21,10 @@ from scripts.samples.order_embeddings import (
     Tile,
     drawn,
     neighbours,
-    order_embeddings,
+    sample,
 )
+from ln.errors import InputError
+from ln.training import train
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow  # pictures and whole commands
@@ -106,7 +106,7 @@ def test_the_nearest_are_listed_and_the_first_that_belongs_there():
 
 
 def test_the_captions_nearest_to_an_image_have_the_least_energies(task, variables, energies):
-    files = order_embeddings(task, variables, count=7, cases=3)
+    files = sample(task, variables, count=7, cases=3)
     found, said = answers(files["neighbours.txt"]), said_of(task)
     images = {asked: rows for asked, rows in found.items() if asked.startswith("image")}
     assert len(images) == 3
@@ -124,7 +124,7 @@ def test_the_captions_nearest_to_an_image_have_the_least_energies(task, variable
 
 
 def test_the_images_nearest_to_a_caption_have_the_least_energies(task, variables, energies):
-    files = order_embeddings(task, variables, count=4, cases=N)
+    files = sample(task, variables, count=4, cases=N)
     found, said = answers(files["neighbours.txt"]), said_of(task)
     captions_asked = {asked: rows for asked, rows in found.items() if not asked.startswith("image")}
     assert 10 < len(captions_asked) <= N and set(captions_asked) <= set(said)
@@ -141,7 +141,7 @@ def test_the_images_nearest_to_a_caption_have_the_least_energies(task, variables
 
 def test_a_caption_of_ones_own_finds_what_that_of_an_image_finds(task, variables, energies):
     said = said_of(task)
-    files = order_embeddings(task, variables, text=[said[7], f" {said[33]}  "], count=3)
+    files = sample(task, variables, text=[said[7], f" {said[33]}  "], count=3)
     found = answers(files["neighbours.txt"])
     for asked, k in ((said[7], 7), (f" {said[33]}  ", 33)):
         rows = found[asked]
@@ -152,7 +152,7 @@ def test_a_caption_of_ones_own_finds_what_that_of_an_image_finds(task, variables
 def test_whether_captions_that_say_less_lie_above_others_is_told_of_the_first_image(
     task, variables
 ):
-    page = order_embeddings(task, variables, cases=2)["neighbours.txt"]
+    page = sample(task, variables, cases=2)["neighbours.txt"]
     n, said = number(next(iter(answers(page)))), said_of(task)
     s, _ = task.points(variables, task.fold("test", 0, N))
     pairs = page.split(f"\n\nCaptions of image {n}, ")[1].splitlines()[3:]
@@ -172,7 +172,7 @@ def test_images_without_pictures_go_by_the_names_of_their_files(task, variables,
     split = {k: v for k, v in task.splits["test"].items() if k not in ("pictures", "above")}
     names = vocabulary.join(f"COCO_{n:03}.jpg" for n in range(len(split["images"])))
     monkeypatch.setitem(task.splits, "test", split | dict(names=names))
-    files = order_embeddings(task, variables, cases=2)
+    files = sample(task, variables, cases=2)
     assert list(files) == FILES[1:]
     found = answers(files["neighbours.txt"])
     assert len(found) == 4 and sum(asked.startswith("COCO_0") for asked in found) == 2
@@ -219,7 +219,7 @@ def test_many_neighbours_make_no_larger_picture():
 
 def test_files_are_a_function_of_the_seed(task, variables):
     first, again, other = (
-        order_embeddings(task, variables, seed=seed, cases=2, count=2) for seed in (0, 0, 1)
+        sample(task, variables, seed=seed, cases=2, count=2) for seed in (0, 0, 1)
     )
     assert list(first) == FILES and first == again
     assert all(first[name] != other[name] for name in FILES)
@@ -237,7 +237,7 @@ def test_files_are_a_function_of_the_seed(task, variables):
 )
 def test_what_cannot_be_found_is_refused(task, variables, options, message):
     with pytest.raises(InputError, match=message):
-        order_embeddings(task, variables, **options)
+        sample(task, variables, **options)
 
 
 # --- The command ---

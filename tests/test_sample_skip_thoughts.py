@@ -9,10 +9,10 @@ import pytest
 from configs import skip_thoughts as config_file
 from experiments.datasets import arrays, vocabulary
 from experiments.datasets.vocabulary import UNKNOWN
-from experiments.skip_thoughts import Task
-from ln import train
+from experiments.skip_thoughts import samples as module
+from experiments.skip_thoughts.task import Task
 from ln.errors import InputError
-from scripts.samples import skip_thoughts as module
+from ln.training import train
 from tests.test_scripts import run
 from tests.test_skip_thoughts import WORDS, a_text
 
@@ -44,7 +44,7 @@ def sample(task, variables, tmp_path, monkeypatch):
         if contents is not None:
             path.write_bytes(contents)
             options["sentences"] = str(path)
-        return module.skip_thoughts(task, variables, out=tmp_path / "samples", **options)
+        return module.sample(task, variables, out=tmp_path / "samples", **options)
 
     return sample
 

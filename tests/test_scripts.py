@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from configs import mnist
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts import cli, sweep
 
 PROJECT = Path(__file__).parent.parent

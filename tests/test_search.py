@@ -19,8 +19,8 @@ from absl.testing import flagsaver
 import pytest
 
 from configs import mnist
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts import cli, sweep
 from scripts.engines import jobs, search
 

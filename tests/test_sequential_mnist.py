@@ -10,10 +10,10 @@ import pytest
 
 from configs import sequential_mnist as config_file
 from experiments import curves, datasets
-from experiments.sequential_mnist import Task
-from ln import train
+from experiments.sequential_mnist.task import Task
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
+from ln.training import train
 from scripts.pages.sections import PUBLISHED
 from tests import reference
 

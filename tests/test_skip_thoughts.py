@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from configs import skip_thoughts as config_file
-from experiments import skip_thoughts
 from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
 from experiments.datasets import arrays, vocabulary
 from experiments.datasets.vocabulary import END, UNKNOWN
-from experiments.skip_thoughts import Task, Triples, cross_entropy, triples
-from ln import train
+from experiments.skip_thoughts import claims, figures
+from experiments.skip_thoughts.model import cross_entropy
+from experiments.skip_thoughts.task import Task, Triples, triples
 from ln.errors import InputError
 from ln.norm import EPSILON
+from ln.training import train
 from tests import reference
 
 WORDS = [f"w{n}" for n in range(30)]
@@ -299,7 +300,7 @@ def test_it_learns_to_tell_neighbours_and_scores_the_validation_set(make_task):
 # --- Claims ---
 
 
-def curves(gain, seeds=2, panels=skip_thoughts.TASKS):
+def curves(gain, seeds=2, panels=claims.TASKS):
     """Layer norm ahead of no norm by a gain at every reading."""
     x, found = np.arange(1.0, 21), {}
     for panel, falling in panels.items():
@@ -311,28 +312,28 @@ def curves(gain, seeds=2, panels=skip_thoughts.TASKS):
 
 
 def test_claim_20_is_decided_by_all_panels():
-    assert skip_thoughts.claim_20(curves(0.05)).word == CONFIRMED
-    assert skip_thoughts.claim_20(curves(0.05, panels=skip_thoughts.BUILT_IN)).word == CONFIRMED
-    assert skip_thoughts.claim_20(curves(-0.05)).word == CONTRADICTED
+    assert claims.claim_20(curves(0.05)).word == CONFIRMED
+    assert claims.claim_20(curves(0.05, panels=claims.BUILT_IN)).word == CONFIRMED
+    assert claims.claim_20(curves(-0.05)).word == CONTRADICTED
     mixed = curves(0.05) | {k: v for k, v in curves(-0.05).items() if k[0] == "mr"}
-    assert skip_thoughts.claim_20(mixed).word == CONTRADICTED
-    assert skip_thoughts.claim_20(curves(0.0)).word == NOT_DECIDED
-    assert skip_thoughts.claim_20(curves(0.05, seeds=1)).word == NOT_DECIDED
-    assert skip_thoughts.claim_20({}).word == NOT_TESTED
+    assert claims.claim_20(mixed).word == CONTRADICTED
+    assert claims.claim_20(curves(0.0)).word == NOT_DECIDED
+    assert claims.claim_20(curves(0.05, seeds=1)).word == NOT_DECIDED
+    assert claims.claim_20({}).word == NOT_TESTED
 
 
 def test_claim_21_compares_10_17_of_training_with_its_end():
-    assert skip_thoughts.claim_21(curves(0.0)).word == CONFIRMED
+    assert claims.claim_21(curves(0.0)).word == CONFIRMED
     backwards = {k: Curve(c.x, c.lanes[:, ::-1]) for k, c in curves(0.0).items()}
-    assert skip_thoughts.claim_21(backwards).word == CONTRADICTED
-    assert skip_thoughts.claim_21(curves(0.0, seeds=1)).word == NOT_DECIDED
-    (table,) = config_file.TABLES
+    assert claims.claim_21(backwards).word == CONTRADICTED
+    assert claims.claim_21(curves(0.0, seeds=1)).word == NOT_DECIDED
+    (table,) = figures.TABLES
     paper = {
-        (column["name"], row["norm"]): Curve(np.zeros(1), np.array([[value]]))
-        for row in table["rows"]
-        for column, value in zip(table["columns"], row["values"], strict=True)
+        (column.name, row.norm): Curve(np.zeros(1), np.array([[value]]))
+        for row in table.rows
+        for column, value in zip(table.columns, row.values, strict=True)
     }
-    assert skip_thoughts.claim_21(paper).word == CONFIRMED  # all but MR
+    assert claims.claim_21(paper).word == CONFIRMED  # all but MR
 
 
 def test_claim_19_compares_measured_times():
@@ -342,6 +343,6 @@ def test_claim_19_compares_measured_times():
             for n, s in (("none", 2.0), ("layer", layer))
         }
 
-    words = [skip_thoughts.claim_19(times(s)).word for s in (2.2, 2.5, 2.7)]
+    words = [claims.claim_19(times(s)).word for s in (2.2, 2.5, 2.7)]
     assert words == [CONFIRMED, NOT_DECIDED, CONTRADICTED]
-    assert skip_thoughts.claim_19({}).word == NOT_TESTED
+    assert claims.claim_19({}).word == NOT_TESTED

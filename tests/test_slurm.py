@@ -10,8 +10,8 @@ import time
 from absl import flags
 import pytest
 
-from ln import runs
 from ln.errors import InputError
+from ln.training import runs
 from scripts import sweep  # noqa: F401  defines the flags
 from scripts.engines import slurm
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import theory
 from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED
+from experiments.theory import theory
 from ln.norm import Norm
 from ln.rnn import RNN
 from tests import reference

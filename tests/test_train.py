@@ -12,8 +12,8 @@ import pytest
 
 from configs import mnist
 import experiments
-from ln import runs, train
 from ln.errors import DivergedError, InputError
+from ln.training import optim, runs, train
 
 NORMS = ("none", "batch", "layer", "weight")
 
@@ -530,7 +530,7 @@ def test_the_authors_adam_is_a_transcription_of_their_code(make_config):
 
 
 def test_the_authors_adam_takes_the_long_first_steps_that_its_docstring_says():
-    optimizer = train.scale_by_adam_uncorrected()
+    optimizer = optim.scale_by_adam_uncorrected()
     state, g, lengths = optimizer.init(jnp.zeros(1)), jnp.ones(1), []
     for _ in range(2000):
         direction, state = jax.jit(optimizer.update)(g, state)

@@ -62,7 +62,7 @@ FEW_WORDS = f"ours with {FEW:,} words"
 
 
 class Data(NamedTuple):
-    """What a peer that does not run ln.train begins with.
+    """What a peer that does not run ln.training.train begins with.
 
     Attributes:
         weights: by module and name, "of_passage_0.W_x".

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import attentive_reader
+from experiments.attentive_reader import task as attentive_reader
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln import train
 from ln.norm import matmul
+from ln.training import train
 from scripts.benchmarks import common_jax
 from scripts.benchmarks.attentive_reader import Case, Data, make_config
 from scripts.benchmarks.common_jax import Compiled, Training, in_order

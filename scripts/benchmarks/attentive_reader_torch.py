@@ -1,5 +1,5 @@
 """Peers of the benchmark attentive_reader that need PyTorch: the model of
-experiments/attentive_reader.py, written as one writes it there."""
+experiments/attentive_reader, written as one writes it there."""
 
 import torch
 from torch import Tensor, nn

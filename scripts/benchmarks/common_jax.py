@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ln import train
 from ln.norm import matmul
+from ln.training import train
 from scripts.benchmarks.common import Peer
 
 
@@ -66,7 +66,7 @@ class Square(Compiled):
 
 
 class Training(Peer):
-    """Steps of ln.train in one lane, the first batches again and again, as many steps a call as
+    """Steps of the trainer in one lane, the first batches again and again, as many steps a call as
     losses are compared."""
 
     STEPS_PER_CALL = 4

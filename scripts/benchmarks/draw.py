@@ -52,7 +52,7 @@ REMATERIALIZED = "ours, plain and rematerialized"
 
 
 class Data(NamedTuple):
-    """What a peer that does not run ln.train begins with.
+    """What a peer that does not run ln.training.train begins with.
 
     Attributes:
         weights: by module and name, "encoder.W_x".

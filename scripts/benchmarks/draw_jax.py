@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import draw
-from experiments.draw import HEIGHT, WIDTH
-from ln import train
+from experiments.draw import task as draw
+from experiments.draw.model import HEIGHT, WIDTH
 from ln.rnn import scan
+from ln.training import train
 from scripts.benchmarks import common_jax
 from scripts.benchmarks.common_jax import Compiled, Training, in_order
 from scripts.benchmarks.draw import Data, matrices

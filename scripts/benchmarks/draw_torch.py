@@ -1,4 +1,4 @@
-"""Peers of the benchmark draw that need PyTorch: the model of experiments/draw.py, written as one
+"""Peers of the benchmark draw that need PyTorch: the model of experiments/draw, written as one
 writes it there."""
 
 import torch

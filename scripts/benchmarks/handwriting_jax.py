@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import handwriting
+from experiments.handwriting import task as handwriting
 from ln.norm import matmul
 from ln.rnn import scan
 from scripts.benchmarks import common_jax

@@ -1,4 +1,4 @@
-"""Peers of the benchmark handwriting that need PyTorch: the model of experiments/handwriting.py,
+"""Peers of the benchmark handwriting that need PyTorch: the model of experiments/handwriting,
 written as one writes it there, and the same of torch.nn.LSTM."""
 
 import math
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, logsigmoid, one_hot
 
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting import LARGEST
+from experiments.handwriting.model import LARGEST
 from ln.norm import EPSILON
 from scripts.benchmarks.common_torch import Training, Weights, prepare
 from scripts.benchmarks.handwriting import Case, make_config, make_data

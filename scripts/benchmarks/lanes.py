@@ -1,6 +1,6 @@
 """lanes: what one more (seed, learning rate) costs where several train side by side in one program.
 
-What is timed is the compiled call of ln.train, K steps of all lanes, on the same batches again and
+What is timed is the trainer's compiled call, K steps of all lanes, on the same batches again and
 again. Lane 0 is the same run in all of them, and must have the same losses.
 """
 

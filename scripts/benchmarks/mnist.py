@@ -88,15 +88,15 @@ def first_weights(config) -> list[np.ndarray]:
 
 
 class Ours(Peer):
-    """ln.train as `fit` uses it: a thread prepares batches, K steps go to the device at once, and
-    metrics are fetched one call late."""
+    """The trainer as `fit` uses it: a thread prepares batches, K steps go to the device at once,
+    and metrics are fetched one call late."""
 
     def __init__(self, config):
         import jax
         import jax.numpy as jnp
 
         import experiments
-        from ln import train
+        from ln.training import train
 
         self.task, self.optimizer = experiments.load(config), train.make_optimizer(config)
         self.plan = train.Plan.of(config, self.task)
@@ -108,7 +108,7 @@ class Ours(Peer):
 
     def calls(self, steps: int):
         """Makes that many steps or a few more; yields the metrics of each call."""
-        from ln import data, train
+        from ln.training import data, train
 
         prepare = partial(train.batches_of, self.task)
         stop = self.step + steps
@@ -138,7 +138,7 @@ class OursOnDevice(Ours):
 
     def __init__(self, config):
         super().__init__(config)
-        from ln import train
+        from ln.training import train
 
         numbers, self.batches = train.batches_of(self.task, next(self.plan.calls(0)))
         self.steps_per_call = len(numbers)
@@ -156,14 +156,13 @@ class OursOnDevice(Ours):
 
 
 class Unvmapped(Ours):
-    """ln.train.train_step compiled by itself, without lanes or scan, on the same batch again and
-    again."""
+    """`train_step` compiled by itself, without lanes or scan, on the same batch again and again."""
 
     def __init__(self, config):
         super().__init__(config)
         import jax
 
-        from ln import train
+        from ln.training import train
 
         self.state = train.lane(self.state, 0)
         self.update = jax.jit(
@@ -203,7 +202,7 @@ class Loop(Peer):
 
     def next(self):
         """The next step."""
-        from ln import data
+        from ln.training import data
 
         config = self.config
         cases = data.batch_cases(self.step, len(self.y), config.batch_size, seed=0)

@@ -64,7 +64,7 @@ PLAIN = "plain"
 
 
 class Data(NamedTuple):
-    """What a peer that does not run ln.train begins with.
+    """What a peer that does not run ln.training.train begins with.
 
     Attributes:
         weights: by module and name, "encoder.W_x".

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import order_embeddings, retrieval
+from experiments import retrieval
 from experiments.datasets import vocabulary
 from experiments.datasets.captions import CAPTIONS
 from experiments.datasets.vocabulary import SPECIAL
-from ln import train
+from experiments.order_embeddings import task as order_embeddings
 from ln.norm import matmul
 from ln.rnn import unroll
+from ln.training import train
 from scripts.benchmarks import common_jax
 from scripts.benchmarks.common import Peer
 from scripts.benchmarks.common_jax import Compiled, Training, device_memory, in_order, precise

@@ -1,12 +1,12 @@
 """Peers of the benchmark order_embeddings that need PyTorch: the model of
-experiments/order_embeddings.py, written as one writes it there."""
+experiments/order_embeddings, written as one writes it there."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, normalize
 
 from experiments.datasets.captions import CAPTIONS
-from experiments.order_embeddings import BLOCK
+from experiments.order_embeddings.task import BLOCK
 from experiments.retrieval import Places
 from ln.norm import EPSILON
 from scripts.benchmarks import common_torch

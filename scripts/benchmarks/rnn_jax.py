@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ln import train
 from ln.norm import EPSILON, Norm, matmul
 from ln.rnn import GRU, LSTM, unroll
+from ln.training import train
 from scripts.benchmarks.common import Peer
 from scripts.benchmarks.common_jax import Compiled, Training, in_order, precise
 from scripts.benchmarks.rnn import LEARNING_RATE, Case, Data, make_data

@@ -60,12 +60,12 @@ FEW_WORDS = f"ours with {FEW:,} words"
 
 
 class Data(NamedTuple):
-    """What a peer that does not run ln.train begins with.
+    """What a peer that does not run ln.training.train begins with.
 
     Attributes:
         weights: by module and name, "encoder.W_x".
         batches: those of the first steps, leaves ``[STEPS, B, ...]``, see
-            experiments/skip_thoughts.py.
+            experiments/skip_thoughts/model.py.
     """
 
     weights: dict[str, np.ndarray]

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import skip_thoughts
 from experiments.datasets import vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln import train
+from experiments.skip_thoughts import task as skip_thoughts
 from ln.rnn import unroll
+from ln.training import train
 from scripts.benchmarks import common_jax
 from scripts.benchmarks.order_embeddings_jax import NAMES
 from scripts.benchmarks.skip_thoughts import STEPS, Case, Data, make_config

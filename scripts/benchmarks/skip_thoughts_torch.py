@@ -1,5 +1,5 @@
 """Peers of the benchmark skip_thoughts that need PyTorch: the model of
-experiments/skip_thoughts.py, written as one writes it there."""
+experiments/skip_thoughts, written as one writes it there."""
 
 import torch
 from torch import Tensor, nn

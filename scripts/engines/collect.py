@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 import shutil
 
-from ln import runs
+import experiments
 from ln.errors import InputError
+from ln.training import runs
 from scripts.engines.stages import DIVERGED, Stage, has_diverged, number
-from scripts.pages.sections import config_file
 
 MOST = 20 * 2**20  # bytes in the folder of results
 COPIED = ("config.json", "sessions.jsonl", "finished.json", *DIVERGED)
@@ -29,8 +29,9 @@ def collect(stages: list[Stage], results: Path) -> None:
         known = runs.load(target)[0] if (target / "config.json").exists() else config
         if known | aside != config or number(known[runs.LENGTH]) > number(config[runs.LENGTH]):
             raise InputError(f"{target} is not the run in {folder}; move one of them away.")
-        figures = config_file(config["experiment"]).FIGURES
-        drawn = {panel["split"] for figure in figures for panel in figure["panels"]}
+        file = experiments.part(config["experiment"], "figures")
+        figures = getattr(file, "FIGURES", ())
+        drawn = {panel.split for figure in figures for panel in figure.panels}
         kept = [row for row in rows if row["split"] != "update" or "update" in drawn]
         texts = {name: (folder / name).read_text() for name in COPIED if (folder / name).exists()}
         copies[target] = texts | {"metrics.jsonl": "".join(json.dumps(row) + "\n" for row in kept)}

@@ -65,7 +65,7 @@ def check(words: list[str]) -> None:
         InputError, or one of cli.FLAG_ERRORS: a value is wrong or a data set is missing.
     """
     import experiments
-    from ln import train
+    from ln.training import train
 
     config = read_config(words)
     task = experiments.load(config)

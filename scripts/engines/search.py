@@ -160,7 +160,7 @@ def readings(folder: Path, select: Mapping, rates: list[float] | None) -> list[f
     """The scores of a run by config.select, one per evaluation: the mean over seeds, of the best of
     these learning rates (None: of all). A rate with a dead lane has none from then on.
     """
-    from ln import runs
+    from ln.training import runs
 
     if not (folder / "config.json").exists():
         return []
@@ -180,7 +180,7 @@ def readings(folder: Path, select: Mapping, rates: list[float] | None) -> list[f
 
 def is_dead(folder: Path, rates: list[float] | None) -> bool:
     """Whether each of these learning rates has lanes that did not stay finite."""
-    from ln import runs
+    from ln.training import runs
 
     if not (folder / "config.json").exists():
         return False
@@ -446,7 +446,7 @@ class Search:
         """Takes note of how the run of a group ended; returns whether it is to be started again."""
         from optuna.trial import TrialState
 
-        from ln import runs
+        from ln.training import runs
 
         group.process = None
         self.look(group)

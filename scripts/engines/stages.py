@@ -18,8 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from experiments.curves import Curve, published
-from ln import runs
 from ln.errors import InputError, choose, nearest
+from ln.training import runs
 from scripts.engines import jobs
 from scripts.pages.sections import PUBLISHED
 

@@ -3,32 +3,24 @@
 import collections
 from collections.abc import Iterator
 import dataclasses
-import importlib
 import inspect
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments import across, theory
-from experiments.curves import (
-    CONFIRMED,
-    CONTRADICTED,
-    NOT_DECIDED,
-    NOT_TESTED,
-    Pace,
-    Verdict,
-)
+import experiments
+from experiments import across
+from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Pace, Verdict
+from experiments.theory import theory
 from scripts.pages.sections import (
     Gathered,
     Section,
-    config_file,
     gather,
     main_panel,
     read_sections,
 )
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PAIR = "none", "layer"  # the norms whose paces are compared
 ORDER = CONTRADICTED, CONFIRMED, NOT_DECIDED, NOT_TESTED
 ANALYSIS = "python -m scripts.report --theory"
@@ -138,8 +130,8 @@ class Decided(NamedTuple):
 def decide(section: Section, found: Gathered) -> list[Decided]:
     """The claims of an experiment by the same rule on our curves and on the published ones; by a
     benchmark, not by runs, what asks for nothing but its times."""
-    rules, decided = importlib.import_module(f"experiments.{section.experiment}"), []
-    for claim in getattr(section.config_file, "CLAIMS", ()):
+    rules, decided = experiments.part(section.experiment, "claims"), []
+    for claim in getattr(section.figures_file, "CLAIMS", ()):
         rule = getattr(rules, claim["rule"])
         ours, source = rule(found.times), "the benchmark in results/speed"
         if ours.word == NOT_TESTED:
@@ -159,7 +151,7 @@ def gains(gathered: list[tuple[Section, Gathered]], paper: bool) -> dict[str, ac
     tell, and of these by the ones nearest to the paper's setting."""
     found: dict[str, tuple[str, across.Gain]] = {}  # by experiment
     for section, one in sorted(gathered, key=lambda of: len(of[0].changes)):
-        main = getattr(section.config_file, "MAIN", None)
+        main = getattr(section.figures_file, "MAIN", None)
         if main is None or section.experiment in found:
             continue
         _, panel = main_panel(section, one._replace(ours={}) if paper else one)
@@ -239,8 +231,7 @@ def collect(sections: list[Section]) -> list[Claim]:
 
 
 def experiments_with_claims() -> list[str]:
-    names = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
-    return [name for name in names if hasattr(config_file(name), "CLAIMS")]
+    return experiments.names("claims")
 
 
 def set_rules(claims: list[Claim]) -> None:

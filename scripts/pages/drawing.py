@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 import numpy as np
 
-from scripts.samples.pictures import png
+from experiments.pictures import png
 
 # Name, colour (Okabe and Ito's, told apart by the colour-blind) and marker (for black and white).
 STYLES = dict(
@@ -135,7 +135,7 @@ def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:
 
 
 def draw_panels(panels, columns: int) -> bytes:
-    """Draws panels of experiments/theory.py; returns a PNG."""
+    """Draws panels of experiments/theory/theory.py; returns a PNG."""
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.6 * rows), dpi=150, layout="constrained")
     for n, panel in enumerate(panels, start=1):

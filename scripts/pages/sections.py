@@ -1,7 +1,7 @@
 """Run folders, grouped to sections of a report, and the curves and numbers in them."""
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import importlib
 import importlib.util
@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.curves import Column, Curve, Panel, at_best, from_rows, published
-from ln import runs
+import experiments
+from experiments.curves import Curve, Figure, Panel, Table, at_best, from_rows, published
 from ln.errors import InputError
+from ln.training import runs
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
@@ -103,6 +104,17 @@ class Section:
     @property
     def config_file(self):
         return config_file(self.experiment)
+
+    @property
+    def figures_file(self):
+        """The module of the experiment's figures.py, or None."""
+        return experiments.part(self.experiment, "figures")
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What figures.py says to draw; without such a file, every metric."""
+        file = self.figures_file
+        return file.FIGURES if file else default_figures(self)
 
     @property
     def name(self) -> str:
@@ -217,7 +229,7 @@ def changes_against_paper(config: dict) -> list[str]:
 
 
 def read_sections(root: Path, apart: bool = False) -> list[Section]:
-    """All runs below root of experiments that have figures.
+    """All runs below root.
 
     Args:
         apart: whether runs that do not lie in the same folder are different sections in any case.
@@ -232,8 +244,6 @@ def read_sections(root: Path, apart: bool = False) -> list[Section]:
             raise InputError(
                 f"{folder} is of experiment {name!r}, but there is no configs/{name}.py."
             )
-        if not hasattr(config_file(name), "FIGURES"):
-            continue
         run = read_run(folder)
         changes = [text for text in run.changes if not text.startswith("norms.")]
         key = (name, run.config["scale"], *changes, folder.parent if apart else None)
@@ -244,6 +254,62 @@ def read_sections(root: Path, apart: bool = False) -> list[Section]:
             f"python -m scripts.sweep --config=configs/mnist.py:small --root={root.as_posix()}"
         )
     return list(sections.values())
+
+
+def default_figures(section: Section) -> tuple[Figure, ...]:
+    """Return figures of every metric of every split against the updates, for an experiment without
+    figures.py: one figure for each setting of the runs, norms and seeds apart."""
+    first = section.runs[0].config
+    varied = {
+        key
+        for run in section.runs
+        for key, value in run.config.items()
+        if key not in (*ASIDE, "norms") and value != first.get(key)
+    }
+    settings: list[dict] = []
+    for run in section.runs:
+        setting = {key: run.config.get(key) for key in sorted(varied)}
+        settings += [setting] if setting not in settings else []
+    return tuple(
+        Figure(
+            name=f"metrics_{n}",
+            title=", ".join(["All metrics", *(f"{k} {v}" for k, v in setting.items())]),
+            caption=f"Every metric of every split. experiments/{section.experiment}/figures.py, "
+            "which does not exist, would choose and describe them.",
+            source=None,
+            columns=2,
+            panels=tuple(default_panels(section, setting, n)),
+        )
+        for n, setting in enumerate(settings, start=1)
+    )
+
+
+def default_panels(section: Section, where: dict, n: int) -> Iterator[Panel]:
+    """Yield a panel for each split and metric, that of config.select first."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for _, group in groups_of(section, where):
+        for row in (row for run in group for row in run.rows):
+            for name in row.keys() - {"step", "epoch", "split", "seed", "lr"}:
+                if np.isfinite(row[name]):
+                    values.setdefault((row["split"], name), []).append(row[name])
+    select = section.runs[0].config["select"]
+    main = select["split"], select["metric"]
+    for split, metric in sorted(values, key=lambda key: (key != main, key)):
+        middle = float(np.median(values[split, metric]))
+        yield Panel(
+            name=f"{n} {split} {metric}",
+            title=split,
+            where=where,
+            split=split,
+            metric=metric,
+            label=metric,
+            digits=".4g",
+            limits=(middle, middle + 1e-3 * (abs(middle) or 1)),  # widened to the curves
+            x="step",
+            x_label="update",
+            summaries=(("mean", 1), ("min", 0), ("max", 0)),
+            falling=(split, metric) != main or select["mode"] == "min",
+        )
 
 
 def groups_of(section: Section, where) -> Iterator[tuple[str, list[Run]]]:
@@ -267,7 +333,7 @@ def groups_of(section: Section, where) -> Iterator[tuple[str, list[Run]]]:
         yield norm, group
 
 
-def curves_of(section: Section, panels: list[Panel]) -> dict[tuple[str, str], Curve]:
+def curves_of(section: Section, panels: Iterable[Panel]) -> dict[tuple[str, str], Curve]:
     """(panel, norm) -> curve of the runs that belong in a panel; runs that differ in nothing but
     their seeds are one curve."""
     found = {}
@@ -280,21 +346,20 @@ def curves_of(section: Section, panels: list[Panel]) -> dict[tuple[str, str], Cu
     return found
 
 
-def numbers_of(section: Section, table: dict) -> tuple[dict, dict]:
+def numbers_of(section: Section, table: Table) -> tuple[dict, dict]:
     """The numbers of a table as curves of one reading, (column, norm) -> curve: ours, each lane's
     at its best step by config.select, and the paper's."""
-    columns = [Column(**column) for column in table["columns"]]
     ours, theirs = {}, {}
     for norm, group in groups_of(section, {}):
         rows, select = [row for run in group for row in run.rows], group[0].config["select"]
-        for column in columns:
+        for column in table.columns:
             curve = at_best(rows, select, column, all(run.finished for run in group))
             if curve is not None:
                 ours[column.name, norm] = curve
-    for row in table["rows"]:
-        for column, value in zip(columns, row["values"], strict=True):
-            if row["norm"] is not None and value is not None:
-                theirs[column.name, row["norm"]] = Curve(np.zeros(1), np.array([[value]]))
+    for row in table.rows:
+        for column, value in zip(table.columns, row.values, strict=True):
+            if row.norm is not None and value is not None:
+                theirs[column.name, row.norm] = Curve(np.zeros(1), np.array([[value]]))
     return ours, theirs
 
 
@@ -317,18 +382,17 @@ class Gathered(NamedTuple):
 
 
 def gather(section: Section) -> Gathered:
-    module = section.config_file
+    module = section.figures_file
     times = seconds(**module.SPEED) if hasattr(module, "SPEED") else {}
     found = Gathered([], [], {}, {}, times)
-    for entry in module.FIGURES:
-        panels = [Panel(**panel) for panel in entry["panels"]]
-        theirs = published(PUBLISHED / f"{entry['name']}.csv") if entry["source"] else {}
-        ours = curves_of(section, panels)
+    for figure in section.figures:
+        theirs = published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
+        ours = curves_of(section, figure.panels)
         if theirs or ours:  # else a figure of ours alone, of which these runs have nothing
-            found.figures.append(dict(entry, panels=panels, ours=ours, theirs=theirs))
-    for entry in getattr(module, "TABLES", ()):
-        ours, theirs = numbers_of(section, entry)
-        found.tables.append(dict(entry, ours=ours, theirs=theirs))
+            found.figures.append(dict(vars(figure), ours=ours, theirs=theirs))
+    for table in getattr(module, "TABLES", ()):
+        ours, theirs = numbers_of(section, table)
+        found.tables.append(dict(vars(table), ours=ours, theirs=theirs))
     for entry in found.figures + found.tables:
         found.ours.update(entry["ours"])
         found.theirs.update(entry["theirs"])
@@ -348,13 +412,9 @@ def seconds(name: str, case: str, peers: dict[str, str]) -> dict:
 
 
 def main_panel(section: Section, found: Gathered) -> tuple[str, Panel]:
-    """The panel that sums a section up, below the title of its figure: that of the config's MAIN,
+    """The panel that sums a section up, below the title of its figure: that of MAIN,
     or the first one with curves."""
-    panels = [
-        (entry["title"], Panel(**panel))
-        for entry in section.config_file.FIGURES
-        for panel in entry["panels"]
-    ]
-    name = getattr(section.config_file, "MAIN", {}).get("panel")
+    panels = [(figure.title, panel) for figure in section.figures for panel in figure.panels]
+    name = getattr(section.figures_file, "MAIN", {}).get("panel")
     drawn = {panel for panel, _ in found.ours or found.theirs}
     return min(panels, key=lambda of: (of[1].name not in drawn, of[1].name != name))

@@ -52,19 +52,19 @@ def rows_of(table: dict) -> list[dict]:
     ours = table["ours"]
     found = [
         dict(
-            model=row["model"],
+            model=row.model,
             paper=True,
             seeds="",
             step="",
             cells=[
-                "–" if value is None else f"{value:{column['digits']}}"
-                for column, value in zip(table["columns"], row["values"], strict=True)
+                "–" if value is None else f"{value:{column.digits}}"
+                for column, value in zip(table["columns"], row.values, strict=True)
             ],
         )
         for row in table["rows"]
     ]
     for norm, (name, *_) in styles_of(dict.fromkeys(norm for _, norm in ours)).items():
-        found_here = [ours.get((column["name"], norm)) for column in table["columns"]]
+        found_here = [ours.get((column.name, norm)) for column in table["columns"]]
         one = next(curve for curve in found_here if curve)
         found.append(
             dict(
@@ -73,7 +73,7 @@ def rows_of(table: dict) -> list[dict]:
                 seeds=str(len(one.lanes)),
                 step=f"{one.x[0]:,.0f}",
                 cells=[
-                    number(curve.lanes[:, 0], column["digits"]) if curve else "–"
+                    number(curve.lanes[:, 0], column.digits) if curve else "–"
                     for column, curve in zip(table["columns"], found_here, strict=True)
                 ],
             )

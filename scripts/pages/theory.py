@@ -2,7 +2,7 @@
 
 import base64
 
-from experiments import theory
+from experiments.theory import theory
 from scripts.pages.drawing import draw_panels
 
 

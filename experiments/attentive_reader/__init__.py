@@ -1,0 +1,1 @@
+"""The attentive reader on cloze questions (§6.2, figure 2)."""

@@ -1,0 +1,158 @@
+"""Answering cloze questions about news (§6.2, figure 2): the attentive reader of Hermann et al.
+(2015), with recurrent batch norm as by Cooijmans et al. (2016), and with layer norm.
+
+Two LSTMs read passage and question; the question's last state then attends to the passage's states,
+and what it finds names the answer. The paper describes no model: it takes the code of Cooijmans
+et al. (branch bn of Attentive_reader), to which "code" refers.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.nn import softmax
+import jax.numpy as jnp
+from jax.numpy import tanh
+import numpy as np
+
+from ln.norm import Norm
+from ln.rnn import LSTM, orthogonal_blocks, uniform, unroll
+
+
+def glorot(key, shape, dtype=float):
+    """Draw W ``[D, H]`` within ± √(6 / (D + H + 1)): the code adds the 1."""
+    return uniform(np.sqrt(6 / (sum(shape) + 1)))(key, shape, dtype)
+
+
+def orthogonal(key, shape, dtype=float):
+    """0.05 times an orthogonal matrix for every square block of W ``[H, n H]``.
+
+    In the code all blocks of a cell start as the same matrix, since its generator is seeded anew
+    for each; these are independent.
+    """
+    return 0.05 * orthogonal_blocks(key, shape, dtype)
+
+
+def input_blocks(key, shape, dtype=float):
+    """W_x ``[D, 4 H]`` of an LSTM: `orthogonal` where D = H, as in the paper, else `glorot`."""
+    D, H = shape[0], shape[1] // 4
+    if D == H:
+        return orthogonal(key, shape, dtype)
+    blocks = [glorot(k, (D, H), dtype) for k in jax.random.split(key, 4)]
+    return jnp.concatenate(blocks, axis=1)
+
+
+def by_size(key, shape, dtype=float):
+    """Draw v ``[H]`` within ± 1 / √H."""
+    return uniform(1 / np.sqrt(shape[-1]))(key, shape, dtype)
+
+
+class Noise(NamedTuple):
+    """What dropout multiplies: 0 or 1 in training, in test the chance of a 1.
+
+    Attributes:
+        passage, question: of the embedded words ``[T, B, D]``, ``[S, B, D]``.
+        g: of the read-out ``[B, H]``.
+    """
+
+    passage: jax.Array | float
+    question: jax.Array | float
+    g: jax.Array | float
+
+
+class Model(nn.Module):
+    """The reader.
+
+        d_t, q   states of the passage, last state of the question
+        m_t = tanh(W_d d_t + W_q q + (M d_t) · (M q)),  α = softmax(v · m_t),  r = Σ α_t d_t
+        g = tanh(W_r r + W_u q + W_m mean_t(d_t)),  p = softmax(W_y g)
+
+
+    Attributes:
+        vocabulary: rows of the table of words, and the answers to choose from.
+        words: D, numbers of a word's vector.
+        hidden: H, units of each LSTM and of attention and read-out.
+        bidirectional: whether passage and question are also read backwards, by LSTMs of their own;
+            states of the two directions are concatenated.
+        norm: of the LSTMs, sites x, h and c; and, site a, of the five summed inputs of attention
+            and read-out, each by itself (BN-everywhere).
+    """
+
+    vocabulary: int
+    words: int
+    hidden: int
+    bidirectional: bool
+    norm: Norm
+
+    def setup(self):
+        D, H, norm = self.words, self.hidden, self.norm
+        self.table = self.param("table", glorot, (self.vocabulary, D))
+
+        def cells():
+            directions = 2 if self.bidirectional else 1
+            return [
+                LSTM(H, norm, ("h",), init_W_x=input_blocks, init_W_h=orthogonal)
+                for _ in range(directions)
+            ]
+
+        self.of_passage, self.of_question = cells(), cells()
+
+        # The code has a bias in W_d and W_u alone. Here each of the five belongs to its norm
+        # (site a): a sum of several biases is one bias.
+        def summed(init: Callable):
+            return norm.dense("a", H, kernel_init=init), norm("a")
+
+        square = glorot if self.bidirectional else orthogonal
+        self.W_d, self.norm_d = summed(square)
+        self.W_q, self.norm_q = summed(glorot)
+        self.W_r, self.norm_r = summed(glorot)
+        self.W_u, self.norm_u = summed(glorot)
+        self.W_m, self.norm_m = summed(glorot)
+        self.M = self.param("M", square, (H * len(self.of_passage), H))
+        self.v = self.param("v", by_size, (H,))
+        self.W_y, self.norm_y = norm.dense("out", self.vocabulary, kernel_init=glorot), norm("out")
+
+    def states(self, cells, xs, mask, schedule):
+        """All states ``[T, B, H]`` and the last ones ``[B, H]``: of each direction's own end."""
+        hs, (_, h) = unroll(cells[0], xs, mask, schedule=schedule)
+        if len(cells) == 1:
+            return hs, h
+        back, (_, first) = unroll(cells[1], xs[::-1], mask[::-1], schedule=schedule)
+        return jnp.concatenate([hs, back[::-1]], -1), jnp.concatenate([h, first], -1)
+
+    def similarity(self, d, q):
+        """(M d_t) · (M q) ``[T, B]`` as d_t · (Mᵀ M q): so M meets q alone, not every d_t."""
+        return jnp.einsum("tbh,bh->tb", d, q @ self.M @ self.M.T)
+
+    def attend(self, d, q, mask):
+        """Attention α ``[T, B]`` of q ``[B, H]`` to d ``[T, B, H]``, 0 where the mask is false."""
+        T, B, _ = d.shape
+        a_d = self.norm_d(self.W_d(d).reshape(T * B, -1), mask.reshape(-1)).reshape(T, B, -1)
+        a_q = self.norm_q(self.W_q(q), mask.any(0))
+        m = tanh(a_d + a_q + self.similarity(d, q)[..., None])
+        e = jnp.where(mask, m @ self.v, -1e30)  # not -inf: a case without words has no NaN
+        return softmax(e, axis=0)
+
+    def __call__(self, passage, mask, question, question_mask, noise: Noise, schedule=None):
+        """Logits of all words ``[B, V]`` and the attention ``[T, B]`` they come of.
+
+        Args:
+            passage, mask: words by number and which of them are some, ``[T, B]``.
+            question, question_mask: ``[S, B]``.
+            schedule: of the LSTMs, see `ln.rnn.unroll`.
+        """
+        d, _ = self.states(self.of_passage, self.table[passage] * noise.passage, mask, schedule)
+        embedded = self.table[question] * noise.question
+        _, q = self.states(self.of_question, embedded, question_mask, schedule)
+        alpha = self.attend(d, q, mask)
+        r = jnp.einsum("tb,tbh->bh", alpha, d)
+        words = mask.astype(d.dtype)
+        mean = jnp.einsum("tb,tbh->bh", words, d) / jnp.maximum(words.sum(0), 1)[:, None]
+        real = mask.any(0)
+        g = tanh(
+            self.norm_r(self.W_r(r), real)
+            + self.norm_u(self.W_u(q), real)
+            + self.norm_m(self.W_m(mean), real)
+        )
+        return self.norm_y(self.W_y(g * noise.g), real), alpha

@@ -1,0 +1,1 @@
+"""Convolutional networks (§6.7)."""

@@ -1,0 +1,1 @@
+"""DRAW on binarized MNIST (§6.4, figure 4)."""

@@ -1,0 +1,1 @@
+"""Handwriting synthesis (§6.5, figure 5)."""

@@ -1,0 +1,1 @@
+"""Permutation invariant MNIST (§6.6, figure 6)."""

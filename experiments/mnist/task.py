@@ -1,0 +1,25 @@
+"""Classify the images of permutation invariant MNIST (§6.6)."""
+
+import flax.linen as nn
+
+from experiments import tasks
+from experiments.mnist.model import Model
+from ln.errors import choose
+from ln.norm import make_norm
+
+INITIALIZERS = {
+    "he_normal": nn.initializers.he_normal(),
+    "glorot_normal": nn.initializers.glorot_normal(),
+    "lecun_normal": nn.initializers.lecun_normal(),
+}
+
+
+class Task(tasks.Images):
+    """The network on single tasks."""
+
+    def __init__(self, config):
+        self.init_W = choose("config.init", config.init, INITIALIZERS)
+        super().__init__(config)
+
+    def model(self, train):
+        return Model(self.config.hidden, make_norm(self.config, train), self.init_W)

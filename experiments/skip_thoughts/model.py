@@ -1,0 +1,147 @@
+"""Skip-thoughts (§6.3, figure 3, table 3): vectors of sentences, learned by telling the sentences
+before and behind them; Kiros et al. (2015), with layer norm in its three GRUs.
+
+The paper takes the authors' own code, to which "code" refers. What the vectors are good for is
+asked by `experiments.sentence_evaluation`.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ln.norm import Norm
+from ln.rnn import GRU, uniform, unroll
+
+small = uniform(0.1)  # the authors' word vectors and weights of inputs and output
+
+
+def _cross_entropy(gradients: bool, chunk: int, h, W, b, target, count):
+    """`cross_entropy` and, if asked for, its gradients of h, W and b; one chunk at a time."""
+    N, H = h.shape
+    chunk = min(chunk, N)
+    more = -N % chunk
+    h, target = jnp.pad(h, ((0, more), (0, 0))), jnp.pad(target, (0, more))
+
+    def step(k, state):
+        total, dh, dW, db = state
+        at = k * chunk
+        rows = jax.lax.dynamic_slice_in_dim(h, at, chunk)
+        answer = jax.lax.dynamic_slice_in_dim(target, at, chunk)[:, None]
+        counts = ((at + jnp.arange(chunk)) < count)[:, None].astype(h.dtype)
+        log_p = jax.nn.log_softmax(rows @ W + b)
+        total -= (counts * jnp.take_along_axis(log_p, answer, 1)).sum()
+        if gradients:
+            da = counts * (jnp.exp(log_p) - (jnp.arange(len(b)) == answer))
+            dh = jax.lax.dynamic_update_slice_in_dim(dh, da @ W.T, at, 0)
+            dW, db = dW + rows.T @ da, db + da.sum(0)
+        return total, dh, dW, db
+
+    zeros = (jnp.zeros_like(h), jnp.zeros_like(W), jnp.zeros_like(b)) if gradients else (0, 0, 0)
+    state = jnp.zeros((), h.dtype), *zeros
+    total, dh, dW, db = jax.lax.fori_loop(0, -(-count // chunk), step, state)
+    return (total, (dh[:N], dW, db)) if gradients else total
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def cross_entropy(chunk: int, h, W, b, target, count):
+    """−Σ log softmax(h W + b)[target] in nats over the first rows.
+
+    The logits of all words are there for a chunk of rows at a time, and not at all for the rows
+    that do not count. Where gradients are wanted they are computed in the same go: three products
+    of matrices, as without chunks, and nothing is kept but their sums.
+
+    Args:
+        chunk: rows at a time.
+        h: ``[N, H]``.
+        W, b: ``[H, V]`` and ``[V]``.
+        target: ``[N]``.
+        count: how many rows, from the first, count.
+    """
+    return _cross_entropy(False, chunk, h, W, b, target, count)
+
+
+def _forward(chunk, *arguments):
+    return _cross_entropy(True, chunk, *arguments)
+
+
+def _backward(chunk, gradients, g):
+    return (*(g * gradient for gradient in gradients), None, None)
+
+
+cross_entropy.defvjp(_forward, _backward)
+
+
+class Model(nn.Module):
+    """An encoder and two decoders, all GRUs over one table of words.
+
+        h = the last state of the encoder: the sentence's vector
+        p(w_t | w_<t, h) = softmax(W_y h_t + b_y),  h_t the decoder's states, one for each neighbour
+
+    Attributes:
+        vocabulary: V, rows of the table of words, and the words to choose from.
+        words: D, numbers of a word's vector.
+        hidden: H, units of each GRU.
+        conditioning: how a decoder knows h: "start", as its first state (code); "every", beside
+            the word before at every step, from a first state of 0 (Kiros et al., eqs. 5-7).
+        chunk: words whose logits are in memory at once.
+        norm: of the GRUs, sites x and h.
+    """
+
+    vocabulary: int
+    words: int
+    hidden: int
+    conditioning: str
+    chunk: int
+    norm: Norm
+
+    def setup(self):
+        V, D, H = self.vocabulary, self.words, self.hidden
+        self.table = self.param("table", small, (V, D))
+        self.encoder, self.previous, self.next = (
+            GRU(H, self.norm, init_W_x=small) for _ in range(3)
+        )
+        self.W_y = self.param("W_y", small, (H, V))
+        self.b_y = self.param("b_y", nn.initializers.zeros, (V,))
+
+    def unroll(self, gru: GRU, x, mask, h=None):
+        """The states ``[T, B, H]`` of a GRU and its last ones ``[B, H]``."""
+        return unroll(gru, x, mask, h)
+
+    def encode(self, x, mask):
+        """The vectors ``[B, H]`` of sentences: embedded words x ``[T, B, D]``, mask ``[T, B]``."""
+        return self.unroll(self.encoder, x, mask)[1]
+
+    def decode(self, decoder: GRU, h, tokens, mask):
+        """States ``[S, B, H]``, from each of which one of the tokens ``[S, B]`` is told."""
+        x = self.table[tokens[:-1]]
+        x = jnp.concatenate([jnp.zeros((1, *x.shape[1:])), x])  # code: in front of the first word
+        if self.conditioning == "start":
+            return self.unroll(decoder, x, mask, h)[0]
+        every = jnp.broadcast_to(h, (*x.shape[:2], *h.shape[1:]))
+        return self.unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
+
+    def nats(self, h, target, real):
+        """−Σ log p of the targets ``[N]`` that are real, told from states h ``[N, H]``."""
+        order = jnp.argsort(~real, stable=True)  # what is real first
+        weights = self.W_y, self.b_y
+        return cross_entropy(self.chunk, h[order], *weights, target[order], real.sum())
+
+    def __call__(self, sentence, mask, previous, previous_mask, next, next_mask):
+        """−log p of both neighbours, in nats, all cases together; and of how many words it is.
+
+        Args:
+            sentence, previous, next: words by number, time-major, END behind each sentence.
+            mask, ...: which of them are some; END is.
+        """
+        h = self.encode(self.table[sentence], mask)
+        states = (
+            self.decode(self.previous, h, previous, previous_mask),
+            self.decode(self.next, h, next, next_mask),
+        )
+        h, target, real = (
+            jnp.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
+            for parts in (states, (previous, next), (previous_mask, next_mask))
+        )
+        return self.nats(h, target, real), real.sum()

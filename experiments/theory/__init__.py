@@ -1,0 +1,1 @@
+"""The analysis of section 5 as numbers."""

@@ -1,0 +1,1 @@
+"""The trainer: it needs optax, orbax and ml_collections, which the layers do not."""

@@ -1,0 +1,43 @@
+"""A folder with a task.py is an experiment; nothing else is."""
+
+import subprocess
+import sys
+
+from ml_collections import ConfigDict
+import pytest
+
+import experiments
+from ln.errors import InputError
+
+
+def test_a_folder_with_a_task_is_an_experiment(monkeypatch, tmp_path):
+    for path in ("b/task.py", "b/samples.py", "a/task.py", "helpers/samples.py", "c.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    assert experiments.names() == ["a", "b"]
+    assert experiments.names("samples") == ["b"]
+
+
+def test_a_part_may_be_missing():
+    assert experiments.part("mnist", "samples") is None
+    assert experiments.part("mnist", "figures").__name__ == "experiments.mnist.figures"
+
+
+@pytest.mark.parametrize("name, near", [("mnst", "mnist"), ("theory", "")])
+def test_an_unknown_experiment_gives_the_nearest(name, near):
+    with pytest.raises(InputError, match=f"Unknown config.experiment '{name}'") as error:
+        experiments.load(ConfigDict(dict(experiment=name)))
+    assert not near or f"Did you mean '{near}'?" in str(error.value)
+    assert "Known: attentive_reader, " in str(error.value)
+
+
+def test_models_import_neither_data_nor_training():
+    code = "import importlib, sys\n" + "\n".join(
+        f"importlib.import_module('experiments.{name}.model')" for name in experiments.names()
+    )
+    heavy = "('experiments.datasets', 'experiments.curves', 'ln.training', 'orbax')"
+    code += f"\nprint([name for name in sys.modules if name.startswith({heavy})])"
+    words = [sys.executable, "-c", code]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
