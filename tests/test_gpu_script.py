@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from ln import runs
+from ln.training import runs
 from scripts.benchmarks import gpu
 from scripts.engines import jobs, timed
 

@@ -22,8 +22,8 @@ import optax
 import configs
 import experiments
 from experiments import datasets
-from ln import runs, train
 from ln.errors import DivergedError
+from ln.training import runs, train
 from scripts.benchmarks import (
     attentive_reader,
     common,
