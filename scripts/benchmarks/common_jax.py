@@ -1,7 +1,6 @@
 """Peers that need jax: a compiled function, and training steps of any task."""
 
 from collections.abc import Callable, Iterator
-import contextlib
 from functools import partial
 import itertools
 import time
@@ -25,11 +24,16 @@ KEEP = optax.GradientTransformation(
 LAST_DIGIT = 2**-23  # of a float32, relative
 
 
-def precise():
-    """Return a context in which float32 means float32, not TensorFloat-32, for comparisons."""
+def precise(jitted: Callable, compiled: Callable) -> Callable:
+    """Return a function for comparisons, in which float32 does not mean TensorFloat-32."""
     if jax.default_backend() == "cpu":
-        return contextlib.nullcontext()
-    return jax.default_matmul_precision("highest")
+        return compiled
+
+    def function(*arguments):
+        with jax.default_matmul_precision("highest"):
+            return jitted(*arguments)
+
+    return function
 
 
 def compile_for(jitted, *arguments, steps: int = 1) -> tuple[Callable, dict[str, float]]:
@@ -97,10 +101,9 @@ class Training(Peer):
         )
 
     def losses(self, count):
-        losses: list[float] = []
+        losses, call = list[float](), precise(self.call, self.compiled)
         while len(losses) < count:
-            with precise():
-                self.state, metrics = self.call(self.state, self.batches)
+            self.state, metrics = call(self.state, self.batches)
             losses += metrics["loss"][:, 0].tolist()
         return losses[:count]
 
@@ -187,15 +190,15 @@ class Step(Training):
         batches = repeat(self.batch, config.steps_per_call)
         super().__init__(task, train.make_optimizer(config), lanes, batches)
         self.first = train.lane(self.state, 0).replace(opt=())
-        self.backward = jax.jit(partial(train.train_step, task, KEEP))
+        backward = jax.jit(partial(train.train_step, task, KEEP))
+        self.backward = precise(backward, backward)
 
     def losses(self, count):
         return super().losses(count) if self.compared else []
 
     def at(self, params) -> tuple[float, dict[str, np.ndarray]]:
         """Return the loss and the gradients by name."""
-        with precise():
-            state, metrics = self.backward(self.first.replace(params=params), self.batch)
+        state, metrics = self.backward(self.first.replace(params=params), self.batch)
         leaves = jax.tree_util.tree_leaves_with_path(state.opt)
         return float(metrics["loss"]), {
             jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)

@@ -202,8 +202,7 @@ class Gradients(Compiled):
         super().__init__(function, *arguments)
 
     def at_the_start(self):
-        with precise():
-            return self.function(*self.arguments)
+        return precise(self.function, self.compiled)(*self.arguments)
 
     def losses(self, count):
         return [float(self.at_the_start()[0])]
@@ -299,10 +298,9 @@ class FlaxTraining(Peer):
         self.compiled, self.compilation = compile_for(train_step, self.state, *self.batch)
 
     def losses(self, count):
-        losses = []
+        losses, train_step = [], precise(self.train_step, self.compiled)
         for _ in range(count):
-            with precise():
-                self.state, value = self.train_step(self.state, *self.batch)
+            self.state, value = train_step(self.state, *self.batch)
             losses.append(float(value))
         return losses
 
