@@ -18,7 +18,9 @@ and h for the others; where a mask ``[T, B]`` is false it stands still, so the l
 case's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs backwards in time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from contextvars import ContextVar
 import dataclasses
 import itertools
 import numbers
@@ -281,6 +283,23 @@ class GRU(Cell):
         return h, h
 
 
+_PLAIN = ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_by_default() -> Iterator[None]:
+    """Make "plain" the default schedule of `unroll` and `scan`.
+
+    For models that choose no schedule: to time them with plain autodiff, or to differentiate them
+    forwards. The default is read while a function is traced, so a compiled function keeps its own.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
 def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | None = None):
     """`jax.lax.scan` of step(module, carry, x, *shared) -> carry, y, for a step that uses modules.
 
@@ -305,7 +324,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
     """
     if schedule not in (None, "plain"):
         raise ValueError(f"schedule must be None or 'plain'; got {schedule!r}")
-    if schedule == "plain" or module.is_initializing():
+    if schedule == "plain" or _PLAIN.get() or module.is_initializing():
         lifted = nn.scan(
             step,
             variable_broadcast="params",
@@ -417,7 +436,7 @@ def unroll(
     module, variables = cell.unbind()
     params, stats = variables["params"], variables.get("stats", {})
     of_steps = _of_steps(stats, T, cell.norm.train)
-    if schedule == "plain":
+    if schedule == "plain" or (schedule is None and _PLAIN.get()):
         hs, carry, new = _plain(module, params, of_steps, xs, mask, carry)
     else:
         hs, carry, new = _fused(module, params, of_steps, xs, mask, carry, schedule)

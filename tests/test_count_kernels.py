@@ -1,4 +1,4 @@
-"""Counting kernels: how the list of a compiled program is read. Compiling needs other packages."""
+"""Counting kernels: reading the list of a compiled program. Compiling needs other packages."""
 
 import importlib.util
 from pathlib import Path
@@ -53,7 +53,7 @@ condition:
 """
 
 
-def test_each_kernel_counts_for_the_innermost_loop_around_it():
+def test_a_kernel_counts_for_its_innermost_loop():
     outside, bodies = count_kernels.read_sections(LISTING)
     assert outside.kernels == ["zeros", "project", "total"] and len(outside.copies) == 1
     assert [body.kernels for body in bodies] == [
@@ -64,7 +64,7 @@ def test_each_kernel_counts_for_the_innermost_loop_around_it():
     assert [len(body.copies) for body in bodies] == [1, 1, 0]
 
 
-def test_a_report_divides_by_the_time_steps_of_a_turn(capsys):
+def test_a_report_divides_by_the_steps_of_a_turn(capsys):
     one_layer = count_kernels.CASES["draw"]
     text = LISTING.partition("011: kWhile")[0]
     count_kernels.report(2 * text, one_layer, steps=4, names=False)
@@ -74,14 +74,9 @@ def test_a_report_divides_by_the_time_steps_of_a_turn(capsys):
     assert "outside of the loops: 4 kernels and 2 copies" in printed
 
 
-def test_loops_that_are_not_one_each_way_are_pointed_out(capsys):
+def test_a_report_notes_unexpected_loops(capsys):
     count_kernels.report(LISTING, count_kernels.CASES["draw"], steps=1, names=False)
     assert "There are 3 loops" in capsys.readouterr().out
-
-
-def test_the_device_is_written_as_text():
-    fields = dict(name="H", limits=dict(cores=132, clock=1.98))
-    assert count_kernels.text_proto(fields) == 'name: "H" limits { cores: 132 clock: 1.98 }'
 
 
 @pytest.mark.parametrize(
@@ -99,7 +94,7 @@ def test_the_device_is_written_as_text():
         (["draw"], "only flags"),
     ],
 )
-def test_what_cannot_be_counted_is_refused_in_one_line(words, message):
+def test_a_mistake_ends_in_one_line(words, message):
     done = subprocess.run(
         [sys.executable, "-m", "scripts.count_kernels", *words],
         cwd=ROOT,

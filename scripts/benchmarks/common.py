@@ -1,4 +1,4 @@
-"""What every benchmark does: peers in processes of their own, compared, then timed in turn."""
+"""Run peers in separate processes, compare what they compute, then time them in turn."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -22,31 +22,39 @@ except ImportError:  # Windows
 
 SPAWN = multiprocessing.get_context("spawn")
 TOLERANCE = 1e-4  # of a loss or a gradient, relative
+LOSS = "the loss"
 
 SIDE = 2048  # of the square matrices whose product shows what the machine can do
-PRODUCTS = "the matrix products alone"
 PEAKS = (f"{SIDE}³, jax", f"{SIDE}³, PyTorch")
 
 
-# --- Peers, each in a process of its own ---
+# --- Peers, each in its own process ---
 
 
 class Peer:
-    """One implementation. Made and used in its own process; made of what can be pickled."""
+    """One implementation. It is made and used in its own process, from arguments that pickle."""
 
     def losses(self, count: int) -> list[float]:
-        """The losses of the first steps. Called once, before all else, so that it compiles too.
+        """Return the losses of the first steps, of so many or fewer.
 
-        Empty for one that computes something else on purpose: it is timed and not compared.
+        It is called once, before the other methods. A peer that computes something else on purpose
+        returns nothing: it is timed and not compared.
         """
-        raise NotImplementedError
+        return []
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Gradients at the start, by names that all peers share; empty where losses say enough."""
+        """Return the gradients at the start, by names that all peers share; or none."""
+        return {}
+
+    def rounding(self) -> dict[str, float]:
+        """Return by how much the loss and each gradient change if the weights are rounded anew.
+
+        A chaotic model may differ from itself by that much. Relative, as in `Reference.check`.
+        """
         return {}
 
     def run(self, steps: int) -> int:
-        """Makes that many steps or a few more, and returns how many once they are all computed."""
+        """Make that many steps or a few more; return how many, once they are all computed."""
         raise NotImplementedError
 
     def seconds_per_step(self, steps: int) -> float:
@@ -55,18 +63,18 @@ class Peer:
         return (time.perf_counter() - began) / done
 
     def steps_within(self, seconds: float) -> int:
-        """About how many steps take that long."""
+        """Return about how many steps take that long."""
         steps = 1
         while (each := self.seconds_per_step(steps)) * steps < seconds / 4:
             steps *= 2
         return max(1, round(seconds / each))
 
     def facts(self) -> dict[str, float]:
-        """Whatever else is known of it, for the file and for further columns."""
+        """Return further numbers for the file and for columns of the table."""
         return {}
 
     def peak_memory(self) -> int | None:
-        """Bytes of this process, libraries included; None where the system does not say."""
+        """Return the bytes of this process, libraries included; None if the system has no count."""
         if resource is None:
             return None
         unit = 1 if sys.platform == "darwin" else 1024
@@ -74,7 +82,7 @@ class Peer:
 
 
 def serve(connection, make: Callable[[], Peer]) -> None:
-    """Lives in a peer's process: makes it and calls what the pipe asks for until that closes."""
+    """Make a peer in its process, and call the methods that the pipe asks for until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     with contextlib.suppress(EOFError):
         peer = make()
@@ -84,7 +92,7 @@ def serve(connection, make: Callable[[], Peer]) -> None:
 
 
 class Remote:
-    """A peer in its own process; ``remote(method, ...)`` calls one of its methods and waits."""
+    """A peer in its own process; ``remote(method, ...)`` calls a method and waits."""
 
     def __init__(self, name: str, make: Callable[[], Peer]):
         self.name = name
@@ -112,24 +120,24 @@ class Remote:
 
 
 def in_process(function: Callable, *arguments):
-    """Returns function(*arguments), computed in a process that ends afterwards.
+    """Return function(*arguments), computed in a process that ends afterwards.
 
-    So jax and its threads never come into the process that starts the others.
+    The process that starts the peers therefore never imports jax, nor starts its threads.
     """
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def make(module: str, name: str, *arguments, **options) -> Peer:
-    """Makes a peer of rnn_jax, say, in its own process: what that imports stays there."""
+    """Make a peer of a module, such as rnn_jax, that only the peer's process imports."""
     kind = getattr(importlib.import_module(f"scripts.benchmarks.{module}"), name)
     return kind(*arguments, **options)
 
 
 def choose_device() -> str:
-    """What jax runs on, such as "cpu" or "gpu"; to be called before peers are made."""
+    """Return what jax runs on, such as "cpu" or "gpu". Call it before peers are made."""
     device = in_process(backend)
-    if device == "gpu":  # else the first process takes the memory of all
+    if device == "gpu":  # or the first process would take it all
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return device
 
@@ -141,7 +149,7 @@ def backend() -> str:
 
 
 def torch_missing(device: str) -> str | None:
-    """Why there is no PyTorch to compare with on this device."""
+    """Return why PyTorch cannot be timed on this device; None if it can."""
     if importlib.util.find_spec("torch") is None:
         return "not installed: pip install torch"
     if device == "gpu" and not in_process(torch_sees_a_gpu):
@@ -159,94 +167,99 @@ def torch_sees_a_gpu() -> bool:
 
 
 class Timing(NamedTuple):
-    """How long to measure."""
+    """The length of a measurement."""
 
     rounds: int
     seconds: float  # of one round of one peer
 
 
 class Measured(NamedTuple):
-    """What is known of a peer."""
+    """The measurements of a peer."""
 
     losses: list[float]
     seconds_per_step: list[float]  # by round
     peak_memory: int | None
-    differs_by: float | None = None  # from the reference, relative; None: it was not compared
+    differs_by: float | None = None  # relative to the reference; None: not compared
     facts: Mapping[str, float] = {}
 
     @property
     def seconds(self) -> float:
-        """Of a step: the median over the rounds."""
+        """Return the time of a step, the median over the rounds."""
         return statistics.median(self.seconds_per_step)
 
 
 def difference(losses: list[float], reference: list[float]) -> float:
-    """The largest difference between losses, relative to the largest loss: one may be near 0."""
+    """Return the largest difference of losses, relative to the largest loss: one may be near 0."""
     return float(np.max(np.abs(np.subtract(losses, reference))) / np.max(np.abs(reference)))
 
 
 def gradients_differ(
     gradients: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """By name, the largest difference between two gradients, relative to the largest element.
+    """Return the largest difference of each gradient, relative to its largest element.
+
+    Gradients that are zero but for rounding, such as that of a bias under a norm, are compared with
+    a thousandth of the largest element of all.
 
     Raises:
-        ValueError: they have other names or shapes.
+        ValueError: the names or shapes differ.
     """
     shapes, wanted = ({k: np.shape(d) for k, d in g.items()} for g in (gradients, reference))
     if shapes != wanted:
         raise ValueError(f"The gradients are {shapes}, where they should be {wanted}")
+    size = {name: np.max(np.abs(d)) for name, d in reference.items()}
+    least = 1e-3 * max(size.values(), default=0)
     return {
-        name: float(np.max(np.abs(gradients[name] - d)) / np.max(np.abs(d)))
+        name: float(np.max(np.abs(gradients[name] - d)) / max(size[name], least))
         for name, d in reference.items()
     }
 
 
 class Reference(NamedTuple):
-    """What a peer is compared with."""
+    """The numbers that a peer must reproduce."""
 
     name: str
     losses: list[float]
     gradients: dict[str, np.ndarray]
+    rounding: Mapping[str, float] = {}  # see `Peer.rounding`
 
     def check(self, name: str, losses: list[float], gradients: dict[str, np.ndarray]) -> float:
-        """By how much a peer differs.
+        """Return by how much a peer differs.
 
         Raises:
             RuntimeError: it computes something else.
         """
-        by = {"the loss": difference(losses, self.losses)}
-        by |= gradients_differ(gradients, self.gradients)
-        for what, much in by.items():
-            if not much <= TOLERANCE:  # nor NaN
+        steps = min(len(losses), len(self.losses))
+        differences = {LOSS: difference(losses[:steps], self.losses[:steps])}
+        differences |= gradients_differ(gradients, self.gradients) if gradients else {}
+        for what, much in differences.items():
+            if not much <= max(TOLERANCE, 10 * self.rounding.get(what, 0)):  # NaN is none
                 raise RuntimeError(
                     f"{name!r} computes something else: {what} differs by {much:.0e}; "
                     f"losses {losses}, where {self.name!r} has {self.losses}"
                 )
-        return max(by.values())
+        return max(differences.values())
 
 
 def compare(
     case: str,
     peers: Mapping[str, Callable[[], Peer]],
     timing: Timing,
-    references: Mapping[str, str] | None = None,
     together: bool = True,
 ) -> dict[str, Measured]:
-    """Checks and times peers, all alive at once, in interleaved rounds A B C A B C ...
+    """Check and time peers, all of them alive at once, in interleaved rounds A B C A B C ...
 
     Args:
         case: for the progress lines.
-        peers: name -> what makes the peer, to be called in its process. The first is the reference.
-        references: name -> another reference, itself or an earlier peer, for those that compute
-            something else than the first one on purpose.
-        together: else one is alive at a time and has all of its rounds, A A B B C C: where the
-            memory does not hold all of them.
+        peers: name -> the function that makes the peer in its process. The first peer is the
+            reference.
+        together: False if the memory does not hold all peers: then each is alive alone and has its
+            rounds in a row, A A B B C C.
 
     Raises:
-        RuntimeError: a peer computes something else than its reference, or fails.
+        RuntimeError: a peer computes something else than the reference, or fails.
     """
-    references, found = references or {}, {}
+    reference = None
     measured: dict[str, Measured] = {}
     groups = [peers] if together else [{name: make} for name, make in peers.items()]
     for group in groups:
@@ -257,10 +270,9 @@ def compare(
                 remotes[name] = remote = stack.enter_context(Remote(name, make))
                 losses, differs_by = remote("losses", 4), None  # after 0, 1, 2, 3 steps
                 if losses:
-                    peer = Reference(name, losses, remote("gradients"))
-                    if not found or name in references.values():  # gradients may be large
-                        found[name] = peer
-                    differs_by = found[references.get(name, next(iter(found)))].check(*peer)
+                    gradients = remote("gradients")
+                    reference = reference or Reference(name, losses, gradients, remote("rounding"))
+                    differs_by = reference.check(name, losses, gradients)
                 measured[name] = Measured(losses, [], None, differs_by)
             steps = {
                 name: remote("steps_within", timing.seconds) for name, remote in remotes.items()
@@ -276,18 +288,14 @@ def compare(
     return measured
 
 
-def ratios(a: Measured, b: Measured) -> list[float]:
-    """Time of a step of a, in steps of b, by round."""
-    return [x / y for x, y in zip(a.seconds_per_step, b.seconds_per_step, strict=True)]
-
-
 def ratio(a: Measured, b: Measured) -> float:
-    """The median of `ratios`."""
-    return statistics.median(ratios(a, b))
+    """Return the time of a step of a, in steps of b: the median of the ratios of all rounds."""
+    pairs = zip(a.seconds_per_step, b.seconds_per_step, strict=True)
+    return statistics.median(x / y for x, y in pairs)
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits, and all those before the point."""
+    """Format a time with three digits, or all digits before the point."""
     return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
@@ -295,15 +303,15 @@ def mebibytes(count: float | None) -> str:
     return "unknown" if count is None else f"{count / 2**20:.0f} MiB"
 
 
-# Further columns of a table: head -> what to write of a peer.
+# Further columns of a table: head -> the text of a cell.
 Columns = Mapping[str, Callable[[Measured], str]]
 
 
 def table(
-    found: Mapping[str, Measured], missing: Mapping[str, str], columns: Columns | None = None
+    measured: Mapping[str, Measured], missing: Mapping[str, str], columns: Columns | None = None
 ) -> str:
-    """One row per peer; the first is the reference."""
-    reference = next(iter(found.values()))
+    """Return a table with a row for each peer; the first is the reference."""
+    reference = next(iter(measured.values()))
     columns = {
         "ms/step": lambda peer: milliseconds(peer.seconds),
         "steps/s": lambda peer: f"{1 / peer.seconds:,.{0 if peer.seconds < 0.1 else 1}f}",
@@ -315,13 +323,15 @@ def table(
         ),
     }
     rows = [("", *columns)]
-    rows += [(name, *(write(peer) for write in columns.values())) for name, peer in found.items()]
+    rows += [
+        (name, *(write(peer) for write in columns.values())) for name, peer in measured.items()
+    ]
     rows += [(name, reason, *[""] * (len(columns) - 1)) for name, reason in missing.items()]
     return align(rows)
 
 
 def align(rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table: the first row is the head, the first column flush left, others right."""
+    """Return a Markdown table: a head, then rows; the first column is flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = tuple("-" * (width - (n > 0)) + ":" * (n > 0) for n, width in enumerate(widths))
     lines = []
@@ -336,7 +346,7 @@ def as_dicts(measured: Mapping[str, Measured]) -> dict:
     return {label: peer._asdict() for label, peer in measured.items()}
 
 
-# --- What the matrix products are of it ---
+# --- The share of the matrix products ---
 
 
 def flops_per_second(square: Measured) -> float:
@@ -344,55 +354,50 @@ def flops_per_second(square: Measured) -> float:
 
 
 def possible_flops(measured: Mapping[str, Measured]) -> float:
-    """Per second: the best of PEAKS."""
+    """Return the best rate of PEAKS."""
     return max(flops_per_second(measured[label]) for label in PEAKS if label in measured)
 
 
-def show_with_products(
-    title: str, measured: Mapping[str, Measured], missing: Mapping[str, str], work: int
-) -> dict:
-    """Prints the table, and what of ours' time is matrix products.
+def show(title: str, measured: Mapping[str, Measured], missing: Mapping[str, str]) -> dict:
+    """Print the table of peers, and the share of ours that its matrix products need at the peak.
 
     Args:
-        measured: ours, other peers, PRODUCTS and at least one of PEAKS.
+        measured: ours first, other peers, and at least one of PEAKS.
         missing: see `table`.
-        work: flops of the matrix products of a step.
 
     Returns:
-        All of it for the file.
+        The numbers for the file.
     """
     possible = possible_flops(measured)
     peaks = {label: peer for label, peer in measured.items() if label in PEAKS}
     shown = {label: peer for label, peer in measured.items() if label not in PEAKS}
-    print(f"\n{title}\n\n{table(shown, missing, products_columns(work, possible))}")
-    products = shown.pop(PRODUCTS)
-    print_limits(work, peaks, possible, shown["ours"], products)
-    return dict(
-        matmul_flops=work,
-        peaks=as_dicts(peaks),
-        products=products._asdict(),
-        peers=as_dicts(shown),
-    )
-
-
-def print_limits(
-    work: int, peaks: Mapping[str, Measured], possible: float, ours: Measured, products: Measured
-) -> None:
-    """What of ours' time is matrix products: at the peak, and in their own shapes and loops."""
-    found = (f"{label} {flops_per_second(peak) / 1e9:.0f}" for label, peak in peaks.items())
+    ours = next(iter(shown.values()))
+    work = ours.facts["matmul_flops"]
+    print(f"\n{title}\n\n{table(shown, missing, flops_columns(work, possible))}")
+    rates = (f"{label} {flops_per_second(peak) / 1e9:.0f}" for label, peak in peaks.items())
     print(
-        f"\nThe matrix products are {work / 1e9:.3g} GFLOP. At {possible / 1e9:.0f} GFLOP/s, the "
-        f"best of {' and '.join(found)}, they would take {work / possible / ours.seconds:.0%} of "
-        f"ours; alone, in the same shapes and loops, they take {ratio(products, ours):.0%}.\n",
-        flush=True,
+        f"\nThe matrix products of ours are {work / 1e9:.3g} GFLOP. At {possible / 1e9:.0f} GFLOP/s"
+        f" ({', '.join(rates)}) they would take {work / possible / ours.seconds:.0%} of its time."
     )
+    if ours.facts.get("while_loops"):
+        print(
+            f"{ours.facts['while_loops']} loop(s) have a length that depends on the data: they "
+            "count as one turn each, so the true number of FLOP and the share are larger."
+        )
+    print(flush=True)
+    return dict(matmul_flops=work, peaks=as_dicts(peaks), peers=as_dicts(shown))
 
 
-def products_columns(work: int, possible: float) -> Columns:
-    """How much of the possible flops per second is reached; what XLA needed and how long it took.
+def flops_columns(work: float, possible: float) -> Columns:
+    """Return the columns of the rate, and of what compiling needed.
 
-    Peers that compute less, such as those without norm, have the same matrix products.
+    Args:
+        work: FLOP of ours, which those peers are credited with that do not count their own.
+        possible: FLOP per second.
     """
+
+    def share(peer: Measured) -> str:
+        return f"{peer.facts.get('matmul_flops', work) / peer.seconds / possible:.0%}"
 
     def temporary(peer: Measured) -> str:
         return mebibytes(peer.facts["temporary_bytes"]) if "temporary_bytes" in peer.facts else ""
@@ -400,8 +405,4 @@ def products_columns(work: int, possible: float) -> Columns:
     def compiling(peer: Measured) -> str:
         return f"{peer.facts['compiling']:.1f} s" if "compiling" in peer.facts else ""
 
-    return {
-        "of the peak": lambda peer: f"{work / peer.seconds / possible:.0%}",
-        "temporary (XLA)": temporary,
-        "compiling": compiling,
-    }
+    return {"of the peak": share, "temporary (XLA)": temporary, "compiling": compiling}

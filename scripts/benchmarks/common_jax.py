@@ -1,32 +1,63 @@
-"""What peers that need jax have in common."""
+"""Peers that need jax: a compiled function, and training steps of any task."""
 
-from collections.abc import Callable, Mapping
-import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
+import itertools
 import time
 
-from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ln.norm import matmul
-from ln.training import train
-from scripts.benchmarks.common import Peer
+import experiments
+from ln.rnn import plain_by_default
+from ln.training import data, train
+from scripts.benchmarks.common import LOSS, Peer, difference, gradients_differ
+from scripts.benchmarks.flops import count_flops
+
+# An optimizer whose direction and new state are the gradients that `train_step` computes.
+KEEP = optax.GradientTransformation(
+    init=optax.identity().init, update=lambda grads, state, params: (grads, grads)
+)
+
+LAST_DIGIT = 2**-23  # of a float32, relative
 
 
-def precise():
-    """While peers are compared, float32 means float32: on a GPU it is TensorFloat-32 otherwise."""
+def precise(jitted: Callable, compiled: Callable) -> Callable:
+    """Return a function for comparisons, in which float32 does not mean TensorFloat-32."""
     if jax.default_backend() == "cpu":
-        return contextlib.nullcontext()
-    return jax.default_matmul_precision("highest")
+        return compiled
+
+    def function(*arguments):
+        with jax.default_matmul_precision("highest"):
+            return jitted(*arguments)
+
+    return function
+
+
+def compile_for(jitted, *arguments, steps: int = 1) -> tuple[Callable, dict[str, float]]:
+    """Compile a jitted function for these arguments, a call of which makes so many steps.
+
+    Returns:
+        The program; and seconds of compiling, bytes of temporary arrays and FLOP of a step.
+    """
+    traced = jitted.trace(*arguments)
+    flops = count_flops(traced.jaxpr)
+    began = time.perf_counter()
+    compiled = traced.lower().compile()
+    return compiled, dict(
+        compiling=time.perf_counter() - began,
+        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
+        matmul_flops=flops.count // steps,
+        while_loops=flops.while_loops,
+    )
 
 
 def device_memory() -> dict[str, float]:
-    """What a GPU's allocator says; a CPU has none."""
-    found = jax.devices()[0].memory_stats() or {}
-    return {"peak_device_bytes": found["peak_bytes_in_use"]} if found else {}
+    """Return the peak that a GPU's allocator has seen; a CPU has none."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return {"peak_device_bytes": stats["peak_bytes_in_use"]} if stats else {}
 
 
 class Compiled(Peer):
@@ -34,12 +65,7 @@ class Compiled(Peer):
 
     def __init__(self, function: Callable, *arguments):
         self.function, self.arguments = jax.jit(function), arguments
-        began = time.perf_counter()
-        self.compiled = self.function.lower(*arguments).compile()
-        self.compiling = time.perf_counter() - began
-
-    def losses(self, count):
-        return []
+        self.compiled, self.compilation = compile_for(self.function, *arguments)
 
     def run(self, steps):
         for _ in range(steps):
@@ -47,79 +73,155 @@ class Compiled(Peer):
         return steps
 
     def facts(self):
-        temporary = self.compiled.memory_analysis().temp_size_in_bytes
-        return dict(compiling=self.compiling, temporary_bytes=temporary, **device_memory())
-
-
-def in_order(inputs, Ws):
-    """Products of inputs ``[T, B, D]`` with matrices ``[D, n]``, or of lists of both: of one time
-    step after the other. Returns the last ones, which nobody can leave out."""
-    start = jax.tree.map(lambda x, W: jnp.zeros((x.shape[1], W.shape[1])), inputs, Ws)
-    return jax.lax.scan(lambda _, x: (jax.tree.map(matmul, x, Ws), None), start, inputs)[0]
+        return self.compilation | device_memory()
 
 
 class Square(Compiled):
-    """A product of square matrices: the most that one can hope for."""
+    """A product of square matrices, which shows the best rate of this machine."""
 
     def __init__(self, side: int):
         super().__init__(jnp.matmul, jnp.ones((side, side)), jnp.ones((side, side)))
 
 
 class Training(Peer):
-    """Steps of the trainer in one lane, the first batches again and again, as many steps a call as
-    losses are compared."""
+    """The trainer's compiled call, K steps of all lanes, on the same batches again and again.
 
-    STEPS_PER_CALL = 4
+    Args:
+        lanes: (seed, learning rate) of each.
+        batches: of the K steps, see `train.make_call`.
+        own_batches: each lane has its own.
+    """
 
-    def __init__(self, task: train.Task, optimizer, lr: float):
-        init = jax.jit(jax.vmap(partial(train.init_state, task, optimizer)))
-        self.state = init(jnp.zeros(1, jnp.int32), jnp.full(1, lr))
-        _, self.batches = train.batches_of(task, range(self.STEPS_PER_CALL))
-        self.call = train.make_call(task, optimizer)
-        began = time.perf_counter()
-        self.compiled = self.call.lower(self.state, self.batches).compile()
-        self.compiling = time.perf_counter() - began
+    def __init__(self, task: train.Task, optimizer, lanes, batches, own_batches: bool = False):
+        self.batches, self.steps_per_call = batches, len(jax.tree.leaves(batches)[0])
+        self.state = train.init_lanes(task, optimizer, lanes)
+        self.call = train.make_call(task, optimizer, own_batches=own_batches)
+        self.compiled, self.compilation = compile_for(
+            self.call, self.state, batches, steps=self.steps_per_call
+        )
 
     def losses(self, count):
-        with precise():
-            self.state, metrics = self.call(self.state, self.batches)
-        return metrics["loss"][:count, 0].tolist()
+        losses, call = list[float](), precise(self.call, self.compiled)
+        while len(losses) < count:
+            self.state, metrics = call(self.state, self.batches)
+            losses += metrics["loss"][:, 0].tolist()
+        return losses[:count]
 
     def run(self, steps):
-        calls = -(-steps // self.STEPS_PER_CALL)
+        calls, waiting = -(-steps // self.steps_per_call), None
         for _ in range(calls):
             self.state, metrics = self.compiled(self.state, self.batches)
-        jax.block_until_ready((metrics, self.state))
-        return calls * self.STEPS_PER_CALL
+            jax.block_until_ready(waiting)  # as in training; many calls at once may never end
+            waiting = metrics
+        jax.block_until_ready((waiting, self.state))
+        return calls * self.steps_per_call
 
-    facts = Compiled.facts
+    def facts(self):
+        sizes = dict(lanes=len(self.state.step), steps_per_call=self.steps_per_call)
+        return self.compilation | device_memory() | sizes
+
+
+class Call(Training):
+    """The first call of a training by this config, with all its lanes."""
+
+    def __init__(self, config):
+        self.task, lanes = experiments.load(config), train.make_lanes(config)
+        self.plan = train.Plan.of(config, self.task)
+        seeds = train.data_seeds(lanes, config.data_seed)
+        self.prepare = partial(train.batches_of, self.task, seeds=seeds)
+        _, batches = self.prepare(next(self.plan.calls(0, self.task.shape)))
+        optimizer = train.make_optimizer(config)
+        super().__init__(self.task, optimizer, lanes, batches, own_batches=len(seeds) > 1)
+
+    def losses(self, count):
+        return super().losses(min(count, self.steps_per_call))  # later batches are the first again
+
+
+class Trainer(Call):
+    """The trainer as `fit` uses it.
+
+    A thread prepares batches, K steps go to the device at once, and metrics are fetched one call
+    late.
+    """
+
+    step = 0
+
+    def calls(self, steps: int) -> Iterator[dict]:
+        """Make that many steps or a few more; yield the metrics of each call."""
+        stop, plan = self.step + steps, self.plan.calls(self.step, self.task.shape)
+        todo = itertools.takewhile(lambda numbers: numbers.start < stop, plan)
+        for numbers, batches in data.ahead(self.prepare, todo):
+            self.state, metrics = self.call(self.state, batches)
+            self.step = numbers.stop
+            yield metrics
+
+    def losses(self, count):
+        losses = [metrics["loss"][:, 0] for metrics in self.calls(count)]
+        return np.concatenate(losses)[:count].tolist()
+
+    def run(self, steps):
+        first, waiting = self.step, None
+        for metrics in self.calls(steps):
+            jax.device_get(waiting)
+            waiting = metrics
+        jax.block_until_ready((waiting, self.state))
+        return self.step - first
+
+
+def repeat(batch: dict, times: int) -> dict:
+    """Return the batches of a call whose steps all have the same one."""
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * times), batch)
 
 
 class Step(Training):
-    """A training step of a task with the clipping and the optimizer of its config.
+    """A training step of an experiment, with the clipping and the optimizer of its config.
 
     Args:
-        names: where a parameter lies in its module -> its name there, see `named`.
+        config: of the experiment; its first learning rate counts.
+        plain: differentiate recurrent layers by plain autodiff.
+        compared: False if the config makes it compute something else than the reference.
     """
 
-    def __init__(self, task: train.Task, names: Mapping[str, str]):
-        self.task, self.names = task, names
-        super().__init__(task, train.make_optimizer(task.config), task.config.lr[0])
-        self.first = train.lane(self.state, 0)
+    def __init__(self, config, plain: bool = False, compared: bool = True):
+        task, self.compared = experiments.load(config), compared
+        if plain:
+            task.loss = plain_by_default()(task.loss)
+        self.batch, lanes = task.example(), [(0, config.lr[0])]
+        batches = repeat(self.batch, config.steps_per_call)
+        super().__init__(task, train.make_optimizer(config), lanes, batches)
+        self.first = train.lane(self.state, 0).replace(opt=())
+        backward = jax.jit(partial(train.train_step, task, KEEP))
+        self.backward = precise(backward, backward)
+
+    def losses(self, count):
+        return super().losses(count) if self.compared else []
+
+    def at(self, params) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the loss and the gradients by name."""
+        state, metrics = self.backward(self.first.replace(params=params), self.batch)
+        leaves = jax.tree_util.tree_leaves_with_path(state.opt)
+        return float(metrics["loss"]), {
+            jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+            for path, leaf in leaves
+        }
 
     def gradients(self):
-        # An optimizer whose new state is the gradients: so they are what train_step computes.
-        keep = optax.GradientTransformation(
-            init=optax.identity().init,
-            update=lambda grads, state, params: (grads, grads),
-        )
-        with precise():
-            step = jax.jit(partial(train.train_step, self.task, keep))
-            state, _ = step(self.first, train.lane(self.batches, 0))
-        return named(state.opt, self.names)
+        return self.at(self.first.params)[1]
+
+    def rounding(self):
+        params = self.first.params
+        noise = optax.tree.random_like(jax.random.key(0), params)
+        rounded = jax.tree.map(lambda p, d: p * (1 + LAST_DIGIT * jnp.sign(d)), params, noise)
+        (loss, gradients), (new_loss, new_gradients) = self.at(params), self.at(rounded)
+        changes = gradients_differ(new_gradients, gradients)
+        return changes | {LOSS: difference([new_loss], [loss])}
 
 
-def named(params, names: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The parameters, or their gradients, by module and name: "encoder.W_x"."""
-    flat = flatten_dict(params)
-    return {f"{module}.{names['.'.join(path)]}": np.array(p) for (module, *path), p in flat.items()}
+def describe(config) -> dict:
+    """Return the size of the model and of a batch, for the head of a table."""
+    task = experiments.load(config)
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    return dict(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        batch={name: list(np.shape(leaf)) for name, leaf in task.example().items()},
+    )

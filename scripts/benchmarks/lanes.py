@@ -1,28 +1,26 @@
-"""lanes: what one more (seed, learning rate) costs where several train side by side in one program.
+"""lanes: the cost of one more (seed, learning rate) in one program.
 
-What is timed is the trainer's compiled call, K steps of all lanes, on the same batches again and
-again. Lane 0 is the same run in all of them, and must have the same losses.
+The trainer's compiled call, K steps of all lanes, is timed on the same batches again and again.
+Lane 0 is the same run in all peers, and must have the same losses.
 """
 
 from functools import partial
 import importlib
-from pathlib import Path
 import tempfile
 from typing import NamedTuple
 
 from ln.errors import choose
+from scripts.benchmarks import random_data
 from scripts.benchmarks.common import (
-    Peer,
     Timing,
     as_dicts,
     choose_device,
     compare,
-    in_process,
+    make,
     milliseconds,
     ratio,
     table,
 )
-from scripts.benchmarks.mnist import OursOnDevice, prepare_mnist
 
 LANES = (1, 2, 4, 8)
 
@@ -43,24 +41,10 @@ CASES = {
 USUAL = ("pixels", "mnist-small", "mnist")
 
 
-class Lanes(OursOnDevice):
-    """The compiled call of as many lanes as the config has seeds."""
-
-    def losses(self, count):
-        from scripts.benchmarks.common_jax import precise
-
-        with precise():
-            found = super().losses(count)
-        self.run(1)  # compiles what is not as precise
-        return found
-
-    def facts(self):
-        return dict(lanes=len(self.state.step), steps_per_call=self.steps_per_call)
-
-
 def make_config(case: Case, lanes: int, folder: str):
     config = importlib.import_module(f"configs.{case.experiment}").get_config(case.scale)
-    config.data_dir = str(Path(folder) / config.dataset)
+    config.data_dir = folder
+    random_data.prepare(config.dataset, folder)
     config.steps = "1_000_000_000 steps"  # no training ends before the benchmark
     config.seeds = tuple(range(lanes))
     return config
@@ -71,15 +55,15 @@ def lanes(names: list[str], timing: Timing) -> dict:
     cases = {name: choose("case of lanes", name, CASES) for name in names or USUAL}
     device = choose_device()
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: lanes_case(name, case, folder, timing) for name, case in cases.items()}
-    return dict(device=device, cases=found)
+        results = {name: lanes_case(name, case, folder, timing) for name, case in cases.items()}
+    return dict(device=device, cases=results)
 
 
 def lanes_case(name: str, case: Case, folder: str, timing: Timing) -> dict:
     config = make_config(case, 1, folder)
-    if not Path(config.data_dir).exists():
-        in_process(prepare_mnist, make_config(Case("mnist", case.scale), 1, folder))
-    peers = {label(n): partial(make, case, n, folder) for n in LANES}
+    peers = {
+        label(n): partial(make, "common_jax", "Call", make_config(case, n, folder)) for n in LANES
+    }
     measured = compare(name, peers, timing)
     one = measured[label(1)]
     columns = {
@@ -95,10 +79,6 @@ def lanes_case(name: str, case: Case, folder: str, timing: Timing) -> dict:
         peers=as_dicts(measured),
         cost_of_a_lane=cost,  # in steps of one lane alone
     )
-
-
-def make(case: Case, n: int, folder: str) -> Peer:
-    return Lanes(make_config(case, n, folder))
 
 
 def label(n: int) -> str:

@@ -1,8 +1,8 @@
 """rnn: whole sequences through recurrent layers with layer norm, forward and backward.
 
-What is timed is loss = Σ hs R under a ragged mask, and its gradients by all parameters and the
-inputs; then a whole training step with Adam. Everybody has the same numbers, by names of their own
-that `Data` gives; the peers are in rnn_jax.py and rnn_torch.py.
+The loss Σ hs R under a ragged mask is timed with its gradients by all parameters and the inputs;
+then a whole training step with Adam. All peers have the numbers of `Data`; they are in rnn_jax.py
+and rnn_torch.py.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,16 @@ import numpy as np
 from ln.errors import choose
 from scripts.benchmarks.common import (
     PEAKS,
-    PRODUCTS,
     SIDE,
     Peer,
     Timing,
     as_dicts,
     choose_device,
     compare,
+    flops_columns,
     make,
-    milliseconds,
     possible_flops,
-    products_columns,
-    show_with_products,
+    show,
     table,
     torch_missing,
 )
@@ -40,7 +38,7 @@ class Case(NamedTuple):
     H: int
     D: int
     layers: int = 1
-    d_x: bool = True  # whether the gradient by the inputs is wanted
+    d_x: bool = True  # also the gradient by the inputs
 
     @property
     def gates(self) -> int:
@@ -57,8 +55,6 @@ CASES = {
     "tiny-gru": Case("gru", T=5, B=3, H=8, D=4),
 }
 USUAL = ("draw", "handwriting", "reader", "order", "pixels")
-LANES = (1, 2, 4, 8, 16, 32)
-LANES_OF = ("draw", "pixels")
 
 LEARNING_RATE = 1e-4  # small: Adam goes as far along rounding noise as along a gradient
 
@@ -71,7 +67,7 @@ class Data(NamedTuple):
             at x and h ``[n H]``, for the LSTM also at c ``[H]``. Gates lie as in ln.rnn: f, i, o, g
             under one norm each at x and h; or z, r under one, and the candidate under another.
         x: ``[T, B, D]``.
-        mask: ``[T, B]``: every case is at least half as long as the longest.
+        mask: ``[T, B]``: every example is at least half as long as the longest.
         R: ``[T, B, H]``.
     """
 
@@ -106,51 +102,36 @@ def make_data(case: Case) -> Data:
     return Data(layers, normal(T, B, D), mask, normal(T, B, H, scale=(T * B * H) ** -0.5))
 
 
-def flops(case: Case, d_x: bool) -> int:
-    """Of the matrix products of a step: 2 for every multiplication with a weight and addition."""
-    total = 0
-    for layer in range(case.layers):
-        inputs = case.H if layer else case.D
-        of_x = 3 if layer or d_x else 2  # a_x, d W_x, perhaps d x; and always a_h, d W_h, d h
-        total += 2 * case.T * case.B * case.gates * case.H * (of_x * inputs + 3 * case.H)
-    return total
-
-
 def rnn(names: list[str], timing: Timing) -> dict:
-    """Forward and backward, then training steps; on a GPU also of several lanes at once."""
+    """Forward and backward, then training steps."""
     cases = {name: choose("case of rnn", name, CASES) for name in names or USUAL}
     device = choose_device()
     missing = torch_missing(device)
-    found = {name: rnn_case(name, case, device, missing, timing) for name, case in cases.items()}
-    return dict(device=device, cases=found)
+    results = {name: rnn_case(name, case, device, missing, timing) for name, case in cases.items()}
+    return dict(device=device, cases=results)
 
 
 def rnn_case(name: str, case: Case, device: str, missing: str | None, timing: Timing) -> dict:
     without = {} if missing is None else {"PyTorch": missing}
     peers = gradient_peers(case, device, missing is None)
     measured = compare(f"{name}, forward and backward", peers, timing)
-    title = f"{name}: {describe(case)}; forward and backward"
-    result = show_with_products(title, measured, without, flops(case, case.d_x))
+    result = show(f"{name}: {describe(case)}; forward and backward", measured, without)
 
     peers = training_peers(case, device, missing is None)
     trained = compare(f"{name}, training step", peers, timing)
     print(f"\n{name}: {describe(case)}; a training step with Adam\n")
-    columns = products_columns(flops(case, False), possible_flops(measured))
-    print(f"{table(trained, without, columns)}\n", flush=True)
-    result |= dict(case=case._asdict(), training=as_dicts(trained), missing=without)
-    if device == "gpu" and name in LANES_OF:
-        result["lanes"] = lanes(name, case, timing)
-    return result
+    work = trained["ours"].facts["matmul_flops"]
+    print(f"{table(trained, without, flops_columns(work, possible_flops(measured)))}\n", flush=True)
+    return result | dict(case=case._asdict(), training=as_dicts(trained), missing=without)
 
 
 def gradient_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[], Peer]]:
-    """Who computes loss and gradients; and what the machine does with matrix products alone."""
+    """Return the peers that compute loss and gradients, and the peak of matrix products."""
     in_jax, in_torch = partial(partial, make, "rnn_jax"), partial(partial, make, "rnn_torch")
     peers = {
         "ours": in_jax("Ours", case),
         "ours, schedule=plain": in_jax("Ours", case, schedule="plain"),
         "Flax, nn.scan of a cell": in_jax("Flax", case),
-        PRODUCTS: in_jax("Products", case),
         PEAKS[0]: partial(make, "common_jax", "Square", SIDE),
     }
     if torch:
@@ -166,6 +147,7 @@ def gradient_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[
 
 
 def training_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[], Peer]]:
+    """Return the peers that make a training step."""
     in_jax, in_torch = partial(partial, make, "rnn_jax"), partial(partial, make, "rnn_torch")
     peers = {
         "ours": in_jax("OursTraining", case),
@@ -175,19 +157,9 @@ def training_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[
     if torch:
         peers |= {
             "PyTorch eager": in_torch("Training", case, device),
-            "PyTorch script": in_torch("Training", case, device, "Script"),
+            "PyTorch script": in_torch("ScriptTraining", case, device),
         }
     return peers
-
-
-def lanes(name: str, case: Case, timing: Timing) -> dict:
-    """Forward and backward of several copies of the parameters in one program."""
-    peers = {f"{n} lane(s)": partial(make, "rnn_jax", "Ours", case, lanes=n) for n in LANES}
-    measured = compare(f"{name}, lanes", peers, timing)
-    per_lane = {"ms/lane": lambda peer: milliseconds(peer.seconds / peer.facts["lanes"])}
-    print(f"\n{name}: {describe(case)}; forward and backward of lanes\n")
-    print(f"{table(measured, {}, per_lane)}\n", flush=True)
-    return as_dicts(measured)
 
 
 def describe(case: Case) -> str:

@@ -1,8 +1,7 @@
-"""Peers of the benchmark rnn that need jax: ours, Flax's, and the matrix products alone."""
+"""Peers of the benchmark rnn that need jax: ours and Flax's."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
-import time
 from typing import Any
 
 import flax.linen as nn
@@ -14,14 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ln.norm import EPSILON, Norm, matmul
+from ln.norm import EPSILON, Norm
 from ln.rnn import GRU, LSTM, unroll
 from ln.training import train
 from scripts.benchmarks.common import Peer
-from scripts.benchmarks.common_jax import Compiled, Training, in_order, precise
+from scripts.benchmarks.common_jax import (
+    Compiled,
+    Training,
+    compile_for,
+    precise,
+    repeat,
+)
 from scripts.benchmarks.rnn import LEARNING_RATE, Case, Data, make_data
 
-# --- Where the numbers of `Data` lie in the parameters of a layer ---
+# --- The numbers of `Data` as parameters of a layer ---
 
 MATRICES = {
     "lstm": {"W_x": ("W_x",), "W_h": ("W_h",)},
@@ -37,17 +42,17 @@ Layout = Mapping[str, list[tuple[str, ...]]]
 
 
 def layout(cell: str, matrices: Mapping[str, tuple[str, ...]], gain: str) -> Layout:
-    """Name in `Data` -> the parameters that hold it, side by side on the last axis."""
-    found = {"b": [("b",)]}
-    found |= {name: [(part, "kernel") for part in parts] for name, parts in matrices.items()}
+    """Return the paths of the parameters that hold each name of `Data`, side by side."""
+    paths = {"b": [("b",)]}
+    paths |= {name: [(part, "kernel") for part in parts] for name, parts in matrices.items()}
     for site, parts in NORMS[cell].items():
-        found[f"gain_{site}"] = [(part, gain) for part in parts]
-        found[f"bias_{site}"] = [(part, "bias") for part in parts]
-    return found
+        paths[f"gain_{site}"] = [(part, gain) for part in parts]
+        paths[f"bias_{site}"] = [(part, "bias") for part in parts]
+    return paths
 
 
 def to_params(layout: Layout, layers: list[dict]) -> dict:
-    """The numbers of `Data.layers` as the parameters layer_0, layer_1, ..."""
+    """Return the numbers of `Data.layers` as the parameters layer_0, layer_1, ..."""
     params = {}
     for n, weights in enumerate(layers):
         for name, paths in layout.items():
@@ -59,7 +64,7 @@ def to_params(layout: Layout, layers: list[dict]) -> dict:
 
 
 def from_params(layout: Layout, params: dict) -> dict[str, np.ndarray]:
-    """The way back, for gradients: {"0.W_x": ...}."""
+    """Return parameters, or their gradients, by the names of `Data`: {"0.W_x": ...}."""
     flat = flatten_dict(params)
     layers = sorted({path[0] for path in flat})
     return {
@@ -98,7 +103,7 @@ def keep(mask, new, old):
 
 
 class FlaxLSTM(nn.RNNCellBase):
-    """A cell as one writes it with Flax's own modules. Its inputs are x and mask of a step."""
+    """An LSTM of Flax's own modules. Its inputs are x and mask of a step."""
 
     features: int
 
@@ -123,6 +128,8 @@ class FlaxLSTM(nn.RNNCellBase):
 
 
 class FlaxGRU(nn.RNNCellBase):
+    """A GRU of Flax's own modules. Its inputs are x and mask of a step."""
+
     features: int
 
     num_feature_axes = 1
@@ -146,7 +153,7 @@ class FlaxGRU(nn.RNNCellBase):
 
 
 class FlaxLayers(nn.Module):
-    """What nn.RNN does, which takes one array and has no room for a mask beside it."""
+    """The loop of nn.RNN, which takes no mask besides its one array of inputs."""
 
     cell: str
     units: int
@@ -173,8 +180,10 @@ def loss(model: nn.Module, params, x, mask, R):
     return (model.apply({"params": params}, x, mask) * R).sum()
 
 
-def gradients(case: Case, model: nn.Module, layout: Layout, lanes: int) -> tuple[Callable, tuple]:
-    """Loss and gradients by the parameters and, where wanted, the inputs; and arguments for it."""
+def gradients(
+    case: Case, model: nn.Module, layout: Layout, lanes: int = 1
+) -> tuple[Callable, tuple]:
+    """Return a function of the loss and its gradients, and arguments for it."""
     data = make_data(case)
     params = to_params(layout, data.layers)
     function = jax.value_and_grad(partial(loss, model), argnums=(0, 1) if case.d_x else (0,))
@@ -185,28 +194,23 @@ def gradients(case: Case, model: nn.Module, layout: Layout, lanes: int) -> tuple
 
 
 class Gradients(Compiled):
-    """What `gradients` computes."""
+    """The loss and its gradients by the parameters and, if wanted, the inputs."""
 
-    def __init__(self, case: Case, model: nn.Module, layout: Layout, lanes: int = 1):
-        self.layout, self.lanes = layout, lanes
-        function, arguments = gradients(case, model, layout, lanes)
+    def __init__(self, case: Case, model: nn.Module, layout: Layout):
+        self.layout = layout
+        function, arguments = gradients(case, model, layout)
         super().__init__(function, *arguments)
 
     def at_the_start(self):
-        with precise():
-            found = self.function(*self.arguments)
-        return train.lane(found, 0) if self.lanes > 1 else found
+        return precise(self.function, self.compiled)(*self.arguments)
 
     def losses(self, count):
         return [float(self.at_the_start()[0])]
 
     def gradients(self):
         d_params, *d_x = self.at_the_start()[1]
-        found = from_params(self.layout, d_params)
-        return found | ({"x": np.asarray(*d_x)} if d_x else {})
-
-    def facts(self):
-        return super().facts() | dict(lanes=self.lanes)
+        named = from_params(self.layout, d_params)
+        return named | ({"x": np.asarray(*d_x)} if d_x else {})
 
 
 def ours(case: Case, schedule=None) -> tuple[nn.Module, Layout]:
@@ -219,37 +223,13 @@ def flaxs(case: Case) -> tuple[nn.Module, Layout]:
 
 
 class Ours(Gradients):
-    def __init__(self, case, schedule=None, lanes=1):
-        super().__init__(case, *ours(case, schedule), lanes)
+    def __init__(self, case, schedule=None):
+        super().__init__(case, *ours(case, schedule))
 
 
 class Flax(Gradients):
     def __init__(self, case):
         super().__init__(case, *flaxs(case))
-
-
-class Products(Compiled):
-    """The matrix products of forward and backward: the shapes and loops of ours, nothing else."""
-
-    def __init__(self, case: Case):
-        data = make_data(case)
-
-        def layer(weights, x, hs, d_a, d_x):
-            W_x, W_h = weights["W_x"], weights["W_h"]
-            rows = partial(jnp.reshape, shape=(case.T * case.B, -1))
-
-            found = [matmul(x, W_x), in_order(hs, W_h), in_order(d_a, W_h.T)]
-            found += [matmul(rows(hs).T, rows(d_a)), matmul(rows(x).T, rows(d_a))]
-            return found + ([matmul(d_a, W_x.T)] if d_x else [])
-
-        def layers(weights, x, hs, d_a):
-            return [
-                layer(w, hs if n else x, hs, d_a, bool(n) or case.d_x)
-                for n, w in enumerate(weights)
-            ]
-
-        d_a = np.tile(data.R, case.gates)
-        super().__init__(layers, *jax.tree.map(jnp.array, (data.layers, data.x, data.R, d_a)))
 
 
 class CuDNN(Compiled):
@@ -272,13 +252,16 @@ class CuDNN(Compiled):
 
 
 class OursTraining(Training):
+    """A training step of the trainer."""
+
     def __init__(self, case: Case, schedule=None):
         task = SumTask(make_data(case), *ours(case, schedule))
-        super().__init__(task, optax.scale_by_adam(), LEARNING_RATE)
+        lanes, batches = [(0, LEARNING_RATE)], repeat(task.example(), 4)
+        super().__init__(task, optax.scale_by_adam(), lanes, batches)
 
 
 class SumTask(train.Task):
-    """Σ hs R as the trainer sees it."""
+    """The loss Σ hs R as a task."""
 
     def __init__(self, data: Data, model: nn.Module, layout: Layout):
         super().__init__(config=None)
@@ -287,8 +270,8 @@ class SumTask(train.Task):
     def init(self, key):
         return {"params": to_params(self.layout, self.data.layers)}
 
-    def batch(self, step, seed=0, rows=slice(None)):
-        return dict(x=self.data.x, mask=self.data.mask, R=self.data.R)  # on one device: all rows
+    def example(self):
+        return dict(x=self.data.x, mask=self.data.mask, R=self.data.R)
 
     def loss(self, variables, batch, key, train):
         return loss(self.model, variables["params"], **batch), ({}, {})
@@ -312,17 +295,14 @@ class FlaxTraining(Peer):
             return state.apply_gradients(grads=grads), value
 
         self.train_step = train_step
-        began = time.perf_counter()
-        self.compiled = train_step.lower(self.state, *self.batch).compile()
-        self.compiling = time.perf_counter() - began
+        self.compiled, self.compilation = compile_for(train_step, self.state, *self.batch)
 
     def losses(self, count):
-        found = []
+        losses, train_step = [], precise(self.train_step, self.compiled)
         for _ in range(count):
-            with precise():
-                self.state, value = self.train_step(self.state, *self.batch)
-            found.append(float(value))
-        return found
+            self.state, value = train_step(self.state, *self.batch)
+            losses.append(float(value))
+        return losses
 
     def run(self, steps):
         for _ in range(steps):

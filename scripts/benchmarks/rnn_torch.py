@@ -81,7 +81,7 @@ class Layers(nn.Module):
 
 
 class NoMask(nn.Module):
-    """PyTorch's own layers, called as ours are; mask and norm are not theirs."""
+    """PyTorch's own layers behind the interface of ours, without mask and norm."""
 
     def __init__(self, case: Case):
         super().__init__()
@@ -93,7 +93,7 @@ class NoMask(nn.Module):
 
 
 class Eager(Peer):
-    """Loss and gradients by the parameters and, where wanted, the inputs.
+    """The loss and its gradients by the parameters and, if wanted, the inputs.
 
     Args:
         device: "cpu" or "gpu".
@@ -126,12 +126,12 @@ class Eager(Peer):
     def gradients(self):
         self.step()
         set_precise(False)
-        found = {
+        named = {
             f"{n}.{name}": parameter.grad.cpu().numpy()
             for n, layer in enumerate(self.network.layers)
             for name, parameter in layer.named_parameters()
         }
-        return found | ({} if self.x.grad is None else {"x": self.x.grad.cpu().numpy()})
+        return named | ({} if self.x.grad is None else {"x": self.x.grad.cpu().numpy()})
 
     def run(self, steps):
         for _ in range(steps):
@@ -153,7 +153,7 @@ class Script(Eager):
 
 
 class NoNorm(Eager):
-    """torch.nn.LSTM or GRU, on a GPU cuDNN's: what the norm costs. Not compared."""
+    """torch.nn.LSTM or GRU, on a GPU cuDNN's, to show the cost of the norm. Not compared."""
 
     def make(self, case):
         return NoMask(case)
@@ -162,30 +162,28 @@ class NoNorm(Eager):
         return []
 
 
-class Training(Peer):
-    """A training step of Eager or of another, with the fused Adam; the same batch every time."""
+class Training(Eager):
+    """A training step with the fused Adam; the same batch every time."""
 
-    def __init__(self, case: Case, device: str = "cpu", kind: str = "Eager"):
-        self.peer = {"Eager": Eager, "Script": Script}[kind](case._replace(d_x=False), device)
-        parameters = self.peer.network.parameters()
+    def __init__(self, case: Case, device: str = "cpu"):
+        super().__init__(case._replace(d_x=False), device)
+        parameters = self.network.parameters()
         self.optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
 
-    def step(self) -> Tensor:
-        loss = self.peer.step()
+    def step(self):
+        loss = super().step()
         self.optimizer.step()
         return loss
 
     def losses(self, count):
         set_precise(True)
-        found = [float(self.step()) for _ in range(count)]
+        losses = [float(self.step()) for _ in range(count)]
         set_precise(False)
-        return found
+        return losses
 
-    def run(self, steps):
-        for _ in range(steps):
-            self.step()
-        wait(self.peer.device)
-        return steps
+    def gradients(self):
+        return {}
 
-    def facts(self):
-        return self.peer.facts()
+
+class ScriptTraining(Training, Script):
+    """The same compiled by torch.jit.script."""

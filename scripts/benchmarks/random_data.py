@@ -1,0 +1,115 @@
+"""Random data in the layout and sizes of the data sets of the paper.
+
+A benchmark needs the sizes of the paper, but not its data. Sizes that decide the time of a step are
+those of the data set: pixels, features, the vocabulary, and the lengths of texts and lines.
+"""
+
+from collections.abc import Callable
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from experiments.datasets import arrays, vocabulary
+from experiments.datasets.captions import CAPTIONS
+from experiments.datasets.cloze import ENTITY
+from experiments.datasets.lines import CLASSES
+from experiments.datasets.vocabulary import SPECIAL
+
+Split = dict[str, np.ndarray]
+Random = np.random.Generator
+
+
+def images(random: Random, count: int, pixels: int) -> Split:
+    x = random.integers(256, size=(count, pixels), dtype=np.uint8)
+    return dict(x=x, y=random.integers(10, size=count, dtype=np.int32))
+
+
+def binary_images(random: Random, count: int, pixels: int) -> Split:
+    return dict(x=random.integers(2, size=(count, pixels), dtype=np.uint8))
+
+
+def texts(random: Random, count: int, shortest: int, longest: int, vocab_size: int):
+    """Return tokens and starts of texts with some frequent words and many rare ones."""
+    lengths = random.integers(shortest, longest, size=count, endpoint=True)
+    tokens = SPECIAL + (vocab_size - SPECIAL) ** random.random(lengths.sum()) - 1
+    return tokens.astype(np.int32), np.append(0, lengths.cumsum())
+
+
+def words(vocab_size: int, entities: int = 0) -> np.ndarray:
+    """Return a vocabulary that begins with entities."""
+    count = vocab_size - SPECIAL
+    return vocabulary.join(f"{ENTITY}{n}" if n < entities else str(n) for n in range(count))
+
+
+def questions(random: Random, count: int, vocab_size: int, T: int, S: int) -> Split:
+    """Return passages of T/2 to T words with questions of S/2 to S words."""
+    entities = 500
+    passages, passage_starts = texts(random, count, T // 2, T, vocab_size)
+    asked, question_starts = texts(random, count, S // 2, S, vocab_size)
+    return dict(
+        passages=passages,
+        passage_starts=passage_starts,
+        questions=asked,
+        question_starts=question_starts,
+        answers=random.integers(SPECIAL, SPECIAL + entities, size=count, dtype=np.int32),
+        words=words(vocab_size, entities),
+    )
+
+
+def captions(random: Random, count: int, vocab_size: int, D: int, T: int) -> Split:
+    """Return images of D features with captions of T words, the end included."""
+    features = np.maximum(random.normal(size=(count, D)) - 1, 0)  # most are 0, after a ReLU
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    tokens, starts = texts(random, CAPTIONS * count, T - 1, T - 1, vocab_size)
+    return dict(
+        images=features.astype(np.float32), tokens=tokens, starts=starts, words=words(vocab_size)
+    )
+
+
+def sentences(random: Random, count: int, vocab_size: int, longest: int) -> Split:
+    """Return a book of sentences."""
+    tokens, starts = texts(random, count, 1, longest, vocab_size)
+    return dict(tokens=tokens, starts=starts, books=np.array([0, count]), words=words(vocab_size))
+
+
+def lines(random: Random, count: int, T: int, U: int) -> Split:
+    """Return lines of T points with texts of U characters."""
+    points = random.standard_normal((count * T, 3), np.float32)
+    points[:, 2] = points[:, 2] > 1
+    return dict(
+        points=points,
+        point_starts=T * np.arange(count + 1),
+        text=random.integers(CLASSES, size=count * U, dtype=np.uint8),
+        text_starts=U * np.arange(count + 1),
+        scale=np.array([[0, 0], [1, 1]], np.float32),
+    )
+
+
+# Data set -> how to make the examples of a split, and their sizes in the paper.
+KINDS: dict[str, tuple[Callable[..., Split], dict[str, int]]] = {
+    "mnist": (images, dict(pixels=784)),
+    "digits": (images, dict(pixels=64)),
+    "cifar10": (images, dict(pixels=3072)),
+    "binarized_mnist": (binary_images, dict(pixels=784)),
+    "cnn": (questions, dict(vocab_size=65_829, T=300, S=30)),
+    "coco": (captions, dict(vocab_size=10_000, D=4096, T=20)),
+    "books": (sentences, dict(vocab_size=20_000, longest=29)),
+    "iam": (lines, dict(T=700, U=51)),
+}
+TRAIN = {"mnist": 55_000, "digits": 1_297, "cifar10": 45_000, "books": 20_000}  # else
+EXAMPLES = 1_000
+
+
+def prepare(name: str, data_dir: str | Path) -> None:
+    """Write random data as a prepared data set, unless it is there."""
+    if arrays.is_prepared(data_dir, name):
+        return
+    (make, sizes), random = KINDS[name], np.random.default_rng(0)
+    counts = dict(train=TRAIN.get(name, EXAMPLES), valid=EXAMPLES // 10, test=EXAMPLES // 10)
+    splits = {split: make(random, count, **sizes) for split, count in counts.items()}
+    for split in ("valid", "test"):  # the vocabulary is the training set's
+        splits[split].pop("words", None)
+    with contextlib.redirect_stdout(io.StringIO()):
+        arrays.write(data_dir, name, splits, dict(source="random numbers"))
