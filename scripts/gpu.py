@@ -37,12 +37,11 @@ writes DIR/<part>.json. --only=mnist,draw compares and times only these experime
 
 import os
 from pathlib import Path
-import pkgutil
 import signal
 
 from absl import flags
 
-import configs
+import experiments
 from ln.errors import InputError, choose
 from scripts import cli
 from scripts.engines.timed import LEAST, Session
@@ -90,7 +89,6 @@ def measure(session: Session) -> None:
 
 COMMANDS = dict(train=train, time=measure)
 PARTS = ("compare", "bound", "rnn", "steps", "lanes")
-EXPERIMENTS = [module.name for module in pkgutil.iter_modules(configs.__path__)]
 
 
 def set_up(command: str) -> None:
@@ -111,7 +109,7 @@ def main(argv):
     name, out = argv[1], Path(OUT.value)
     command = choose("command", name, COMMANDS | dict.fromkeys(PARTS))
     for experiment in ONLY.value:
-        choose("experiment in --only", experiment, dict.fromkeys(EXPERIMENTS))
+        choose("experiment in --only", experiment, dict.fromkeys(experiments.names()))
     set_up(name)
     if command is None:
         from scripts.benchmarks import gpu

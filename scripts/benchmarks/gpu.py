@@ -9,7 +9,6 @@ import json
 import math
 import os
 from pathlib import Path
-import pkgutil
 import statistics
 import tempfile
 from typing import NamedTuple
@@ -19,23 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import configs
 import experiments
 from experiments import datasets
 from ln.errors import DivergedError
 from ln.training import runs, train
-from scripts.benchmarks import (
-    attentive_reader,
-    common,
-    draw,
-    handwriting,
-    lanes,
-    order_embeddings,
-    rnn,
-    skip_thoughts,
-)
+from scripts.benchmarks import common, common_jax, lanes, rnn, step
 from scripts.benchmarks.common import TOLERANCE, Peer, Timing
-from scripts.benchmarks.mnist import prepare_mnist
 from scripts.engines import jobs, stages
 
 PLAN = Path(__file__).resolve().parents[2] / "results" / "plan.toml"
@@ -231,7 +219,7 @@ def compare(setting: Setting) -> Iterator[Row]:
     """
     pairs = [
         (name, norm)
-        for name in setting.selected([m.name for m in pkgutil.iter_modules(configs.__path__)])
+        for name in setting.selected(experiments.names())
         for norm in tiny(name).norms
         if setting.scale == "paper" or norm == "layer"
     ]
@@ -328,21 +316,13 @@ def recurrent(setting: Setting) -> Iterator[Row]:
 
 def steps(setting: Setting) -> Iterator[Row]:
     """Time a training step of each experiment, in ms."""
-    scale, case = setting.scale, dict(paper="full", tiny="tiny")[setting.scale]
     with tempfile.TemporaryDirectory() as folder:
-        makers: dict[str, Callable[[], Peer]] = {
-            name: partial(lanes.make, lanes.Case(name, scale), 1, folder)
-            for name in ("mnist", "sequential_mnist", "convnet")
-        }
-        makers["draw"] = partial(
-            common.make, "draw_jax", "Step", draw.make_config(draw.CASES[case])
-        )
-        for module in (handwriting, attentive_reader, order_embeddings, skip_thoughts):
-            name = module.__name__.rpartition(".")[2]
-            makers[name] = partial(common.make, f"{name}_jax", "Step", module.CASES[case])
-        prepare_mnist(lanes.make_config(lanes.Case("mnist", scale), 1, folder))
-        for name in setting.selected(makers):
-            yield dict(experiment=name) | time_step(makers[name], setting.timing)
+        for name in setting.selected(experiments.names()):
+            config = step.make_config(step.Setting(name, setting.scale, data_dir=folder), folder)
+            if not datasets.arrays.is_prepared(folder, config.dataset):
+                datasets.prepare(config.dataset, folder)
+            row = time_step(partial(common.make, "common_jax", "Step", config), setting.timing)
+            yield dict(experiment=name) | row
             jax.clear_caches()
 
 
@@ -358,14 +338,13 @@ def side_by_side(setting: Setting) -> Iterator[Row]:
     """Time training steps of 1 to 16 lanes in one program, in ms."""
     scale = setting.scale
     with tempfile.TemporaryDirectory() as folder:
-        prepare_mnist(lanes.make_config(lanes.Case("mnist", scale), 1, folder))
         for name in setting.selected(("mnist", "sequential_mnist")):
             for count in (1, 2, 4, 8, 16) if scale == "paper" else (1, 2):
                 config = lanes.make_config(lanes.Case(name, scale), count, folder)
                 if name == "mnist" and scale == "paper":
                     config.steps_per_call = PAPER[config.batch_size]["steps_per_call"]
-                step = milliseconds(lanes.Lanes(config), setting.timing)
-                yield dict(experiment=name, lanes=count, step=step, step_of_a_lane=step / count)
+                each = milliseconds(common_jax.Call(config), setting.timing)
+                yield dict(experiment=name, lanes=count, step=each, step_of_a_lane=each / count)
 
 
 PARTS = dict(compare=compare, bound=bound, rnn=recurrent, steps=steps, lanes=side_by_side)
