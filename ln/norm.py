@@ -130,10 +130,10 @@ class LayerNorm(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        check_options("LayerNorm", gain=self.gain, epsilon=self.epsilon)
+        check_options("LayerNorm", gain=self.gain, epsilon=self.epsilon, centred=self.centred)
         for name in ("over", "gains"):
             axes = getattr(self, name)
-            if not isinstance(axes, int) or isinstance(axes, bool) or axes < 1:
+            if not isinstance(axes, numbers.Integral) or isinstance(axes, bool) or axes < 1:
                 raise InputError(f"LayerNorm: {name} must be a whole number >= 1; got {axes!r}.")
 
     @nn.compact
@@ -374,11 +374,13 @@ class Norm:
             raise InputError(
                 f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
             ) from None
+        if options and not known:
+            raise InputError(f"{self.kind} norm has no options; got {options!r}.")
         for name in options:
             choose(f"{self.kind} norm option", name, dict.fromkeys(known))
         check_options(f"Norm({self.kind!r})", train=self.train, centred=self.centred, **options)
         # One form of equal norms: jit and Flax compare and hash attributes.
-        object.__setattr__(self, "sites", sites)
+        object.__setattr__(self, "sites", tuple(sorted(set(sites))))
         object.__setattr__(self, "options", tuple(sorted(options.items())))
 
     def centres(self, site: str) -> bool:

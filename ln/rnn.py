@@ -96,7 +96,8 @@ class Cell(nn.Module):
             raise InputError(f"units must be a whole number of 1 or more; got {units!r}.")
         if not isinstance(self.norm, Norm):
             raise InputError(f"norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
-        if isinstance(self.learned, str) or not set(self.learned) <= set(self.PARTS):
+        named = isinstance(self.learned, tuple) and all(part in self.PARTS for part in self.learned)
+        if not named:
             raise InputError(
                 f"learned must be a tuple of names from {self.PARTS}; got {self.learned!r}."
             )
@@ -105,7 +106,11 @@ class Cell(nn.Module):
         for name in ("init_W_x", "init_W_h"):
             if not callable(getattr(self, name)):
                 raise InputError(f"{name} must be an initializer; got {getattr(self, name)!r}.")
-        if self.dtype is not None and not jnp.issubdtype(self.dtype, jnp.floating):
+        try:
+            floating = self.dtype is None or jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating)
+        except TypeError:
+            floating = False
+        if not floating:
             raise InputError(
                 f"dtype must be None or a float type, such as jnp.bfloat16; got {self.dtype!r}."
             )

@@ -57,17 +57,22 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(0)
     except AttributeError as error:  # ml_collections' way to say that a key does not exist
         words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return fail(InputError(renamed_key(words) or f"Unknown config key '{words}"))
+        return fail(InputError(renamed_key(words, argv) or f"Unknown config key '{words}"))
     except FLAG_ERRORS as error:
         return fail(error)
 
 
-def renamed_key(words: str) -> str | None:
-    """Return what to say of an unknown config key, the first of these words, that had this name."""
+def renamed_key(words: str, argv: list[str]) -> str | None:
+    """Return what to say of an unknown config key, the first of these words, if it was renamed."""
     from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
 
-    new = {row.old: row.new for row in RENAMED}.get(words.partition("'")[0])
-    return new and f"config.{words.partition(chr(39))[0]} has been renamed: use config.{new}."
+    key, configs = words.partition("'")[0], [w for w in argv if w.startswith("--config=")]
+    experiment = Path(configs[-1].removeprefix("--config=").partition(":")[0]).stem
+    for row in RENAMED:
+        if row.old == key and experiment in row.experiments:
+            value = f", which is 1 − {key}" if row.new == "dropout_rate" else ""
+            return f"config.{key} has been renamed: use config.{row.new}{value}."
+    return None
 
 
 def call(words: list[str]) -> int:

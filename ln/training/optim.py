@@ -81,11 +81,15 @@ def make_schedule(config) -> optax.Schedule | None:
     """Return what the learning rates of all lanes are multiplied with, None if they are constant.
 
     Raises:
-        InputError: an unknown kind, a tau that the kind does not take, or one that is not positive.
+        InputError: an unknown kind or key, a tau that the kind does not take, or an invalid one.
     """
-    schedule = config.get("schedule") or dict(kind="constant", tau=0.0)
+    schedule = dict(kind="constant", tau=0.0) | dict(config.get("schedule") or {})
+    for key in schedule:
+        choose("key of config.schedule", key, dict(kind=None, tau=None))
     kinds = dict(constant=None, inverse_sqrt=inverse_sqrt)
-    make, tau = choose("config.schedule.kind", schedule["kind"], kinds), schedule["tau"]
+    make, tau = choose("config.schedule.kind", str(schedule["kind"]), kinds), schedule["tau"]
+    if not isinstance(tau, int | float) or isinstance(tau, bool):
+        raise InputError(f"config.schedule.tau is {tau!r}; it must be a number of updates.")
     if make is None:
         if tau:
             raise InputError(

@@ -73,8 +73,8 @@ ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
     ((READER,), dict(clip_root=0.0)),
     (("draw", "handwriting"), dict(init_std=0.0)),
 )
-# Defaults that have changed, key -> (before, now). A run that was made before keeps its value when
-# it is resumed by the command that made it.
+# Defaults that have changed, key -> (before, now). A run that was made before keeps its value if
+# the command that resumes it leaves the key at its default.
 CHANGED_DEFAULTS = dict(data_seed=(0, -1))
 
 
@@ -422,6 +422,10 @@ class Run:
             for key, (before, now) in CHANGED_DEFAULTS.items():
                 if is_former(stored) and (known[key], config.get(key)) == (before, now):
                     config[key] = before
+                    print(
+                        f"{self.folder} is of an earlier version: it keeps config.{key}={before}.",
+                        flush=True,
+                    )
             aside = (*PLACES, LENGTH)
             changes = differences(
                 {k: v for k, v in known.items() if k not in aside},

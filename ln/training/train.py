@@ -200,7 +200,7 @@ def data_seeds(lanes: list[tuple[int, float]], data_seed: int) -> list[int]:
     """Return the seed of each lane's order of the data, or the only one that all lanes share.
 
     Args:
-        data_seed: config.data_seed; a number below 0 means each lane's own seed.
+        data_seed: config.data_seed; -1 means each lane's own seed.
     """
     seeds = [seed for seed, _ in lanes] if data_seed < 0 else [data_seed]
     return seeds[:1] if len(set(seeds)) == 1 else seeds
@@ -326,10 +326,10 @@ class Plan:
 
 
 def make_lanes(config) -> list[tuple[int, float]]:
-    """All pairs of ``config.seeds`` and ``config.lr``.
+    """Return all pairs of ``config.seeds`` and ``config.lr``.
 
     Raises:
-        InputError: none, one twice, or a number that cannot be one.
+        InputError: there is no pair or one twice, or a seed, rate or config.data_seed is invalid.
     """
     lanes = list(itertools.product(config.seeds, config.lr))
     if not lanes or len(set(lanes)) < len(lanes):
@@ -344,6 +344,12 @@ def make_lanes(config) -> list[tuple[int, float]]:
             )
         if not isinstance(lr, int | float) or not 0 < lr < math.inf:
             raise InputError(f"config.lr has {lr!r}; a learning rate is a positive number.")
+    data_seed = config.get("data_seed", -1)
+    if not isinstance(data_seed, int) or not -1 <= data_seed < 2**31:
+        raise InputError(
+            f"config.data_seed is {data_seed!r}; give -1, for an order of the data by seed, or a "
+            f"whole number from 0 to 2³¹−1, for one order in all lanes."
+        )
     return [(seed, float(lr)) for seed, lr in lanes]
 
 
