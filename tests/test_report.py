@@ -131,6 +131,13 @@ def test_metrics_without_figures_are_drawn(monkeypatch, tmp_path):
     assert len(pictures) == 2 and section["claims"] == []
 
 
+def test_a_run_without_metrics_has_a_default_page(monkeypatch, tmp_path):
+    write_run(tmp_path, "layer", 4, error=0.02, nll=1.0, epochs=0)
+    monkeypatch.setattr(experiments, "part", lambda name, file: None)
+    (section,) = results.page(tmp_path)[0]["sections"]
+    assert section["figures"] == [] and section["summary"]["rows"] == []
+
+
 # --- Curves of runs ---
 
 

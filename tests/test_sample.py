@@ -207,7 +207,7 @@ def test_the_command_writes_the_files_and_says_what_they_are_of(workdir, data_di
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "Give one experiment of convnet"),
+        ([], "Give one experiment of attentive_reader"),
         (["draw"], "--workdir=DIR"),
         (["drwa", "--workdir=x"], "Did you mean 'draw'"),
         (["draw", "--workdir=x", "--count=0"], "--count=0"),

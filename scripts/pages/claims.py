@@ -231,7 +231,8 @@ def collect(sections: list[Section]) -> list[Claim]:
 
 
 def experiments_with_claims() -> list[str]:
-    return experiments.names("claims")
+    names = experiments.names("figures")
+    return [n for n in names if hasattr(experiments.part(n, "figures"), "CLAIMS")]
 
 
 def set_rules(claims: list[Claim]) -> None:

@@ -257,8 +257,9 @@ def read_sections(root: Path, apart: bool = False) -> list[Section]:
 
 
 def default_figures(section: Section) -> tuple[Figure, ...]:
-    """Return figures of every metric of every split against the updates, for an experiment without
-    figures.py: one figure for each setting of the runs, norms and seeds apart."""
+    """Return a figure of every metric of every split for each setting of the runs, which is all
+    but norms and seeds: the page of an experiment without figures.py.
+    """
     first = section.runs[0].config
     varied = {
         key
@@ -286,16 +287,16 @@ def default_figures(section: Section) -> tuple[Figure, ...]:
 
 def default_panels(section: Section, where: dict, n: int) -> Iterator[Panel]:
     """Yield a panel for each split and metric, that of config.select first."""
-    values: dict[tuple[str, str], list[float]] = {}
+    select = section.runs[0].config["select"]
+    main = select["split"], select["metric"]
+    values: dict[tuple[str, str], list[float]] = {main: []}  # before the first evaluation, too
     for _, group in groups_of(section, where):
         for row in (row for run in group for row in run.rows):
             for name in row.keys() - {"step", "epoch", "split", "seed", "lr"}:
                 if np.isfinite(row[name]):
                     values.setdefault((row["split"], name), []).append(row[name])
-    select = section.runs[0].config["select"]
-    main = select["split"], select["metric"]
     for split, metric in sorted(values, key=lambda key: (key != main, key)):
-        middle = float(np.median(values[split, metric]))
+        middle = float(np.median(values[split, metric] or [0.0]))
         yield Panel(
             name=f"{n} {split} {metric}",
             title=split,
