@@ -319,7 +319,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         shared: what all time steps see alike.
         schedule: None: the same function, faster, by `fused.scan`: every ``ln.norm.Dense`` gets its
             matrix, and the gradient of its matrix, outside of the loop. "plain": autodiff of the
-            loop as it stands.
+            loop as it stands; also the default within `plain_by_default`.
 
     Returns:
         The last carry, and the ys, leaves ``[T, ...]``, which must be floats.
@@ -414,7 +414,7 @@ def unroll(
         carry: before the first step; None: `Cell.initial`.
         schedule: how the loop and its derivative are computed: None chooses a `fused.Schedule` for
             the default device. "plain" is autodiff of the cell's equations, step by step: slower,
-            but it can also be differentiated forwards.
+            but it can also be differentiated forwards; and the default within `plain_by_default`.
 
     Returns:
         hs ``[T, B, H]``, where the mask is false the h carried on; and the last carry.

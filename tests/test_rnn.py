@@ -722,3 +722,28 @@ def test_training_on_longer_sequences_than_the_statistics_were_made_for_is_refus
     variables = {"params": made.params, "stats": made.stats}
     with jax.enable_x64(True), pytest.raises(ValueError, match="as long as the longest"):
         Layer(made.cell).apply(variables, draw(T + 1, B, D), mutable=["stats"])
+
+
+def test_plain_by_default_allows_forward_derivatives():
+    """Of models that choose no schedule, by `unroll` and by `scan`."""
+
+    class Loop(nn.Module):
+        norm: Norm = Norm("layer", ("x", "h", "c"))
+
+        def setup(self):
+            self.cell = rnn.LSTM(3, self.norm)
+
+        def __call__(self, xs):
+            hs, _ = rnn.unroll(self.cell, xs)
+            start = self.cell.initial(xs.shape[1])
+            return hs.sum() + rnn.scan(lambda m, c, x: m.cell(c, x), self, start, xs)[1].sum()
+
+    xs = jnp.ones((4, 2, 5))
+    variables = Loop().init(jax.random.key(0), xs)
+    loss = partial(Loop().apply, variables)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(loss, (xs,), (xs,))
+    with rnn.plain_by_default():
+        value, slope = jax.jvp(loss, (xs,), (xs,))
+    assert value == pytest.approx(loss(xs), rel=1e-5)
+    assert slope == pytest.approx((jax.grad(loss)(xs) * xs).sum(), rel=1e-3, abs=1e-5)

@@ -40,9 +40,11 @@ def count_flops(jaxpr, used: Sequence[bool] | None = None) -> Flops:
         jaxpr: closed or not.
         used: which of its outputs are used; None for all.
     """
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    used = [True] * len(jaxpr.outvars) if used is None else used
-    needed = variables(itertools.compress(jaxpr.outvars, used))
+    jaxpr = opened(jaxpr)
+    outputs = jaxpr.outvars
+    if used is not None and len(used) == len(outputs):
+        outputs = itertools.compress(outputs, used)
+    needed = variables(outputs)
     total = Flops()
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not needed.isdisjoint(equation.outvars):
@@ -73,13 +75,13 @@ def of_equation(equation, used: list[bool]) -> Flops:
         return count_flops(params["jaxpr"]).times(params["length"])
     if name == "while":
         return count_flops(params["body_jaxpr"]) + Flops(while_loops=1)
-    return sum((count_flops(jaxpr) for jaxpr in jaxprs_in(params)), Flops())
-
-
-def jaxprs_in(params: dict) -> list:
-    """Return the jaxprs of a call, such as of a function compiled by itself."""
-    return [leaf for leaf in jax.tree.leaves(params, is_leaf=is_jaxpr) if is_jaxpr(leaf)]
+    inner = filter(is_jaxpr, jax.tree.leaves(params, is_leaf=is_jaxpr))  # of a jitted function, say
+    return sum((count_flops(jaxpr, used) for jaxpr in inner), Flops())
 
 
 def is_jaxpr(value) -> bool:
     return isinstance(value, Jaxpr | ClosedJaxpr)
+
+
+def opened(jaxpr) -> Jaxpr:
+    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from functools import partial
 import importlib
 import importlib.util
-import pkgutil
 import tempfile
 from typing import NamedTuple
 
-import configs
+import experiments
 from ln.errors import choose
 from scripts.benchmarks import random_data
 from scripts.benchmarks.common import (
@@ -59,10 +58,9 @@ def make_config(setting: Setting, folder: str):
     Raises:
         InputError: there is no such experiment, scale or norm.
     """
-    names = [module.name for module in pkgutil.iter_modules(configs.__path__)]
-    modules = {name: importlib.import_module(f"configs.{name}") for name in names}
-    modules = {name: module for name, module in modules.items() if hasattr(module, "get_config")}
-    module = choose("experiment", setting.experiment, modules)
+    names = experiments.names()
+    name = choose("experiment", setting.experiment, dict(zip(names, names, strict=True)))
+    module = importlib.import_module(f"configs.{name}")
     choose(f"scale of {setting.experiment}", setting.scale, module.SCALES)
     config = module.get_config(setting.scale)
     config.norm = setting.norm or config.norm
