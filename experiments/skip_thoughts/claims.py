@@ -34,7 +34,8 @@ def claim_19(curves: Curves) -> Verdict:
     median with layer norm is at most 1.15 times that without; contradicted from 1.3 times on.
     """
     if lacking := missing(curves, {("seconds", n): n for n in ("none", "layer")}, single=True):
-        return Verdict(NOT_TESTED, f"It {lacking}: `python -m scripts.benchmark skip_thoughts`.")
+        command = "python -m scripts.benchmark step --experiment=skip_thoughts"
+        return Verdict(NOT_TESTED, f"It {lacking}: `{command}`.")
     none, layer = (np.median(curves["seconds", norm].lanes) for norm in ("none", "layer"))
     text = (
         f"A step takes {layer:.2f} s with layer norm and {none:.2f} s without norm, "
