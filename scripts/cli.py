@@ -55,11 +55,19 @@ def parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except SystemExit:  # absl printed the help that was asked for, and exits with 1
         sys.exit(0)
-    except AttributeError as error:  # ml_collections' way to say that a key does not exist
-        words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return fail(InputError(renamed_key(words) or f"Unknown config key '{words}"))
     except FLAG_ERRORS as error:
-        return fail(error)
+        return fail(as_input_error(error))
+
+
+def as_input_error(error: Exception) -> InputError:
+    """Return one of FLAG_ERRORS as the line that the user reads."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, AttributeError):  # ml_collections raises it for an unknown key
+        words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        return InputError(renamed_key(words) or f"Unknown config key '{words}")
+    words = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return InputError(" ".join(words.split()))
 
 
 def renamed_key(words: str) -> str | None:
