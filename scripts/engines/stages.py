@@ -344,8 +344,10 @@ class Halving(Stage):
                 with reading(run.folder):
                     ours = {r["epoch"]: r for r in rows if r["split"] == quantity.split}
                 if rows and not any(quantity.metric in row for row in ours.values()):
-                    metric = f"{quantity.metric!r} of split {quantity.split!r}"
-                    self.fail(f"score needs {metric}, which {run.folder} has not measured.")
+                    raise InputError(
+                        f"The score needs {quantity.metric!r} of split {quantity.split!r}, which "
+                        f"{run.folder} does not measure; correct [stage.score]."
+                    )
                 for epoch in curves.epochs:  # ours are 1 after the first pass
                     value = ours.get(epoch + 1, {}).get(quantity.metric, 0)
                     ratio = value / theirs.at(epoch).mean()
