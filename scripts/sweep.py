@@ -25,7 +25,7 @@ folder, in --storage=postgresql://USER@HOST/NAME. In a grid lr=log:1e-4:1e-2:5 i
 --plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
 <stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin
 so, --minutes=60 saves and ends after an hour, --dry_run lists what is to do, and --collect copies
-finished runs beside the plan's file. The same command goes on.
+finished runs beside the plan's file (with --dry_run it lists them). The same command goes on.
 
 --engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
 is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets

@@ -198,8 +198,8 @@ def tiny(name):
         ('stage = "x"\n', r"each begins with \[\[stage\]\]"),
         ('stage = ["x"]\n', "stage 1 is 'x'; it must be a table"),
         (tiny("a") + tiny("a"), "two stages are named 'a'"),
-        (tiny("a") + 'settings_of = "a"\n', "Unknown earlier stage"),
-        (tiny("a") + 'settings_of = "b"\n' + tiny("b"), "Unknown earlier stage"),
+        (tiny("a") + 'settings_of = "a"\n', "it must be an earlier stage"),
+        (tiny("a") + 'settings_of = "b"\n' + tiny("b"), "it must be an earlier stage"),
     ],
 )
 def test_a_broken_file_raises(text, message, tmp_path):
@@ -333,12 +333,22 @@ def test_halving_without_readings_chooses_nothing(tmp_path):
     assert "no setting has readings" in stage_of(HALVING, tmp_path).table()
 
 
-def test_halving_names_a_missing_metric(tmp_path):
+def test_a_missing_metric_ends_its_stage_at_once(tmp_path, monkeypatch, capsys):
     stage = stage_of(HALVING, tmp_path, score=dict(nll_batch4=SCORE | dict(metric="nnl")))
-    waves = stage.waves()
-    write_factor(next(waves)[0], [1.0])
-    with pytest.raises(InputError, match="needs 'nnl' of split 'train'"):
-        next(waves)
+    trained = []
+
+    def pretend(todo, workers, saving, due):
+        for run in filter(lambda run: run.job in todo and due(run.job), next(stage.waves())):
+            write_factor(run, [1.0])
+            trained.append(run)
+            yield run.job, 0
+
+    monkeypatch.setattr(jobs, "run_here", pretend)
+    monkeypatch.setattr(plan, "check", lambda stage: None)
+    runner = plan.Runner([stage], 1, jobs.letting_runs_save())
+    runner.train(stage)
+    assert len(trained) == 1 and runner.status() == 1
+    assert "error: setting: The score needs 'nnl'" in capsys.readouterr().err
 
 
 # --- Fair learning rates ---

@@ -14,7 +14,7 @@ import json
 import math
 from pathlib import Path
 import tomllib
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -114,12 +114,10 @@ class Stage:
         keys = collections.Counter(["steps", *settings, *self.keys()])
         if twice := [key for key, count in keys.items() if count > 1]:
             self.fail(f"{twice[0]!r} is given twice; give it once.")
-        for point in (settings, *itertools.chain(*self.points())):
-            for key in ("seeds", "lr"):
-                if isinstance(point.get(key), list) and len(point[key]) != 1:
-                    self.fail(
-                        f"{key} of a run is {point[key]}; give one value, or an axis of grid."
-                    )
+        points = (settings, *itertools.chain(*self.points()))
+        for key, point in itertools.product(("seeds", "lr"), points):
+            if isinstance(value := point.get(key), list) and len(value) != 1:
+                self.fail(f"{key} of a run is {value}; give one value, or an axis of grid.")
         for wave in self.points():
             folders = [self.run(point, "", 0).folder for point in wave]
             for folder, count in collections.Counter(folders).items():
@@ -168,9 +166,7 @@ class Stage:
     @functools.cached_property
     def varying(self) -> set[str]:
         points = list(itertools.chain(*self.points()))
-        return {
-            key for key in keys_of(points) if len({str(point.get(key)) for point in points}) > 1
-        }
+        return {key for key in keys_of(points) if len({str(p.get(key)) for p in points}) > 1}
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
         keys = sorted(self.varying & set(point), key=list(point).index)
@@ -216,7 +212,7 @@ class Sweep(Stage):
 class Quantity:
     """What the curves of a panel are compared in."""
 
-    split: Annotated[str, "train, valid or test", ("train", "valid", "test").__contains__]
+    split: tables.Split
     metric: tables.Text
     weight: tables.Positive
 
@@ -226,11 +222,7 @@ class Curves:
     """The runs of a rung for one setting: points of a grid, and the epochs that are compared."""
 
     grid: tables.Grid
-    steps: Annotated[
-        str,
-        'a length such as "2 epochs"',
-        lambda value: tables.is_length(value) and "epoch" in value,
-    ]
+    steps: tables.Epochs
     epochs: tables.Whole
     minutes: tables.Positive
 
@@ -276,7 +268,7 @@ class Halving(Stage):
 
     grid: tables.Grid
     rungs: tables.Tables
-    score: Annotated[dict, "a table of panels", lambda value: isinstance(value, dict) and value]
+    score: tables.Panels
     published: tables.Text
     tie: tables.Number
 
@@ -395,18 +387,12 @@ class Fair(Stage):
         check_ranking: whether to train the grid to its full length too.
     """
 
-    norms: Annotated[list, "a list of different texts", tables.is_list(tables.is_text)]
-    rates: Annotated[
-        list, "four or more different positive numbers", tables.is_list(tables.is_positive, 4)
-    ]
-    seeds: Annotated[
-        list, "six or more different whole numbers", tables.is_list(tables.is_whole, 6)
-    ]
+    norms: tables.Names
+    rates: tables.Rates
+    seeds: tables.SixSeeds
     steps: tables.Lengths
     minutes: tables.Positive
-    short_seeds: Annotated[
-        list, "two or more different whole numbers", tables.is_list(tables.is_whole, 2)
-    ] = dataclasses.field(default_factory=lambda: [0, 1])
+    short_seeds: tables.TwoSeeds = dataclasses.field(default_factory=lambda: [0, 1])
     length_short: tables.Length = ""
     common_rate: tables.Number = 0.0
     check_ranking: tables.Flag = False
@@ -420,10 +406,8 @@ class Fair(Stage):
         self.full = in_turn(self.steps, self.minutes)[-1][0]
         third = f"{math.ceil(number(self.full) / 3)} {self.full.partition(' ')[2]}"
         self.length_short = self.length_short or third.strip()
-        if (
-            not tables.are_lengths([self.length_short, self.full])
-            and self.length_short != self.full
-        ):
+        part = number(self.length_short) / number(self.full)
+        if part > 1 or unit(self.length_short) != unit(self.full):
             self.fail(f"length_short is {self.length_short!r}; it must be at most {self.full!r}.")
         super().__post_init__()
 
@@ -475,16 +459,18 @@ class Fair(Stage):
                 break
         return rates
 
+    def short(self, norm: str, rates: list[float], steps: str = "") -> list[Run]:
+        return self.runs(norm, rates, self.short_seeds, steps or self.length_short, 0)
+
     def readings(self, norm: str, rate: float, steps: str = "") -> list[float]:
         """Return the best reading of each short seed."""
-        short = self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)
-        return [run.best() for run in short]
+        return [run.best() for run in self.short(norm, [rate], steps)]
 
     def losses(self, norm: str, rates: list[float], steps: str = "") -> dict[float, float]:
         """Return the mean reading of each rate, less is better; infinity if a seed diverged."""
-        short = [run for run in self.runs(norm, rates, self.short_seeds, self.length_short, 0)]
-        with reading(short[0].folder):
-            sign = {"min": 1, "max": -1}[runs.load(short[0].folder)[0]["select"]["mode"]]
+        folder = self.short(norm, rates)[0].folder
+        with reading(folder):
+            sign = {"min": 1, "max": -1}[runs.load(folder)[0]["select"]["mode"]]
         means = {rate: sign * np.mean(self.readings(norm, rate, steps)) for rate in rates}
         return {rate: math.inf if np.isnan(mean) else mean for rate, mean in means.items()}
 
@@ -495,8 +481,7 @@ class Fair(Stage):
         return sorted(rates, key=lambda r: (losses[r], abs(rates.index(r) - middle), r))
 
     def measured(self, norm: str, rates: list[float]) -> bool:
-        short = self.runs(norm, rates, self.short_seeds, self.length_short, 0)
-        return all(run.settled for run in short)
+        return all(run.settled for run in self.short(norm, rates))
 
     def best(self, norm: str, rates: list[float]) -> float | None:
         """Return the best rate, None if all diverged.
@@ -513,13 +498,10 @@ class Fair(Stage):
         """Return the rate of all norms; None if every norm diverged at every rate."""
         if self.common_rate or not all(self.measured(norm, self.rates) for norm in self.norms):
             return self.common_rate or self.rates[0]
-        tables = [self.losses(norm, self.rates) for norm in self.norms]
-        tables = [losses for losses in tables if min(losses.values()) < math.inf]
-        ranks = {
-            rate: sum(sum(loss < losses[rate] for loss in losses.values()) for losses in tables)
-            for rate in self.rates
-        }
-        return self.order(ranks)[0] if tables else None
+        losses = [self.losses(norm, self.rates) for norm in self.norms]
+        orders = [self.order(means) for means in losses if min(means.values()) < math.inf]
+        ranks = {rate: sum(order.index(rate) for order in orders) for rate in self.rates}
+        return self.order(ranks)[0] if orders else None
 
     def table(self):
         lines = [f"{self.name}: config.select at {self.length_short}, seeds {self.short_seeds}"]
@@ -561,7 +543,7 @@ def kendall(first: list, second: list) -> float:
 class File:
     """A plan."""
 
-    stage: Annotated[list, "one or more stages; each begins with [[stage]]", tables.are_tables]
+    stage: tables.Stages
 
 
 KINDS = {"sweep": Sweep, "halving": Halving, "fair": Fair}
@@ -597,17 +579,15 @@ def read(path: Path, root: Path) -> list[Stage]:
 
 
 def read_stages(plan: dict, root: Path) -> list[Stage]:
-    tables = build(File, "the file", plan).stage
     stages: dict[str, Stage] = {}
-    for position, table in enumerate(tables, start=1):
+    for position, table in enumerate(build(File, "the file", plan).stage, start=1):
         name = table.get("name") if isinstance(table, dict) else None
         stage = read_stage(f"stage {name!r}" if name else f"stage {position}", table, root)
         if stage.name in stages:
             raise InputError(f"two stages are named {stage.name!r}; give each its own name.")
         if stage.settings_of:
-            other = choose(
-                "earlier stage in settings_of of " + stage.name, stage.settings_of, stages
-            )
+            if (other := stages.get(stage.settings_of)) is None:
+                stage.fail(f"settings_of is {stage.settings_of!r}; it must be an earlier stage.")
             stage.settings = flat(stage.settings) | flat(other.choice)
             stage.settings_of = "" if other.choice else stage.settings_of
         stages[stage.name] = stage

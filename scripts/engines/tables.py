@@ -110,9 +110,19 @@ Grid = Annotated[
 ]
 Number = Annotated[float, "a number from 0", is_number]
 Positive = Annotated[float, "a positive number", is_positive]
+Split = Annotated[str, "train, valid or test", ("train", "valid", "test").__contains__]
+Panels = Annotated[dict, "one or more panels", lambda value: isinstance(value, dict) and value]
+Stages = Annotated[list, "one or more stages; each begins with [[stage]]", are_tables]
+Names = Annotated[list, "a list of different texts", is_list(is_text)]
+Rates = Annotated[list, "four or more different positive numbers", is_list(is_positive, 4)]
+TwoSeeds = Annotated[list, "two or more different whole numbers", is_list(is_whole, 2)]
+SixSeeds = Annotated[list, "six or more different whole numbers", is_list(is_whole, 6)]
 Count = Annotated[int | None, "a whole number from 1", functools.partial(is_whole, least=1)]
 Whole = Annotated[list, "a list of different whole numbers from 0", is_list(is_whole)]
 Length = Annotated[str, 'a length such as "300 steps" or "65 epochs"', is_length]
+Epochs = Annotated[
+    str, 'a length such as "2 epochs"', lambda value: is_length(value) and unit(value) == "epoch"
+]
 Lengths = Annotated[
     str | list,
     'a length such as "65 epochs" or a list of increasing ones, of one unit',
