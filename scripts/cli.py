@@ -1,6 +1,6 @@
 """What the commands share: flags in, one clear line out when something the user gave is wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import errno
 import logging as standard_logging
@@ -55,14 +55,22 @@ def parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except SystemExit:  # absl printed the help that was asked for, and exits with 1
         sys.exit(0)
-    except AttributeError as error:  # ml_collections' way to say that a key does not exist
-        words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return fail(InputError(renamed_key(words, argv) or f"Unknown config key '{words}"))
     except FLAG_ERRORS as error:
-        return fail(error)
+        return fail(as_input_error(error, argv))
 
 
-def renamed_key(words: str, argv: list[str]) -> str | None:
+def as_input_error(error: Exception, argv: Sequence[str]) -> InputError:
+    """Return one of FLAG_ERRORS, raised by these flags, as the line that the user reads."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, AttributeError):  # ml_collections raises it for an unknown key
+        words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        return InputError(renamed_key(words, argv) or f"Unknown config key '{words}")
+    words = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return InputError(" ".join(words.split()))
+
+
+def renamed_key(words: str, argv: Sequence[str]) -> str | None:
     """Return what to say of an unknown config key, the first of these words, if it was renamed."""
     from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
 

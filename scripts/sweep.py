@@ -25,7 +25,7 @@ folder, in --storage=postgresql://USER@HOST/NAME. In a grid lr=log:1e-4:1e-2:5 i
 --plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
 <stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin
 so, --minutes=60 saves and ends after an hour, --dry_run lists what is to do, and --collect copies
-finished runs beside the plan's file. The same command goes on.
+finished runs beside the plan's file (with --dry_run it lists them). The same command goes on.
 
 --engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
 is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
@@ -102,8 +102,11 @@ def run_names(points: list[dict]) -> list[str]:
 
 def main(_):
     if plan.PLAN.value:
-        if CONFIG.value is not None or GRID.value or ENGINE.value != "local":
-            raise InputError("--plan takes no --config, --grid or --engine; its stages say that.")
+        ignored = {"config", "grid", "engine"}
+        for engine in (search, slurm):
+            ignored |= {flag.name for flag in flags.FLAGS.get_key_flags_for_module(engine)}
+        if given := sorted(f"--{name}" for name in ignored if flags.FLAGS[name].present):
+            raise InputError(f"--plan takes no {', '.join(given)}; its stages say what to train.")
         return plan.run(Path(ROOT.value or "runs/plan"), WORKERS.value, DRY_RUN.value)
     if plan.ONLY.value or plan.MINUTES.value is not None or plan.COLLECT.value:
         raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")
@@ -125,7 +128,7 @@ def main(_):
     for name, point in zip(run_names(points), points, strict=True):
         try:
             jobs.check(jobs.settings(point, sys.argv[1:]))
-        except cli.FLAG_ERRORS as error:
+        except InputError as error:
             raise InputError(f"{name}: {error}") from error
         made.append(jobs.make_job(root / name, point))
 

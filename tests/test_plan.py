@@ -1,6 +1,7 @@
 """A plan of runs: its stages, scores, estimates, and the command."""
 
 import json
+import math
 import os
 from pathlib import Path
 import signal
@@ -29,6 +30,8 @@ SWEEP = dict(
     steps="4 steps",
     minutes=1.0,
 )
+SCORE = dict(split="train", metric="nll", weight=2.0)
+CURVES = dict(norm="layer", batch_size=4, steps="1 epoch", epochs=[0], minutes=1.0)
 HALVING = dict(
     name="setting",
     kind="halving",
@@ -36,10 +39,10 @@ HALVING = dict(
     grid=dict(optimizer=dict(b2=[0.999, 0.99]), lr=[0.1, 0.2]),
     published="figure_6",
     tie=0.05,
-    score={"nll_batch{batch_size}": dict(split="train", metric="nll", weight=2.0)},
+    score={"nll_batch{batch_size}": SCORE},
     rungs=[
-        dict(keep=2, curves=[dict(norm="layer", batch_size=4, steps=s, epochs=e, minutes=1.0)])
-        for s, e in (("1 epoch", [0]), ("2 epochs", [0, 1]))
+        dict(keep=2, curves=[CURVES]),
+        dict(keep=2, curves=[CURVES | dict(steps="2 epochs", epochs=[0, 1])]),
     ],
 )
 FAIR = dict(
@@ -52,6 +55,10 @@ FAIR = dict(
     steps="12 steps",
     minutes=3.0,
 )
+
+
+def rung(**changes):
+    return dict(rungs=[dict(keep=2, curves=[CURVES]) | changes])
 
 
 def write_run(run, values, split="valid", metric="error", finished=True, mode="min"):
@@ -110,14 +117,61 @@ def folders(wave):
         (HALVING, dict(rungs=[dict(keeep=1, curves=[])]), "Did you mean 'keep'"),
         (HALVING, dict(rungs=[dict(keep=1)]), "'curves'"),
         (HALVING, dict(score=dict(nll=dict(wieght=1))), "Did you mean 'weight'"),
-        (SWEEP, dict(steps="four"), "not as its kind needs it"),
-        (FAIR, dict(rates=[1e-3, 1e-2, 1e-1]), "four or more"),
+        *((SWEEP, dict(name=name), "name is .* folder") for name in ("", ".", "..", "a/b", 3)),
+        *((SWEEP, dict(minutes=m), "a positive number") for m in (-4.0, math.nan, True, "4", 0)),
+        *(
+            (SWEEP, dict(steps=steps), "steps is .* must be a length")
+            for steps in (
+                *("four", "0 steps", "-4 steps", "4 parsecs", "nan steps", "1.5 steps", "", 4),
+                *([], ["4 steps", "1 epoch"], ["8 steps", "4 steps"], ["4 steps", "4 steps"]),
+            )
+        ),
+        *(
+            (SWEEP, dict(grid=grid), "grid is .* without empty lists")
+            for grid in ({}, [], dict(norm=[]), "norm", [{}], ["norm"])
+        ),
+        (SWEEP, dict(settings="lr"), "a table of config keys"),
+        (SWEEP, dict(config=3), "config is 3; it must be a text"),
+        (SWEEP, dict(grid=dict(norm=["none", "none"])), "2 runs would have the folder"),
+        (SWEEP, dict(grid=dict(init=["a/b", "c"])), "1 runs would have the folder"),
+        (SWEEP, dict(grid=dict(steps=["1 step", "2 steps"])), "'steps' is given twice"),
+        (SWEEP, dict(settings=dict(norm="none")), "'norm' is given twice"),
+        (SWEEP, dict(settings=dict(lr=[0.1, 0.2])), "lr of a run is"),
+        (SWEEP, dict(grid=dict(seeds=[[0, 1], [2, 3]])), "seeds of a run is"),
+        *((HALVING, dict(tie=tie), "tie is .* a number from 0") for tie in (-1, "0", math.nan)),
+        *((HALVING, {key: []}, f"{key} is") for key in ("rungs", "score", "grid")),
+        (HALVING, dict(published="figure_66"), "Did you mean 'figure_6'"),
+        (HALVING, dict(score=dict(nll_batch5=SCORE)), "Did you mean 'nll_batch4, layer'"),
+        (HALVING, dict(score={"nll_{size}": SCORE}), "'size' among the keys of the curves"),
+        (HALVING, dict(score=dict(nll_batch4=SCORE | dict(weight=0))), "weight is 0"),
+        (HALVING, dict(score=dict(nll_batch4=SCORE | dict(split="dev"))), "train, valid or test"),
+        (HALVING, rung(keep=0), "keep is 0; it must be a whole number from 1"),
+        (HALVING, dict(rungs=2 * [dict(curves=[CURVES])]), "only the last one may lack it"),
+        (HALVING, rung(curves=[]), "one or more tables"),
+        (HALVING, rung(curves=["layer"]), "must be a table with"),
+        (HALVING, rung(curves=[CURVES, CURVES]), "2 runs would have the folder"),
+        (HALVING, rung(curves=[CURVES | dict(norm="layr")]), "Did you mean 'nll_batch4, layer'"),
+        (HALVING, rung(curves=[CURVES | dict(epochs=[])]), "epochs is"),
+        (HALVING, rung(curves=[CURVES | dict(epochs=[1])]), "epoch 1 is beyond '1 epoch'"),
+        (HALVING, rung(curves=[CURVES | dict(steps="99 epochs", epochs=[70])]), "no epoch 70"),
+        (HALVING, rung(curves=[CURVES | dict(lr=0.1)]), "'lr' is given twice"),
+        *((FAIR, dict(norms=norms), "norms is") for norms in ([], "none", ["none", "none"], [1])),
+        *(
+            (FAIR, dict(rates=rates), "four or more")
+            for rates in ([1e-3, 1e-2, 1e-1], "1e-3", [1, 2, 3, "4"], [0, 1, 2, 3], [1, 1, 2, 3])
+        ),
         (FAIR, dict(seeds=[1, 2, 3, 4, 5, 6, 7]), "none of short_seeds"),
+        (FAIR, dict(seeds=[2, 3, 4, 5, 6]), "six or more"),
+        *((FAIR, dict(short_seeds=seeds), "two or more") for seeds in ([0], [0, 0], 0)),
+        *((FAIR, dict(length_short=n), "at most '12 steps'") for n in ("13 steps", "1 epoch")),
+        (FAIR, dict(settings=dict(lr=0.1)), "'lr' is given twice"),
+        (FAIR, dict(check_ranking="yes"), "true or false"),
     ],
 )
 def test_a_wrong_stage_raises(table, changes, message, tmp_path):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         stage_of(table, tmp_path, **changes)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_key_raises(tmp_path):
@@ -125,12 +179,27 @@ def test_a_missing_key_raises(tmp_path):
         stages.read_stage("x", {k: v for k, v in SWEEP.items() if k != "grid"}, tmp_path)
 
 
+def tiny(name):
+    """Return the text of a sweep in a plan's file."""
+    return (
+        f'[[stage]]\nname = "{name}"\nkind = "sweep"\nconfig = "c.py"\n'
+        'grid = { norm = "none" }\nsteps = "4 steps"\nminutes = 1.0\n'
+    )
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
         ("[[stage]\n", "cannot be read"),
         ("[[stages]]\n", "Did you mean 'stage'"),
-        ('[[stage]]\nname = "a"\nkind = "fair"\n', "Stage 'a' has no 'config'"),
+        ('[[stage]]\nname = "a"\nkind = "fair"\n', "plan.toml: stage 'a' has no 'config'"),
+        ("", "no 'stage'; add one or more stages"),
+        ('[stage]\nname = "a"\n', r"each begins with \[\[stage\]\]"),
+        ('stage = "x"\n', r"each begins with \[\[stage\]\]"),
+        ('stage = ["x"]\n', "stage 1 is 'x'; it must be a table"),
+        (tiny("a") + tiny("a"), "two stages are named 'a'"),
+        (tiny("a") + 'settings_of = "a"\n', "it must be an earlier stage"),
+        (tiny("a") + 'settings_of = "b"\n' + tiny("b"), "it must be an earlier stage"),
     ],
 )
 def test_a_broken_file_raises(text, message, tmp_path):
@@ -148,9 +217,7 @@ def test_names_hold_what_varies(tmp_path):
 
 
 def test_a_later_stage_takes_the_choice(tmp_path):
-    text = '[[stage]]\nname = "{}"\nkind = "sweep"\nconfig = "c.py"\ngrid = {{ norm = "none" }}\n'
-    text += 'steps = "4 steps"\nminutes = 1.0\n'
-    first, second = text.format("a"), text.format("b") + 'settings_of = "a"\n'
+    first, second = tiny("a"), tiny("b") + 'settings_of = "a"\n'
     path = tmp_path / "plan.toml"
     path.write_text(first + second)
     with pytest.raises(InputError, match="paste the .stage.choice."):
@@ -191,6 +258,22 @@ def test_settled_runs_reach_their_length(tmp_path):
     assert long.settled
 
 
+def test_a_length_needs_no_unit(tmp_path):
+    (wave,) = stage_of(SWEEP, tmp_path, steps="4").waves()
+    write_run(wave[0], {3: 0.5, 4: 0.2})
+    assert wave[0].settled and wave[0].best() == 0.2
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+@pytest.mark.parametrize("text", ["{}\n{}\n", "3\n3\n", "{\n{\n"])
+def test_a_damaged_run_raises(name, text, tmp_path):
+    (wave,) = stage_of(SWEEP, tmp_path).waves()
+    write_run(wave[0], {4: 0.5})
+    (wave[0].folder / name).write_text(text)
+    with pytest.raises(InputError, match="damaged|is not JSON"):
+        assert wave[0].settled and wave[0].best()
+
+
 def test_lengths_share_the_minutes(tmp_path):
     waves = stage_of(SWEEP, tmp_path, steps=["1 step", "4 steps"], minutes=8.0).waves()
     assert [wave[0].minutes for wave in waves] == [2, 6]
@@ -229,10 +312,10 @@ def test_the_score_is_the_mean_distance(tmp_path):
     setting = stages.product(stage.grid)[0]
     run = next(r for wave in stage.waves() for r in wave if r.steps == "2 epochs")
     write_factor(run, [2.0, 0.25])
-    expected = 2.0 * (stages.math.log(2) + stages.math.log(4)) / 2
+    expected = 2.0 * (math.log(2) + math.log(4)) / 2
     assert stage.score_of(rung, setting) == pytest.approx(expected)
     write_factor(run, [2.0])  # no reading after the second epoch
-    assert stage.score_of(rung, setting) == stages.math.inf
+    assert stage.score_of(rung, setting) == math.inf
 
 
 @pytest.mark.parametrize("tie, chosen", [(0.0, "0.99"), (0.5, "0.999")])
@@ -248,6 +331,24 @@ def test_a_tie_goes_to_the_first(tie, chosen, tmp_path):
 
 def test_halving_without_readings_chooses_nothing(tmp_path):
     assert "no setting has readings" in stage_of(HALVING, tmp_path).table()
+
+
+def test_a_missing_metric_ends_its_stage_at_once(tmp_path, monkeypatch, capsys):
+    stage = stage_of(HALVING, tmp_path, score=dict(nll_batch4=SCORE | dict(metric="nnl")))
+    trained = []
+
+    def pretend(todo, workers, saving, due):
+        for run in filter(lambda run: run.job in todo and due(run.job), next(stage.waves())):
+            write_factor(run, [1.0])
+            trained.append(run)
+            yield run.job, 0
+
+    monkeypatch.setattr(jobs, "run_here", pretend)
+    monkeypatch.setattr(plan, "check", lambda stage: None)
+    runner = plan.Runner([stage], 1, jobs.letting_runs_save())
+    runner.train(stage)
+    assert len(trained) == 1 and runner.status() == 1
+    assert "error: setting: The score needs 'nnl'" in capsys.readouterr().err
 
 
 # --- Fair learning rates ---
@@ -267,7 +368,7 @@ def test_fair_takes_the_best_inside(tmp_path):
     assert stage.total() == 2 * (4 + 2) * 2 + 2 * 2 * 6
     assert len(grid) == 2 * 4 * 2 and {run.steps for run in grid} == {"4 steps"}
     best = dict(none=3e-3, layer=1e-2)
-    write_readings(grid, lambda norm, lr: abs(stages.math.log(lr / best[norm])))
+    write_readings(grid, lambda norm, lr: abs(math.log(lr / best[norm])))
     assert (next(waves), next(waves)) == ([], [])
     common = stage.common()
     final = set(folders(next(waves)))
@@ -303,10 +404,38 @@ def test_more_may_be_better(tmp_path):
 def test_a_diverged_seed_loses(tmp_path):
     stage = stage_of(FAIR, tmp_path)
     grid = next(stage.waves())
-    write_readings(grid, lambda norm, lr: abs(stages.math.log(lr / 3e-3)))
+    write_readings(grid, lambda norm, lr: abs(math.log(lr / 3e-3)))
     diverge(next(r for r in grid if "norm=layer,lr=0.003,seeds=1" in r.folder.name))
     assert stage.best("none", stage.rates) == 3e-3 and stage.best("layer", stage.rates) != 3e-3
     assert "0.003    nan" in stage.table() and "diverged" in stage.table()
+
+
+def test_a_norm_that_always_diverges_trains_no_more(tmp_path):
+    stage = stage_of(FAIR, tmp_path, check_ranking=True)
+    waves = stage.waves()
+    grid = next(waves)
+    write_readings(grid, lambda norm, lr: abs(math.log(lr / 1e-2)))
+    for run in grid:
+        if "norm=none" in run.folder.name:
+            diverge(run)
+    assert (next(waves), next(waves)) == ([], [])
+    assert {name.split(",")[0] for name in folders(next(waves))} == {"norm=layer"}
+    assert stage.common() == 1e-2  # the diverged norm has no vote
+    assert "none         all diverged" in stage.table() and stage.table().count("chosen") == 2
+
+    for run in grid:
+        diverge(run)
+    assert stage.unsettled() == [] and "There is no common rate" in stage.table()
+
+
+@pytest.mark.parametrize(
+    "losses, best", [([1, 1, 1, 1], 3e-3), ([0, 1, 1, 0], 1e-3), ([0, 1, 0, 0], 1e-2)]
+)
+def test_ties_prefer_the_middle(losses, best, tmp_path):
+    stage = stage_of(FAIR, tmp_path)
+    by_rate = dict(zip(stage.rates, losses, strict=True))
+    write_readings(next(stage.waves()), lambda norm, lr: by_rate[lr])
+    assert stage.best("none", stage.rates) == stage.common() == best
 
 
 def test_rankings_compare_lengths(tmp_path):
@@ -315,7 +444,7 @@ def test_rankings_compare_lengths(tmp_path):
     for wave in stage.waves():
         for run in wave:
             lr = float(run.folder.name.split(",")[1].partition("=")[2])
-            distance = abs(stages.math.log(lr / 3e-3))
+            distance = abs(math.log(lr / 3e-3))
             write_run(run, {4: distance, 12: -distance}, finished=True)
     assert "Kendall's tau -1.00" in stage.table()
     assert stages.kendall([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)
@@ -409,6 +538,82 @@ def test_a_wrong_value_stops_its_stage(tmp_path, capsys):
         tiny.train(stage)
     assert "Did you mean 'layer'" in capsys.readouterr().err
     assert tiny.status() == 1 and not stage.folder.exists()
+
+
+def test_a_damaged_run_stops_its_stage(runner, capsys):
+    tiny, stage, attempts = runner(lambda job, attempt: 0)
+    stage.folder.joinpath("norm=none").mkdir(parents=True)
+    stage.folder.joinpath("norm=none", "config.json").write_text("{")
+    tiny = plan.Runner([stage], 1, jobs.letting_runs_save())
+    tiny.train(stage)
+    assert "config.json is damaged" in capsys.readouterr().err and tiny.status() == 1
+    assert not attempts
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(settings=dict(hiden=3)), "Unknown config key 'hiden"),
+        (dict(config="configs/mnits.py"), "no config file configs/mnits.py. Did you mean"),
+        (dict(settings=dict(lr="(0.1, 0.2)", seeds=3), grid=dict(norm=["none"])), "2 lanes"),
+    ],
+)
+def test_a_wrong_config_has_a_clear_line(changes, message, tmp_path):
+    with warnings.catch_warnings(), pytest.raises(InputError, match=message):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        plan.check(stage_of(SWEEP, tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--minutes=inf"], "--minutes=inf is not a time"),
+        (["--minutes=nan"], "--minutes=nan is not a time"),
+        (["--space=lr=1,2", "--trials=3"], "takes no --space, --trials"),
+        (["--study=x"], "takes no --study"),
+        (["--root=README.md/x"], "Cannot write to README.md"),
+    ],
+)
+def test_wrong_flags_are_one_line(words, message):
+    words = ("-m", "scripts.sweep", f"--plan={PLAN}", "--only=claim_29", *words)
+    done = subprocess.run((sys.executable, *words), cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_collect_keeps_foreign_files(tmp_path, capsys):
+    stage = stage_of(SWEEP, tmp_path / "runs")
+    write_run(next(stage.waves())[0], {4: 0.5})
+    results = tmp_path / "results"
+    collect.collect([stage], results, dry_run=True)
+    target = results / "mnist" / "tiny" / "norm=none"
+    assert f"-> {target}" in capsys.readouterr().out and not results.exists()
+    target.mkdir(parents=True)
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and is not a run"):
+        collect.collect([stage], results)
+    assert os.listdir(target) == ["notes.txt"]
+    target.rename(tmp_path / "away")
+    collect.collect([stage], results)
+    (target / "notes.txt").write_text("mine")
+    collect.collect([stage], results)
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name, counts", [("results", True), ("elsewhere", False)])
+def test_the_limit_counts_only_results(name, counts, tmp_path, monkeypatch):
+    stage = stage_of(SWEEP, tmp_path / "runs")
+    write_run(next(stage.waves())[0], {4: 0.5})
+    monkeypatch.setattr(collect, "MOST", 5000)
+    for folder in ("mnist", "figures"):
+        (tmp_path / name / folder).mkdir(parents=True)
+    (tmp_path / name / "figures" / "large.png").write_bytes(bytes(5000))
+    collect.collect([stage], tmp_path / name)
+    (tmp_path / name / "mnist" / "large").write_bytes(bytes(5000))
+    if counts:
+        with pytest.raises(InputError, match="results would take"):
+            collect.collect([stage], tmp_path / name)
+    else:
+        collect.collect([stage], tmp_path / name)
 
 
 def test_collect_drops_update_rows(tmp_path, capsys):

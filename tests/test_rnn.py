@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ln import fused, rnn
+from ln import fused
 from ln.norm import EPSILON, Norm
 from ln.rnn import GRU, LSTM, RNN, Cell, orthogonal_blocks, plain_by_default, scan, unroll
 from tests import reference

@@ -58,20 +58,27 @@ def read_config(words: Sequence[str]):
     return values.config
 
 
-def check(words: list[str]) -> None:
-    """Check the config of one run as its command reads it, and load its task.
+def check(words: list[str]) -> list[tuple[int, float]]:
+    """Check the config of one run as its command does, load its task, and return its lanes.
 
     Raises:
-        InputError, or one of cli.FLAG_ERRORS: a value is wrong or a data set is missing.
+        InputError: a value is wrong or a data set is missing.
     """
     import experiments
     from ln.training import train
 
-    config = read_config(words)
-    task = experiments.load(config)
-    train.make_lanes(config)
-    train.make_optimizer(config)
-    train.Plan.of(config, task)
+    try:
+        for word in words:
+            if word.startswith("--config="):
+                cli.check_config_file(word)
+        config = read_config(words)
+        task = experiments.load(config)
+        lanes = train.make_lanes(config)
+        train.make_optimizer(config)
+        train.Plan.of(config, task)
+    except cli.FLAG_ERRORS as error:
+        raise cli.as_input_error(error, words) from error
+    return lanes
 
 
 def run_here(

@@ -1,13 +1,16 @@
 """The runner of a plan: trains the runs of its stages in order, for as long as it may."""
 
+import contextlib
 from pathlib import Path
 import signal
 import sys
+import tempfile
+import threading
 import time
 
 from absl import flags
 
-from ln.errors import InputError
+from ln.errors import InputError, writing
 from scripts import cli
 from scripts.engines import jobs
 
@@ -19,6 +22,14 @@ COLLECT = flags.DEFINE_bool("collect", False, "plan: copies finished runs beside
 
 def minutes(runs) -> float:
     return sum(run.minutes for run in runs)
+
+
+def unsettled(stage) -> list:
+    """Return the runs of a stage that are left, none if one is damaged: `Runner.train` says so."""
+    try:
+        return stage.unsettled()
+    except InputError:
+        return []
 
 
 class Clock:
@@ -59,21 +70,25 @@ class Runner:
     def __init__(self, stages: list, workers: int, saving: jobs.letting_runs_save):
         self.stages, self.workers, self.saving = stages, workers, saving
         self.clock, self.lost, self.failed = Clock(workers), dict[Path, int](), list[str]()
-        self.left = {stage.name: minutes(stage.unsettled()) for stage in stages}
+        self.left = {stage.name: minutes(unsettled(stage)) for stage in stages}
 
     def train(self, stage) -> None:
-        """Train the waves of a stage, and print its table when all of them are done."""
+        """Train the waves of a stage, and print its table when all of them are done.
+
+        An InputError ends this stage alone.
+        """
         try:
             check(stage)
+            self.show(stage)
+            for wave in stage.waves():
+                self.train_wave(stage, wave)
+                if self.saving.asked or stage.adaptive and not all(run.settled for run in wave):
+                    return
+            if not stage.unsettled():
+                print(stage.table(), flush=True)
         except InputError as error:
-            self.failed.append(str(error))
-            return print(f"error: {error}", file=sys.stderr, flush=True)
-        self.show(stage)
-        for wave in stage.waves():
-            self.train_wave(stage, wave)
-            if self.saving.asked or stage.adaptive and not all(run.settled for run in wave):
-                return None
-        return print(stage.table(), flush=True) if not stage.unsettled() else None
+            self.failed.append(f"{stage.name}: {error}")
+            print(f"error: {self.failed[-1]}", file=sys.stderr, flush=True)
 
     def train_wave(self, stage, wave: list) -> None:
         todo = {run.job: run for run in wave if not run.settled and run.folder not in self.lost}
@@ -84,13 +99,15 @@ class Runner:
                 begun[job] = time.monotonic()
                 return not todo[job].settled  # another process may have trained it
 
-            for job, status in jobs.run_here(list(todo), self.workers, self.saving, due):
-                if status == 0:
-                    measured = (time.monotonic() - begun[job]) / 60
-                    self.clock.add(stage.name, measured, todo[job].minutes)
-                elif not self.saving.asked:
-                    self.lost[job.folder] = status
-                self.show(stage)
+            ended = jobs.run_here(list(todo), self.workers, self.saving, due)
+            with contextlib.closing(ended):  # waits for the others if a wrong run ends the stage
+                for job, status in ended:
+                    if status == 0:
+                        measured = (time.monotonic() - begun[job]) / 60
+                        self.clock.add(stage.name, measured, todo[job].minutes)
+                    elif not self.saving.asked:
+                        self.lost[job.folder] = status
+                    self.show(stage)
             for run in filter(lambda run: run.settled, todo.values()):
                 self.lost.pop(run.folder, None)
             todo = {job: run for job, run in todo.items() if is_worth_a_try(self.lost, job)}
@@ -116,7 +133,7 @@ class Runner:
             why = "Stopped" if self.saving.stopped else "The time is up"
             print(f"{why}; the same command goes on from here. What remains:")
             for stage in self.stages:
-                if left := stage.unsettled():
+                if left := unsettled(stage):
                     print(f"  {stage.name}: {len(left)} runs, {minutes(left):.0f} min")
         busy = [str(folder) for folder, status in self.lost.items() if status == cli.BUSY]
         if busy:
@@ -137,20 +154,25 @@ def check(stage) -> None:
     """
     if stage.settings_of:
         raise InputError(
-            f"{stage.name} needs the choice of {stage.settings_of}, which is not recorded yet. "
+            f"It needs the choice of {stage.settings_of}, which is not recorded yet. "
             f"Train that stage, and paste the [stage.choice] that it prints into the plan."
         )
     for run in {run.folder: run for wave in stage.waves() for run in wave}.values():
         if not (run.folder / "config.json").exists():
             try:
-                jobs.check(list(run.job.words[2:-1]))
-            except cli.FLAG_ERRORS as error:
-                words = " ".join(str(error).split())
-                raise InputError(f"{stage.name}, {run.folder.name}: {words}") from error
+                lanes = jobs.check(list(run.job.words[2:-1]))
+            except InputError as error:
+                raise InputError(f"{run.folder.name}: {error}") from error
+            if len(lanes) != 1:
+                raise InputError(f"{run.folder.name} has {len(lanes)} lanes; give one seed and lr.")
 
 
 def list_stages(stages: list) -> None:
-    """Print the runs and minutes of each stage, and the commands if a stage was named."""
+    """Print the runs and minutes of each stage, and the commands if a stage was named.
+
+    Raises:
+        InputError: a run is damaged.
+    """
     for stage in stages:
         known = stage.known()
         left = [run for run in known if not run.settled]
@@ -172,14 +194,19 @@ def run(root: Path, workers: int, dry_run: bool) -> None:
     from scripts.engines import collect
     from scripts.engines import stages as kinds
 
+    seconds = None if MINUTES.value is None else 60 * MINUTES.value
+    if seconds is not None and not seconds <= threading.TIMEOUT_MAX:
+        raise InputError(f"--minutes={MINUTES.value} is not a time; leave it out for no limit.")
     stages = [s for s in kinds.read(Path(PLAN.value), root) if s.name.startswith(ONLY.value)]
     if not stages:
         raise InputError(f"--only={ONLY.value}: no stage of {PLAN.value} begins with this.")
     if COLLECT.value:
-        return collect.collect(stages, Path(PLAN.value).parent)
+        return collect.collect(stages, Path(PLAN.value).parent, dry_run)
     if dry_run:
         return list_stages(stages)
-    seconds = None if MINUTES.value is None else 60 * MINUTES.value
+    with writing(root, "--root"):
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
     with jobs.letting_runs_save((signal.SIGINT, signal.SIGTERM), seconds) as saving:
         runner = Runner(stages, workers, saving)
         for stage in stages:

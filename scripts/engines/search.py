@@ -545,7 +545,7 @@ def run(config, root: Path, known: list[str], workers: int) -> None:
     for point in {str(point): point for point in points}.values():
         try:
             jobs.check(jobs.settings(point, sys.argv[1:]))
-        except cli.FLAG_ERRORS as error:
+        except InputError as error:
             raise InputError(f"{point}: {error}") from error
     folder = root / STUDY.value
     with writing(folder, "--root", "; the same command goes on from there"):

@@ -4,28 +4,40 @@ A stage gives its runs in waves. A wave may depend on what the runs of the waves
 measured; before they have, it has as many runs as there can be at most.
 """
 
+import collections
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import math
 from pathlib import Path
-import runpy
 import tomllib
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from experiments.curves import Curve, published
-from ln.errors import InputError, choose, nearest
+from ln.errors import InputError, choose
 from ln.training import runs
-from scripts.engines import jobs
+from scripts.engines import jobs, tables
+from scripts.engines.tables import Point, build, flat, keys_of, number, product, unit
 from scripts.pages.sections import PUBLISHED
 
-Point = dict[str, Any]  # config key -> value
 DIVERGED = ("diverged.jsonl", "dead.jsonl")  # has a row once the only lane of a run diverged
 WIDENINGS = 2
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise InputError if the files of a run lack what is read from them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder} is damaged ({error!r}). Move it away to train anew.") from error
 
 
 class Run(NamedTuple):
@@ -46,10 +58,10 @@ class Run(NamedTuple):
     @property
     def settled(self) -> bool:
         """Return whether nothing is left to train: the length is reached, or the run diverged."""
-        path = self.folder / "config.json"
-        if not path.is_file():
+        if not (self.folder / "config.json").is_file():
             return False
-        planned, length = number(json.loads(path.read_text())["steps"]), number(self.steps)
+        with reading(self.folder):
+            planned, length = number(runs.read_config(self.folder).steps), number(self.steps)
         if planned == length and runs.is_finished(self.folder):
             return True
         return has_diverged(self.folder) or (planned > length and bool(self.rows()))
@@ -57,45 +69,23 @@ class Run(NamedTuple):
     def rows(self) -> list[runs.Row]:
         """Return the metrics up to this length, none of a run that has not reached it."""
         rows, length = runs.read_rows(self.folder / "metrics.jsonl"), number(self.steps)
-        unit = "epoch" if "epoch" in self.steps else "step"
-        reached = any(row[unit] >= length for row in rows)
-        return [row for row in rows if row[unit] <= length] if reached else []
+        with reading(self.folder):
+            reached = any(row[unit(self.steps)] >= length for row in rows)
+            return [row for row in rows if row[unit(self.steps)] <= length] if reached else []
 
     def best(self) -> float:
         """Return the best reading of config.select, NaN if the run diverged or has none."""
         if not (rows := self.rows()):
             return math.nan
-        select = runs.load(self.folder)[0]["select"]
-        values = [row[select["metric"]] for row in rows if row["split"] == select["split"]]
-        better = {"min": min, "max": max}[select["mode"]]
-        return better(filter(math.isfinite, values), default=math.nan)
+        with reading(self.folder):
+            select = runs.load(self.folder)[0]["select"]
+            values = [row[select["metric"]] for row in rows if row["split"] == select["split"]]
+            better = {"min": min, "max": max}[select["mode"]]
+            return better(filter(math.isfinite, values), default=math.nan)
 
 
 def has_diverged(folder: Path) -> bool:
     return any(runs.read_rows(folder / name) for name in DIVERGED)
-
-
-def number(length: str) -> float:
-    return float(str(length).partition(" ")[0])
-
-
-def flat(tree: dict, prefix: str = "") -> Point:
-    """Flatten nested tables, {"optimizer": {"b2": 0.9}} to {"optimizer.b2": 0.9}."""
-    point: Point = {}
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        point |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return point
-
-
-def product(grid: dict | list[dict]) -> list[Point]:
-    """Return the points of a grid, or of several, the last key varying fastest."""
-    points = []
-    for table in grid if isinstance(grid, list) else [grid]:
-        axes = flat(table)
-        values = [v if isinstance(v, list) else [v] for v in axes.values()]
-        points += [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
-    return points
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -109,20 +99,43 @@ class Stage:
         choice: the settings that this stage chose, recorded by hand.
     """
 
-    name: str
-    config: str
-    settings: dict = dataclasses.field(default_factory=dict)
-    settings_of: str = ""
-    choice: dict = dataclasses.field(default_factory=dict)
+    name: tables.Folder
+    config: tables.Text
+    settings: tables.Table = dataclasses.field(default_factory=dict)
+    settings_of: tables.Text = ""
+    choice: tables.Table = dataclasses.field(default_factory=dict)
     root: Path
 
     adaptive: ClassVar[bool] = True  # later waves depend on all runs of the earlier ones
 
-    def waves(self) -> Iterator[list[Run]]:
+    def __post_init__(self):
+        """Raise InputError if a key is set twice, a run has lanes, or two runs have one folder."""
+        settings = flat(self.settings)
+        keys = collections.Counter(["steps", *settings, *self.keys()])
+        if twice := [key for key, count in keys.items() if count > 1]:
+            self.fail(f"{twice[0]!r} is given twice; give it once.")
+        points = (settings, *itertools.chain(*self.points()))
+        for key, point in itertools.product(("seeds", "lr"), points):
+            if isinstance(value := point.get(key), list) and len(value) != 1:
+                self.fail(f"{key} of a run is {value}; give one value, or an axis of grid.")
+        for wave in self.points():
+            folders = [self.run(point, "", 0).folder for point in wave]
+            for folder, count in collections.Counter(folders).items():
+                if count > 1 or folder.parent != self.folder:
+                    self.fail(f"{count} runs would have the folder {folder}; change their values.")
+
+    def fail(self, words: str):
+        raise InputError(f"stage {self.name!r}: {words}")
+
+    def keys(self) -> list[str]:
+        """Return the config keys that the stage sets besides settings and steps."""
         raise NotImplementedError
 
-    def points(self) -> list[Point]:
-        """Return what the runs differ in: all points that there can be at most."""
+    def points(self) -> list[list[Point]]:
+        """Return what the runs of each wave differ in, as many as there can be at most."""
+        raise NotImplementedError
+
+    def waves(self) -> Iterator[list[Run]]:
         raise NotImplementedError
 
     def table(self) -> str:
@@ -152,9 +165,8 @@ class Stage:
 
     @functools.cached_property
     def varying(self) -> set[str]:
-        points = self.points()
-        keys = dict.fromkeys(key for point in points for key in point)
-        return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
+        points = list(itertools.chain(*self.points()))
+        return {key for key in keys_of(points) if len({str(p.get(key)) for p in points}) > 1}
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
         keys = sorted(self.varying & set(point), key=list(point).index)
@@ -179,18 +191,66 @@ def in_turn(steps: str | list[str], minutes: float) -> list[tuple[str, float]]:
 class Sweep(Stage):
     """All points of a grid, each trained to one length after the other."""
 
-    grid: dict | list
-    steps: str | list
-    minutes: float
+    grid: tables.Grid
+    steps: tables.Lengths
+    minutes: tables.Positive
 
     adaptive: ClassVar[bool] = False
 
+    def keys(self):
+        return keys_of(product(self.grid))
+
     def points(self):
-        return product(self.grid)
+        return [product(self.grid)]
 
     def waves(self):
         for steps, minutes in in_turn(self.steps, self.minutes):
-            yield [self.run(point, steps, minutes) for point in self.points()]
+            yield [self.run(point, steps, minutes) for point in product(self.grid)]
+
+
+@dataclasses.dataclass
+class Quantity:
+    """What the curves of a panel are compared in."""
+
+    split: tables.Split
+    metric: tables.Text
+    weight: tables.Positive
+
+
+@dataclasses.dataclass
+class Curves:
+    """The runs of a rung for one setting: points of a grid, and the epochs that are compared."""
+
+    grid: tables.Grid
+    steps: tables.Epochs
+    epochs: tables.Whole
+    minutes: tables.Positive
+
+
+def as_grid(table: Any) -> Any:
+    """Return a table of curves whose config keys are in the table "grid"."""
+    if not isinstance(table, dict):
+        return table
+    own = {field.name for field in dataclasses.fields(Curves)}
+    grid = {key: value for key, value in table.items() if key not in own}
+    return {key: value for key, value in table.items() if key in own} | dict(grid=grid)
+
+
+@dataclasses.dataclass
+class Rung:
+    """A wave of successive halving; keep: how many settings go on, all if None."""
+
+    curves: tables.Tables
+    keep: tables.Count = None
+
+    @classmethod
+    def read(cls, place: str, table: Any) -> "Rung":
+        rung = build(cls, place, table)
+        rung.curves = [build(Curves, f"{place}, curves", as_grid(t)) for t in rung.curves]
+        return rung
+
+    def points(self) -> Iterator[tuple[Point, Curves]]:
+        return ((point, curves) for curves in self.curves for point in product(curves.grid))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -206,47 +266,85 @@ class Halving(Stage):
         tie: scores so near to the best count as equal to it.
     """
 
-    grid: dict | list
-    rungs: list
-    score: dict
-    published: str
-    tie: float
+    grid: tables.Grid
+    rungs: tables.Tables
+    score: tables.Panels
+    published: tables.Text
+    tie: tables.Number
+
+    def __post_init__(self):
+        place = f"stage {self.name!r}"
+        self.score = {
+            panel: build(Quantity, f"{place}, score {panel!r}", table)
+            for panel, table in self.score.items()
+        }
+        self.rungs = [
+            Rung.read(f"{place}, rung {n}", table) for n, table in enumerate(self.rungs, start=1)
+        ]
+        if any(rung.keep is None for rung in self.rungs[:-1]):
+            self.fail("a rung has no 'keep'; only the last one may lack it.")
+        for rung in self.rungs:
+            for curves in rung.curves:
+                self.check(curves)
+        super().__post_init__()
+
+    def check(self, curves: Curves) -> None:
+        """Raise InputError if the published file lacks what the curves are compared with."""
+        files = {path.stem: path for path in PUBLISHED.glob("*.csv")}
+        choose(f"published of stage {self.name!r}", self.published, files)
+        known = published_curves(self.published)
+        for epoch in curves.epochs:
+            if epoch >= number(curves.steps):
+                self.fail(f"epoch {epoch} is beyond {curves.steps!r}; the first epoch is 0.")
+        for panel, point in itertools.product(self.score, product(curves.grid)):
+            try:
+                key = panel.format(**point), str(point["norm"])
+            except (AttributeError, IndexError, KeyError, ValueError) as error:
+                self.fail(f"panel {panel!r} and a norm need {error} among the keys of the curves.")
+            names = {", ".join(key): curve for key, curve in known.items()}
+            theirs = choose(f"curve of {self.published} in {self.name}", ", ".join(key), names)
+            for epoch in curves.epochs:
+                if not len(theirs.at(epoch)):
+                    self.fail(f"{self.published} has no epoch {epoch} of {', '.join(key)}.")
+
+    def keys(self):
+        curves = (point for rung in self.rungs for point, _ in rung.points())
+        return keys_of(product(self.grid)) + keys_of(curves)
 
     def points(self):
-        curves = [curve for rung in self.rungs for curve, *_ in self.curves(rung)]
-        return [curve | setting for setting in product(self.grid) for curve in curves]
-
-    def curves(self, rung: dict) -> list[tuple[Point, str, list[int], float]]:
-        found = []
-        for table in rung["curves"]:
-            own = {key: table[key] for key in ("steps", "epochs", "minutes")}
-            grid = {key: value for key, value in table.items() if key not in own}
-            found += [(point, *own.values()) for point in product(grid)]
-        return found
+        settings = product(self.grid)
+        return [[c | s for s in settings for c, _ in rung.points()] for rung in self.rungs]
 
     def waves(self):
         settings = product(self.grid)
         for rung in self.rungs:
-            curves = self.curves(rung)
-            yield [self.run(c | s, steps, t) for s in settings for c, steps, _, t in curves]
-            settings = self.ranked(rung, settings)[: rung.get("keep")]
+            curves = list(rung.points())
+            yield [self.run(c | s, of.steps, of.minutes) for s in settings for c, of in curves]
+            settings = self.ranked(rung, settings)[: rung.keep]
 
-    def ranked(self, rung: dict, settings: list[Point]) -> list[Point]:
+    def ranked(self, rung: Rung, settings: list[Point]) -> list[Point]:
         return sorted(settings, key=lambda setting: self.score_of(rung, setting))
 
-    def score_of(self, rung: dict, setting: Point) -> float:
+    def score_of(self, rung: Rung, setting: Point) -> float:
         """Return the mean of weight · |ln(ours / published)| over the cells of a rung."""
         cells = []
-        for curve, steps, epochs, _ in self.curves(rung):
-            rows = self.run(curve | setting, steps, 0).rows()
+        for curve, curves in rung.points():
+            run = self.run(curve | setting, curves.steps, 0)
+            rows = run.rows()
             for panel, quantity in self.score.items():
                 theirs = published_curves(self.published)[panel.format(**curve), curve["norm"]]
-                ours = {r["epoch"]: r for r in rows if r["split"] == quantity["split"]}
-                for epoch in epochs:  # ours are 1 after the first pass
-                    value = ours.get(epoch + 1, {}).get(quantity["metric"], 0)
+                with reading(run.folder):
+                    ours = {r["epoch"]: r for r in rows if r["split"] == quantity.split}
+                if rows and not any(quantity.metric in row for row in ours.values()):
+                    raise InputError(
+                        f"The score needs {quantity.metric!r} of split {quantity.split!r}, which "
+                        f"{run.folder} does not measure; correct [stage.score]."
+                    )
+                for epoch in curves.epochs:  # ours are 1 after the first pass
+                    value = ours.get(epoch + 1, {}).get(quantity.metric, 0)
                     ratio = value / theirs.at(epoch).mean()
                     distance = abs(math.log(ratio)) if ratio > 0 else math.inf
-                    cells.append(quantity["weight"] * distance)
+                    cells.append(quantity.weight * distance)
         return sum(cells) / len(cells)
 
     def table(self):
@@ -255,7 +353,7 @@ class Halving(Stage):
         for rung in self.rungs:
             scores = [self.score_of(rung, s) if s in settings else None for s in all_settings]
             columns.append(scores)
-            settings = self.ranked(rung, settings)[: rung.get("keep")]
+            settings = self.ranked(rung, settings)[: rung.keep]
         best = min(score for score in columns[-1] if score is not None)
         if best == math.inf:
             return f"{self.name}: no setting has readings of all cells; change its grid."
@@ -289,30 +387,36 @@ class Fair(Stage):
         check_ranking: whether to train the grid to its full length too.
     """
 
-    norms: list
-    rates: list
-    seeds: list
-    steps: str | list
-    minutes: float
-    short_seeds: list = dataclasses.field(default_factory=lambda: [0, 1])
-    length_short: str = ""
-    common_rate: float = 0.0
-    check_ranking: bool = False
+    norms: tables.Names
+    rates: tables.Rates
+    seeds: tables.SixSeeds
+    steps: tables.Lengths
+    minutes: tables.Positive
+    short_seeds: tables.TwoSeeds = dataclasses.field(default_factory=lambda: [0, 1])
+    length_short: tables.Length = ""
+    common_rate: tables.Number = 0.0
+    check_ranking: tables.Flag = False
 
     varying: ClassVar = {"norm", "lr", "seeds"}
 
     def __post_init__(self):
         self.rates = sorted(self.rates)
-        if len(set(self.rates)) < 4:
-            raise InputError(f"stage {self.name!r}: rates={self.rates}; give four or more.")
-        if len(set(self.seeds) - set(self.short_seeds)) < max(6, len(self.seeds)):
-            raise InputError(
-                f"stage {self.name!r}: seeds={self.seeds}; give six or more, none of "
-                f"short_seeds={self.short_seeds}, which choose the rates."
-            )
+        if set(self.seeds) & set(self.short_seeds):
+            self.fail(f"seeds are {self.seeds}; give none of short_seeds, {self.short_seeds}.")
         self.full = in_turn(self.steps, self.minutes)[-1][0]
         third = f"{math.ceil(number(self.full) / 3)} {self.full.partition(' ')[2]}"
-        self.length_short = self.length_short or third
+        self.length_short = self.length_short or third.strip()
+        part = number(self.length_short) / number(self.full)
+        if part > 1 or unit(self.length_short) != unit(self.full):
+            self.fail(f"length_short is {self.length_short!r}; it must be at most {self.full!r}.")
+        super().__post_init__()
+
+    def keys(self):
+        return list(self.varying)
+
+    def points(self):
+        grid = itertools.product(self.norms, self.rates, self.seeds + self.short_seeds)
+        return [[dict(norm=norm, lr=lr, seeds=seed) for norm, lr, seed in grid]]
 
     def runs(self, norm: str, rates, seeds, steps: str, minutes: float) -> list[Run]:
         return [
@@ -335,8 +439,9 @@ class Fair(Stage):
         for steps, minutes in in_turn(self.steps, self.minutes):
             wave = []
             for norm, rates in grids.items():
-                chosen = dict.fromkeys((self.best(norm, rates), common))
-                wave += self.runs(norm, chosen, self.seeds, steps, minutes)
+                if (best := self.best(norm, rates)) is None:
+                    continue
+                wave += self.runs(norm, dict.fromkeys((best, common)), self.seeds, steps, minutes)
                 if self.check_ranking:
                     wave += self.runs(norm, rates, self.short_seeds, steps, minutes)
             yield wave
@@ -354,37 +459,54 @@ class Fair(Stage):
                 break
         return rates
 
+    def short(self, norm: str, rates: list[float], steps: str = "") -> list[Run]:
+        return self.runs(norm, rates, self.short_seeds, steps or self.length_short, 0)
+
     def readings(self, norm: str, rate: float, steps: str = "") -> list[float]:
         """Return the best reading of each short seed."""
-        short = self.runs(norm, [rate], self.short_seeds, steps or self.length_short, 0)
-        return [run.best() for run in short]
+        return [run.best() for run in self.short(norm, [rate], steps)]
 
-    def order(self, norm: str, rates: list[float], steps: str = "") -> list[float]:
-        """Return rates from the best to the worst; a rate with a diverged seed is last."""
-        means = {rate: np.mean(self.readings(norm, rate, steps)) for rate in rates}
-        sign = 1 if self.less_is_better else -1
-        return sorted(rates, key=lambda r: math.inf if np.isnan(means[r]) else sign * means[r])
+    def losses(self, norm: str, rates: list[float], steps: str = "") -> dict[float, float]:
+        """Return the mean reading of each rate, less is better; infinity if a seed diverged."""
+        folder = self.short(norm, rates)[0].folder
+        with reading(folder):
+            sign = {"min": 1, "max": -1}[runs.load(folder)[0]["select"]["mode"]]
+        means = {rate: sign * np.mean(self.readings(norm, rate, steps)) for rate in rates}
+        return {rate: math.inf if np.isnan(mean) else mean for rate, mean in means.items()}
 
-    @functools.cached_property
-    def less_is_better(self) -> bool:
-        file, _, scale = self.config.partition(":")
-        config = runpy.run_path(file)["get_config"](*[scale] * bool(scale))
-        return config.select.mode == "min"
+    def order(self, losses: dict[float, float]) -> list[float]:
+        """Return rates from the best to the worst; of equal ones first the middle of the grid."""
+        rates = list(losses)
+        middle = (len(rates) - 1) / 2
+        return sorted(rates, key=lambda r: (losses[r], abs(rates.index(r) - middle), r))
 
-    def best(self, norm: str, rates: list[float]) -> float:
-        """Return the best rate; before all are measured, the one after which most runs follow."""
-        short = self.runs(norm, rates, self.short_seeds, self.length_short, 0)
-        return self.order(norm, rates)[0] if all(run.settled for run in short) else rates[0]
+    def measured(self, norm: str, rates: list[float]) -> bool:
+        return all(run.settled for run in self.short(norm, rates))
 
-    def common(self) -> float:
-        """Return the one rate of all norms."""
-        orders = [self.order(norm, self.rates) for norm in self.norms]
-        rank = {rate: sum(order.index(rate) for order in orders) for rate in self.rates}
-        return self.common_rate or min(rank, key=rank.__getitem__)
+    def best(self, norm: str, rates: list[float]) -> float | None:
+        """Return the best rate, None if all diverged.
+
+        Before all are measured, the rate after which most runs follow.
+        """
+        if not self.measured(norm, rates):
+            return rates[0]
+        losses = self.losses(norm, rates)
+        best = self.order(losses)[0]
+        return best if losses[best] < math.inf else None
+
+    def common(self) -> float | None:
+        """Return the rate of all norms; None if every norm diverged at every rate."""
+        if self.common_rate or not all(self.measured(norm, self.rates) for norm in self.norms):
+            return self.common_rate or self.rates[0]
+        losses = [self.losses(norm, self.rates) for norm in self.norms]
+        orders = [self.order(means) for means in losses if min(means.values()) < math.inf]
+        ranks = {rate: sum(order.index(rate) for order in orders) for rate in self.rates}
+        return self.order(ranks)[0] if orders else None
 
     def table(self):
         lines = [f"{self.name}: config.select at {self.length_short}, seeds {self.short_seeds}"]
-        rankings = [f"The common rate is {self.common():g}."]
+        common = self.common()
+        rankings = [f"The common rate is {common:g}." if common else "There is no common rate."]
         for norm in self.norms:
             rates = self.grid(norm)
             best = self.best(norm, rates)
@@ -394,8 +516,11 @@ class Fair(Stage):
                 edge = ", at the edge" if rate in (rates[0], rates[-1]) else ""
                 mark = f"  <- chosen{edge}" if rate == best else ""
                 lines.append(f"  {norm:12} {rate:<8g} {np.mean(values):<8.4g} ({seeds}){mark}")
-            if self.check_ranking:
-                short, full = self.order(norm, rates), self.order(norm, rates, self.full)
+            if best is None:
+                lines.append(f"  {norm:12} all diverged; no rate is chosen")
+            elif self.check_ranking:
+                short = self.order(self.losses(norm, rates))
+                full = self.order(self.losses(norm, rates, self.full))
                 rankings.append(
                     f"{norm}: rates from best to worst at {self.length_short} {short}, at "
                     f"{self.full} {full}; Kendall's tau {kendall(short, full):.2f}"
@@ -414,41 +539,27 @@ def kendall(first: list, second: list) -> float:
     return sum(1 if second.index(a) < second.index(b) else -1 for a, b in pairs) / len(pairs)
 
 
+@dataclasses.dataclass
+class File:
+    """A plan."""
+
+    stage: tables.Stages
+
+
 KINDS = {"sweep": Sweep, "halving": Halving, "fair": Fair}
 
 
-def check_keys(place: str, table: dict, known) -> None:
-    for key in table:
-        if key not in known:
-            raise InputError(f"{place} has no key {key!r}.{nearest(key, known)}")
-
-
-def read_stage(name: str, table: dict, root: Path) -> Stage:
+def read_stage(place: str, table: Any, root: Path) -> Stage:
     """Return one stage.
 
     Raises:
-        InputError: its kind or a key is unknown, or a key is missing.
+        InputError: its kind, a key or a value is wrong, or a key is missing.
     """
+    if not isinstance(table, dict):
+        raise InputError(f"{place} is {table!r}; it must be a table, [[stage]].")
     table = dict(table)
-    kind = choose(f"kind of stage {name!r}", table.pop("kind", ""), KINDS)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.name != "root"}
-    check_keys(f"Stage {name!r}", table, fields)
-    missing = dataclasses.MISSING
-    for key, field in fields.items():
-        if key not in table and field.default is field.default_factory is missing:
-            raise InputError(f"Stage {name!r} has no {key!r}; add it.")
-    try:
-        for rung in table.get("rungs", ()):
-            check_keys(f"A rung of stage {name!r}", rung, ("curves", "keep"))
-        for panel, quantity in table.get("score", {}).items():
-            check_keys(f"{panel} of stage {name!r}", quantity, ("split", "metric", "weight"))
-        stage = kind(root=root, **table)
-        list(stage.waves())
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"Stage {name!r} is not as its kind needs it ({error!r}).") from error
-    return stage
+    kind = choose(f"kind of {place}", str(table.pop("kind", "")), KINDS)
+    return build(kind, place, table, root=root)
 
 
 def read(path: Path, root: Path) -> list[Stage]:
@@ -461,15 +572,23 @@ def read(path: Path, root: Path) -> list[Stage]:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--plan={path} cannot be read ({error}). Give a TOML file.") from error
-    check_keys(f"--plan={path}", plan, ("stage",))
+    try:
+        return read_stages(plan, root)
+    except InputError as error:
+        raise InputError(f"--plan={path}: {error}") from error
+
+
+def read_stages(plan: dict, root: Path) -> list[Stage]:
     stages: dict[str, Stage] = {}
-    for position, table in enumerate(plan.get("stage", []), start=1):
-        name = table.get("name", f"number {position}")
-        if name in stages:
-            raise InputError(f"Two stages are named {name!r}; give each its own name.")
-        stage = stages[name] = read_stage(name, table, root)
+    for position, table in enumerate(build(File, "the file", plan).stage, start=1):
+        name = table.get("name") if isinstance(table, dict) else None
+        stage = read_stage(f"stage {name!r}" if name else f"stage {position}", table, root)
+        if stage.name in stages:
+            raise InputError(f"two stages are named {stage.name!r}; give each its own name.")
         if stage.settings_of:
-            other = choose(f"settings_of of stage {name!r}", stage.settings_of, stages)
+            if (other := stages.get(stage.settings_of)) is None:
+                stage.fail(f"settings_of is {stage.settings_of!r}; it must be an earlier stage.")
             stage.settings = flat(stage.settings) | flat(other.choice)
             stage.settings_of = "" if other.choice else stage.settings_of
+        stages[stage.name] = stage
     return list(stages.values())
