@@ -65,16 +65,17 @@ def as_input_error(error: Exception, argv: Sequence[str]) -> InputError:
         return error
     if isinstance(error, AttributeError):  # ml_collections raises it for an unknown key
         words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return InputError(renamed_key(words, argv) or f"Unknown config key '{words}")
+        key, _, suggestion = words.partition("'")
+        return InputError(renamed_key(key, argv) or f"Unknown config key {key!r}.{suggestion}")
     words = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return InputError(" ".join(words.split()))
 
 
-def renamed_key(words: str, argv: Sequence[str]) -> str | None:
-    """Return what to say of an unknown config key, the first of these words, if it was renamed."""
+def renamed_key(key: str, argv: Sequence[str]) -> str | None:
+    """Return what to say of an unknown config key if earlier versions had it."""
     from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
 
-    key, configs = words.partition("'")[0], [w for w in argv if w.startswith("--config=")]
+    configs = [word for word in argv if word.startswith("--config=")]
     experiment = Path(configs[-1].removeprefix("--config=").partition(":")[0]).stem
     for row in RENAMED:
         if row.old == key and experiment in row.experiments:
