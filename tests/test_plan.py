@@ -701,3 +701,12 @@ def test_a_stopped_plan_goes_on(tmp_path):
         assert len(keys) == len(set(keys))
     listed = run("--dry_run")
     assert "4 runs known, 4 finished, 0 to do" in listed.stdout
+
+
+def test_the_recorded_choice_follows_from_the_stored_runs():
+    """Every run behind the choice of figure 6's setting is in results/, and gives it again."""
+    results = Path(__file__).parents[1] / "results"
+    planned = {stage.name: stage for stage in stages.read(results / "plan.toml", results / "mnist")}
+    stage = planned["figure_6_setting"]
+    assert not stage.unsettled()
+    assert stage.choice and stage.chosen() == stages.flat(stage.choice)

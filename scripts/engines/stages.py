@@ -347,22 +347,32 @@ class Halving(Stage):
                     cells.append(quantity.weight * distance)
         return sum(cells) / len(cells)
 
-    def table(self):
+    def scores(self) -> list[tuple[Point, list[float | None]]]:
+        """Return each setting with its score after each rung, None once it was left."""
         settings = all_settings = product(self.grid)
         columns = []
         for rung in self.rungs:
-            scores = [self.score_of(rung, s) if s in settings else None for s in all_settings]
-            columns.append(scores)
+            columns.append(
+                [self.score_of(rung, s) if s in settings else None for s in all_settings]
+            )
             settings = self.ranked(rung, settings)[: rung.keep]
-        best = min(score for score in columns[-1] if score is not None)
-        if best == math.inf:
+        return list(zip(all_settings, map(list, zip(*columns, strict=True)), strict=True))
+
+    def chosen(self) -> Point | None:
+        """Return the first setting within `tie` of the best score of the last rung, if any."""
+        last = {n: row[-1] for n, (_, row) in enumerate(self.scores()) if row[-1] is not None}
+        best = min(last.values())
+        first = next(n for n, score in last.items() if score <= best + self.tie)
+        return product(self.grid)[first] if best < math.inf else None
+
+    def table(self):
+        chosen = self.chosen()
+        if chosen is None:
             return f"{self.name}: no setting has readings of all cells; change its grid."
-        last = zip(all_settings, columns[-1], strict=True)
-        chosen = next(s for s, score in last if score is not None and score <= best + self.tie)
         lines = [f"{self.name}: scores after each rung (less is better)"]
-        for setting, *scores in zip(all_settings, *columns, strict=True):
+        for setting, scores in self.scores():
             cells = "".join("       –" if score is None else f"{score:8.3f}" for score in scores)
-            mark = " <- chosen" if setting is chosen else ""
+            mark = " <- chosen" if setting == chosen else ""
             lines.append(f"{cells}  {', '.join(f'{k}={v}' for k, v in setting.items())}{mark}")
         lines += [f"To record the choice, add to the stage {self.name!r}:", "", "[stage.choice]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in chosen.items()]
