@@ -299,7 +299,7 @@ def recurrent(setting: Setting) -> Iterator[Row]:
     missing = common.torch_missing(device)
     if missing:
         print(f"PyTorch is {missing}", flush=True)
-    left_out = (rnn.PRODUCTS, *rnn.PEAKS, "PyTorch script")
+    left_out = (*common.PEAKS, "PyTorch script")
     for name in ("draw", "pixels") if setting.scale == "paper" else ("tiny",):
         kinds = dict(gradient=rnn.gradient_peers, training=rnn.training_peers)
         for kind, make_peers in kinds.items():
