@@ -10,7 +10,7 @@ r"""Trains many runs: those of a config's sweep(), a grid given here, or a searc
 Each run has a folder of its own, <root>/<experiment>/norm=layer,batch_size=4; the default root is
 runs/<scale>. Finished runs are skipped and broken ones resumed, so the same command may be given
 again at any time, also while it is at work elsewhere: the process that trains a run holds a lock on
-its folder, and whoever comes second leaves the run to it. A run whose process was killed is taken
+its folder, and a second process leaves the run to it. A run whose process was killed is taken
 up again once. When a run fails the others go on; the command then ends with exit status 1.
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 

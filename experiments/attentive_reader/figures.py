@@ -12,9 +12,9 @@ FIGURES = typed(
         "probable of the whole vocabulary. With batch norm (BN-LSTM in the paper) it is in the "
         "LSTMs; with batch norm everywhere also in attention and read-out. In the paper's data 57 "
         "% of the passages, cut to four sentences, still have the answer; in other data more, so "
-        "that errors cannot be compared. The built-in stories cannot be answered better than to "
-        "an error of 0.05 by whoever reads perfectly, nor to 0.75 by whoever knows no more than "
-        "who is in them. Layer norm with gains of 0.1, of which §6.2 says that it was worse, is "
+        "that errors cannot be compared. On the built-in stories a "
+        "perfect reader has an error of 0.05, and a model that guesses among the entities of the "
+        "story has 0.75. Layer norm with gains of 0.1, of which §6.2 says that it was worse, is "
         "not in the paper's figure.",
         source="Ba, Kiros and Hinton (2016), figure 2; all curves but layer norm's are those of "
         "Cooijmans et al. (2016)",

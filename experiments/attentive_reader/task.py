@@ -19,11 +19,11 @@ from ln.training.train import Batch
 
 
 class Task(train.Task):
-    """Finding the entity that a question about a passage asks for.
+    """Find the entity that a question about a passage asks for.
 
-    In a batch of training all entities change names, by one random permutation in passages,
-    questions and answers alike, so that nothing can be learned about them (§6.2); as in the code,
-    not in validation. Passages are padded to the bounds of `data.Buckets`.
+    In each training batch one random permutation renames the entities of passages, questions and
+    answers, so that a model cannot learn facts about single entities (§6.2). As in the code,
+    validation keeps the names. Passages are padded to the bounds of `data.Buckets`.
 
     The metrics: nll, −log p of the answer among all words, which is the loss; error, how often
     another word is more probable (figure 2); entity_error, how often another entity is.

@@ -11,10 +11,10 @@ FIGURES = typed(
         name="figure_1",
         title="Figure 1: order embeddings",
         caption="Image retrieval on the validation set: how often a caption's own image is among "
-        "the first 1, 5 and 10 of a fold of images (R@K). A unit of the x axis is 300 updates. The "
-        "more images there are and the more alike they are, the lower it is: numbers on other data "
+        "the first 1, 5 and 10 of a fold of images (R@K). A unit of the x axis is 300 updates. "
+        "Recall falls with the number of images and their similarity, so numbers on other data "
         "cannot be compared with the paper's, which are on 1,000 images of MSCOCO. Batch norm is "
-        "ours alone.",
+        "not in the paper.",
         source="Ba, Kiros and Hinton (2016), figure 1",
         columns=3,
         panels=tuple(

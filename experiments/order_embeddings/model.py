@@ -1,9 +1,9 @@
 """Order embeddings of images and captions (§6.1, figure 1, table 2): Vendrov et al. (2016), with
 layer norm in the GRU that reads the captions.
 
-Both are mapped to points of one space in which a caption shall lie above its image, as what is more
-general than it (`experiments.retrieval`). An image is a vector of features of a network that is not
-trained here.
+The model maps both to points of one space. There a caption must be above its image, since it is
+the more general of the two (`experiments.retrieval`). An image is a vector of features of a network
+that is not trained here.
 """
 
 import flax.linen as nn

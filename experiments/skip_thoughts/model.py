@@ -114,7 +114,7 @@ class Model(nn.Module):
         return self.unroll(self.encoder, x, mask)[1]
 
     def decode(self, decoder: GRU, h, tokens, mask):
-        """States ``[S, B, H]``, from each of which one of the tokens ``[S, B]`` is told."""
+        """Return the decoder's states ``[S, B, H]``; state t predicts token t of ``[S, B]``."""
         x = self.table[tokens[:-1]]
         x = jnp.concatenate([jnp.zeros((1, *x.shape[1:])), x])  # code: in front of the first word
         if self.conditioning == "start":

@@ -106,12 +106,12 @@ class Triples:
 
 
 class Task(train.Task):
-    """Telling the neighbours of a sentence, word by word.
+    """Predict the neighbours of a sentence, word by word.
 
-    As in the code the middle sentences of a batch are equally long, every sentence ends with one
-    END that is told too, and the loss is the sum over batch, words and both neighbours. Other than
-    there a batch is full: triples with a sentence that is too long are left out before, not after
-    batches are made.
+    As in the code, the middle sentences of a batch are equally long, every sentence ends with one
+    END that is predicted too, and the loss is the sum over batch, words and both neighbours. Unlike
+    there, a batch is full: triples with a sentence that is too long are left out before batches are
+    made, not after.
 
     The metric nll is −log p in nats per word. Evaluation also scores, if config.tasks names their
     data set, what the vectors are good for; see `sentence_evaluation.evaluate`.
@@ -248,7 +248,7 @@ class Task(train.Task):
         return jax.jit(vectors)
 
     def encoder(self, variables) -> Callable[[Sequence[str], bool], np.ndarray]:
-        """(sentences, whether END shall follow each) -> vectors ``[N, H]`` of length 1.
+        """Return a function (sentences, whether to append END) -> unit vectors ``[N, H]``.
 
         Sentences are strings; `text.tokenize` splits them. With config.word_vectors, words that the
         model was not trained with get vectors by `sentence_evaluation.expand`.

@@ -124,7 +124,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
     except TypeError as error:
         raise InputError(
             f"config.optimizer: {kind} does not take all of {', '.join(options)} ({error}). Give "
-            f"it options of its own in the config file."
+            f"only options of {kind} in the config file."
         ) from error
     clips = [
         clip(most)
