@@ -687,9 +687,7 @@ def test_a_stopped_plan_goes_on(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 130
 
-    reached = max(
-        row["step"] for f in runs.find(root) for row in runs.read_rows(f / "sessions.jsonl")
-    )
+    reached = max(row["step"] for f in runs.find(root) for row in runs.load(f)[1])
     length = f"{max(reached, 100) + 1_000} steps"
     path.write_text(text.replace("STEPS", length))
     done = run("--workers=2")
