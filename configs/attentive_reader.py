@@ -13,17 +13,15 @@ the command in the README of the paper's authors. After 800,000 updates the vali
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "attentive_reader"
-    config.scale = scale
+    config = base.get_config("attentive_reader", scale)
     config.dataset = "cnn"  # or "stories", built in
-    config.data_dir = "data"
     config.buckets = 12  # ours: passages are padded to as many lengths, and
     config.bucket_run = 4  # batches of one length follow one another
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         # BN-LSTM; the code keeps no averages, and in test takes the statistics of the batch.
@@ -31,6 +29,7 @@ def get_config(scale="paper"):
         everywhere=dict(kind="batch", sites=("x", "h", "c", "a"), gain=0.1),  # BN-everywhere
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # eqs. 20-22
         layer_small=dict(kind="layer", sites=("x", "h", "c"), gain=0.1),  # §6.2: worse than 1
+        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),  # not in the paper
     )
     config.embedding_dim = 240  # code
     config.hidden = 240  # code
@@ -41,14 +40,11 @@ def get_config(scale="paper"):
     config.steps = "800000 steps"  # paper: where the longest curve of figure 2 ends
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # code
     config.lr = (8e-5,)  # code
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     # Code: means a bound of 10 on the norm, and has a milder rule. With layer norm and passages of
     # 300 words the norm is 1e12 at the start, all of it of the passage's LSTM: a bound of 10 would
     # make everybody else's gradient smaller than Adam's epsilon.
     config.clip = 0.0
     config.clip_root = 100.0
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1000 steps"
     config.eval_every = "1000 steps"  # code; a unit of figure 2's x axis
@@ -81,17 +77,12 @@ SCALES = ConfigDict(
             steps_per_call=50,
         ),
         tiny=dict(
+            base.TINY,
             dataset="stories",
             buckets=2,
             bucket_run=2,
             embedding_dim=6,
             hidden=6,
-            batch_size=4,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

@@ -9,16 +9,14 @@ The paper gives neither data nor network nor numbers: all of them are ours.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "convnet"
-    config.scale = scale
+    config = base.get_config("convnet", scale)
     config.dataset = "mnist"  # or "cifar10"; "digits", built in
-    config.data_dir = "data"
     config.train_cases = 60_000  # of the training set, at most
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         batch=dict(kind="batch", sites=("conv", "a")),
@@ -27,18 +25,13 @@ def get_config(scale="paper"):
         layer_units=dict(kind="layer", sites=("conv", "a"), over="layer", gains="unit"),
         # Not the paper's: each position by itself, as later work does.
         layer_channels=dict(kind="layer", sites=("conv", "a"), over="position", gains="channel"),
+        rms=dict(kind="rms", sites=("conv", "a"), gain=1.0),  # not in the paper
     )
     config.channels = (32, 64)
     config.hidden = 128
 
     config.batch_size = 128
     config.steps = "20 epochs"
-    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
-    config.lr = (1e-3,)
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
-    config.clip = 0.0
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"
@@ -63,16 +56,11 @@ SCALES = ConfigDict(
             steps_per_call=40,
         ),
         tiny=dict(
+            base.TINY,
             dataset="digits",
             channels=(2, 3),
             hidden=4,
-            batch_size=4,
             train_cases=8,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

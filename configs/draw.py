@@ -12,15 +12,13 @@ is from the public jbornschein/draw, which has the paper's data and sizes.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "draw"
-    config.scale = scale
+    config = base.get_config("draw", scale)
     config.dataset = "binarized_mnist"  # or "binarized_digits", built in
-    config.data_dir = "data"
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         layer=dict(kind="layer", sites=("c",), gain=1.0),  # eqs. 29-31
@@ -28,6 +26,7 @@ def get_config(scale="paper"):
         weight=dict(kind="weight", sites=("x", "h", "out")),
         # Not in the paper. Where and how Cooijmans et al. have it in an LSTM.
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
+        rms=dict(kind="rms", sites=("c",), gain=1.0),  # not in the paper
     )
     config.hidden = 256  # paper
     config.glimpses = 64  # paper
@@ -41,10 +40,7 @@ def get_config(scale="paper"):
     config.steps = "200 epochs"  # paper
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam's defaults
     config.lr = (1e-3,)  # Adam's default
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 10.0  # code: norm of the gradient
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"
@@ -75,17 +71,12 @@ SCALES = ConfigDict(
             save_every="20 epochs",
         ),
         tiny=dict(
+            base.TINY,
             dataset="binarized_digits",
             hidden=8,
             glimpses=2,
             latent=3,
             write_size=3,
-            batch_size=4,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

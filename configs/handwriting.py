@@ -11,22 +11,21 @@ sequences of 500 points. "Graves" marks what is from him; the paper gives no lea
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "handwriting"
-    config.scale = scale
+    config = base.get_config("handwriting", scale)
     config.dataset = "iam"  # or "pen", built in
-    config.data_dir = "data"
     config.length = 500  # paper: points of a line; longer ones are cut
     config.buckets = 5  # ours: lines are padded to multiples of length / buckets
     config.bucket_run = 10  # ours: batches of one padded length that follow one another
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # eqs. 20-22, all three layers
+        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),  # not in the paper
     )
     config.hidden = 400  # Graves
     config.components = 10  # Graves: K
@@ -39,10 +38,7 @@ def get_config(scale="paper"):
     config.steps = "191000 steps"  # paper: where the curves of figure 5 end
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam
     config.lr = (1e-3,)  # Adam's default
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 10.0  # ours: norm of the gradient
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "200 steps"  # paper: a unit of figure 5's x axis
     config.eval_every = "1000 steps"
@@ -74,18 +70,13 @@ SCALES = ConfigDict(
             save_every="200 steps",
         ),
         tiny=dict(
+            base.TINY,
             dataset="pen",
             length=20,
             buckets=2,
             hidden=6,
             components=2,
             mixtures=2,
-            batch_size=4,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

@@ -10,20 +10,19 @@ Where a value comes from stands beside it: §, or "ours" where the paper is sile
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "mnist"
-    config.scale = scale
+    config = base.get_config("mnist", scale)
     config.dataset = "mnist"  # §6.6: 55,000 training cases; or "digits", built in
-    config.data_dir = "data"
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         batch=dict(kind="batch", sites=("a", "out"), gain=1.0, unbiased=False),  # §6.6: all layers
         layer=dict(kind="layer", sites=("a",), gain=1.0),  # §6.6: not on the logits; §6: gain 1
         weight=dict(kind="weight", sites=("a",), gain=1.0),  # not in figure 6
+        rms=dict(kind="rms", sites=("a",), gain=1.0),  # not in the paper
     )
     config.hidden = 1000  # figure 6: 784-1000-1000-10; ReLU: ours
     config.init = "he_normal"  # ours
@@ -31,11 +30,6 @@ def get_config(scale="paper"):
     config.batch_size = 128  # §6.6: also 4
     config.steps = "65 epochs"  # figure 6: epochs 0 to 64
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # §6.6: Adam; rest ours
-    config.lr = (1e-3,)  # ours
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
-    config.clip = 0.0  # ours: none
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"
@@ -51,14 +45,9 @@ SCALES = ConfigDict(
         paper={},
         small=dict(dataset="digits", hidden=100, steps_per_call=108),
         tiny=dict(
+            base.TINY,
             dataset="digits",
             hidden=8,
-            batch_size=4,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

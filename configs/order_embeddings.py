@@ -11,23 +11,22 @@ the test set is 46.6 and 37.8 without, 48.5 and 38.9 with layer norm.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "order_embeddings"
-    config.scale = scale
+    config = base.get_config("order_embeddings", scale)
     config.dataset = "coco"  # or "scenes", built in
-    config.data_dir = "data"
     # Ours: captions are padded to the longest of all, rounded up to a multiple of pad_to. More
     # buckets save padding, but the images of a batch then have captions of similar lengths.
     config.buckets = 1
     config.pad_to = 8
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         batch=dict(kind="batch", sites=("x", "h"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h"), gain=1.0),  # eqs. 26-28
+        rms=dict(kind="rms", sites=("x", "h"), gain=1.0),  # not in the paper
     )
     config.embedding_dim = 300  # code
     config.hidden = 1024  # code
@@ -40,11 +39,8 @@ def get_config(scale="paper"):
     # 1 - 0.1^t and 1 - 0.001^t: "adam_uncorrected".
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
     config.lr = (1e-3,)  # code
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 0.0  # norm of the gradient; none, but
     config.clip_each = 2.0  # code: that of each array's gradient
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.fold = 1000  # code: images that are ranked among each other
     config.log_every = "300 steps"
@@ -73,17 +69,12 @@ SCALES = ConfigDict(
             steps_per_call=50,
         ),
         tiny=dict(
+            base.TINY,
             dataset="scenes",
             pad_to=16,
             embedding_dim=5,
             hidden=8,
-            batch_size=4,
             fold=20,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

@@ -11,23 +11,22 @@ comes from stands beside it: their paper, their code (sequential_mnist.py), or "
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "sequential_mnist"
-    config.scale = scale
+    config = base.get_config("sequential_mnist", scale)
     config.dataset = "mnist"  # or "digits", built in
-    config.data_dir = "data"
     config.valid_cases = 10_000  # code: the last of 60,000
     config.pixels_per_step = 1  # paper: pixel by pixel; 28: row by row
     config.permuted = False  # paper: both
     config.permutation_seed = 0  # ours; a true permutation, the code's was drawn with replacement
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),  # paper
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # LN: eqs. 20-22; §6: gain 1
+        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),  # not in the paper
     )
     config.hidden = 100  # paper
     # A single pixel x leaves layer norm as sign(x) LN(w): its intensity is lost, black or not is
@@ -39,10 +38,7 @@ def get_config(scale="paper"):
     config.steps = "200 epochs"  # code: 100,000 updates
     config.optimizer = dict(kind="rmsprop", decay=0.9, eps=1e-5)  # paper: RMSProp, 0.9; code: eps
     config.lr = (1e-3,)  # paper
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 1.0  # paper: norm of the gradient
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.log_every = "1 epoch"
     config.eval_every = "1 epoch"  # code
@@ -67,16 +63,11 @@ SCALES = ConfigDict(
             steps_per_call=26,
         ),
         tiny=dict(
+            base.TINY,
             dataset="digits",
             valid_cases=200,
             pixels_per_step=16,
             hidden=8,
-            batch_size=4,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

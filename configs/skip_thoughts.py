@@ -13,20 +13,19 @@ layer norm and 77.3 % without.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(scale="paper"):
-    config = ConfigDict()
-    config.experiment = "skip_thoughts"
-    config.scale = scale
+    config = base.get_config("skip_thoughts", scale)
     config.dataset = "books"  # or "docs", built in
     config.tasks = "sentences"  # or "library", built in; "": evaluation without any
-    config.data_dir = "data"
 
-    config.norm = "layer"  # a key of norms
     config.norms = dict(
         none={},
         batch=dict(kind="batch", sites=("x", "h"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h"), gain=1.0),  # eqs. 26-28
+        rms=dict(kind="rms", sites=("x", "h"), gain=1.0),  # not in the paper
     )
     config.vocab_size = 20_000  # code; END and unknown words are two of them
     config.embedding_dim = 620  # code
@@ -41,10 +40,7 @@ def get_config(scale="paper"):
     # As Adam's paper has it. The code's corrects the moments otherwise: "adam_uncorrected".
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
     config.lr = (2e-4,)  # code, which ignores the 0.01 that it is given
-    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 5.0  # code: of the sum over the batch; Kiros et al.: 10
-    config.seeds = (0,)
-    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
 
     config.chunk = 512  # ours: words whose logits are in memory at once
     config.pad_to = 1  # ours: encoded sentences are padded to multiples of it
@@ -84,22 +80,17 @@ SCALES = ConfigDict(
             steps_per_call=25,
         ),
         tiny=dict(
+            base.TINY,
             dataset="docs",
             tasks="",
             vocab_size=20,
             embedding_dim=5,
             hidden=6,
             max_words=8,
-            batch_size=4,
             chunk=16,
             pad_to=8,
             bucket_run=2,
             valid_triples=6,
-            steps="4 steps",
-            log_every="1 step",
-            eval_every="2 steps",
-            save_every="2 steps",
-            steps_per_call=2,
         ),
     )
 )

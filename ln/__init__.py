@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ln.norm import BatchNorm, LayerNorm, Norm, layer_norm
+    from ln.norm import BatchNorm, LayerNorm, Norm, RMSNorm, layer_norm
     from ln.rnn import GRU, LSTM, RNN, scan, unroll
 
 __version__ = "0.2.0"
@@ -20,12 +20,13 @@ __all__ = [
     "BatchNorm",
     "LayerNorm",
     "Norm",
+    "RMSNorm",
     "layer_norm",
     "scan",
     "unroll",
 ]
 
-_MODULES = dict.fromkeys(["BatchNorm", "LayerNorm", "Norm", "layer_norm"], "ln.norm")
+_MODULES = dict.fromkeys(["BatchNorm", "LayerNorm", "Norm", "RMSNorm", "layer_norm"], "ln.norm")
 _MODULES |= dict.fromkeys(["GRU", "LSTM", "RNN", "scan", "unroll"], "ln.rnn")
 
 

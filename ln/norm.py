@@ -14,15 +14,16 @@ The sites of the models in this project are
     conv    a convolutional layer, likewise, a bias for each channel
     out     the output layer, likewise
 
-`declare_site` adds a site of another model.
+`declare_site` adds a site of another model. A norm of your own is a Flax module, see `Norm`.
 
 No bias ever sits under a norm: its gradient would be rounding noise, which Adam divides by itself.
 
-Shapes: B cases of a batch, D inputs, H units of a layer. ``[..., H]`` has any leading axes.
+Shapes: B examples of a batch, D inputs, H units of a layer. ``[..., H]`` has any leading axes.
 """
 
 from collections.abc import Callable
 import dataclasses
+import importlib
 import numbers
 from typing import Any
 
@@ -36,40 +37,54 @@ from ln.errors import InputError, choose
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
 SITES = ("x", "h", "c", "a", "conv", "out")  # of every model in this project
 _DECLARED: list[str] = []  # by `declare_site`
-# At site conv, summed inputs [B, height, width, channels]. What is normalized together: the whole
-# layer, which is what a layer is in eqs. 3-4, or the channels of a position, as later work does;
-# and what has a gain and a bias of its own. Each by how many of the last axes it has.
+# Summed inputs at site conv are [B, height, width, channels]. How many of the last axes are
+# normalized together: those of a whole layer, as in eqs. 3-4, or the channels of a position, as in
+# later work; and how many of the last axes the gains and biases have.
 OVER = {"layer": 3, "position": 1}
 GAINS = {"channel": 1, "unit": 3}
+# Fields of norms that are names, and those that are numbers: least, greatest, and both in words.
+NAMED = {"over": OVER, "gains": GAINS}
+RANGES = {
+    "gain": (-np.inf, np.inf, "a finite number"),
+    "epsilon": (0.0, np.inf, "a finite number, 0 or more"),
+    "momentum": (0.0, 1.0, "a number from 0 to 1"),
+}
 
 Initializer = Callable[..., jax.Array]
 
 
 def layer_norm(a, gain, bias, epsilon=EPSILON, axes=-1):
-    """Eqs. 3-4: mean and deviation over the H units of a layer, separately for every case.
+    """Normalize every example by the mean and standard deviation over its H units (eqs. 3-4).
 
     Args:
         a: summed inputs ``[..., H]``.
-        gain, bias: ``[H]`` or scalars, shared by all cases and time steps.
+        gain, bias: ``[H]`` or scalars, shared by all examples and time steps.
         epsilon: added to the variance. A constant ``a`` gives ``bias``, up to the rounding of its
             mean divided by √epsilon.
-        axes: of the units, where they are more than the last one.
-
-    The deviation is taken about the mean (two passes): E[a²] − E[a]² would lose all digits in
-    float32 where the mean is large.
+        axes: of the units, if there are several.
     """
+    # Two passes, about the mean: E[a²] − E[a]² loses all digits in float32 if the mean is large.
     mu = a.mean(axes, keepdims=True)
-    return layer_norm_of_centred(a - mu, gain, bias, epsilon, axes)
+    return rms_norm(a - mu, gain, epsilon, axes) + bias
 
 
-def layer_norm_of_centred(a, gain, bias, epsilon=EPSILON, axes=-1):
-    """`layer_norm` of summed inputs ``[..., H]`` whose mean over the units is 0 already."""
-    one_over_sigma = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
-    return gain * (a * one_over_sigma) + bias
+def rms_norm(a, gain, epsilon=EPSILON, axes=-1):
+    """Divide every example by the root of the mean square of its H units (Zhang, Sennrich 2019).
+
+    It is `layer_norm` without a bias if the mean of ``a`` over the units is 0.
+
+    Args:
+        a: summed inputs ``[..., H]``.
+        gain: ``[H]`` or a scalar.
+        epsilon: added to the mean square.
+        axes: of the units, if there are several.
+    """
+    one_over_rms = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
+    return gain * (a * one_over_rms)
 
 
 def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
-    """Eq. 2: normalizes every unit with its own mean and variance over the cases.
+    """Normalize every unit by its own mean and variance over the examples (eq. 2).
 
     Args:
         a: summed inputs ``[..., H]``.
@@ -81,15 +96,15 @@ def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
 
 
 def weight_norm(v, gain):
-    """§5.1: W = gain v / ‖v‖. ``v [D, H]`` holds the weight vector of unit i in column i."""
+    """Return W = gain v / ‖v‖ (§5.1) for ``v [D, H]``, one column for each unit."""
     return gain * v / jnp.linalg.norm(v, axis=0)
 
 
 def batch_moments(a, mask=None, unbiased=False):
-    """Mean and variance ``[H]`` over those cases of ``a [B, H]`` where mask ``[B]`` is true.
+    """Return mean and variance ``[H]`` over the examples of ``a [B, H]`` with a true mask ``[B]``.
 
-    ``unbiased`` divides the squares by n − 1 instead of n (§6.6 at batch size 4). With no case at
-    all both are 0.
+    ``unbiased`` divides the squares by n − 1 instead of n (§6.6 at batch size 4). Both are 0 if the
+    mask is false for all examples.
     """
     m = jnp.ones(a.shape[:1], a.dtype) if mask is None else mask.astype(a.dtype)
     n = jnp.maximum(m.sum(), 1)
@@ -97,6 +112,33 @@ def batch_moments(a, mask=None, unbiased=False):
     mu = a.sum(0) / n
     squares = (m[:, None] * (a - mu) ** 2).sum(0)
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
+
+
+def check_options(module: nn.Module, names: list[str] | None = None) -> None:
+    """Check fields of a norm, all by default, by the tables `NAMED` and `RANGES`.
+
+    A field in neither table is a flag.
+
+    Raises:
+        InputError: a value is none of the known names, out of its range, or no bool.
+    """
+    where = type(module).__name__
+    for name in fields_of(type(module)) if names is None else names:
+        value = getattr(module, name)
+        if name in NAMED:
+            choose(f"{name} of {where}", value, NAMED[name])
+        elif name in RANGES:
+            least, most, words = RANGES[name]
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (number and np.isfinite(value) and least <= value <= most):
+                raise InputError(f"{where}: {name} must be {words}; got {value!r}.")
+        elif not isinstance(value, bool):
+            raise InputError(f"{where}: {name} must be True or False; got {value!r}.")
+
+
+def fields_of(module: type[nn.Module]) -> list[str]:
+    """Return the fields that a module class adds to those of every Flax module."""
+    return [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
 
 
 class Identity(nn.Module):
@@ -112,37 +154,78 @@ class Identity(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalization of ``a [..., H]``.
 
-    It looks at no other case, so it has neither a use for the mask nor a training mode.
+    An example is normalized by itself, so there is no use for the mask, and no training mode.
 
     Attributes:
-        gain: what the gains start at.
+        gain: initial value of the gains.
         epsilon: added to the variance.
         centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
-        over: how many of the last axes are the units of a layer.
-        gains: over how many of the last axes gains and biases differ.
+        spatial: whether ``a`` is ``[B, height, width, channels]``.
+        over: if spatial, whether the units of a "layer" or of a "position" are normalized together.
+        gains: if spatial, whether each "channel" or each "unit" has a gain and a bias of its own.
+
+    Raises:
+        InputError: an attribute has a wrong type or value.
     """
 
     gain: float = 1.0
     epsilon: float = EPSILON
     centred: bool = False
-    over: int = 1
-    gains: int = 1
+    spatial: bool = False
+    over: str = "layer"
+    gains: str = "channel"
 
     def __post_init__(self):
         super().__post_init__()
-        check_options("LayerNorm", gain=self.gain, epsilon=self.epsilon, centred=self.centred)
-        for name in ("over", "gains"):
-            axes = getattr(self, name)
-            if not isinstance(axes, numbers.Integral) or isinstance(axes, bool) or axes < 1:
-                raise InputError(f"LayerNorm: {name} must be a whole number >= 1; got {axes!r}.")
+        check_options(self)
 
     @nn.compact
     def __call__(self, a, mask=None):
-        shape = a.shape[-self.gains :]
+        axes, shape = spans(self, a)
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        normalize = layer_norm_of_centred if self.centred else layer_norm
-        return normalize(a, gain, bias, self.epsilon, tuple(range(-self.over, 0)))
+        if self.centred:
+            return rms_norm(a, gain, self.epsilon, axes) + bias
+        return layer_norm(a, gain, bias, self.epsilon, axes)
+
+
+class RMSNorm(nn.Module):
+    """RMS normalization of ``a [..., H]``: layer normalization that subtracts no mean.
+
+    Attributes:
+        gain: initial value of the gains.
+        bias: whether there is one; a cell has a bias of its own at the sites x and h.
+        epsilon: added to the mean square.
+        spatial, over, gains: as in `LayerNorm`.
+
+    Raises:
+        InputError: an attribute has a wrong type or value.
+    """
+
+    gain: float = 1.0
+    bias: bool = True
+    epsilon: float = EPSILON
+    spatial: bool = False
+    over: str = "layer"
+    gains: str = "channel"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_options(self)
+
+    @nn.compact
+    def __call__(self, a, mask=None):
+        axes, shape = spans(self, a)
+        a = rms_norm(
+            a, self.param("gain", nn.initializers.constant(self.gain), shape), self.epsilon, axes
+        )
+        return a + self.param("bias", nn.initializers.zeros, shape) if self.bias else a
+
+
+def spans(norm: LayerNorm | RMSNorm, a) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the axes of ``a`` that are normalized together, and the shape of the gains."""
+    over, gains = (OVER[norm.over], GAINS[norm.gains]) if norm.spatial else (1, 1)
+    return tuple(range(-over, 0)), a.shape[-gains:]
 
 
 class BatchNorm(nn.Module):
@@ -154,17 +237,18 @@ class BatchNorm(nn.Module):
 
     Attributes:
         train: whether the statistics are the batch's (and the averages move) or the averages.
-        gain: what the gains start at.
-        bias: whether there is one; at x and h the cell's own b does its work (Cooijmans et al.).
+        gain: initial value of the gains.
+        bias: whether there is one; a cell has a bias of its own at the sites x and h.
         momentum: weight of the old average, once enough batches have been seen.
         unbiased: divides by n − 1, as §6.6 does at batch size 4.
-        averages: whether there are any; else the statistics are the batch's in test too (the
-            BN-LSTM of figure 2), and scores depend on what is evaluated together.
+        averages: whether to keep any. Without them the statistics are the batch's in test too (the
+            BN-LSTM of figure 2), and the scores depend on which examples share a batch.
         epsilon: added to the variance.
-        spatial: whether ``a`` is ``[B, height, width, H]``, where every position is a case.
+        spatial: whether ``a`` is ``[B, height, width, H]``, where every position is an example.
 
     Raises:
-        ValueError: a has not two axes, or four where it is spatial.
+        InputError: an attribute has a wrong type or value.
+        ValueError: ``a`` does not have two axes (four, if spatial).
     """
 
     train: bool
@@ -178,8 +262,7 @@ class BatchNorm(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        names = ("train", "gain", "bias", "momentum", "unbiased", "averages", "epsilon", "spatial")
-        check_options("BatchNorm", **{name: getattr(self, name) for name in names})
+        check_options(self)
 
     @nn.compact
     def __call__(self, a, mask=None):
@@ -205,7 +288,7 @@ class BatchNorm(nn.Module):
 
         mu, s2 = batch_moments(a, mask, self.unbiased)
         if not self.is_initializing():
-            # A time step past the end of every sequence has no case and teaches nothing.
+            # A time step past the end of every sequence has no example, and teaches nothing.
             seen = jnp.bool_(True) if mask is None else mask.any()
             keep = jnp.minimum(self.momentum, count.value / (count.value + 1))
             keep = jnp.where(seen, keep, 1.0)
@@ -216,7 +299,7 @@ class BatchNorm(nn.Module):
 
 
 def matmul(x, W, dtype=None):
-    """x W with operands rounded to ``dtype`` (bfloat16, say), summed in the precision of x.
+    """Return x W with operands rounded to ``dtype`` (such as bfloat16), summed in x's precision.
 
     x ``[..., D]`` is flattened to two axes: on a CPU its gradient is a faster product that way.
     """
@@ -232,11 +315,11 @@ class Dense(nn.Module):
 
     Attributes:
         features: H.
-        kernel_init: of W ``[D, H]``.
-        dtype: what the operands of the product are rounded to; None: not at all.
-        centre: subtracts from every input's weights their mean over the H units. The mean of ``a``
-            over the units is then 0 for every x, and layer norm, which would subtract it, sees no
-            difference: LN is invariant to re-centring of W (Table 1).
+        kernel_init: initializer of W ``[D, H]``.
+        dtype: type to which the operands of the product are rounded; None: not at all.
+        centre: whether to subtract from every input's weights their mean over the H units. The
+            mean of ``a`` over the units is then 0 for every x. Layer norm, which would subtract it,
+            gives the same result: it is invariant to re-centring of W (Table 1).
     """
 
     features: int
@@ -246,26 +329,34 @@ class Dense(nn.Module):
 
     @nn.compact
     def weights(self, D: int):
-        """W ``[D, H]`` as it is used."""
+        """Return W ``[D, H]`` as the product uses it."""
         return self.centred(self.param("kernel", self.kernel_init, (D, self.features)))
 
     def centred(self, W):
         return W - W.mean(-1, keepdims=True) if self.centre else W
 
     def product(self, x):
-        """W x and nothing else: what `rnn.scan` does in a way of its own."""
+        """Return W x. `rnn.scan` replaces this method inside its loops."""
         return matmul(x, self.weights(x.shape[-1]), self.dtype)
 
     def __call__(self, x, bias=None):
-        """W x, plus a bias ``[H]`` of somebody else's, where given, under the norm."""
+        """Return W x, plus a bias ``[H]`` under the norm if a cell has one (`Cell.bias_inside`)."""
         a = self.product(x)
         return a if bias is None else a + self.centred(bias)
 
 
 class WeightNormDense(Dense):
-    """Its twin with W = gain v / ‖v‖ (§5.1)."""
+    """`Dense` with W = gain v / ‖v‖ (§5.1).
+
+    Attributes:
+        gain: initial value of the gains.
+    """
 
     gain: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_options(self, ["gain"])
 
     @nn.compact
     def weights(self, D: int):
@@ -274,38 +365,40 @@ class WeightNormDense(Dense):
         return weight_norm(v, gain)
 
 
-# The options of each kind.
-KINDS = {
-    "none": (),
-    "layer": ("gain", "epsilon", "over", "gains"),
-    "batch": ("gain", "momentum", "unbiased", "averages", "epsilon"),
-    "weight": ("gain",),
+KINDS: dict[str, type[nn.Module]] = {
+    "none": Identity,
+    "layer": LayerNorm,
+    "rms": RMSNorm,
+    "batch": BatchNorm,
+    "weight": WeightNormDense,
 }
-# Options that are names, and those that are numbers: least, greatest, and both in words.
-NAMED = {"over": OVER, "gains": GAINS}
-RANGES = {
-    "gain": (-np.inf, np.inf, "a finite number"),
-    "epsilon": (0.0, np.inf, "a finite number, 0 or more"),
-    "momentum": (0.0, 1.0, "a number from 0 to 1"),
-}
+# Fields that `Norm` sets if a module has them; all other fields are options.
+GIVEN = ("train", "bias", "centred", "spatial")
 
 
-def check_options(where: str, **options) -> None:
-    """Check the values of options of a norm; options that are in no table are flags.
+def find_kind(kind: str | type) -> type[nn.Module]:
+    """Return the module class of a kind of norm.
+
+    Args:
+        kind: a name in `KINDS`, "package.module:Class", or the class.
 
     Raises:
-        InputError: a value is none of the known names, out of its range, or no bool.
+        InputError: there is no such kind, or the class is not a Flax module.
     """
-    for name, value in options.items():
-        if name in NAMED:
-            choose(f"{name} of {where}", value, NAMED[name])
-        elif name in RANGES:
-            least, most, words = RANGES[name]
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not (number and np.isfinite(value) and least <= value <= most):
-                raise InputError(f"{where}: {name} must be {words}; got {value!r}.")
-        elif not isinstance(value, bool):
-            raise InputError(f"{where}: {name} must be True or False; got {value!r}.")
+    if isinstance(kind, str) and ":" not in kind:
+        return choose("norm kind", kind, KINDS)
+    if isinstance(kind, str):
+        module, _, name = kind.partition(":")
+        try:
+            kind = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"norm kind {kind!r} cannot be imported ({error}). Write package.module:Class of a "
+                f"module that Python finds, or one of {', '.join(KINDS)}."
+            ) from error
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(f"A norm must be a subclass of flax.linen.Module; got {kind!r}.")
+    return kind
 
 
 def choose_site(site: str) -> str:
@@ -333,91 +426,121 @@ def declare_site(name: str) -> str:
 class Norm:
     """Make the modules of one choice of normalization; every model and cell receives a Norm.
 
+    A norm of your own is one class, here or as "package.module:MyNorm" in a config:
+
+        class MyNorm(nn.Module):
+            gain: float = 1.0
+
+            @nn.compact
+            def __call__(self, a, mask=None): ...       # summed inputs a [..., H] -> [..., H]
+
+        norm = Norm(MyNorm, ("x", "h", "c"), {"gain": 0.1})
+
+    Its fields are its options, except for those in `GIVEN`, which Norm sets if the class has them:
+    ``train``; ``bias``, whether the norm owns the bias at its site; ``centred``, whether the mean
+    of ``a`` over the units is 0 already; ``spatial``, whether ``a`` is an image. Statistics belong
+    in the collection "stats". A subclass of `Dense` replaces the matrix before the site instead, as
+    weight norm does.
+
     Attributes:
-        kind: "none", "layer", "batch" or "weight".
+        kind: "none", "layer", "rms", "batch", "weight", "package.module:Class", or a class.
         sites: where it sits. Anywhere else there is no normalization. A site that the model does
             not have is ignored, so that one Norm serves a cell and the layers around it.
-        options: fields of the module (of LayerNorm, BatchNorm or WeightNormDense), as a dict or as
-            pairs; see `KINDS`.
+        options: fields of the module, as a dict or as pairs.
         train: bound here, so that no ``train=`` travels through cells and models.
-        centred: computes the same faster: at x and h, where layer norm follows a matrix product
-            and nothing else, centres the matrix once instead of ``a`` at every step (see `Dense`).
+        centred: whether to compute the same faster: at x and h, where layer norm follows a matrix
+            product and nothing else, the matrix is centred once instead of ``a`` at every step (see
+            `Dense`).
 
     Raises:
         InputError: an unknown kind, site or option, or a value out of its range. A misspelt name
             would otherwise build a network without any norm.
     """
 
-    kind: str = "none"
+    kind: str | type[nn.Module] = "none"
     sites: tuple[str, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
     train: bool = False
     centred: bool = False
 
     def __post_init__(self):
-        known = choose("norm kind", self.kind, KINDS)
+        module = find_kind(self.kind)
         if not isinstance(self.sites, tuple | list):
             raise InputError(
                 f"Norm sites must be a tuple of names, such as ('x', 'h'); got {self.sites!r}."
             )
         sites = tuple(map(choose_site, self.sites))
-        if self.kind != "none" and not sites:
+        if module is not Identity and not sites:
             raise InputError(
-                f"Norm({self.kind!r}) has no sites and would normalize nothing. "
+                f"Norm({self.name!r}) has no sites and would normalize nothing. "
                 f"Give some of {', '.join((*SITES, *_DECLARED))}."
             )
-        if self.kind == "weight" and "c" in sites:
-            raise InputError("weight norm needs a matrix, and site 'c' has none: leave 'c' out.")
+        if issubclass(module, Dense) and "c" in sites:
+            raise InputError(
+                f"{self.name} norm needs a matrix, and site 'c' has none: leave 'c' out."
+            )
         try:
             options = dict(self.options)
         except (TypeError, ValueError):
             raise InputError(
                 f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
             ) from None
+        known = {name: name for name in fields_of(module) if name not in GIVEN}
+        if issubclass(module, Dense):
+            known = {name: name for name in known if name not in fields_of(Dense)}
         if options and not known:
-            raise InputError(f"{self.kind} norm has no options; got {options!r}.")
+            raise InputError(f"{self.name} norm has no options; got {options!r}.")
         for name in options:
-            choose(f"{self.kind} norm option", name, dict.fromkeys(known))
-        check_options(f"Norm({self.kind!r})", train=self.train, centred=self.centred, **options)
+            choose(f"{self.name} norm option", name, known)
+        for name in ("train", "centred"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"Norm {name} must be True or False; got {getattr(self, name)!r}.")
         # One form of equal norms: jit and Flax compare and hash attributes.
         object.__setattr__(self, "sites", tuple(sorted(set(sites))))
         object.__setattr__(self, "options", tuple(sorted(options.items())))
+        for site in self.sites:  # the modules check their own fields
+            self(site, parent=None)
+            self.dense(site, 1, parent=None)
+
+    @property
+    def name(self) -> str:
+        return self.kind if isinstance(self.kind, str) else self.kind.__name__
+
+    def module(self, site: str) -> type[nn.Module]:
+        """Return the class that acts at a site: `Identity` if the norm does not sit there."""
+        return find_kind(self.kind) if choose_site(site) in self.sites else Identity
 
     def centres(self, site: str) -> bool:
-        return self.centred and self.kind == "layer" and site in self.sites and site in ("x", "h")
+        """Return whether the matrix before a site is centred, and its norm need not be."""
+        return self.centred and site in ("x", "h") and "centred" in fields_of(self.module(site))
 
-    def __call__(self, site: str, **module) -> nn.Module:
+    def __call__(self, site: str, **fields) -> nn.Module:
         """Return the module of a site, which normalizes its summed inputs: norm(a, mask) -> a."""
-        kind = self.kind if choose_site(site) in self.sites else "none"
-        options = dict(self.options) | module
-        # Where the bias is: at x and h the cell has its own b, and only layer norm keeps one more
-        # (eqs. 20 and 26; BN: §3.2); at c the norm brings it, if there is a norm; at all other
-        # sites the norm brings it, also the norm "none".
-        match kind:
-            case "layer":
-                over, gains = options.pop("over", "layer"), options.pop("gains", "channel")
-                if site == "conv":
-                    options |= dict(over=OVER[over], gains=GAINS[gains])
-                return LayerNorm(centred=self.centres(site), **options)
-            case "batch":
-                return BatchNorm(
-                    self.train, bias=site not in ("x", "h"), spatial=site == "conv", **options
-                )
-        return Identity(bias=site not in ("x", "h", "c"), **module)
+        module = self.module(site)
+        # Who owns the bias: at x and h the cell has its own b, and only layer norm keeps one more
+        # (eqs. 20 and 26; BN: §3.2); at c a norm brings it, if there is one; at all other sites the
+        # norm brings it, also the norm "none".
+        if module is Identity or issubclass(module, Dense):
+            return Identity(bias=site not in ("x", "h", "c"), **fields)
+        given = dict(train=self.train, centred=self.centres(site))
+        given |= dict(bias=site not in ("x", "h"), spatial=site == "conv")
+        given = {name: given[name] for name in fields_of(module) if name in given}
+        return module(**given, **dict(self.options), **fields)
 
-    def dense(self, site: str, features: int, **module) -> nn.Module:
+    def dense(self, site: str, features: int, **fields) -> nn.Module:
         """Return the matrix product before a site, x ``[..., D]`` -> W x ``[..., features]``."""
-        if choose_site(site) in self.sites and self.kind == "weight":
-            return WeightNormDense(features, **dict(self.options), **module)
-        return Dense(features, centre=self.centres(site), **module)
+        module = self.module(site)
+        if issubclass(module, Dense):
+            return module(features, **dict(self.options), **fields)
+        return Dense(features, centre=self.centres(site), **fields)
 
 
 class Linear(nn.Module):
-    """W h + b ``[..., features]`` of h ``[..., H]``: an output layer; site out.
+    """Output layer W h + b ``[..., features]`` of h ``[..., H]``; site out.
 
     Attributes:
-        features: how many numbers come out.
-        norm: makes the matrix product and, where out is one of its sites, the norm.
+        features: size of the output.
+        norm: makes the matrix product and, if out is one of its sites, the norm.
     """
 
     features: int

@@ -20,14 +20,18 @@ from ln.norm import (
     KINDS,
     SITES,
     BatchNorm,
+    Dense,
+    Identity,
     LayerNorm,
     Norm,
+    RMSNorm,
     WeightNormDense,
     batch_moments,
     batch_norm,
     declare_site,
     layer_norm,
     make_norm,
+    rms_norm,
     weight_norm,
 )
 from tests import reference
@@ -141,6 +145,18 @@ def test_layer_norm_is_flax_layer_norm(float64):
 
     found = value_and_backward(layer_norm, d_y, a, GAIN, BIAS)
     expected = value_and_backward(flax_layer_norm, d_y, a, GAIN, BIAS)
+    jax.tree.map(partial(assert_all_close, tolerance=1e-12), found, expected)
+
+
+def test_rms_norm_is_flax_rms_norm(float64):
+    a, d_y = draw(N, H, seed=3), draw(N, H, seed=4)
+    theirs = nn.RMSNorm(epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float64)
+
+    def flax_rms_norm(a, gain):
+        return theirs.apply({"params": {"scale": gain}}, a)
+
+    found = value_and_backward(rms_norm, d_y, a, GAIN)
+    expected = value_and_backward(flax_rms_norm, d_y, a, GAIN)
     jax.tree.map(partial(assert_all_close, tolerance=1e-12), found, expected)
 
 
@@ -481,6 +497,9 @@ def equation(kind, x, kernel, gain=None, bias=0.0):
             return reference.layer_norm(x @ kernel, gain, bias, EPSILON)
         case "batch":
             return reference.batch_norm(x @ kernel, gain, bias + np.zeros(H), EPSILON)
+        case "rms":
+            a = x @ kernel
+            return gain * a / np.sqrt((a**2).mean(-1, keepdims=True) + EPSILON) + bias
         case "weight":
             return x @ reference.weight_norm(kernel, gain) + bias
     return x @ kernel + bias
@@ -508,6 +527,7 @@ BIASES = {
     "none": (False, False, False, True, True),
     "layer": (True, True, True, True, True),
     "batch": (False, False, True, True, True),
+    "rms": (False, False, True, True, True),
     "weight": (False, False, False, True, True),
 }
 
@@ -545,6 +565,7 @@ def test_weight_vectors_have_the_length_of_their_gain(gain):
 
 OPTIONS = {
     "layer": dict(gain=0.5, epsilon=1e-3),
+    "rms": dict(gain=0.5, epsilon=1e-3),
     "batch": dict(gain=0.5, momentum=0.9, unbiased=True, averages=False, epsilon=1e-3),
     "weight": dict(gain=0.5),
 }
@@ -552,7 +573,6 @@ OPTIONS = {
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_what_the_config_says_of_a_norm_reaches_its_module(kind):
-    assert set(OPTIONS[kind]) == set(KINDS[kind]) - {"over", "gains"}  # see tests/test_convnet.py
     norm = norm_of(kind, ("a",), **OPTIONS[kind])
     module = norm.dense("a", H) if kind == "weight" else norm("a")
     assert {name: getattr(module, name) for name in OPTIONS[kind]} == OPTIONS[kind]
@@ -604,7 +624,7 @@ def test_a_misspelt_option_is_refused_with_the_nearest_name(kind):
 
 
 def test_an_option_of_another_kind_is_refused():
-    with refused("option", "'momentum'", "Known: epsilon, gain"):
+    with refused("option", "'momentum'", "Known: epsilon, gain, gains, over"):
         norm_of("layer", ("a",), momentum=0.9)
 
 
@@ -640,7 +660,8 @@ def test_invalid_norm_arguments_raise(arguments, words):
     "make, words",
     [
         (lambda: LayerNorm(gain="1"), "gain must be a finite number; got '1'"),
-        (lambda: LayerNorm(over=0), "over must be a whole number"),
+        (lambda: LayerNorm(over="layr"), "Did you mean 'layer'"),
+        (lambda: RMSNorm(bias=1), "bias must be True or False; got 1"),
         (lambda: BatchNorm(train=None), "train must be True or False; got None"),
         (lambda: BatchNorm(train=True, momentum=-0.1), "momentum must be a number from 0 to 1"),
     ],
@@ -676,3 +697,72 @@ def test_a_model_that_misspells_a_site_is_refused_under_every_norm(kind):
         norm_of(kind, ("a",))("ot")
     with refused("norm site", "'ot'", "Did you mean 'out'"):
         norm_of(kind, ("a",)).dense("ot", H)
+
+
+# --- A norm of one's own ---
+
+
+class Shorter(nn.Module):
+    """Make every example shorter than its gain."""
+
+    gain: float = 1.0
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, a, mask=None):
+        gain = self.param("gain", nn.initializers.constant(self.gain), a.shape[-1:])
+        return gain * a / jnp.sqrt(1 + (a**2).sum(-1, keepdims=True))
+
+
+class Halved(Dense):
+    """A matrix that counts half."""
+
+    def weights(self, D):
+        return super().weights(D) / 2
+
+
+@pytest.mark.parametrize("kind", [Shorter, f"{__name__}:Shorter"])
+def test_a_class_is_a_norm(kind):
+    config = mnist.get_config()
+    config.norms.mine, config.norm = (
+        dict(kind=f"{__name__}:Shorter", sites=("a",), gain=0.5),
+        "mine",
+    )
+    norm = Norm(kind, ("a",), {"gain": 0.5}, True)
+    assert hash(norm) == hash(Norm(kind, ["a"], (("gain", 0.5),), True))
+    for made in (norm, make_norm(config, train=True)):
+        module = made("a")
+        assert isinstance(module, Shorter) and module.gain == 0.5 and module.train
+        y = Layer(made, "a").init_with_output(jax.random.key(0), 1e4 * np.float32(X))[0]
+        assert_all_close(jnp.linalg.norm(y, axis=-1), 0.5, 1e-4)
+        assert isinstance(made("out"), Identity)
+
+
+def test_a_dense_class_replaces_the_matrix():
+    norm = Norm(Halved, ("a",))
+    params = {"params": {"kernel": np.float32(W)}}
+    assert_all_close(norm.dense("a", H).apply(params, np.float32(X)), X @ W / 2, 1e-5)
+    assert isinstance(norm("a"), Identity)
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        (f"{__name__}:Shortr", "Shortr"),
+        ("no_such_module:Mine", "No module named 'no_such_module'"),
+        (":Mine", "cannot be imported"),
+        (f"{__name__}:draw", "must be a subclass of flax.linen.Module"),
+        (dict, "must be a subclass of flax.linen.Module"),
+        (3, "must be a subclass of flax.linen.Module; got 3"),
+    ],
+)
+def test_a_kind_that_is_no_norm_raises(kind, words):
+    with refused(words):
+        Norm(kind, ("a",))
+
+
+def test_options_of_a_class_are_its_fields():
+    with refused("Shorter norm option 'gian'", "Did you mean 'gain'"):
+        Norm(Shorter, ("a",), {"gian": 1.0})
+    with refused("option 'train'"):
+        Norm(Shorter, ("a",), {"train": True})

@@ -15,6 +15,7 @@ from ln import fused
 from ln.norm import EPSILON, Norm
 from ln.rnn import GRU, LSTM, RNN, Cell, orthogonal_blocks, plain_by_default, scan, unroll
 from tests import reference
+from tests.test_norm import Shorter
 
 T, B, D, H = 5, 4, 3, 6
 LENGTHS = np.array([5, 3, 4, 2])  # at every step two cases or more, or none would vary
@@ -170,6 +171,17 @@ def test_the_fast_loop_is_autodiff_of_the_plain_one(case, schedule):
     assert_all_close(outputs, plain, 1e-10)
     assert_all_close(stats, plain_stats, 1e-10)
     assert_all_close(gradients, plain_gradients, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["rms", Shorter], ids=["rms", "class"])
+@pytest.mark.parametrize("Cell", EQUATIONS)
+def test_other_norms_work_in_every_cell(Cell, kind):
+    made = make(Cell, kind)
+    outputs, gradients = made.found("plain")
+    without, _ = make(Cell, "none").found("plain")
+    assert abs(outputs[0][0] - without[0][0]).max() > 1e-3
+    for schedule in ("cpu", "accelerator"):
+        assert_all_close(made.found(schedule), (outputs, gradients), 1e-10)
 
 
 def test_the_fast_loop_starts_from_any_carry_and_has_its_gradient():

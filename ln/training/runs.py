@@ -95,6 +95,12 @@ def modernize(config: dict) -> dict:
     return config
 
 
+def with_norm(config: dict, norm: str | None) -> dict:
+    """Return a config whose table of norms has this norm alone: a run depends on no other."""
+    norms = config.get("norms", {})
+    return config | {"norms": {norm: norms[norm]} if norm in norms else {}}
+
+
 def as_json(config) -> dict:
     """The config as plain JSON data (tuples become lists)."""
     return json.loads(config.to_json())
@@ -427,6 +433,7 @@ class Run:
                         flush=True,
                     )
             aside = (*PLACES, LENGTH)
+            known, config = (with_norm(c, known.get("norm")) for c in (known, config))
             changes = differences(
                 {k: v for k, v in known.items() if k not in aside},
                 {k: v for k, v in config.items() if k not in aside},

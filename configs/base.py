@@ -1,0 +1,31 @@
+"""The keys that all experiments share, and one scale for tests."""
+
+from ml_collections import ConfigDict
+
+
+def get_config(experiment: str, scale: str) -> ConfigDict:
+    """Return the shared keys with their defaults; an experiment adds its own, and overrides."""
+    config = ConfigDict()
+    config.experiment = experiment
+    config.scale = scale
+    config.data_dir = "data"  # folder of the prepared data sets
+    config.norm = "layer"  # a key of config.norms
+
+    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # Adam's defaults
+    config.lr = (1e-3,)  # Adam's default; several rates train side by side
+    config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
+    config.clip = 0.0  # > 0: bound on the norm of the gradient
+    config.seeds = (0,)  # several seeds train side by side
+    config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
+    return config
+
+
+# Four updates, in seconds: for tests.
+TINY = dict(
+    batch_size=4,
+    steps="4 steps",
+    log_every="1 step",
+    eval_every="2 steps",
+    save_every="2 steps",
+    steps_per_call=2,
+)
