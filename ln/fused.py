@@ -1,17 +1,25 @@
-"""Loops of `rnn.unroll` and `rnn.scan`, fast: one custom_vjp that does only what is recurrent.
+"""Fast loops for `rnn.unroll` and `rnn.scan`: custom gradients that do only what is recurrent.
 
-Autodiff of a scan keeps every intermediate value of a step, and adds up the gradients of matrices
-in every turn of the reverse loop. Here the forward loop keeps the carries and the products
-a = W h; the reverse loop hands out d a; and the gradient of W is one product after it. For a cell,
-whose one product is a_h = W_h h:
+Autodiff of `jax.lax.scan` keeps every intermediate value of a step for the reverse loop, and adds
+the gradients of the weight matrices up in every turn of it. Both are work and memory traffic that
+the recurrence does not need. For a cell, whose only recurrent product is a_h = W_h h:
 
-    forward     a_h[t] = W_h h[t-1];  carry[t] = update(θ, carry[t-1], a_x[t], a_h[t])
-    backward    d carry[t-1], d a_x[t], d a_h[t] = updateᵀ(d carry[t]);  d h[t-1] += d a_h[t] W_hᵀ
-    after       d W_h = Σ_t h[t-1]ᵀ d a_h[t]
+    forward     for t = 1 … T:    a_h[t] = W_h h[t-1]
+                                  carry[t] = update(θ, carry[t-1], a_x[t], a_h[t])
+                keep carry[t] and a_h[t], and nothing else
+    backward    for t = T … 1:    linearize update at (carry[t-1], a_x[t], a_h[t])
+                                  d carry[t-1], d a_x[t], d a_h[t] = its transpose at d carry[t]
+                                  d h[t-1] += d a_h[t] W_hᵀ
+    afterwards  d W_h = Σ_t h[t-1]ᵀ d a_h[t], one product over all time steps and examples
 
-updateᵀ is autodiff's, of the cell's own equations: there is no second copy of them. In
-`rnn.unroll` the products with W_x are outside, so W_x's gradient is one product as well; so is the
-centring of both matrices (`norm.Norm.centred`), which saves layer norm its means.
+The transpose is autodiff's, of the cell's own equations: they are not written a second time.
+`rnn.unroll` computes a_x = W_x x for all time steps before the loop, so the gradient of W_x is one
+product as well. Layer norm's mean is also taken out of the loop, by centring both matrices
+(`norm.Norm.centred`).
+
+Two functions: `recurrence` for cells, and `scan` for any step with products h W, which are known by
+the order in which the step asks for them. On accelerators `recurrence` linearizes all time steps at
+once before the reverse loop (`_ahead`).
 """
 
 from collections.abc import Callable
@@ -25,15 +33,16 @@ from ln.norm import matmul
 
 
 class Schedule(NamedTuple):
-    """How the loops are laid out; it changes the speed and nothing else.
+    """Layout of the loops; it changes the speed and nothing else.
 
     Attributes:
-        unroll: time steps per turn of a loop. Kernels are fused across them, which pays where
-            starting a kernel costs (GPU).
-        ahead: linearizes `update` at all time steps at once before the reverse loop, which then
-            only multiplies; and takes the gradients of θ and a_x after it. Fewest kernels per time
-            step (GPU), but the linearization goes through memory. Else each turn of the reverse
-            loop linearizes its own step, while it is in the cache (CPU).
+        unroll: time steps per turn of a loop. XLA fuses kernels across them, which pays on a GPU,
+            where starting a kernel takes longer than a small kernel runs.
+        ahead: whether to linearize `update` at all time steps at once before the reverse loop,
+            which then only multiplies, and to take the gradients of θ and a_x after it. This needs
+            the fewest kernels per time step (GPU), but the linearization goes through memory.
+            Otherwise each turn of the reverse loop linearizes its own step, while it is in the
+            cache (CPU).
     """
 
     unroll: int = 1
@@ -45,22 +54,23 @@ ACCELERATOR = Schedule(unroll=8, ahead=True)
 
 
 def default() -> Schedule:
-    """The one for the default device."""
+    """Return the schedule for the default device."""
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
 def hidden(carry):
-    """h of a carry, (c, h) or h."""
+    """Return h of a carry, which is (c, h) or h."""
     return jax.tree.leaves(carry)[-1]
 
 
 def add_to_hidden(carry, d_h):
+    """Return the carry with d_h added to its h."""
     *rest, h = jax.tree.leaves(carry)
     return jax.tree.unflatten(jax.tree.structure(carry), [*rest, h + d_h])
 
 
 def keep(mask, new, old):
-    """The new carry where mask ``[B]`` is true, else the old one."""
+    """Return the new carry where mask ``[B]`` is true, else the old one."""
     if mask is None:
         return new
     return jax.tree.map(lambda new, old: jnp.where(mask[:, None], new, old), new, old)
@@ -77,22 +87,22 @@ def recurrence(
     dtype: Any = None,
     schedule: Schedule | None = None,
 ):
-    """Runs ``carry, stats = update(theta, stats, carry, a_x, W_h h, mask)`` over all time steps.
+    """Run ``carry, stats = update(theta, stats, carry, a_x, W_h h, mask)`` over all time steps.
 
     Args:
         update: a pure function that closes over no array.
-        theta: its parameters, those of all steps.
+        theta: its parameters, the same at all steps.
         W_h: ``[H, n H]``.
         carry: before the first step; the last leaf is h ``[B, H]``.
         a_x: ``[T, B, n H]``.
         mask: ``[T, B]`` or None; where false, the carry stands still.
         stats: leaves ``[T, ...]``, not differentiated.
         dtype: of the operands of matrix products, see `norm.matmul`.
-        schedule: None: the one for the default device.
+        schedule: None: the schedule for the default device.
 
     Returns:
-        hs ``[T, B, H]``, the last carry, and the new stats ``[T, ...]``. It can be differentiated
-        backwards, also more than once; forward differentiation (jvp) is a TypeError of jax.
+        hs ``[T, B, H]``, the last carry, and the new stats ``[T, ...]``. Reverse differentiation
+        works, also repeatedly; forward differentiation (jvp) raises jax's TypeError.
     """
     schedule = schedule or default()
     if schedule.ahead:
@@ -111,27 +121,28 @@ def recurrence(
 
 
 def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
-    """`jax.lax.scan` of carry, y = step(product, theta, carry, x), for any step with products h W.
+    """Run carry, y = step(product, theta, carry, x) over xs, for any step with products h W.
 
-    It asks for its products as product(k, h, dtype), which is h Ws[k]; one may come out of others.
-    The forward loop keeps carries and products a_k; the reverse loop linearizes one step after the
-    other, in which the a_k are known, and hands out d a_k; the gradient of every matrix is one
-    product after it.
+    The step asks for its products by product(k, h, dtype), which is h Ws[k]. The input h of one
+    product may depend on another product. The forward loop keeps the carries and the products a_k.
+    The reverse loop linearizes one step after the other, with the kept a_k as constants, and stacks
+    d a_k. After it, the gradient of every matrix is one product.
 
     Args:
         step: a pure function that closes over no array.
         Ws: matrices ``[D, n]``.
-        theta: whatever else is differentiated and the same at all steps.
+        theta: everything else that is differentiated and the same at all steps.
         carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
         unroll: time steps per turn of a loop.
 
     Returns:
-        The last carry, and the ys, which must be floats. It can be differentiated as `recurrence`.
+        The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
     """
-    dtypes: dict = {}  # what is seen while the step is traced, of product k: its dtype,
-    operands: dict = {}  # and where its h is among the carry's leaves and the other h
-    in_carry: list = []  # of the ys: their structure, and where they are in the carry
+    # The step is traced once in each direction. These are filled while it is:
+    dtypes: dict = {}  # k -> dtype of product k
+    operands: dict = {}  # k -> index of the input h of product k, see `backward`
+    in_carry: list = []  # structure of the ys, and for each leaf its index in the carry or None
     theta, constants, whole_theta = split(theta)
     xs, others, whole_x = split(xs)
     loop = partial(jax.lax.scan, unroll=unroll)
@@ -145,7 +156,7 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
                 return products[k]
 
             new, y = step(product, whole_theta(theta, constants), carry, whole_x(*x))
-            # What is in the carry is stacked once, also where it is a y.
+            # An LSTM's h is both a y and part of the carry: stack it once.
             y, treedef = jax.tree.flatten(y)
             in_carry[:] = treedef, [index_of(leaf, jax.tree.leaves(new)) for leaf in y]
             rest = [leaf for leaf, n in zip(y, in_carry[1], strict=True) if n is None]
@@ -162,15 +173,17 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
         d_last, d_ys = cotangents
 
         def before(t):
-            """The carry that step t began with."""
+            """Return the carry that step t began with."""
 
-            def of(first, others):
-                return jnp.where(t > 0, others[jnp.maximum(t - 1, 0)], first)
+            def select(first, stack):
+                return jnp.where(t > 0, stack[jnp.maximum(t - 1, 0)], first)
 
-            return jax.tree.map(of, first, carries)
+            return jax.tree.map(select, first, carries)
 
         def linearize(carry, x, others, products):
-            def of(theta, carry, x, taps):
+            def known_step(theta, carry, x, taps):
+                # The gradient of W_k needs the h of every step. Most h are leaves of the carry,
+                # which is kept already; the others (`made`) are stacked by this loop.
                 seen = jax.tree.leaves(carry)
                 kept = len(seen)
 
@@ -184,12 +197,13 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
                 x = whole_x(x, others)
                 return step(product, whole_theta(theta, constants), carry, x), seen[kept:]
 
+            # A tap is a zero that is added to a product: its gradient is d a_k.
             taps = jax.tree.map(jnp.zeros_like, products)
-            _, transposed, made = jax.vjp(of, theta, carry, x, taps, has_aux=True)
+            _, transposed, made = jax.vjp(known_step, theta, carry, x, taps, has_aux=True)
             return transposed, made
 
-        # d x[t] and d a[t] take the places of x[t] and a[t] in memory. A turn reads for the next
-        # one after it has written, or XLA would copy the whole arrays every time.
+        # d x[t] and d a[t] overwrite x[t] and a[t]. Each turn reads what the next one needs after
+        # it has written; with the reads first, XLA would copy the whole arrays in every turn.
         def body(sums, inputs):
             d_carry, d_theta, stacks, (x, products) = sums
             t, d_y, others = inputs
@@ -208,11 +222,11 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
         d_xs, d_products = stacks
         stacked = jax.tree.leaves(befores(first, carries)) + made
 
-        def of_matrix(k):
+        def gradient(k):
             h, d = (rows(array) for array in (stacked[operands[k]], d_products[k]))
             return matmul(h.T, d, dtypes[k])
 
-        d_Ws = [of_matrix(k) for k in range(len(Ws))]
+        d_Ws = [gradient(k) for k in range(len(Ws))]
         return d_Ws, d_theta, d_carry, d_xs, None, None
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
@@ -221,7 +235,10 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
 
 
 def split(tree):
-    """The leaves of a tree that are floats, the others, and what makes a tree of both again."""
+    """Return the leaves of a tree that are floats, the others, and a function that joins both.
+
+    A custom_vjp wants a gradient for every float, and None for integers such as words or masks.
+    """
     leaves, treedef = jax.tree.flatten(tree)
     structure: Any = treedef
     is_float = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
@@ -231,45 +248,47 @@ def split(tree):
     )
 
     def join(floats, others):
-        of = {True: iter(floats), False: iter(others)}
-        return structure.unflatten([next(of[f]) for f in is_float])
+        leaves = {True: iter(floats), False: iter(others)}
+        return structure.unflatten([next(leaves[f]) for f in is_float])
 
     return floats, others, join
 
 
 def befores(first, carries):
-    """The carry that each step began with, ``[T, ...]``."""
+    """Return the carry that each step began with, ``[T, ...]``."""
 
-    def of(first, others):
-        return jnp.concatenate([first[None], others[:-1]])
+    def shift(first, stack):
+        return jnp.concatenate([first[None], stack[:-1]])
 
-    return jax.tree.map(of, first, carries)
+    return jax.tree.map(shift, first, carries)
 
 
 def index_of(leaf, leaves: list) -> int | None:
-    """Where the very same array is among leaves."""
-    return next((n for n, other in enumerate(leaves) if other is leaf), None)
+    """Return the index of the very same array among leaves, None if it is not there."""
+    return next((n for n, candidate in enumerate(leaves) if candidate is leaf), None)
 
 
 def rows(array):
+    """Return an array with its leading axes merged, ``[..., n]`` -> ``[-1, n]``."""
     return array.reshape(-1, array.shape[-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _known_product(dtype, h, W, a, tap):
-    """a = h W, known already. Its gradient goes to h, and as it is to the tap."""
+    """Return a = h W, which is known already. Its gradient d goes to h as d Wᵀ, and to the tap."""
     return a
 
 
-def _of_known_product(dtype, W, d):
+def _known_product_bwd(dtype, W, d):
+    # W gets no gradient here: `scan` takes it after the loop.
     return matmul(d, W.T, dtype), jnp.zeros_like(W), jnp.zeros_like(d), d
 
 
-_known_product.defvjp(lambda dtype, h, W, a, tap: (a, W), _of_known_product)
+_known_product.defvjp(lambda dtype, h, W, a, tap: (a, W), _known_product_bwd)
 
 
 def _ahead(update: Callable, dtype, unroll: int) -> Callable:
-    """`recurrence` with every step linearized before the reverse loop."""
+    """Return `recurrence` with every step linearized before the reverse loop."""
     scan = partial(jax.lax.scan, unroll=unroll)
 
     def masked(theta, carry, a_x, a_h, mask, stats):
@@ -293,15 +312,16 @@ def _ahead(update: Callable, dtype, unroll: int) -> Callable:
         before = befores(carry, carries)
 
         def linearize(carry, a_x, a_h, mask, stats):
-            def of(theta, carry, a_x, a_h):
+            def next_carry(theta, carry, a_x, a_h):
                 return masked(theta, carry, a_x, a_h, mask, stats)[0]
 
-            return jax.vjp(of, theta, carry, a_x, a_h)[1]
+            return jax.vjp(next_carry, theta, carry, a_x, a_h)[1]
 
+        # A vjp function is a pytree of its residuals, so vmap stacks those of all time steps.
         transposed = jax.vmap(linearize)(before, a_x, a_h, mask, stats)
 
         def step(d_carry, inputs):
-            """Adds d h[t] of the outputs to d carry[t], and goes on to d carry[t-1]."""
+            """Add d h[t] of the outputs to d carry[t], and go on to d carry[t-1]."""
             d_h, transposed = inputs
             d_carry = add_to_hidden(d_carry, d_h)
             _, d_before, _, d_a_h = transposed(d_carry)
@@ -309,8 +329,9 @@ def _ahead(update: Callable, dtype, unroll: int) -> Callable:
             return d_before, (d_carry, d_a_h)
 
         d_carry, (d_carries, d_a_h) = scan(step, d_last, (d_hs, transposed), reverse=True)
-        of_steps, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
-        d_theta = jax.tree.map(lambda d: d.sum(0), of_steps)
+        # Once more for θ and a_x, outside of the loop: kernels over all time steps instead of T.
+        d_thetas, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
+        d_theta = jax.tree.map(lambda d: d.sum(0), d_thetas)
         d_W_h = matmul(rows(hidden(before)).T, rows(d_a_h), dtype)
         return d_theta, d_W_h, d_carry, d_a_x, None, None
 

@@ -10,12 +10,13 @@ does; `update` is the rest of its equations. From these three parts come
     step(carry, a_x, mask) -> carry, h    what must happen in order
     cell(carry, x, mask) -> carry, h      both, for models whose inputs depend on the state
 
-A cell with batch norm keeps statistics of its own for every time step (Cooijmans et al. 2016): each
+A cell with batch norm keeps separate statistics for every time step (Cooijmans et al. 2016): each
 leaf of "stats" has a leading time axis. They are not differentiated.
 
-Shapes: T time, B batch, D inputs, H units; arrays are time-major. The carry is (c, h) for the LSTM
-and h for the others; where a mask ``[T, B]`` is false it stands still, so the last carry is each
-case's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs backwards in time.
+Shapes: T time steps, B examples, D inputs, H units; arrays are time-major. The carry is (c, h) for
+the LSTM and h for the others. Where a mask ``[T, B]`` is false the carry does not change, so the
+last carry is each example's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs
+backwards in time.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,11 +42,11 @@ Carry = Any  # (c, h) or h, each [B, H]
 
 
 def orthogonal_blocks(key, shape, dtype=jnp.float_):
-    """Every H x H block of W_h ``[H, n H]`` orthogonal by itself, as in the authors' layers.py."""
+    """Draw W_h ``[H, n H]`` of orthogonal H x H blocks, as in the authors' layers.py."""
     H, n = shape[0], shape[1] // shape[0]
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    # One after the other, in all lanes: two batches of QR at once may wait for each other forever
-    # in jaxlib 0.10 on a CPU (three LSTMs of 400 units on two cores).
+    # One block after the other, also under vmap: two batched QR decompositions at once can wait for
+    # each other forever in jaxlib 0.10 on a CPU (three LSTMs of 400 units on two cores).
     block = jax.custom_batching.sequential_vmap(
         lambda key: nn.initializers.orthogonal()(key, (H, H), dtype)
     )
@@ -58,7 +59,7 @@ def uniform(limit: float) -> Initializer:
 
 
 class Cell(nn.Module):
-    """What the three cells have in common.
+    """Base class of the three cells.
 
     A cell defines `setup`, `project`, `recurrent` and `update`; of its parameters `update` may use
     ``b`` and those of modules named ``norm_…``.
@@ -66,13 +67,14 @@ class Cell(nn.Module):
     Attributes:
         units: H.
         norm: makes the norms of the cell's sites.
-        learned: which parts of the initial carry, "h" and (LSTM) "c", are parameters; they start at
-            0, as the others stay. The authors' attentive reader learns "h" (learn_h0).
-        bias_inside: the authors' own form (layers.py): b is added to W_x x before its norm; the
-            LSTM adds it a second time behind. The paper's equations have it behind only. Without it
-            layer norm forgets the size of a single input (D = 1): LN(w x) = sign(x) LN(w).
+        learned: parts of the initial carry, "h" and (LSTM) "c", that are parameters. All parts
+            start at 0. The authors' attentive reader learns "h" (learn_h0).
+        bias_inside: whether b is added to W_x x before its norm, as in the authors' code
+            (layers.py); the LSTM then adds it again after the norm. The paper's equations add it
+            after the norm only. Without bias_inside, layer norm forgets the size of a single input
+            (D = 1): LN(w x) = sign(x) LN(w).
         init_W_x, init_W_h: initializers.
-        dtype: what the operands of matrix products are rounded to, such as jnp.bfloat16;
+        dtype: type to which the operands of matrix products are rounded, such as jnp.bfloat16;
             statistics, carries and sums keep their precision.
 
     Raises:
@@ -116,54 +118,54 @@ class Cell(nn.Module):
             )
 
     def of_x(self, n: int) -> nn.Module:
-        """W_x of n gates."""
+        """Return W_x of n gates."""
         return self.norm.dense("x", n * self.units, kernel_init=self.init_W_x, dtype=self.dtype)
 
     def of_h(self, n: int) -> nn.Module:
-        """W_h of n gates."""
+        """Return W_h of n gates."""
         return self.norm.dense("h", n * self.units, kernel_init=self.init_W_h, dtype=self.dtype)
 
     def start(self) -> dict:
-        """The learned parts of the initial carry."""
+        """Return the learned parts of the initial carry."""
         zeros = nn.initializers.zeros
         return {part: self.param(f"{part}_0", zeros, (self.units,)) for part in self.learned}
 
     def initial(self, B: int) -> Carry:
-        """The carry before the first step, for B cases."""
+        """Return the carry before the first step, for B examples."""
         zeros = jnp.zeros((B, self.units))
         parts = tuple(zeros + self.first.get(part, 0.0) for part in self.PARTS)
         return parts if len(parts) > 1 else parts[0]
 
     def project(self, x):
-        """a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
+        """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
         raise NotImplementedError
 
     def recurrent(self):
-        """W_h ``[H, n H]``, of all gates."""
+        """Return W_h ``[H, n H]`` of all gates."""
         raise NotImplementedError
 
     def recur(self, h):
-        """a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
+        """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
         return self.W_h(h)
 
     def update(self, carry: Carry, a_x, a_h, mask=None):
-        """A step without its matrix products: a_x, a_h ``[B, n H]`` -> the next carry and h."""
+        """Do a step after its matrix products: a_x, a_h ``[B, n H]`` -> the next carry, and h."""
         raise NotImplementedError
 
     def step(self, carry: Carry, a_x, mask=None):
-        """What is recurrent of a step: a_x ``[B, n H]``, mask ``[B]`` -> the next carry, and h."""
+        """Do the recurrent part of a step: a_x ``[B, n H]`` -> the next carry, and h."""
         return self.update(carry, a_x, self.recur(fused.hidden(carry)), mask)
 
     def __call__(self, carry: Carry, x, mask=None):
-        """A whole time step: x ``[B, D]``, mask ``[B]`` -> the next carry, and h ``[B, H]``."""
+        """Do one time step: x ``[B, D]``, mask ``[B]`` -> the next carry, and h ``[B, H]``."""
         return self.step(carry, self.project(x), mask)
 
 
 class RNN(Cell):
-    """Eq. 4: a = W_h h + W_x x, summed before they are normalized (site a), h = f(norm(a)).
+    """The RNN of eq. 4: a = W_h h + W_x x, h = f(norm(a)), with the norm of the sum at site a.
 
-    Sites x and h normalize the two products separately, as the gated cells do. The bias belongs to
-    the norm at a, with ``bias_inside`` a further one to W_x x. The carry is h.
+    Sites x and h normalize the two products separately, as the gated cells do. The norm at a owns
+    the bias; ``bias_inside`` adds another one to W_x x. The carry is h.
 
     Attributes:
         activation: f.
@@ -195,13 +197,13 @@ class RNN(Cell):
 
 
 class LSTM(Cell):
-    """Eqs. 20-22 of the supplement; with a norm at site c alone, eqs. 29-31. The carry is (c, h).
+    """The LSTM of eqs. 20-22; with a norm at site c alone, eqs. 29-31. The carry is (c, h).
 
     The norms at x and h are each over the summed inputs of all four gates f, i, o, g together. The
     carried c is never normalized.
 
     Attributes:
-        forget_bias: what b starts at for the gate f; 0 in the authors' code, 1 in Cooijmans et al.
+        forget_bias: initial b of the gate f; 0 in the authors' code, 1 in Cooijmans et al.
     """
 
     forget_bias: float = 0.0
@@ -237,23 +239,21 @@ class LSTM(Cell):
 
 
 def gates(a):
-    """σ(f), σ(i), σ(o) and tanh(g) of the sums a ``[B, 4H]`` of the four gates.
-
-    As σ(a) = ½ + ½ tanh(½ a), so that it is one tanh of the whole array. XLA for CPUs makes that a
-    vectorized loop; what it makes of four functions of slices takes four times as long.
-    """
+    """Return σ(f), σ(i), σ(o) and tanh(g) of the sums a ``[B, 4H]`` of the four gates."""
+    # σ(a) = ½ + ½ tanh(½ a), so that there is one tanh of the whole array. XLA for CPUs compiles it
+    # to a vectorized loop; four functions of slices take four times as long.
     H = a.shape[-1] // 4
     half = np.repeat(np.array([0.5, 1.0], a.dtype), (3 * H, H))  # at f, i, o; at g
     return jnp.split((1 - half) + half * tanh(half * a), 4, axis=-1)
 
 
 class GRU(Cell):
-    """Eqs. 26-28 of the supplement; the reset gate multiplies behind the product. The carry is h.
+    """The GRU of eqs. 26-28; the reset gate multiplies after the product. The carry is h.
 
     The gates z, r share one norm on each side, the candidate has its own: W_x, W_h ``[D, 2H]``,
-    ``[H, 2H]`` and W, U ``[D, H]``, ``[H, H]``. The paper writes no bias; here b ``[3H]`` belongs
-    to the input side, under its norm with ``bias_inside`` (layers.py), else behind it. The update
-    gate of the authors' code is 1 − z.
+    ``[H, 2H]`` and W, U ``[D, H]``, ``[H, H]``. The paper writes no bias. Here b ``[3H]`` belongs
+    to the input side, before its norm with ``bias_inside`` (layers.py), after it without. The
+    update gate of the authors' code is 1 − z.
     """
 
     def setup(self):
@@ -264,7 +264,7 @@ class GRU(Cell):
         self.first = self.start()
 
     def split(self, a):
-        """Parts of the gates z, r ``[..., 2H]`` and of the candidate ``[..., H]``."""
+        """Split a into the gates z, r ``[..., 2H]`` and the candidate ``[..., H]``."""
         return a[..., : 2 * self.units], a[..., 2 * self.units :]
 
     def project(self, x):
@@ -306,20 +306,31 @@ def plain_by_default() -> Iterator[None]:
 
 
 def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | None = None):
-    """`jax.lax.scan` of step(module, carry, x, *shared) -> carry, y, for a step that uses modules.
+    """Run carry, y = step(module, carry, x, *shared) over xs, for a step that uses modules.
 
     For models with loops of their own, such as attention that reads the state. Parameters are
     shared by all time steps; running statistics get a leading time axis.
 
+    The fast schedule needs the step as a function of its matrix products, for `fused.scan`. The
+    step is Python code that calls modules, so the products are replaced while it is traced:
+
+        1. trace the step once on the side, and note the matrix W_k of every `ln.norm.Dense` that it
+           calls, in the order of the calls (`collect`)
+        2. run `fused.scan` with these matrices over a step (`turn`) in which the k-th call of a
+           Dense returns product(k, x)
+
+    Steps must therefore call the same Dense modules in the same order at every time step, which
+    holds for every step without Python branches on the time step.
+
     Args:
         step: may use ``module``, its submodules, and no other module or array.
-        module: bound; like the cells it has a ``norm``, of which all its norms are made.
+        module: bound; like the cells it has a ``norm``, which makes all its norms.
         carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
-        shared: what all time steps see alike.
-        schedule: None: the same function, faster, by `fused.scan`: every ``ln.norm.Dense`` gets its
-            matrix, and the gradient of its matrix, outside of the loop. "plain": autodiff of the
-            loop as it stands; also the default within `plain_by_default`.
+        shared: arrays that all time steps see alike.
+        schedule: None: as above, by `fused.scan`; the gradient of every matrix is one product after
+            the loop. "plain": autodiff of the loop, the same function, slower; also the default
+            within `plain_by_default`.
 
     Returns:
         The last carry, and the ys, leaves ``[T, ...]``, which must be floats.
@@ -345,7 +356,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
     of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), module.norm.train)
 
     def apply(product, params, stats, carry, x, *shared):
-        """One step in which every product of a Dense, W x, is product(dense, x)."""
+        """Do one step in which every product W x of a Dense is product(dense, x)."""
 
         def intercept(call, arguments, options, context):
             if context.method_name == "product" and isinstance(context.module, Dense):
@@ -367,13 +378,13 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         weights.append(dense.weights(x.shape[-1]))
         return matmul(x, weights[-1], dense.dtype)
 
-    # One step on the side, for its matrices; the compiler drops the rest.
+    # The step on the side is traced for its matrices; the compiler drops its results.
     stats_of_first, first = jax.tree.map(lambda leaf: leaf[0], (of_steps, xs))
     apply(collect, params, stats_of_first, carry, first, *shared)
 
     def turn(product, theta, carry, inputs):
         (params, shared), (stats, x) = theta, inputs
-        number = itertools.count()  # products are told apart by their order in a step
+        number = itertools.count()  # a product is known by its place in the order of calls
         carry, y, new = apply(
             lambda dense, x: product(next(number), x, dense.dtype),
             *(params, jax.lax.stop_gradient(stats), carry, x, *shared),
@@ -389,7 +400,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
 
 
 def _put_stats(scope, new, stats):
-    """Writes the statistics of the first time steps back, in front of those of the others."""
+    """Write the statistics of the first time steps, and keep those of the later ones."""
     for name, leaf in new.items():
         if isinstance(leaf, Mapping):
             _put_stats(scope.push(name, reuse=True), leaf, stats[name])
@@ -404,39 +415,39 @@ def unroll(
     carry: Carry | None = None,
     schedule: fused.Schedule | str | None = None,
 ):
-    """Runs a cell over whole sequences; to be called where the cell is bound, inside a Flax module.
+    """Run a cell over whole sequences. Call it inside a Flax module, where the cell is bound.
+
+    With batch norm there are statistics for each time step of the sequences that initialized the
+    model, which must be as long as the longest in training. At later steps, evaluation uses the
+    statistics of the last one (Cooijmans et al.).
 
     Args:
         cell: an RNN, LSTM or GRU.
         xs: ``[T, B, D]``.
-        mask: booleans ``[T, B]``; None: all true. Where false, the carry stands still, and xs may
-            hold anything.
+        mask: booleans ``[T, B]``; None: all true. Where it is false, the carry does not change, and
+            xs may hold anything.
         carry: before the first step; None: `Cell.initial`.
-        schedule: how the loop and its derivative are computed: None chooses a `fused.Schedule` for
-            the default device. "plain" is autodiff of the cell's equations, step by step: slower,
-            but it can also be differentiated forwards; and the default within `plain_by_default`.
+        schedule: layout of the loop and of its derivative. None chooses a `fused.Schedule` for the
+            default device. "plain" is autodiff of the cell's equations, step by step: slower, but
+            it can also be differentiated forwards; the default within `plain_by_default`.
 
     Returns:
-        hs ``[T, B, H]``, where the mask is false the h carried on; and the last carry.
-
-    With batch norm there are statistics for each time step of the sequences that the model was
-    initialized with: these must be as long as the longest in training. Beyond, in test, those of
-    the last step serve (Cooijmans et al.).
+        hs ``[T, B, H]``, and the last carry. Where the mask is false, h is that of the step before.
 
     Raises:
-        ValueError: an argument of a wrong shape, an unknown schedule; or, where its values are
-            known (not under jit), a mask that is false at every step of a case.
+        ValueError: an argument has a wrong shape, the schedule is unknown, or the mask is false at
+            every step of an example (if its values are known, which they are not under jit).
     """
     _check(cell, xs, mask, carry)
     if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
         raise ValueError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}")
     carry = cell.initial(xs.shape[1]) if carry is None else carry
-    if cell.is_initializing():  # makes the parameters, and the statistics of every time step
+    if cell.is_initializing():  # make the parameters, and the statistics of every time step
         carry, hs = scan(_masked_call, cell, carry, (xs, mask))
         return hs, carry
 
     T = len(xs)
-    if mask is not None:  # padding may hold anything, also NaN, which times 0 is no 0
+    if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
         xs = jnp.where(mask[..., None], xs, 0)
     module, variables = cell.unbind()
     params, stats = variables["params"], variables.get("stats", {})
@@ -451,7 +462,7 @@ def unroll(
 
 
 def _masked_call(cell, carry, inputs):
-    """One whole time step, in which the carry stands still where the mask is false."""
+    """Do one time step that keeps the carry where the mask is false."""
     x, m = inputs
     carry = fused.keep(m, cell(carry, x, m)[0], carry)
     return carry, fused.hidden(carry)
@@ -474,12 +485,12 @@ def _plain(module, params, stats, xs, mask, carry):
 
 
 def _fused(module, params, stats, xs, mask, carry, schedule):
-    # `update` starts nowhere: without learned parts of the first carry.
+    # `update` alone is called in the loop, so no part of the initial carry is asked for.
     module = module.clone(norm=dataclasses.replace(module.norm, centred=True), learned=())
     params = {"params": params}
     a_x = module.apply(params, xs, method="project")
     W_h = module.apply(params, method="recurrent")
-    # What `update` uses besides: the matrices' gradients are not for the loop.
+    # The parameters of `update`. The loop does not sum the gradients of the matrices.
     theta = {k: v for k, v in params["params"].items() if k == "b" or k.startswith("norm_")}
 
     def update(theta, stats, carry, a_x, a_h, mask):
@@ -495,7 +506,11 @@ def _fused(module, params, stats, xs, mask, carry, schedule):
 
 
 def _of_steps(stats, T: int, train: bool):
-    """Statistics of T time steps. Beyond those there are, the last one's, but not in training."""
+    """Return the statistics of T time steps; at steps past the known ones, those of the last one.
+
+    Raises:
+        ValueError: there are not enough of them in training.
+    """
 
     def of_steps(leaf):
         if train and len(leaf) < T:
