@@ -1,0 +1,83 @@
+"""The product stays small: lines of code against a budget for each part.
+
+    python -m tests.test_budgets      prints the table
+
+A line of code is a line with at least one token besides comments and docstrings, as ruff formats it
+at 100 columns. A part may grow to a tenth above its budget.
+"""
+
+import ast
+import io
+from pathlib import Path
+import tokenize
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("configs", "ln", "experiments", "scripts")
+IGNORED = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def lines_of_code(path: Path) -> int:
+    source = path.read_text()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    code = {
+        line
+        for token in tokens
+        if token.type not in IGNORED
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(code - docstring_lines(ast.parse(source)))
+
+
+def docstring_lines(tree: ast.Module) -> set[int]:
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, owners)]
+    strings = [n.body[0] for n in nodes if ast.get_docstring(n, clean=False) is not None]
+    return {line for s in strings for line in range(s.lineno, s.end_lineno + 1)}
+
+
+def python(*patterns: str) -> list[Path]:
+    return sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
+
+
+BUDGETS = {
+    "product": (9_000, [f"{folder}/**/*.py" for folder in PRODUCT]),
+    "reading core": (3_600, ["ln/**/*.py", "experiments/*/model.py", "experiments/*/task.py"]),
+    "benchmarks": (1_300, ["scripts/benchmarks/*.py", "scripts/benchmark.py"]),
+    "data sets": (1_800, ["experiments/datasets/**/*.py"]),
+    "tests": (9_000, ["tests/**/*.py"]),
+}
+
+
+@pytest.mark.parametrize("part", BUDGETS)
+def test_a_part_keeps_its_budget(part):
+    budget, patterns = BUDGETS[part]
+    lines = sum(map(lines_of_code, python(*patterns)))
+    print(f"{part}: {lines:,} lines of code, budget {budget:,}")
+    assert lines <= 1.1 * budget
+
+
+def test_docstrings_and_comments_do_not_count(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text(
+        '"""A.\n\nB."""\n\n# c\ndef f():  # d\n    """E."""\n    return """\n    g"""\n'
+    )
+    assert lines_of_code(path) == 3
+
+
+if __name__ == "__main__":
+    for name, (budget, patterns) in BUDGETS.items():
+        print(f"{name:14} {sum(map(lines_of_code, python(*patterns))):7,} of {budget:,}")
+    for suffix in ("html", "toml", "sh", "ci/run", "md"):
+        tracked = [p for p in ROOT.rglob(f"*{suffix}") if ".venv" not in p.parts]
+        print(
+            f"{suffix:14} {sum(len(p.read_text().splitlines()) for p in tracked):7,}, not limited"
+        )
