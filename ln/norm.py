@@ -125,15 +125,17 @@ def weight_norm(v, gain):
 def batch_moments(a, mask=None, unbiased=False):
     """Return mean and variance ``[H]`` over the examples of ``a [B, H]`` with a true mask ``[B]``.
 
+    Or over all positions of ``a [T, B, H]`` with a true mask ``[T, B]``.
+
     ``unbiased`` divides the squares by n − 1 instead of n (§6.6 at batch size 4). Both are 0 if the
     mask is false for all examples.
     """
     a = at_least_float32(a)
-    m = jnp.ones(a.shape[:1], a.dtype) if mask is None else mask.astype(a.dtype)
-    n = jnp.maximum(m.sum(), 1)
-    a = jnp.where(m[:, None] > 0, a, 0)  # padding may hold anything, also NaN
-    mu = a.sum(0) / n
-    squares = (m[:, None] * (a - mu) ** 2).sum(0)
+    m = jnp.ones(a.shape[:-1], a.dtype) if mask is None else mask.astype(a.dtype)
+    n, leading = jnp.maximum(m.sum(), 1), tuple(range(a.ndim - 1))
+    a = jnp.where(m[..., None] > 0, a, 0)  # padding may hold anything, also NaN
+    mu = a.sum(leading) / n
+    squares = (m[..., None] * (a - mu) ** 2).sum(leading)
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
 
 
@@ -271,7 +273,8 @@ class BatchNorm(nn.Module):
 
     Raises:
         InputError: an attribute has a wrong type or value.
-        ValueError: ``a`` does not have two axes (four, if spatial).
+        ValueError: ``a`` does not have two axes (four, if spatial). ``a [T, B, H]`` needs a mask
+            ``[T, B]``, and every position is an example then.
     """
 
     train: bool
@@ -294,7 +297,7 @@ class BatchNorm(nn.Module):
         return self.normalized(a, mask)
 
     def normalized(self, a, mask=None):
-        if a.ndim != 2:
+        if a.ndim != 2 and jnp.shape(mask) != a.shape[:-1]:
             raise ValueError(f"batch norm wants summed inputs a [B, H], one batch; got {a.shape}")
         units = a.shape[-1:]
         gain = self.param("gain", nn.initializers.constant(self.gain), units)
