@@ -297,7 +297,7 @@ class BatchNorm(nn.Module):
         return self.normalized(a, mask)
 
     def normalized(self, a, mask=None):
-        if a.ndim != 2 and jnp.shape(mask) != a.shape[:-1]:
+        if a.ndim != 2 and (mask is None or mask.shape != a.shape[:-1]):
             raise ValueError(f"batch norm wants summed inputs a [B, H], one batch; got {a.shape}")
         units = a.shape[-1:]
         gain = self.param("gain", nn.initializers.constant(self.gain), units)

@@ -32,7 +32,7 @@ class Layer(nn.Module):
 
 def collectives(compiled) -> list[int]:
     """Return the number of elements of every array that a compiled program communicates."""
-    pattern = r"= (\(?[^()=]*?\)?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\("
+    pattern = r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\("
     sizes = []
     for shapes in re.findall(pattern, compiled.as_text()):
         for dims in re.findall(r"\w+\[([\d,]*)\]", shapes):
@@ -44,9 +44,14 @@ def memory(compiled) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def difference(a, b) -> float:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(float(abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
+def difference(found, expected) -> float:
+    """Return the largest difference of any leaf, relative to the largest number of the leaf."""
+
+    def relative(x, y):
+        x, y = np.asarray(x), np.asarray(y)
+        return float(abs(x - y).max() / abs(y).max())
+
+    return max(jax.tree.leaves(jax.tree.map(relative, found, expected)))
 
 
 def measure(Cell, sites, kind: str, schedule) -> dict:
