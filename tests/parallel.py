@@ -1,4 +1,6 @@
-"""Print what `unroll` compiles to and computes on several devices, as JSON; run by test_parallel.py.
+"""Print what `unroll` compiles to and computes on several devices, as JSON.
+
+    python -m tests.parallel "LSTM, layer, cpu" ...      run by test_parallel.py
 
 The process must see four devices: on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=4.
 """
@@ -6,11 +8,12 @@ The process must see four devices: on a CPU, XLA_FLAGS=--xla_force_host_platform
 from functools import partial
 import json
 import re
+import sys
 
 import flax.linen as nn
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
 
 from ln import GRU, LSTM, RNN, Norm, fused, unroll
@@ -101,10 +104,8 @@ def measure(Cell, sites, kind: str, schedule) -> dict:
 
 
 if __name__ == "__main__":
-    rows = {
-        f"{name}, {kind}, {schedule}": measure(Cell, sites, kind, SCHEDULES[schedule])
-        for name, (Cell, sites) in CELLS.items()
-        for kind in ("layer", "batch")
-        for schedule in ("cpu", "accelerator")
-    }
+    rows = {}
+    for pair in sys.argv[1:]:
+        name, kind, schedule = pair.split(", ")
+        rows[pair] = measure(*CELLS[name], kind, SCHEDULES[schedule])
     print(json.dumps(rows))
