@@ -1,4 +1,4 @@
-"""Figures and claims of §6.4 in the report; `experiments.curves` documents the fields."""
+"""Figures of §6.4 in the report; `experiments.curves` documents the fields."""
 
 from experiments.curves import Figure, typed
 
@@ -37,19 +37,4 @@ FIGURES = typed(
     ),
 )
 
-MAIN = dict(panel="bound", length=64)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=22,
-        text="Layer normalization converges almost twice as fast.",
-        source="§6.4, figure 4",
-        rule="claim_22",
-    ),
-    dict(
-        number=23,
-        text="After 200 epochs its bound is slightly better: 82.09 nats against 82.36.",
-        source="§6.4",
-        rule="claim_23",
-    ),
-)
+MAIN = dict(panel="bound")  # the curve that sums it up

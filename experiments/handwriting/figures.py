@@ -1,4 +1,4 @@
-"""Figures and claims of §6.5 in the report; `experiments.curves` documents the fields."""
+"""Figures of §6.5 in the report; `experiments.curves` documents the fields."""
 
 from experiments.curves import Figure, typed
 
@@ -54,13 +54,4 @@ FIGURES = typed(
     ),
 )
 
-MAIN = dict(panel="test", length=500)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=24,
-        text="Layer normalization converges to a comparable log likelihood, but much faster.",
-        source="§6.5, figure 5",
-        rule="claim_24",
-    ),
-)
+MAIN = dict(panel="test")  # the curve that sums it up

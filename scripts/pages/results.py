@@ -4,7 +4,7 @@ and claims."""
 import base64
 from pathlib import Path
 
-from scripts.pages.claims import decide
+from scripts.pages.claims import claims_of
 from scripts.pages.drawing import draw
 from scripts.pages.sections import Section, gather, read_sections
 from scripts.pages.tables import evaluations, rows_of, summary, table_of
@@ -42,7 +42,7 @@ def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
         figures=figures,
         tables=[dict(table, rows=rows_of(table)) for table in found.tables],
         evaluations=evaluations(section),
-        claims=decide(section, found),
+        claims=claims_of(section, found),
         summary=summary(section, found),
     )
     return shown, pictures

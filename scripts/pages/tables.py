@@ -1,8 +1,8 @@
 """Numbers of curves as cells: ours beside the paper's."""
 
 import dataclasses
+import math
 
-from experiments.curves import Estimate
 from scripts.pages.drawing import styles_of
 from scripts.pages.sections import Gathered, Section, main_panel
 
@@ -91,9 +91,15 @@ def evaluations(section: Section) -> list[tuple]:
         estimates = [row for row in rows if "samples" in row]
         for row in sorted(estimates, key=lambda row: [row[key] for key in keys]):
             value, error = row["value"], row["error"]  # of a single case there is no error
-            text = f"{value:.2f}" if error is None else str(Estimate(value, error))
+            text = f"{value:.2f}" if error is None else plus_minus(value, error)
             found.append((name, *(row[key] for key in keys), text, f"{row['cases']:,}"))
     return found
+
+
+def plus_minus(value: float, error: float) -> str:
+    """Return a value and its standard error to the error's second digit: "82.36 ± 0.11"."""
+    digits = max(0, 1 - math.floor(math.log10(error))) if 0 < error < math.inf else 3
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def summary(section: Section, found: Gathered) -> dict:
