@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ln.errors import InputError, choose
+from ln.training.runs import Lane, Reading
 
 COUNTS = dict(step="update", epoch="epoch")  # what the x axis of a panel can count
 SUMMARIES = dict(mean=np.mean, median=np.median, min=np.min, max=np.max)
@@ -78,6 +79,10 @@ class Figure:
     source: str | None = None
     panels: tuple[Panel, ...]
 
+    def __post_init__(self):
+        if not isinstance(self.panels, tuple):
+            raise InputError(f"Panels of {self.name} must be a tuple; one of one needs a comma.")
+
     @property
     def columns(self) -> int:
         """Return how many panels are side by side: three if they fill rows of three."""
@@ -134,11 +139,13 @@ class Curve:
         x: ``[N]``, increasing.
         lanes: ``[L, N]``, one row per seed; of a published curve the two edges of its band.
         complete: whether it goes to the end.
+        seeds: of the lanes; none of a published curve.
     """
 
     x: np.ndarray
     lanes: np.ndarray
     complete: bool = True
+    seeds: tuple[int, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
@@ -177,44 +184,49 @@ class Curve:
         return float(np.interp(level, mean[[n, before]], self.x[[n, before]]))
 
 
-def from_rows(rows: list[dict], panel: Panel, complete: bool) -> Curve | None:
-    """The curve of a run's rows in a panel, where every lane has a reading; None without any."""
-    lanes: dict[tuple, dict[float, float]] = {}
-    for row in rows:
-        if row["split"] == panel.split and panel.metric in row and row[panel.x] is not None:
-            readings = lanes.setdefault((row["seed"], row["lr"]), {})
-            readings[row[panel.x] / panel.x_per + panel.x_plus] = row[panel.metric]
-    if not lanes:
+def values(
+    readings: Iterable[Reading], split: str, metric: str, x: str = "step"
+) -> dict[Lane, dict[float, float]]:
+    """Return lane -> x -> value of a metric, from the table of all readings."""
+    lanes: dict[Lane, dict[float, float]] = {}
+    for reading in readings:
+        at = getattr(reading, x)
+        if reading.split == split and metric in reading.values and at is not None:
+            lanes.setdefault(reading.lane, {})[at] = reading.values[metric]
+    return lanes
+
+
+def from_readings(readings: Iterable[Reading], panel: Panel, complete: bool) -> Curve | None:
+    """Return the curve of a panel, where every lane has a reading; None without any."""
+    lanes = values(readings, panel.split, panel.metric, panel.x)
+    x = sorted(set.intersection(*map(set, lanes.values()))) if lanes else []
+    if not x:
         return None
-    x = sorted(set.intersection(*(set(readings) for readings in lanes.values())))
-    return Curve(
-        np.array(x), np.array([[lane[at] for at in x] for lane in lanes.values()]), complete
-    )
+    y = np.array([[lane[at] for at in x] for lane in lanes.values()])
+    seeds = tuple(seed for seed, _ in lanes)
+    return Curve(np.array(x) / panel.x_per + panel.x_plus, y, complete, seeds)
 
 
-def at_best(rows: list[dict], select: Mapping, column: Column, complete: bool) -> Curve | None:
-    """A column's number of each lane at its best step by config.select, as a curve of one reading
-    at the mean of these steps; None where a lane has none.
+def at_best(
+    readings: Iterable[Reading], best: Mapping[Lane, int], column: Column, complete: bool
+) -> Curve | None:
+    """Return a column's value of each lane at its best step, as a curve of one reading.
+
+    Its x is the mean of these steps. None if a lane has no value there.
+
+    Args:
+        best: lane -> its best step.
     """
-    sign = 1 if select["mode"] == "min" else -1
-    scores: dict[tuple, dict[int, float]] = {}
-    values: dict[tuple, dict[int, float]] = {}
-    for row in rows:
-        lane = row["seed"], row["lr"]
-        if row["split"] == select["split"]:
-            scores.setdefault(lane, {})[row["step"]] = sign * row[select["metric"]]
-        if row["split"] == column.split:
-            values.setdefault(lane, {})[row["step"]] = row[column.metric]
-    best = {lane: min(steps, key=steps.__getitem__) for lane, steps in scores.items()}
-    if not best or any(step not in values.get(lane, {}) for lane, step in best.items()):
+    lanes = values(readings, column.split, column.metric)
+    if not best or any(step not in lanes.get(lane, {}) for lane, step in best.items()):
         return None
-    x = np.mean(list(best.values()))
-    lanes = [[values[lane][step]] for lane, step in best.items()]
-    return Curve(np.array([x]), np.array(lanes), complete)
+    y = np.array([[lanes[lane][step]] for lane, step in best.items()])
+    seeds = tuple(seed for seed, _ in best)
+    return Curve(np.array([np.mean(list(best.values()))]), y, complete, seeds)
 
 
 def published(path: Path) -> dict[tuple[str, str], Curve]:
-    """Reads results/published/<figure>.csv: (panel, norm) -> curve.
+    """Return the curves in results/published/<figure>.csv, (panel, norm) -> curve.
 
     The paper has bands, not runs. The two edges of a band stand in for lanes: the widest spread
     that the band allows, with the published line as its mean. Without a band, the line is one lane.
@@ -228,9 +240,8 @@ def published(path: Path) -> dict[tuple[str, str], Curve]:
     points: dict[tuple[str, str], list] = {}
     for row in csv.DictReader(line for line in lines if not line.startswith("#")):
         half = (float(row["high"]) - float(row["low"])) / 2 if row["low"] else math.nan
-        points.setdefault((row["panel"], row["norm"]), []).append(
-            (float(row["x"]), float(row["y"]), half)
-        )
+        point = float(row["x"]), float(row["y"]), half
+        points.setdefault((row["panel"], row["norm"]), []).append(point)
     curves = {}
     for key, rows in points.items():
         x, y, half = np.array(rows).T

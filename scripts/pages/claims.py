@@ -158,7 +158,7 @@ def gains(gathered: list[tuple[Section, Gathered]], paper: bool) -> dict[str, ac
         pair = [(one.theirs if paper else one.ours).get((panel.name, norm)) for norm in PAIR]
         if any(curve is None or not curve.complete for curve in pair):
             continue
-        config = section.config_file.get_config("paper") if paper else section.runs[0].config
+        config = section.config_file.get_config("paper") if paper else section.runs[0].stored.config
         factor = float(np.median(Pace.of(*pair, panel.falling).factors))
         gain = across.Gain(section.experiment, main["length"], config["batch_size"], factor)
         found[section.experiment] = section.source, gain
@@ -167,7 +167,7 @@ def gains(gathered: list[tuple[Section, Gathered]], paper: bool) -> dict[str, ac
 
 def read_sets(root: Path) -> list[Section]:
     """The sets of runs below root: in the same folder, with the same settings, norms apart."""
-    sections = read_sections(root, apart=True)
+    sections, _ = read_sections(root, apart=True)
     of_source: dict[str, list[Section]] = {}
     for section in sections:
         of_source.setdefault(section.source, []).append(section)

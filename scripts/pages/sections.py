@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import itertools
 import json
 import math
@@ -13,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 import experiments
-from experiments.curves import Curve, Figure, Panel, at_best, from_readings, published
+from experiments.curves import Curve, Figure, Panel, Table, at_best, from_readings, published
 from ln.errors import InputError
 from ln.training import runs
-from ln.training.runs import Lane, Reading, Stored
+from ln.training.runs import Lane, Reading, Row, Stored
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
@@ -30,41 +29,69 @@ ASIDE = (
 Curves = dict[tuple[str, str], Curve]  # (panel or column, norm) -> curve
 
 
+# --- From run folders to sections ---
+
+
 class Shown(NamedTuple):
     """A run, and the part of it that the page shows.
 
     Attributes:
         lr: the best learning rate of those with the fewest diverged lanes, by config.select.
-        lanes: its lanes that have not diverged.
+        lanes: the lanes of this rate that have not diverged.
         changes: how the config differs from the nearest run of the paper's sweep.
     """
 
-    run: Stored
+    stored: Stored
     lr: float
     lanes: list[Lane]
     changes: list[str]
 
     @property
-    def readings(self) -> list[Reading]:
-        return [reading for reading in self.run.rows if reading.lane in self.lanes]
+    def name(self) -> str:
+        return self.stored.folder.name
+
+    @property
+    def has_lanes(self) -> bool:
+        """Return whether there are lanes to choose from, or lanes that diverged."""
+        return len(self.stored.config["lr"]) > 1 or bool(self.stored.diverged)
 
     @property
     def progress(self) -> str:
-        planned = str(self.run.config["steps"])
+        planned = str(self.stored.config["steps"])
         unit = "epoch" if "epoch" in planned else "step"
-        return f"{self.run.progress(unit):,g} of {planned}"
+        return f"{self.stored.progress(unit):,g} of {planned}"
+
+    @property
+    def diverged(self) -> dict[Lane, str]:
+        """Return the fate of each lane that diverged."""
+        items = self.stored.diverged.items()
+        return {lane: f"diverged at {fate.step:,}: {fate.cause}" for lane, fate in items}
+
+    @property
+    def evaluations(self) -> list[Row]:
+        """Return the estimates of the lanes that the page shows."""
+        return [row for row in self.stored.evaluations if (row["seed"], row["lr"]) in self.lanes]
+
+    @property
+    def versions(self) -> str:
+        pairs = [pair for session in self.stored.sessions for pair in session["versions"].items()]
+        return ", ".join(dict.fromkeys(f"{name} {version}" for name, version in pairs))
 
     def sessions(self, key: str) -> list[str]:
         """Return what the sessions say about a key, each value once."""
-        return list(dict.fromkeys(str(session.get(key, "–")) for session in self.run.sessions))
+        return list(dict.fromkeys(str(session.get(key, "–")) for session in self.stored.sessions))
 
 
 class Series(NamedTuple):
-    """The readings of runs that differ in nothing but their seeds: one curve of a panel."""
+    """The readings of runs that differ in nothing but their seeds: one curve of a panel.
+
+    Attributes:
+        best: the best step of each lane by config.select; none before the first evaluation.
+    """
 
     norm: str
     readings: list[Reading]
-    select: dict
+    best: dict[Lane, int]
     finished: bool
 
 
@@ -98,8 +125,12 @@ class Section:
         return self.figures_file.FIGURES if self.figures_file else default_figures(self)
 
     @property
+    def tables(self) -> tuple[Table, ...]:
+        return getattr(self.figures_file, "TABLES", ())
+
+    @property
     def place(self) -> tuple:
-        """Return a key to sort by: the figures of the paper first, and there the nearest to it."""
+        """Return a key to sort by: the paper's figures in order, the nearest to it first."""
         first = self.figures[0].name
         return not first.startswith("figure_"), first, self.experiment, len(self.changes)
 
@@ -120,17 +151,17 @@ class Section:
 
     @property
     def seeds(self) -> str:
-        texts = (", ".join(map(str, shown.run.config["seeds"])) for shown in self.runs)
+        texts = (", ".join(map(str, shown.stored.config["seeds"])) for shown in self.runs)
         return " or ".join(dict.fromkeys(texts))
 
     @property
     def norms(self) -> str:
-        return ", ".join(dict.fromkeys(shown.run.config["norm"] for shown in self.runs))
+        return ", ".join(dict.fromkeys(shown.stored.config["norm"] for shown in self.runs))
 
     @property
     def folders(self) -> list[str]:
         """Return the folders that contain its run folders."""
-        return sorted({shown.run.folder.parent.as_posix() for shown in self.runs})
+        return sorted({shown.stored.folder.parent.as_posix() for shown in self.runs})
 
     @property
     def source(self) -> str:
@@ -138,36 +169,38 @@ class Section:
         return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}{self.mark}"
 
     def series(self, where) -> list[Series]:
-        """Return the curves of the runs whose config agrees with where, at most one of a norm.
-
-        Raises:
-            InputError: runs of a norm differ in more than their seeds, or have a seed in common.
-        """
+        """Return the runs whose config agrees with where, merged to one curve for each norm."""
         groups: dict[str, list[Shown]] = {}
         for shown in self.runs:
-            if all(shown.run.config.get(key) == value for key, value in where.items()):
-                groups.setdefault(shown.run.config["norm"], []).append(shown)
+            if all(shown.stored.config.get(key) == value for key, value in where.items()):
+                groups.setdefault(shown.stored.config["norm"], []).append(shown)
         return [merge(norm, group) for norm, group in groups.items()]
 
 
 def merge(norm: str, group: list[Shown]) -> Series:
-    stored = [shown.run for shown in group]
+    """Return runs of one norm as one curve.
+
+    Raises:
+        InputError: they differ in more than their seeds, or have a seed in common.
+    """
+    stored = [shown.stored for shown in group]
     seeds = [seed for run in stored for seed in run.config["seeds"]]
     if len(set(seeds)) < len(seeds) or any(shown.changes != group[0].changes for shown in group):
         raise InputError(
             f"{' and '.join(str(run.folder) for run in stored)} are the same curve of the same "
             f"figure. Use --runs to name a folder that contains only one of them."
         )
+    best = {lane: shown.stored.best([lane]) for shown in group for lane in shown.lanes}
     return Series(
         norm,
-        [reading for shown in group for reading in shown.readings],
-        stored[0].config["select"],
+        [reading for run in stored for reading in run.rows if reading.lane in best],
+        {lane: step_and_score[0] for lane, step_and_score in best.items() if step_and_score},
         all(run.finished for run in stored),
     )
 
 
 def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[str]]:
-    """Return the sections of all runs below root, and what is wrong with the broken runs.
+    """Return the sections of all runs below root, and the errors of broken runs.
 
     Args:
         apart: whether runs in different folders always belong to different sections.
@@ -183,7 +216,7 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
         except InputError as error:
             broken.append(str(error))
             continue
-        name, scale = shown.run.config["experiment"], shown.run.config["scale"]
+        name, scale = shown.stored.config["experiment"], shown.stored.config["scale"]
         changes = [text for text in shown.changes if not text.startswith("norms.")]
         key = (name, scale, *changes, folder.parent if apart else None)
         sections.setdefault(key, Section(name, scale, changes, [])).runs.append(shown)
@@ -196,36 +229,43 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
 
 
 def choose_lanes(run: Stored) -> Shown:
+    """Return a run with the lanes of its best learning rate."""
+
     def remaining(lr: float) -> list[Lane]:
-        return [(seed, lr) for seed in run.config["seeds"] if (seed, lr) not in run.diverged]
+        return [lane for lane in run.lanes if lane[1] == lr and lane not in run.diverged]
 
     def order(lr: float) -> tuple[int, float]:
         best = run.best(remaining(lr))
-        return -len(remaining(lr)), math.inf if best is None else run.sign * best[1]
+        return -len(remaining(lr)), run.sign * best[1] if best else math.inf
 
     lr = min(map(float, run.config["lr"]), key=order)
     return Shown(run, lr, remaining(lr), changes_against_paper(run))
 
 
 def changes_against_paper(run: Stored) -> list[str]:
-    """Return the differences to the nearest run of the paper's sweep, norm and ASIDE apart."""
+    """Return the differences to the nearest run of the paper's sweep, norm and ASIDE apart.
+
+    Raises:
+        InputError: the config is of no experiment, or lacks keys that all of them have.
+    """
     config, name = run.config, run.config["experiment"]
-    if importlib.util.find_spec(f"configs.{name}") is None:
-        raise InputError(f"{run.folder} is a run of {name!r}; there is no configs/{name}.py.")
-    differences = (
-        runs.differences(compared(paper, config["norm"]), compared(config, config["norm"]))
-        for paper in papers(name)
-    )
-    return min(differences, key=len)
+    if name not in experiments.names():
+        raise InputError(f"{run.folder} is a run of {name!r}, which is no experiment here.")
+    if not {"norm", "norms", "scale"} <= config.keys():
+        raise InputError(f"{run.folder}/config.json has no norm, norms or scale; restore the file.")
+    here = compared(config, config["norm"])
+    papers = (compared(paper, config["norm"]) for paper in papers_of(name))
+    return min((runs.differences(paper, here) for paper in papers), key=len)
 
 
 def compared(config: dict, norm: str) -> dict:
+    """Return the part of a config in which runs are compared."""
     kept = {key: value for key, value in config.items() if key not in ASIDE}
     return kept | {"norms": {norm: config["norms"].get(norm, {})}}
 
 
 @functools.cache
-def papers(experiment: str) -> list[dict]:
+def papers_of(experiment: str) -> list[dict]:
     """Return the configs of the paper's sweep."""
     module = importlib.import_module(f"configs.{experiment}")
     configs = []
@@ -234,3 +274,116 @@ def papers(experiment: str) -> list[dict]:
         config.update_from_flattened_dict(point)
         configs.append(runs.as_json(config))
     return configs
+
+
+# --- The page of an experiment without figures.py ---
+
+
+def default_figures(section: Section) -> tuple[Figure, ...]:
+    """Return a figure of every metric for each setting of the runs, norms and seeds apart."""
+    configs = [shown.stored.config for shown in section.runs]
+    keys = [key for key in configs[0] if key not in (*ASIDE, "norms")]
+    varied = [key for key in keys if any(c.get(key) != configs[0][key] for c in configs)]
+    settings = [{key: config.get(key) for key in varied} for config in configs]
+    return tuple(
+        Figure(
+            name=f"metrics_{n}",
+            title=", ".join(["All metrics", *(f"{key} {value}" for key, value in setting.items())]),
+            caption=f"Every metric of every split. A file experiments/{section.experiment}/"
+            "figures.py would choose and describe them.",
+            panels=default_panels(section, setting, n),
+        )
+        for n, setting in enumerate({str(s): s for s in settings}.values(), start=1)
+    )
+
+
+def default_panels(section: Section, where: dict, n: int) -> tuple[Panel, ...]:
+    """Return a panel for each split and metric, that of config.select first."""
+    select = section.runs[0].run.config["select"]
+    main = select["split"], select["metric"]
+    readings = [reading for series in section.series(where) for reading in series.readings]
+    others = sorted({(reading.split, name) for reading in readings for name in reading.values})
+    return tuple(
+        Panel(
+            name=f"{n} {split} {metric}",
+            title=split,
+            split=split,
+            metric=metric,
+            label=metric,
+            where=where,
+            digits=".4g",
+            summaries=(("mean", 1), ("min", 0), ("max", 0)),
+            falling=(split, metric) != main or select["mode"] == "min",
+        )
+        for split, metric in dict.fromkeys([main, *others])
+    )
+
+
+# --- From sections to curves ---
+
+
+class Gathered(NamedTuple):
+    """The curves of a section: of its panels, and of one reading for the columns of its tables.
+
+    Attributes:
+        times: of training steps, by a benchmark, ("seconds", norm) -> curve.
+    """
+
+    ours: Curves
+    theirs: Curves
+    times: Curves
+
+
+def gather(section: Section) -> Gathered:
+    ours: dict[tuple[str, str], Curve | None] = {}
+    theirs: Curves = {}
+    for figure in section.figures:
+        theirs |= published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
+        for panel in figure.panels:
+            for series in section.series(panel.where):
+                curve = from_readings(series.readings, panel, series.finished)
+                ours[panel.name, series.norm] = curve
+    for table in section.tables:
+        theirs |= printed(table)
+        for series, column in itertools.product(section.series({}), table.columns):
+            curve = at_best(series.readings, series.best, column, series.finished)
+            ours[column.name, series.norm] = curve
+    speed = getattr(section.figures_file, "SPEED", None)
+    drawn = {key: curve for key, curve in ours.items() if curve is not None}
+    return Gathered(drawn, theirs, seconds(**speed) if speed else {})
+
+
+def printed(table: Table) -> Curves:
+    """Return the published numbers of a table, as curves of one reading."""
+    return {
+        (column.name, row.norm): Curve(np.zeros(1), np.array([[value]]))
+        for row in table.rows
+        for column, value in zip(table.columns, row.values, strict=True)
+        if row.norm is not None and value is not None
+    }
+
+
+def seconds(name: str, case: str, peers: dict[str, str]) -> Curves:
+    """Return the times of training steps in results/speed/<name>.json, a lane for each round.
+
+    Args:
+        peers: norm -> its name in the file.
+    """
+    path = SPEED / f"{name}.json"
+    measured = json.loads(path.read_text())["cases"][case]["peers"] if path.is_file() else {}
+    return {
+        ("seconds", norm): Curve(np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None])
+        for norm, peer in peers.items()
+        if peer in measured
+    }
+
+
+def main_panel(section: Section, gathered: Gathered) -> tuple[str, Panel]:
+    """Return the panel that sums a section up, below the title of its figure.
+
+    It is that of MAIN, or the first one with curves.
+    """
+    panels = [(figure.title, panel) for figure in section.figures for panel in figure.panels]
+    main = getattr(section.figures_file, "MAIN", {}).get("panel")
+    drawn = {name for name, _ in gathered.ours or gathered.theirs}
+    return min(panels, key=lambda pair: (pair[1].name not in drawn, pair[1].name != main))
