@@ -238,18 +238,18 @@ def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     Args:
         panels: name -> `curves.Panel` or `curves.Column`.
     """
-    found = {key: lookup(curves, key) for key in part.keys}
-    if not all(found.values()):
+    known = {key: lookup(curves, key) for key in part.keys}
+    if not all(known.values()):
         return None
-    names = {key: curve.seeds or range(curve.lanes.shape[-2]) for key, curve in found.items()}
+    names = {key: curve.seeds or range(curve.lanes.shape[-2]) for key, curve in known.items()}
     seeds = sorted(set.intersection(*map(set, names.values())))
 
     def line(key: Key) -> Line:
         panel = panels.get(key[0].split("+")[0])
         falling = getattr(panel, "falling", True) if part.falling is None else part.falling
         rows = [list(names[key]).index(seed) for seed in seeds]
-        y = found[key].lanes[..., rows, :]
-        return Line(found[key].x - getattr(panel, "x_plus", 0), y if falling else -y)
+        y = known[key].lanes[..., rows, :]
+        return Line(known[key].x - getattr(panel, "x_plus", 0), y if falling else -y)
 
     gains = [part.rule(line(before), line(after)) for before, after in part.pairs]
     values = gains[0].values - sum(gain.values for gain in gains[1:])
@@ -420,7 +420,7 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
         return Verdict(NOT_DECIDED, "The baseline was still improving at the end.", rows)
     sign = outcome([gain.values for gain in gains], [part.least for part in parts], claim.spare)
     words = (NOT_DECIDED, CONFIRMED, CONTRADICTED) if full else (NOT_DECIDED, AGREES, DISAGREES)
-    return Verdict(words[int(sign)], "", rows)
+    return Verdict(words[int(sign)], "" if sign else "The intervals leave it open.", rows)
 
 
 def in_paper(claim: Claim, curves: Curves, panels: Panels) -> list[Row]:

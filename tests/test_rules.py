@@ -114,7 +114,7 @@ def test_a_trend_is_the_slope_of_each_seed_per_doubling():
 # --- Intervals and outcomes ---
 
 
-def test_the_interval_is_that_of_t_and_from_six_pairs_of_the_signs():
+def test_the_interval_is_of_t_and_from_six_pairs_of_signs():
     low, high = interval(np.array([1.0, 2.0, 3.0]))
     assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
     gains = np.array([5.0, 1, 2, 3, 4, 9])
@@ -148,7 +148,7 @@ def test_all_parts_must_hold(gains, margins, spare, sign):
 def curves():
     """Finished curves of several seeds in results/: (source, panel, norm) -> less is better."""
     lines = {}
-    for section in read_sections(RESULTS, apart=True):
+    for section in read_sections(RESULTS, apart=True)[0]:
         panels = panels_of(section)
         for (name, norm), curve in gather(section).ours.items():
             if len(curve.lanes) > 2 and curve.complete and len(curve.x) > 2:
@@ -183,7 +183,7 @@ def test_no_effect_is_rarely_decided(curves, rule, margin, seeds):
     assert np.mean(decided) <= 0.05 + three_errors
 
 
-def test_claims_of_several_parts_are_rarely_decided_without_effect(curves):
+def test_several_parts_without_effect_are_rarely_decided(curves):
     rng = np.random.default_rng(0)
     recalls = [some(curves, panel) for panel in ("r1", "r5", "r10")]
     for seeds, norm in itertools.product(SEEDS, ("none", "layer")):

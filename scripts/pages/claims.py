@@ -12,8 +12,10 @@ from experiments.claims import CLAIMS
 from experiments.curves import Column, Panel
 from experiments.rules import Cell, Claim, Row, Verdict
 from experiments.theory import theory
+from ln.errors import InputError
 from scripts.pages.sections import Gathered, Section, gather, read_sections
 
+Group = list[tuple[Section, Gathered]]
 ANALYSIS, TIMING = "Analysis", "Timing"
 FULL, REDUCED = "Training at the paper’s scale", "Training at reduced scale"
 
@@ -84,41 +86,63 @@ def overall(words: Iterable[str]) -> str:
 
 def panels_of(section: Section) -> dict[str, Panel | Column]:
     """Return the panels and columns of an experiment by name."""
-    tables = getattr(section.figures_file, "TABLES", ())
     panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
-    return panels | {column.name: column for table in tables for column in table.columns}
+    return panels | {column.name: column for table in section.tables for column in table.columns}
 
 
-def decide(group: list[tuple[Section, Gathered]], claim: Claim) -> Verdict:
+def decide(group: Group, claim: Claim) -> Verdict:
     """Return what sections say of a claim: one, or those of a trend."""
-    cells = [Cell(s.runs[0].config if s.runs else {}, {**g.ours, **g.times}) for s, g in group]
+    cells = [
+        Cell(section.runs[0].stored.config if section.runs else {}, {**curves.ours, **curves.times})
+        for section, curves in group
+    ]
     full = claim.is_timing or all(rules.is_full(section.changes) for section, _ in group)
     return rules.decide(claim, cells, panels_of(group[0][0]), full)
 
 
-def claims_of(section: Section, found: Gathered) -> list[tuple[Claim, Verdict, list[Row]]]:
+def published(claim: Claim, section: Section, curves: Gathered) -> list[Row]:
+    """Return the estimates from the paper's own curves and tables."""
+    return rules.in_paper(claim, curves.theirs, panels_of(section))
+
+
+def claims_of(section: Section, curves: Gathered) -> list[tuple[Claim, Verdict, list[Row]]]:
     """Return the claims of a section's experiment, their verdicts and the paper's numbers."""
     return [
-        (claim, decide([(section, found)], claim), paper(claim, section, found))
+        (claim, decide([(section, curves)], claim), published(claim, section, curves))
         for claim in CLAIMS
         if claim.experiment == section.experiment and not claim.is_trend
     ]
 
 
-def paper(claim: Claim, section: Section, found: Gathered) -> list[Row]:
-    return rules.in_paper(claim, found.theirs, panels_of(section))
-
-
 def read_sets(root: Path) -> list[Section]:
-    """Return the sets of runs below root: same folder, same settings, norms apart."""
-    sections = read_sections(root, apart=True)
-    of_source: dict[str, list[Section]] = {}
-    for section in sections:
-        of_source.setdefault(section.source, []).append(section)
-    for same in of_source.values():
-        for n, section in enumerate(same, start=1):
-            section.mark = f", set {n}" if len(same) > 1 else ""
-    return sections
+    """Return the sets of runs below root: the same settings, norms and seeds apart.
+
+    Folders that contain the same runs are different sets.
+    """
+    sets: list[Section] = []
+    for section in read_sections(root, apart=True)[0]:
+        n = next((n for n, known in enumerate(sets) if is_complement(known, section)), len(sets))
+        before = sets[n].runs if n < len(sets) else []
+        sets[n : n + 1] = [dataclasses.replace(section, runs=[*before, *section.runs])]
+    count = collections.Counter(section.source for section in sets)
+    for n, section in enumerate(sets):
+        section.mark = f", set {n + 1}" if count[section.source] > 1 else ""
+    return sets
+
+
+def is_complement(known: Section, section: Section) -> bool:
+    """Return whether two sections have the same settings and no run in common."""
+    if (known.experiment, known.scale, known.changes) != (
+        section.experiment,
+        section.scale,
+        section.changes,
+    ):
+        return False
+    try:
+        both = dataclasses.replace(known, runs=[*known.runs, *section.runs])
+        return bool([both.series(panel.where) for f in both.figures for panel in f.panels])
+    except InputError:  # the same curve twice
+        return False
 
 
 def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
@@ -137,18 +161,17 @@ def checks_of(shown) -> list[Check]:
     return [Check(c.number, holds.get(c.verdict.word), c.verdict.because) for c in shown.claims]
 
 
-def by_runs(claim: Claim, gathered: list[tuple[Section, Gathered]]) -> dict[str, list[Finding]]:
-    """Return what the sets of runs say of a claim, by group."""
+def by_runs(claim: Claim, gathered: Group) -> dict[str, list[Finding]]:
+    """Return what the sets of runs say of a claim, at the paper's scale and at reduced scale."""
     findings = collections.defaultdict(list)
     sets = collections.defaultdict(list)
-    for n, (section, found) in enumerate(gathered):
-        together = claim.is_trend or claim.is_timing
-        sets[tuple(section.folders) if together else n].append((section, found))
+    for n, (section, curves) in enumerate(gathered):
+        sets[tuple(section.folders) if claim.is_trend else n].append((section, curves))
     for group in sets.values():
         section = group[0][0]
         full = all(rules.is_full(section.changes) for section, _ in group)
         source = section.source if len(group) == 1 else f"runs in {' and '.join(section.folders)}"
-        if any(run.config["data_seed"] >= 0 for run in section.runs):
+        if any(run.stored.config.get("data_seed", 0) >= 0 for run in section.runs):
             source += ", all seeds with one order of the data"
         details = " ".join(f"python -m scripts.report --runs={place}" for place in section.folders)
         findings[FULL if full else REDUCED].append(Finding(decide(group, claim), source, details))
@@ -157,25 +180,27 @@ def by_runs(claim: Claim, gathered: list[tuple[Section, Gathered]]) -> dict[str,
 
 def collect(sections: list[Section]) -> list[Entry]:
     """Return all claims, each in its group."""
-    entries = []
     checks = [check for f in theory.DEMONSTRATIONS for check in checks_of(f(theory.SEED))]
-    empty = {c.experiment: Section(c.experiment, "paper", [], []) for c in CLAIMS if c.parts}
-    published = {name: (section, gather(section)) for name, section in empty.items()}
     gathered = [(section, gather(section)) for section in sections]
+    names = dict.fromkeys(claim.experiment for claim in CLAIMS if claim.parts)
+    empty = {name: Section(name, "paper", [], []) for name in names}
+    papers = {name: (section, gather(section)) for name, section in empty.items()}
+    entries = []
     for claim in CLAIMS:
         if not claim.parts:
             entries.append(Entry(claim, ANALYSIS, [], [by_analysis(claim, checks)]))
             continue
-        numbers = paper(claim, *published[claim.experiment])
+        paper = papers[claim.experiment]
         if claim.is_timing:
-            found = [Finding(decide([published[claim.experiment]], claim), "results/speed")]
-            entries.append(Entry(claim, TIMING, numbers, found))
+            findings = [Finding(decide([paper], claim), "the benchmark in results/speed")]
+            entries.append(Entry(claim, TIMING, published(claim, *paper), findings))
             continue
-        mine = [(s, g) for s, g in gathered if s.experiment == claim.experiment]
-        groups = by_runs(claim, mine)
-        tested = any(finding.tested for finding in groups[FULL])
-        group, other = (FULL, REDUCED) if tested else (REDUCED, FULL)
-        entries.append(Entry(claim, group, numbers, groups[group], groups[other]))
+        groups = by_runs(
+            claim, [pair for pair in gathered if pair[0].experiment == claim.experiment]
+        )
+        full = any(finding.tested for finding in groups[FULL])
+        group, rest = (FULL, REDUCED) if full else (REDUCED, FULL)
+        entries.append(Entry(claim, group, published(claim, *paper), groups[group], groups[rest]))
     return entries
 
 
@@ -185,10 +210,7 @@ def page(root: Path | None) -> tuple[dict, dict[str, bytes]]:
     groups: dict[str, list[Entry]] = {ANALYSIS: [], TIMING: [], FULL: [], REDUCED: []}
     for entry in collect(sections):
         groups[entry.group].append(entry)
-    counts = {
-        name: collections.Counter(entry.word for entry in entries)
-        for name, entries in groups.items()
-    }
+    counts = {name: collections.Counter(e.word for e in groups[name]) for name in groups}
     laws = [" ".join(inspect.getdoc(rule).split()) for rule in rules.RULES]
     shown = dict(groups=groups, counts=counts, laws=laws, sections=sections)
     return shown | dict(root=root and root.as_posix()), {}
