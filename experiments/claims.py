@@ -151,6 +151,7 @@ CLAIMS = (
         parts=tuple(map(with_earlier, TASKS)),
         stand_ins=tuple(map(with_earlier, BUILT_IN)),
         spare=1,
+        setting=('steps: "1000000 steps" -> "1700000 steps"',),
     ),
     Claim(
         22,

@@ -350,6 +350,7 @@ class Claim:
         stand_ins: these in place of parts, if the runs have none of the curves of parts.
         spare: how many parts may fail.
         datasets: the only ones that can decide it; () if all can. `limits` says why.
+        setting: what it changes against the paper's main setting, as runs.differences says it.
         is_timing: whether a benchmark decides it.
         is_trend: whether it is about the trend over lengths of sequences and batch sizes.
         is_erratum: whether the analysis shows that the paper's wording is wrong.
@@ -365,6 +366,7 @@ class Claim:
     spare: int = 0
     datasets: tuple[str, ...] = ()
     limits: str = ""
+    setting: tuple[str, ...] = ()
     is_timing: bool = False
     is_trend: bool = False
     is_erratum: bool = False
@@ -387,9 +389,10 @@ class Cell(NamedTuple):
         return 784 / self.config["pixels_per_step"] / self.config["batch_size"]
 
 
-def is_full(changes: Sequence[str]) -> bool:
-    """Return whether runs with these changes against the paper have its data, size and length."""
-    return all(change.partition(":")[0].split(".")[0] in ASIDE for change in changes)
+def is_full(claim: Claim, changes: Sequence[str]) -> bool:
+    """Return whether runs with these changes against the paper have the claim's own setting."""
+    changed = {text for text in changes if text.partition(":")[0].split(".")[0] not in ASIDE}
+    return changed == set(claim.setting)
 
 
 def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> Verdict:

@@ -183,10 +183,18 @@ def test_claim_29_is_the_trend_over_lengths_and_batch_sizes(power, word):
     assert rules.decide(CLAIMS[28], cells[:3], {}, full=True).word == NOT_TESTED
 
 
-def test_the_scale_is_that_of_data_size_and_length():
-    assert rules.is_full(["lr: [0.001] -> [0.002]", 'optimizer.kind: "adam" -> "sgd"'])
-    assert not rules.is_full(['dataset: "coco" -> "scenes"'])
-    assert not rules.is_full(["lr: 1 -> 2", 'steps: "65 epochs" -> "8 epochs"'])
+@pytest.mark.parametrize(
+    "number, changes, full",
+    [
+        (13, [], True),
+        (13, ["lr: [0.001] -> [0.002]", 'optimizer.kind: "adam" -> "sgd"'], True),
+        (13, ["lr: 1 -> 2", 'dataset: "coco" -> "scenes"'], False),
+        (21, [], False),  # it is about more updates than all others
+        (21, ['steps: "1000000 steps" -> "1700000 steps"'], True),
+    ],
+)
+def test_a_claim_has_a_setting_of_data_size_and_length(number, changes, full):
+    assert rules.is_full(CLAIMS[number - 1], changes) == full
 
 
 # --- The page ---

@@ -96,7 +96,7 @@ def decide(group: Group, claim: Claim) -> Verdict:
         Cell(section.runs[0].stored.config if section.runs else {}, {**curves.ours, **curves.times})
         for section, curves in group
     ]
-    full = claim.is_timing or all(rules.is_full(section.changes) for section, _ in group)
+    full = claim.is_timing or all(rules.is_full(claim, section.changes) for section, _ in group)
     return rules.decide(claim, cells, panels_of(group[0][0]), full)
 
 
@@ -169,7 +169,7 @@ def by_runs(claim: Claim, gathered: Group) -> dict[str, list[Finding]]:
         sets[tuple(section.folders) if claim.is_trend else n].append((section, curves))
     for group in sets.values():
         section = group[0][0]
-        full = all(rules.is_full(section.changes) for section, _ in group)
+        full = all(rules.is_full(claim, section.changes) for section, _ in group)
         source = section.source if len(group) == 1 else f"runs in {' and '.join(section.folders)}"
         if any(run.stored.config.get("data_seed", 0) >= 0 for run in section.runs):
             source += ", all seeds with one order of the data"
