@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -169,20 +169,6 @@ class Curve:
         reached = self.lanes <= level if falling else self.lanes >= level
         return np.where(reached.any(1), self.x[reached.argmax(1)], np.nan)
 
-    def reaches(self, level: float, falling: bool = True) -> float:
-        """Return the x at which the mean over lanes first reaches a level; infinity if never.
-
-        Interpolate linearly between two readings.
-        """
-        sign = 1 if falling else -1
-        level, mean = sign * level, sign * self.mean
-        (there,) = np.nonzero(mean <= level)
-        if not len(there):
-            return math.inf
-        n = there[0]
-        before = max(n - 1, 0)
-        return float(np.interp(level, mean[[n, before]], self.x[[n, before]]))
-
 
 def values(
     readings: Iterable[Reading], split: str, metric: str, x: str = "step"
@@ -247,143 +233,3 @@ def published(path: Path) -> dict[tuple[str, str], Curve]:
         x, y, half = np.array(rows).T
         curves[key] = Curve(x, y[None] if np.isnan(half).any() else np.stack([y - half, y + half]))
     return curves
-
-
-class Pace(NamedTuple):
-    """When two curves reach the same levels.
-
-    Attributes:
-        levels: ``[K]``, each better than the one before.
-        baseline, other: the x ``[K]`` at which the mean over lanes first reaches each of them.
-    """
-
-    levels: np.ndarray
-    baseline: np.ndarray
-    other: np.ndarray
-
-    @classmethod
-    def of(cls, baseline: Curve, other: Curve, falling: bool = True) -> "Pace":
-        """At levels that the baseline sets: the best that it has reached at each tenth of its
-        length but the first, each level once. So there are some for runs of any scale.
-
-        Args:
-            falling: whether less is better.
-        """
-        tenths = baseline.x[-1] * np.arange(2, 11) / 10
-        readings = np.searchsorted(baseline.x, tenths, side="right")  # up to each tenth
-        best = (np.minimum if falling else np.maximum).accumulate(baseline.mean)
-        levels = np.unique(best[readings[readings > 0] - 1])
-        levels = levels[::-1] if falling else levels
-        found = ([c.reaches(y, falling) for y in levels] for c in (baseline, other))
-        return cls(levels, *map(np.array, found))
-
-    @property
-    def factors(self) -> np.ndarray:
-        """How many times as fast the other is ``[K]``; 0 where it never arrives."""
-        return self.baseline / self.other
-
-    def describe(self, wanted: float, unit: str, of: str = "nats") -> str:
-        """The factors of layer norm over no norm in words; unit: of x, such as "Epochs"; of: the
-        unit of the levels."""
-        numbers = "; ".join(
-            f"{level:.4g} {of} {before:.4g} and {after:.4g}".replace("inf", "never")
-            for level, before, after in zip(*self, strict=True)
-        )
-        return (
-            f"Layer norm is {np.median(self.factors):.2f} times as fast (median over "
-            f"{len(self.levels)} levels; from {self.factors.min():.2f} to "
-            f"{self.factors.max():.2f}): {wanted:g} times or more at "
-            f"{(self.factors >= wanted).sum()} of them, not faster at {(self.factors <= 1).sum()}. "
-            f"{unit} without norm and with layer norm: {numbers}."
-        )
-
-
-class Estimate(NamedTuple):
-    """A mean over lanes or cases and its standard error. Differences add errors in quadrature."""
-
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, lanes: np.ndarray) -> "Estimate":
-        return cls(float(lanes.mean()), float(lanes.std(ddof=1) / math.sqrt(len(lanes))))
-
-    def __str__(self) -> str:
-        """To the second digit of the error: "82.36 ± 0.11"."""
-        known = 0 < self.error < math.inf
-        digits = max(0, 1 - math.floor(math.log10(self.error))) if known else 3
-        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
-
-    def minus(self, other: "Estimate") -> "Estimate":
-        return Estimate(self.value - other.value, math.hypot(self.error, other.error))
-
-
-class Ending(NamedTuple):
-    """Where two curves end: the median of the last tenth of the readings, since single ones may be
-    spikes.
-
-    Attributes:
-        begin, end: the x of the first and of the last of these readings, of the other curve.
-        baseline, other: of each lane, ``[L]``.
-    """
-
-    begin: float
-    end: float
-    baseline: np.ndarray
-    other: np.ndarray
-
-    @classmethod
-    def of(cls, baseline: Curve, other: Curve) -> "Ending":
-        count = max(1, len(other.x) // 10)
-        ends = (curve.last("median", count) for curve in (baseline, other))
-        return cls(other.x[-count], other.x[-1], *ends)
-
-    @property
-    def gap(self) -> Estimate:
-        """The other less the baseline; both of two lanes or more."""
-        return Estimate.of(self.other).minus(Estimate.of(self.baseline))
-
-    def describe(self, what: str, unit: str, digits: str) -> str:
-        """Layer norm and no norm in words, without a full stop; unit: of x, such as "epoch"."""
-        with_norm, without = self.other.mean(), self.baseline.mean()
-        text = (
-            f"From {unit} {self.begin:g} to the last, {self.end:g}, {what} is "
-            f"{with_norm:{digits}} nats with layer norm and {without:{digits}} without norm, "
-            f"{with_norm - without:+{digits}}"
-        )
-        if min(len(self.baseline), len(self.other)) == 1:
-            return text
-        return f"{text} ± {self.gap.error:{digits}} (± standard error)"
-
-
-class Verdict(NamedTuple):
-    """What runs say of a claim, and the numbers behind it."""
-
-    word: str
-    because: str
-
-
-CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED = (
-    "confirmed",
-    "contradicted",
-    "not decided",
-    "not tested",
-)
-
-ONE_SEED = " One seed without a second does not show what is chance, and decides nothing."
-
-Curves = Mapping[tuple[str, str], Curve]  # (panel, norm) -> curve
-
-
-def missing(curves: Curves, wanted: Mapping[tuple[str, str], str], single: bool = False) -> str:
-    """Says which of the wanted curves, (panel, norm) -> name, a claim still needs; "" if none.
-
-    Args:
-        single: whether curves of one lane will do.
-    """
-    usable = {
-        key for key, curve in curves.items() if curve.complete and (single or len(curve.lanes) > 1)
-    }
-    names = dict.fromkeys(name for key, name in wanted.items() if key not in usable)
-    seeds = "" if single else ", of two seeds or more,"
-    return f"needs finished runs{seeds} with {', '.join(names)}" if names else ""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED
+from experiments.rules import CONFIRMED, CONTRADICTED, NOT_DECIDED
 from experiments.theory import theory
 from ln.norm import Norm
 from ln.rnn import RNN

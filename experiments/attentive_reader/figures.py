@@ -32,26 +32,4 @@ FIGURES = (
     ),
 )
 
-MAIN = dict(panel="valid", length=300)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=16,
-        text="With layer normalization it trains faster than the LSTM without norm, with batch "
-        "norm in the LSTM and with batch norm everywhere.",
-        source="§6.2, figure 2",
-        rule="claim_16",
-    ),
-    dict(
-        number=17,
-        text="It converges to a better validation error than all three.",
-        source="§6.2, figure 2",
-        rule="claim_17",
-    ),
-    dict(
-        number=18,
-        text="Gains of layer norm that start at 1 do significantly better than at 0.1.",
-        source="§6.2",
-        rule="claim_18",
-    ),
-)
+MAIN = dict(panel="valid")  # the curve that sums it up

@@ -60,20 +60,4 @@ FIGURES = (
     ),
 )
 
-MAIN = dict(panel="train_nll", length=1)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=27,
-        text="In convolutional networks layer normalization is faster than no norm, and batch "
-        "normalization faster than both.",
-        source="§6.7",
-        rule="claim_27",
-    ),
-    dict(
-        number=28,
-        text="That is because units near the border of the image are rarely active.",
-        source="§6.7",
-        rule="claim_28",
-    ),
-)
+MAIN = dict(panel="train_nll")  # the curve that sums it up

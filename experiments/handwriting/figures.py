@@ -41,13 +41,4 @@ FIGURES = (
     ),
 )
 
-MAIN = dict(panel="test", length=500)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=24,
-        text="Layer normalization converges to a comparable log likelihood, but much faster.",
-        source="§6.5, figure 5",
-        rule="claim_24",
-    ),
-)
+MAIN = dict(panel="test")  # the curve that sums it up

@@ -43,19 +43,4 @@ FIGURES = (
     ),
 )
 
-MAIN = dict(panel="nll_batch128", length=1)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=25,
-        text="Layer normalization is robust to the batch size.",
-        source="§6.6, figure 6",
-        rule="claim_25",
-    ),
-    dict(
-        number=26,
-        text="It trains faster than batch normalization applied to all layers.",
-        source="§6.6, figure 6",
-        rule="claim_26",
-    ),
-)
+MAIN = dict(panel="nll_batch128")  # the curve that sums it up

@@ -99,25 +99,4 @@ SPEED = dict(
     peers={"none": "ours without norm", "layer": "ours"},
 )
 
-MAIN = dict(panel="mr", length=13)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=19,
-        text="Layer normalization does not slow an update down significantly.",
-        source="§6.3",
-        rule="claim_19",
-    ),
-    dict(
-        number=20,
-        text="It trains faster and is better on all five tasks after a million updates.",
-        source="§6.3, figure 3, table 3",
-        rule="claim_20",
-    ),
-    dict(
-        number=21,
-        text="Trained for 1.7 million updates it gains further on all tasks but one.",
-        source="§6.3, table 3",
-        rule="claim_21",
-    ),
-)
+MAIN = dict(panel="mr")  # the curve that sums it up

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, Verdict
+from experiments.rules import CONFIRMED, CONTRADICTED, NOT_DECIDED, Verdict
 from experiments.theory import geometry
 from experiments.theory.geometry import NORMS, TABLE_1, pack
 from ln.norm import Norm, layer_norm

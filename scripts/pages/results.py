@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from scripts.pages.claims import decide
+from scripts.pages.claims import claims_of
 from scripts.pages.drawing import draw
 from scripts.pages.sections import Section, gather, read_sections
 from scripts.pages.tables import evaluations, lanes_of, rows_of, summary, table_of
@@ -46,7 +46,7 @@ def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
         tables=[dict(table=table, rows=rows_of(table, ours)) for table in section.tables],
         lanes=[(run, lanes_of(run.stored)) for run in section.runs],
         evaluations=evaluations(section),
-        claims=decide(section, gathered),
+        claims=claims_of(section, gathered),
         summary=summary(section, gathered),
     )
     return shown, pictures
