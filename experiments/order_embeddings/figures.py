@@ -2,14 +2,24 @@
 
 from experiments.curves import Column, Figure, Panel, Published, Table
 
-RECALL = dict(
-    split="valid",
-    digits=".2f",
-    x_per=300,
-    landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
-    summaries=(("mean", 10), ("max", 0)),
-    falling=False,
-)
+
+def recall(K: int, limits: tuple[float, float], levels: tuple[float, ...]) -> Panel:
+    """Return the panel of image retrieval among the first K."""
+    return Panel(
+        name=f"r{K}",
+        title=f"recall at {K}",
+        split="valid",
+        metric=f"image_r{K}",
+        label=f"R@{K} [%]",
+        digits=".2f",
+        limits=limits,
+        x_per=300,
+        landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
+        summaries=(("mean", 10), ("max", 0)),
+        levels=levels,
+        falling=False,
+    )
+
 
 FIGURES = (
     Figure(
@@ -21,33 +31,9 @@ FIGURES = (
         "are on 1,000 images of MSCOCO. Batch norm is not in the paper.",
         source="Ba, Kiros and Hinton (2016), figure 1",
         panels=(
-            Panel(
-                **RECALL,
-                name="r1",
-                title="recall at 1",
-                metric="image_r1",
-                label="R@1 [%]",
-                limits=(34.0, 43.0),
-                levels=(38.0, 39.0, 40.0, 41.0),
-            ),
-            Panel(
-                **RECALL,
-                name="r5",
-                title="recall at 5",
-                metric="image_r5",
-                label="R@5 [%]",
-                limits=(71.0, 78.0),
-                levels=(75.0, 76.0, 77.0),
-            ),
-            Panel(
-                **RECALL,
-                name="r10",
-                title="recall at 10",
-                metric="image_r10",
-                label="R@10 [%]",
-                limits=(84.0, 90.0),
-                levels=(87.0, 88.0, 89.0),
-            ),
+            recall(1, limits=(34.0, 43.0), levels=(38.0, 39.0, 40.0, 41.0)),
+            recall(5, limits=(71.0, 78.0), levels=(75.0, 76.0, 77.0)),
+            recall(10, limits=(84.0, 90.0), levels=(87.0, 88.0, 89.0)),
         ),
     ),
     Figure(
@@ -86,16 +72,14 @@ TABLES = (
         source="Ba, Kiros and Hinton (2016), table 2; a caption's rank is that of the best of an "
         "image's five",
         columns=(
-            Column("table_2_caption_r1", "caption retrieval R@1", "test", "caption_r1", ".1f"),
-            Column("table_2_caption_r5", "caption retrieval R@5", "test", "caption_r5", ".1f"),
-            Column("table_2_caption_r10", "caption retrieval R@10", "test", "caption_r10", ".1f"),
-            Column(
-                "table_2_caption_mean", "caption retrieval mean rank", "test", "caption_mean", ".1f"
-            ),
-            Column("table_2_image_r1", "image retrieval R@1", "test", "image_r1", ".1f"),
-            Column("table_2_image_r5", "image retrieval R@5", "test", "image_r5", ".1f"),
-            Column("table_2_image_r10", "image retrieval R@10", "test", "image_r10", ".1f"),
-            Column("table_2_image_mean", "image retrieval mean rank", "test", "image_mean", ".1f"),
+            Column("table_2_caption_r1", "caption retrieval R@1", "test", "caption_r1"),
+            Column("table_2_caption_r5", "caption retrieval R@5", "test", "caption_r5"),
+            Column("table_2_caption_r10", "caption retrieval R@10", "test", "caption_r10"),
+            Column("table_2_caption_mean", "caption retrieval mean rank", "test", "caption_mean"),
+            Column("table_2_image_r1", "image retrieval R@1", "test", "image_r1"),
+            Column("table_2_image_r5", "image retrieval R@5", "test", "image_r5"),
+            Column("table_2_image_r10", "image retrieval R@10", "test", "image_r10"),
+            Column("table_2_image_mean", "image retrieval mean rank", "test", "image_mean"),
         ),
         rows=(
             Published(

@@ -71,10 +71,10 @@ TABLES = (
             Column("table_3_sick_r", "SICK r", "sick", "r", ".3f"),
             Column("table_3_sick_rho", "SICK ρ", "sick", "rho", ".3f"),
             Column("table_3_sick_mse", "SICK MSE", "sick", "mse", ".3f"),
-            Column("table_3_mr", "MR", "mr", "accuracy", ".1f"),
-            Column("table_3_cr", "CR", "cr", "accuracy", ".1f"),
-            Column("table_3_subj", "SUBJ", "subj", "accuracy", ".1f"),
-            Column("table_3_mpqa", "MPQA", "mpqa", "accuracy", ".1f"),
+            Column("table_3_mr", "MR", "mr", "accuracy"),
+            Column("table_3_cr", "CR", "cr", "accuracy"),
+            Column("table_3_subj", "SUBJ", "subj", "accuracy"),
+            Column("table_3_mpqa", "MPQA", "mpqa", "accuracy"),
         ),
         rows=(
             Published(

@@ -44,7 +44,7 @@ def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
         slug=slug,
         figures=figures,
         tables=[dict(table=table, rows=rows_of(table, ours)) for table in section.tables],
-        lanes=[(run, lanes_of(run)) for run in section.runs if run.has_lanes],
+        lanes=[(run, lanes_of(run.stored)) for run in section.runs],
         evaluations=evaluations(section),
         claims=claims_of(section, gathered),
         summary=summary(section, gathered),

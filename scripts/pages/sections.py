@@ -15,7 +15,7 @@ import experiments
 from experiments.curves import Curve, Figure, Panel, Table, at_best, from_readings, published
 from ln.errors import InputError
 from ln.training import runs
-from ln.training.runs import Lane, Reading, Row, Stored
+from ln.training.runs import Lane, Reading, Stored
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
@@ -32,8 +32,9 @@ Curves = dict[tuple[str, str], Curve]  # (panel or column, norm) -> curve
 # --- From run folders to sections ---
 
 
-class Shown(NamedTuple):
-    """A run, and the part of it that the page shows.
+@dataclasses.dataclass
+class Shown:
+    """A run, or several that differ in nothing but their seeds, and the part that the page shows.
 
     Attributes:
         lr: the best learning rate of those with the fewest diverged lanes, by config.select.
@@ -46,14 +47,15 @@ class Shown(NamedTuple):
     lanes: list[Lane]
     changes: list[str]
 
-    @property
-    def name(self) -> str:
-        return self.stored.folder.name
+    @functools.cached_property
+    def readings(self) -> list[Reading]:
+        return [reading for reading in self.stored.rows if reading.lane in self.lanes]
 
-    @property
-    def has_lanes(self) -> bool:
-        """Return whether there are lanes to choose from, or lanes that diverged."""
-        return len(self.stored.config["lr"]) > 1 or bool(self.stored.diverged)
+    @functools.cached_property
+    def best(self) -> dict[Lane, int]:
+        """Return the best step of each lane by config.select; none before the first evaluation."""
+        best = {lane: self.stored.best([lane]) for lane in self.lanes}
+        return {lane: step_and_score[0] for lane, step_and_score in best.items() if step_and_score}
 
     @property
     def progress(self) -> str:
@@ -62,37 +64,9 @@ class Shown(NamedTuple):
         return f"{self.stored.progress(unit):,g} of {planned}"
 
     @property
-    def diverged(self) -> dict[Lane, str]:
-        """Return the fate of each lane that diverged."""
-        items = self.stored.diverged.items()
-        return {lane: f"diverged at {fate.step:,}: {fate.cause}" for lane, fate in items}
-
-    @property
-    def evaluations(self) -> list[Row]:
-        """Return the estimates of the lanes that the page shows."""
-        return [row for row in self.stored.evaluations if (row["seed"], row["lr"]) in self.lanes]
-
-    @property
     def versions(self) -> str:
         pairs = [pair for session in self.stored.sessions for pair in session["versions"].items()]
         return ", ".join(dict.fromkeys(f"{name} {version}" for name, version in pairs))
-
-    def sessions(self, key: str) -> list[str]:
-        """Return what the sessions say about a key, each value once."""
-        return list(dict.fromkeys(str(session.get(key, "–")) for session in self.stored.sessions))
-
-
-class Series(NamedTuple):
-    """The readings of runs that differ in nothing but their seeds: one curve of a panel.
-
-    Attributes:
-        best: the best step of each lane by config.select; none before the first evaluation.
-    """
-
-    norm: str
-    readings: list[Reading]
-    best: dict[Lane, int]
-    finished: bool
 
 
 @dataclasses.dataclass
@@ -122,7 +96,7 @@ class Section:
     @functools.cached_property
     def figures(self) -> tuple[Figure, ...]:
         """Return the figures of figures.py; without such a file, every metric."""
-        return self.figures_file.FIGURES if self.figures_file else default_figures(self)
+        return self.figures_file.FIGURES if self.figures_file else (default_figure(self),)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -168,35 +142,34 @@ class Section:
         """Return where its numbers come from, in words."""
         return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}{self.mark}"
 
-    def series(self, where) -> list[Series]:
-        """Return the runs whose config agrees with where, merged to one curve for each norm."""
+    def series(self, where) -> dict[str, Shown]:
+        """Return norm -> the runs whose config agrees with where, merged."""
         groups: dict[str, list[Shown]] = {}
         for shown in self.runs:
             if all(shown.stored.config.get(key) == value for key, value in where.items()):
                 groups.setdefault(shown.stored.config["norm"], []).append(shown)
-        return [merge(norm, group) for norm, group in groups.items()]
+        return {norm: merge(group) for norm, group in groups.items()}
 
 
-def merge(norm: str, group: list[Shown]) -> Series:
-    """Return runs of one norm as one curve.
+def merge(group: list[Shown]) -> Shown:
+    """Return runs as one curve of each panel.
 
     Raises:
         InputError: they differ in more than their seeds, or have a seed in common.
     """
-    stored = [shown.stored for shown in group]
+    first, stored = group[0], [shown.stored for shown in group]
     seeds = [seed for run in stored for seed in run.config["seeds"]]
-    if len(set(seeds)) < len(seeds) or any(shown.changes != group[0].changes for shown in group):
+    if len(set(seeds)) < len(seeds) or any(shown.changes != first.changes for shown in group):
         raise InputError(
             f"{' and '.join(str(run.folder) for run in stored)} are the same curve of the same "
             f"figure. Use --runs to name a folder that contains only one of them."
         )
-    best = {lane: shown.stored.best([lane]) for shown in group for lane in shown.lanes}
-    return Series(
-        norm,
-        [reading for run in stored for reading in run.rows if reading.lane in best],
-        {lane: step_and_score[0] for lane, step_and_score in best.items() if step_and_score},
-        all(run.finished for run in stored),
+    merged = dataclasses.replace(
+        first.stored,
+        rows=[reading for shown in group for reading in shown.readings],
+        finished=all(run.finished for run in stored),
     )
+    return Shown(merged, first.lr, [lane for shown in group for lane in shown.lanes], first.changes)
 
 
 def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[str]]:
@@ -276,37 +249,23 @@ def papers_of(experiment: str) -> list[dict]:
     return configs
 
 
-# --- The page of an experiment without figures.py ---
+def default_figure(section: Section) -> Figure:
+    """Return a panel for every metric of every split, that of config.select first.
 
-
-def default_figures(section: Section) -> tuple[Figure, ...]:
-    """Return a figure of every metric for each setting of the runs, norms and seeds apart."""
+    The settings of the sweep, norms apart, have separate panels.
+    """
     configs = [shown.stored.config for shown in section.runs]
-    keys = [key for key in configs[0] if key not in (*ASIDE, "norms")]
-    varied = [key for key in keys if any(c.get(key) != configs[0][key] for c in configs)]
-    settings = [{key: config.get(key) for key in varied} for config in configs]
-    return tuple(
-        Figure(
-            name=f"metrics_{n}",
-            title=", ".join(["All metrics", *(f"{key} {value}" for key, value in setting.items())]),
-            caption=f"Every metric of every split. A file experiments/{section.experiment}/"
-            "figures.py would choose and describe them.",
-            panels=default_panels(section, setting, n),
-        )
-        for n, setting in enumerate({str(s): s for s in settings}.values(), start=1)
-    )
-
-
-def default_panels(section: Section, where: dict, n: int) -> tuple[Panel, ...]:
-    """Return a panel for each split and metric, that of config.select first."""
-    select = section.runs[0].run.config["select"]
+    points = importlib.import_module(f"configs.{section.experiment}").sweep()
+    varied = {key for point in points for key in point if key not in ASIDE and "." not in key}
+    settings = [{key: config.get(key) for key in sorted(varied)} for config in configs]
+    select = configs[0]["select"]
     main = select["split"], select["metric"]
-    readings = [reading for series in section.series(where) for reading in series.readings]
+    readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
     others = sorted({(reading.split, name) for reading in readings for name in reading.values})
-    return tuple(
+    panels = (
         Panel(
-            name=f"{n} {split} {metric}",
-            title=split,
+            name=f"{split} {metric} {where}",
+            title=", ".join([split, *(f"{key} {value}" for key, value in where.items())]),
             split=split,
             metric=metric,
             label=metric,
@@ -316,6 +275,14 @@ def default_panels(section: Section, where: dict, n: int) -> tuple[Panel, ...]:
             falling=(split, metric) != main or select["mode"] == "min",
         )
         for split, metric in dict.fromkeys([main, *others])
+        for where in {str(setting): setting for setting in settings}.values()
+    )
+    return Figure(
+        name="metrics",
+        title="All metrics",
+        caption=f"Every metric of every split. A file experiments/{section.experiment}/figures.py "
+        "would choose and describe them.",
+        panels=tuple(panels),
     )
 
 
@@ -340,17 +307,23 @@ def gather(section: Section) -> Gathered:
     for figure in section.figures:
         theirs |= published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
         for panel in figure.panels:
-            for series in section.series(panel.where):
-                curve = from_readings(series.readings, panel, series.finished)
-                ours[panel.name, series.norm] = curve
+            for norm, shown in section.series(panel.where).items():
+                curve = from_readings(shown.readings, panel, shown.stored.finished)
+                ours[panel.name, norm] = curve
     for table in section.tables:
         theirs |= printed(table)
-        for series, column in itertools.product(section.series({}), table.columns):
-            curve = at_best(series.readings, series.best, column, series.finished)
-            ours[column.name, series.norm] = curve
+        for norm, shown in section.series({}).items():
+            for column in table.columns:
+                curve = at_best(shown.readings, shown.best, column, shown.stored.finished)
+                ours[column.name, norm] = curve
     speed = getattr(section.figures_file, "SPEED", None)
     drawn = {key: curve for key, curve in ours.items() if curve is not None}
     return Gathered(drawn, theirs, seconds(**speed) if speed else {})
+
+
+def of_panel(panel: Panel, curves: Curves) -> dict[str, Curve]:
+    """Return norm -> curve in a panel."""
+    return {norm: curve for (name, norm), curve in curves.items() if name == panel.name}
 
 
 def printed(table: Table) -> Curves:

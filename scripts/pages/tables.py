@@ -1,13 +1,15 @@
 """Numbers of curves as cells: ours beside the paper's."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 
 from experiments.curves import Curve, Panel, Table
-from scripts.pages.drawing import styles_in, styles_of
-from scripts.pages.sections import Curves, Gathered, Section, Shown, main_panel
+from ln.training.runs import Stored
+from scripts.pages.drawing import styles_of
+from scripts.pages.sections import Curves, Gathered, Section, main_panel, of_panel
 
 
 def number(lanes: np.ndarray, digits: str) -> str:
@@ -16,12 +18,6 @@ def number(lanes: np.ndarray, digits: str) -> str:
         return "–"
     spread = f" ± {lanes.std(ddof=1):{digits}}" if len(lanes) > 1 else ""
     return f"{lanes.mean():{digits}}{spread}".replace("e-0", "e-")
-
-
-def plus_minus(value: float, error: float) -> str:
-    """Return a value and its standard error to the error's second digit: "82.36 ± 0.11"."""
-    digits = max(0, 1 - math.floor(math.log10(error))) if 0 < error < math.inf else 3
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def summary_name(name: str, count: int) -> str:
@@ -38,9 +34,10 @@ def table_of(panel: Panel, ours: Curves, theirs: Curves) -> dict:
     labels = [f"{panel.x_label} = {x:g}" for x in panel.landmarks]
     labels += [summary_name(*summary) for summary in panel.summaries]
     labels += [f"{panel.x_label} when {panel.times * level:g} is reached" for level in panel.levels]
+    mine, papers = of_panel(panel, ours), of_panel(panel, theirs)
     head, columns = [], []
-    for norm, (name, *_) in styles_in([panel.name], ours, theirs).items():
-        curve, paper = ours.get((panel.name, norm)), as_line(theirs.get((panel.name, norm)))
+    for norm, (name, *_) in styles_of([*mine, *papers]).items():
+        curve, paper = mine.get(norm), as_line(papers.get(norm))
         seeds = f", seeds:\N{NO-BREAK SPACE}{len(curve.lanes)}" if curve else ""
         head += [f"{name}: ours{seeds}", f"{name}: paper"]
         columns += [cells(c, panel) if c else ["–"] * len(labels) for c in (curve, paper)]
@@ -64,74 +61,76 @@ def first(curve: Curve, level: float, falling: bool) -> str:
 
 def rows_of(table: Table, ours: Curves) -> list[dict]:
     """Return the paper's rows of a table, then one for each norm of ours."""
-    rows = []
-    for row in table.rows:
-        values = zip(row.values, table.columns, strict=True)
-        texts = ["–" if value is None else f"{value:{c.digits}}" for value, c in values]
-        rows.append(dict(model=row.model, paper=True, cells=[*texts, "", ""]))
-    for norm, (name, *_) in styles_in([column.name for column in table.columns], ours).items():
-        curves = [ours.get((column.name, norm)) for column in table.columns]
-        known = next(curve for curve in curves if curve)
-        texts = [
-            number(curve.lanes[:, 0], column.digits) if curve else "–"
-            for column, curve in zip(table.columns, curves, strict=True)
-        ]
-        rows.append(
-            dict(
-                model=f"ours, {name}" + ("" if known.complete else ", not finished"),
-                paper=False,
-                cells=[*texts, str(len(known.lanes)), f"{known.x[0]:,.0f}"],
-            )
-        )
+
+    def row(model: str, values, seeds: str = "", step: str = "") -> dict:
+        known = [np.array([]) if value is None else np.atleast_1d(value) for value in values]
+        cells = [number(v, c.digits) for v, c in zip(known, table.columns, strict=True)]
+        return dict(model=model, paper=not seeds, cells=[*cells, seeds, step])
+
+    rows = [row(published.model, published.values) for published in table.rows]
+    names = [column.name for column in table.columns]
+    for norm, (label, *_) in styles_of(norm for name, norm in ours if name in names).items():
+        curves = [ours.get((name, norm)) for name in names]
+        first = next(curve for curve in curves if curve)
+        model = f"ours, {label}" + ("" if first.complete else ", not finished")
+        values = [curve and curve.lanes[:, 0] for curve in curves]
+        rows.append(row(model, values, str(len(first.lanes)), f"{first.x[0]:,.0f}"))
     return rows
 
 
-def lanes_of(shown: Shown) -> list[tuple[str, ...]]:
-    """Return learning rate, seed, updates, best score, its step and the fate of every lane."""
-    run, rows = shown.stored, []
-    for seed, lr in sorted(run.lanes, key=lambda lane: run.config["lr"].index(lane[1])):
+def lanes_of(run: Stored) -> list[tuple[str, ...]]:
+    """Return learning rate, seed, updates, best score, its step and the fate of every lane.
+
+    None if there is one learning rate and no lane diverged.
+    """
+    rows: list[tuple[str, ...]] = []
+    for lr, seed in itertools.product(run.config["lr"], run.config["seeds"]):
         updates = max((row.step for row in run.rows if row.lane == (seed, lr)), default=0)
-        best = run.best([(seed, lr)])
+        best, fate = run.best([(seed, lr)]), run.diverged.get((seed, lr))
         cells = (f"{best[1]:.4g}", f"{best[0]:,}") if best else ("–", "–")
-        fate = shown.diverged.get((seed, lr), "")
-        rows.append((f"{lr:g}", str(seed), f"{updates:,}", *cells, fate))
-    return rows
+        words = f"diverged at {fate.step:,}: {fate.cause}" if fate else ""
+        rows.append((f"{lr:g}", str(seed), f"{updates:,}", *cells, words))
+    return rows if len(run.config["lr"]) > 1 or run.diverged else []
 
 
 def evaluations(section: Section) -> list[tuple]:
-    """Return norm, seed, step, split, metric, samples, value and examples of each estimate.
-
-    An estimate takes samples; the scores beside them repeat those of training.
-    """
+    """Return norm, seed, step, split, metric, samples, value and examples of each estimate."""
     keys = ("seed", "step", "split", "metric", "samples")
-    cells = []
-    for norm, (name, *_) in styles_of(
-        shown.stored.config["norm"] for shown in section.runs
-    ).items():
-        group = [shown for shown in section.runs if shown.stored.config["norm"] == norm]
-        rows = [row for shown in group for row in shown.evaluations if "samples" in row]
-        for row in sorted(rows, key=lambda row: [row[key] for key in keys]):
-            value, error = row["value"], row["error"]  # of a single example there is no error
-            text = f"{value:.2f}" if error is None else plus_minus(value, error)
-            cells.append((name, *(row[key] for key in keys), text, f"{row['cases']:,}"))
-    return cells
+    rows = []
+    for shown in section.runs:
+        for row in shown.stored.evaluations:
+            # Rows without samples repeat the scores of training.
+            if row.get("samples") and (row["seed"], row["lr"]) in shown.lanes:
+                texts = estimate(row["value"], row["error"]), f"{row['cases']:,}"
+                rows.append((shown.stored.config["norm"], *(row[key] for key in keys), *texts))
+    styles = styles_of(norm for norm, *_ in rows)
+    rows.sort(key=lambda row: (list(styles).index(row[0]), *row[1:]))
+    return [(styles[norm][0], *cells) for norm, *cells in rows]
+
+
+def estimate(value: float, error: float | None) -> str:
+    """Return an estimate to the second digit of its standard error: "82.36 ± 0.11"."""
+    if not error:  # of a single example there is none
+        return f"{value:.2f}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def summary(section: Section, gathered: Gathered) -> dict:
     """Return the section's line at the top: the first summary of its main panel."""
     figure, panel = main_panel(section, gathered)
-    ours, theirs = gathered.ours, gathered.theirs
-    drawn = [curve for (name, _), curve in ours.items() if name == panel.name]
+    ours, theirs = of_panel(panel, gathered.ours), of_panel(panel, gathered.theirs)
     name, count = next(  # a short run may have fewer readings than a summary is of
-        (s for s in panel.summaries if all(len(curve.last(*s)) for curve in drawn)), ("median", 1)
+        (s for s in panel.summaries if all(len(curve.last(*s)) for curve in ours.values())),
+        ("median", 1),
     )
 
     def cell(curve: Curve | None) -> str:
         return number(panel.times * curve.last(name, count), panel.digits) if curve else "–"
 
     rows = [
-        (label, cell(as_line(theirs.get((panel.name, norm)))), cell(ours.get((panel.name, norm))))
-        for norm, (label, *_) in styles_in([panel.name], ours, theirs).items()
+        (label, cell(as_line(theirs.get(norm))), cell(ours.get(norm)))
+        for norm, (label, *_) in styles_of([*ours, *theirs]).items()
     ]
     what = f"{panel.title}: {panel.label}, {summary_name(name, count)}"
     return dict(figure=figure, what=what, rows=rows)
