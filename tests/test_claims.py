@@ -7,8 +7,9 @@ import pytest
 
 import experiments
 from experiments import across
-from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve, Verdict
+from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
 from experiments.theory import theory
+from experiments.theory.checks import Check, Result
 from scripts.pages import claims, sections
 from tests.test_report import write_run
 from tests.test_theory import NUMBERS as OF_THEORY
@@ -27,16 +28,9 @@ def test_each_of_the_31_claims_has_one_owner():
 @pytest.fixture
 def no_analysis(monkeypatch):
     """It takes half a minute, and tests/test_theory.py is of it."""
-    found = theory.Demonstration(
-        title="t",
-        setting="s",
-        rule="",
-        claims=(theory.Claim(1, "§3", "first", Verdict(CONFIRMED, "it is")),),
-        tables=(),
-    )
 
     def demonstration(seed):
-        return found
+        return Result((Check(1, "first", True, "it is"),), {})
 
     monkeypatch.setattr(theory, "DEMONSTRATIONS", (demonstration,))
 
