@@ -187,7 +187,6 @@ class Part:
         falling: whether less is better; None: as the panel says.
         minus: the panel whose gain is subtracted.
         peak: the panel that says whether the baseline has peaked, if the baseline's cannot.
-        published: what to compute of the paper's data, if not the same.
     """
 
     rule: Callable[[Line, Line], Gains]
@@ -197,7 +196,6 @@ class Part:
     falling: bool | None = None
     minus: str = ""
     peak: str = ""
-    published: "Part | None" = None
 
     @property
     def is_factor(self) -> bool:
@@ -429,10 +427,9 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
 def in_paper(claim: Claim, curves: Curves, panels: Panels) -> list[Row]:
     """Return the same estimates from the published curves and tables: numbers without a verdict."""
     lines = {key: dataclasses.replace(c, lanes=c.mean[None]) for key, c in curves.items()}
-    parts = [part.published or part for part in claim.parts]
-    gains = [measure(part, lines, panels) for part in parts]
-    pairs = zip(parts, gains, strict=True)
-    return [in_words(part, gain, panels) for part, gain in pairs if gain is not None]
+    parts = [part for part in claim.parts if part.rule is not later]  # drawn to the earlier time
+    gains = [(part, measure(part, lines, panels)) for part in parts]
+    return [in_words(part, gain, panels) for part, gain in gains if gain is not None]
 
 
 def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:
@@ -489,7 +486,8 @@ def describe(part: Part, panels: Panels) -> str:
 
     (panel, norm), (other_panel, baseline) = part.curve, part.baseline
     rule = part.rule.__doc__.partition(":")[0].lower()
-    where = " + ".join(map(name, panel.split("+")))
+    where = " + ".join(name(key).partition(",")[0] for key in panel.split("+"))
+    where = where if "+" in panel else name(panel)
     if panel != other_panel:
         return f"{where} against {name(other_panel)}: {norm}, {rule}"
     if part.rule is later:
