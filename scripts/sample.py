@@ -149,8 +149,8 @@ def main(argv):
     divergence = runs.read(WORKDIR.value).diverged.get((seed, lr))
     if divergence and divergence.step <= step:
         raise InputError(
-            f"--lane={LANE.value} diverged at step {divergence.step:,} ({divergence.cause}). Choose "
-            f"another lane, or a --checkpoint before that."
+            f"--lane={LANE.value} diverged at step {divergence.step:,} ({divergence.cause}). "
+            f"Choose another lane, or a --checkpoint before that."
         )
     print(f"{WORKDIR.value}, step {step:,}, lane {LANE.value} (seed {seed}, lr {lr:g})", flush=True)
     variables = train.variables_of(state, LANE.value)
