@@ -85,10 +85,10 @@ def test_readings_agree_with_an_rnn_in_numpy(kind):
     np.testing.assert_allclose(lengths, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "decades, holds",
-    [((3, 3), True), ((3, 6), None), ((6, 12), None), ((12, 12), False)],
-)
+RANGES = [((3, 3), True), ((3, 6), None), ((6, 12), None), ((12, 12), False)]
+
+
+@pytest.mark.parametrize("decades, holds", RANGES)
 def test_stability_compares_both_ranges(decades, holds):
     """Without norm both ranges are 10 decades."""
 

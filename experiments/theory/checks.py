@@ -16,10 +16,10 @@ STATEMENTS = {
     "test": (2, "Layer norm computes the same in training and in test."),
     "online": (3, "Layer norm learns from batches of one."),
     "time": (4, "An RNN has no arrays per time step, and the same states in longer sequences."),
-    "table 1": (5, "All entries of Table 1 hold."),
+    "table 1": (5, "All 18 entries of Table 1 hold."),
     "units": (6, "Layer norm is invariant to one γ added to all w_i, not to the scale of one."),
     "example": (7, "Layer norm is invariant to the scale of a single example."),
-    "plain": (8, "A plain layer can replace weight norm and held batch norm, not layer norm."),
+    "plain": (8, "A plain layer fits weight norm, and batch norm in test mode, not layer norm."),
     "outputs": (9, "Doubling the weights leaves the outputs unchanged."),
     "curvature": (9, "Doubling the weights halves the curvature along them (differences from ½)."),
     "rate": (9, "From k W_0 the first loss is the same, and at k² times the rate of W all are."),
@@ -68,11 +68,10 @@ def float64(function: Callable[[int], Result]) -> Callable[[int], Result]:
 def check(name: str, zero: Sequence[float], nonzero: Sequence[float] = ()) -> Check:
     """Return a check that holds if the numbers `zero` vanish and the numbers `nonzero` do not."""
     holds = all(value < EXACT for value in zero) and all(value > DIFFERENT for value in nonzero)
-    numbers = {"expected 0": zero, "expected not 0": nonzero}
-    because = [
-        f"{what}: {', '.join(map(sci, values))}" for what, values in numbers.items() if values
-    ]
-    return Check(*STATEMENTS[name], holds, "; ".join(because))
+    because = f"Expected 0: {', '.join(map(sci, zero))}."
+    if nonzero:
+        because += f" Expected not 0: {', '.join(map(sci, nonzero))}."
+    return Check(*STATEMENTS[name], holds, because)
 
 
 def sci(value: float) -> str:

@@ -47,17 +47,18 @@ def online(random: np.random.Generator) -> tuple[np.ndarray, float]:
 
 
 def over_time(kind: str, xs) -> tuple[int, float]:
-    """Return how many arrays of an RNN have a time axis, and how more steps change its states.
+    """Return how many arrays of an RNN depend on the steps, and how more of them change states.
 
-    An array has one if its shape is another for half of the steps. The states are those of the
-    first half.
+    The RNN is made for half of the steps. An array depends on the steps if its shape is another in
+    an RNN made for all of them. The states are those of the first half.
     """
     half, cell = xs[: len(xs) // 2], RNN(5, Norm(kind, ("a",)))
     init, run = nn.init(unroll, cell), jax.jit(nn.apply(unroll, cell))
     made, made_for_half = (init(jax.random.key(0), inputs) for inputs in (xs, half))
     arrays = zip(jax.tree.leaves(made), jax.tree.leaves(made_for_half), strict=True)
     changed = sum(a.shape != b.shape for a, b in arrays)
-    return changed, largest(run(made, xs)[0][: len(half)] - run(made, half)[0])
+    longer, shorter = (run(made_for_half, inputs)[0] for inputs in (xs, half))
+    return changed, largest(longer[: len(half)] - shorter)
 
 
 @float64
@@ -83,7 +84,7 @@ def examples(seed: int) -> Result:
     (layer_arrays, longer), (batch_arrays, _) = (over_time(kind, xs) for kind in ("layer", "batch"))
     because = (
         f"{STEPS} steps of SGD on one example each take the training loss from {losses[0]:.3f} to "
-        f"{learned:.3f} nats; constant outputs reach {constant:.3f}"
+        f"{learned:.3f} nats; constant outputs reach {constant:.3f}."
     )
     checks = (
         check("others", layer_others, batch_others),

@@ -60,9 +60,10 @@ def stability(setting: str, plain, layer) -> Check:
     without, with_norm = decades(plain), decades(layer)
     holds = True if (with_norm < without / 2).all() else None
     holds = False if (with_norm > without).all() else holds
-    because = "Decades of the rms of a_t: {:.1f} without norm, {:.1f} with layer norm. Decades of "
-    because += "‖∂L/∂h_t‖ over that at T: {:.1f} and {:.1f}."
-    because = because.format(*np.column_stack([without, with_norm]).ravel())
+    because = (
+        f"Decades of the rms of a_t: {without[0]:.1f} without norm, {with_norm[0]:.1f} with layer "
+        f"norm. Decades of ‖∂L/∂h_t‖ over that at T: {without[1]:.1f} and {with_norm[1]:.1f}."
+    )
     return Check(12, f"Layer norm stabilizes the dynamics ({setting}).", holds, because)
 
 
@@ -93,4 +94,5 @@ def dynamics(seed: int) -> Result:
             setting = f"{f}, input at {name}"
             checks.append(stability(setting, by_norm["no norm"], by_norm["layer norm"]))
             by_setting[setting] = by_norm
-    return Result(tuple(checks), dict(readings=by_setting, scales=SCALES))
+    steps = np.arange(1, T + 1)
+    return Result(checks, dict(readings=by_setting, scales=SCALES, steps=steps))

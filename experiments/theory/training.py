@@ -97,8 +97,8 @@ def growth(seed: int) -> Result:
     balance = (abs(grown - RATE**2 * size(G) ** 2) / size(W)[:-1] ** 2).max()
     because = (
         f"‖W‖ grows at {(grown > 0).mean():.0%} of the steps, from {lengths[1][0]:.3g} to "
-        f"{lengths[1][-2]:.3g}; ‖W‖² by η²‖∂L/∂W‖², to {sci(balance)}. The angle of a step goes to "
-        f"{shrunk:.3f} of its first value; with ‖W‖ held, to {held_shrunk:.3f}"
+        f"{lengths[1][-1]:.3g}; ‖W‖² by η²‖∂L/∂W‖², to {sci(balance)}. The angle of a step goes to "
+        f"{shrunk:.3f} of its first value; with ‖W‖ held, to {held_shrunk:.3f}."
     )
     holds = (grown > 0).all() and balance < EXACT and shrunk < held_shrunk
     checks = check("rate", [first, every]), Check(*STATEMENTS["stop"], bool(holds), because)

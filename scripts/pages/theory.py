@@ -76,19 +76,19 @@ def fisher(n: dict[str, Any]) -> list[Panel]:
 def dynamics(n: dict[str, Any]) -> list[Panel]:
     labels = "rms of a_t", "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖"
     tanh = {name: by_norm for name, by_norm in n["readings"].items() if name.startswith("tanh")}
+    steps, one = n["steps"], n["scales"].index(1.0)
     panels, middle = [], []
     for setting, by_norm in tanh.items():
         for quantity, label in enumerate(labels):
             pair = {norm: by_norm[norm][quantity] for norm in ("no norm", "layer norm")}
             both = np.stack(list(pair.values()))
-            steps, limits = np.arange(1, both.shape[-1] + 1), (both.min() / 3, both.max() * 3)
+            limits = both.min() / 3, both.max() * 3
             for norm, values in pair.items():
                 lines = ordered("s", steps, dict(zip(n["scales"], values, strict=True)))
                 panels.append(Panel(f"{norm}, {setting}", "step t", label, lines, True, limits))
         styles = zip(by_norm, ("none", "layer", 0.8), strict=True)
-        one = n["scales"].index(1.0)
         lines = tuple(Line(norm, steps, by_norm[norm][1][one], style) for norm, style in styles)
-        middle.append(Panel(f"s = 1, {setting}", "step t", label, lines, y_log=True))
+        middle.append(Panel(f"s = 1, {setting}", "step t", labels[1], lines, y_log=True))
     return panels + middle
 
 
