@@ -27,15 +27,11 @@ from ln.errors import InputError, writing
 from scripts import cli
 
 RUNS = flags.DEFINE_string(
-    "runs", None, "folder with run folders, at any depth [runs/small; for --claims runs]"
+    "runs", None, "folder of runs, at any depth [runs/small; --claims: runs]"
 )
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
 CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
-OUT = flags.DEFINE_string(
-    "out",
-    None,
-    "folder of the page, created if missing [report, report/theory or report/claims]",
-)
+OUT = flags.DEFINE_string("out", None, "folder of the page [report, report/theory, report/claims]")
 
 TEMPLATES = Path(__file__).parent / "pages"
 PAGE = "index.html"
@@ -96,8 +92,6 @@ def main(_):
     if kind == "claims":  # the same as a table for docs/
         pictures["claims.md"] = environment.get_template("claims.md").render(**shown).encode()
     write(out, pictures, text)
-    for error in shown.get("broken", ()):
-        print(f"Skipped a broken run: {error}")
     print(f"The report: {file}")
 
 

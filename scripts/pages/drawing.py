@@ -146,7 +146,7 @@ def draw_lines(axes, panel) -> None:
         else:  # ordered: from dark to light, without the palest
             colour, marker = colormaps["viridis"](0.9 * line.style), "osD^vPX"[n % 7]
         axes.plot(
-            range(len(line.y)) if line.x is None else line.x,
+            line.x,
             line.y,
             color=colour,
             linewidth=1.5,

@@ -168,7 +168,7 @@ def merge(group: list[Shown]) -> Shown:
 
 
 def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[str]]:
-    """Return the sections of all runs below root, and the errors of broken runs.
+    """Return the sections of all runs below root, and the errors of broken runs; print these.
 
     Args:
         apart: whether runs in different folders always belong to different sections.
@@ -183,6 +183,7 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
             shown = choose_lanes(runs.read(folder))
         except InputError as error:
             broken.append(str(error))
+            print(f"Skipped a broken run: {error}")
             continue
         name, scale = shown.stored.config["experiment"], shown.stored.config["scale"]
         changes = [text for text in shown.changes if not text.startswith("norms.")]
