@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from pathlib import Path
 import shutil
 import sys
@@ -371,11 +372,163 @@ def test_a_half_written_last_row_is_dropped(tmp_path):
     assert path.read_text().endswith("}\n") and path.read_text().count("\n") == 2
 
 
-def test_a_broken_row_in_the_middle_is_refused_by_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(InputError, match="metrics.jsonl line 2 is not JSON"):
-        runs.read_rows(path)
+# --- The reader ---
+
+CONFIG = dict(
+    experiment="mnist",
+    seeds=[0, 1],
+    lr=[0.1, 0.2],
+    steps="4 steps",
+    select=dict(split="valid", metric="error", mode="min"),
+)
+ROW = dict(step=1, epoch=None, split="valid", seed=0, lr=0.1, error=0.5)
+
+
+def store(folder, errors, mode="min", **diverged):
+    """Write a run with a reading of config.select for each (step, seed, lr)."""
+    folder.mkdir()
+    select = CONFIG["select"] | dict(mode=mode)
+    (folder / "config.json").write_text(json.dumps(CONFIG | dict(select=select)))
+    rows = [
+        ROW | dict(step=step, seed=seed, lr=lr, error=error)
+        for (step, seed, lr), error in errors.items()
+    ]
+    runs.write_rows(folder / "metrics.jsonl", rows)
+    for name, lines in diverged.items():
+        runs.write_rows(folder / f"{name}.jsonl", lines)
+    return runs.read(folder)
+
+
+def of_all(values, step):
+    lanes = [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)]
+    return {(step, *lane): value for lane, value in zip(lanes, values, strict=True)}
+
+
+def test_scores_are_means_over_lanes(tmp_path):
+    errors = of_all([1, 2, 3, 4], 1) | of_all([2, 0, 4, 0], 2) | {(3, 0, 0.1): 0.0}
+    run = store(tmp_path / "run", errors)
+    assert run.lanes == [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)] == run.remaining
+    assert run.scores() == {1: 2.5, 2: 1.5}  # step 3 lacks lanes
+    assert run.scores([(0, 0.1), (1, 0.1)]) == {1: 2, 2: 3}
+    assert run.best() == (2, 1.5) and run.best(steps=[1, 3]) == (1, 2.5)
+    assert run.best([(0, 0.1)]) == (3, 0.0) and run.progress() == 3 and run.progress("epoch") == 0
+
+
+@pytest.mark.parametrize("mode, best", [("min", (2, 0.2)), ("max", (5, 0.8))])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_never_wins(tmp_path, mode, best, bad):
+    errors = dict(enumerate([bad, 0.2, bad, 0.7, 0.8], start=1))
+    run = store(tmp_path / "run", {(step, 0, 0.1): x for step, x in errors.items()}, mode)
+    assert run.best([(0, 0.1)]) == best and run.best([(0, 0.1)], steps=[1, 3]) is None
+    assert "NaN" not in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("name", ["diverged", "dead"])  # now and in earlier versions
+def test_scores_leave_out_diverged_lanes(tmp_path, name):
+    lines = [dict(step=2, seed=0, lr=0.1, cause="the loss is nan")]
+    run = store(tmp_path / "run", of_all([9, 1, 2, 3], 1), **{name: lines})
+    assert run.diverged == {(0, 0.1): (2, "the loss is nan")}
+    assert run.remaining == [(0, 0.2), (1, 0.1), (1, 0.2)] and run.scores() == {1: 2}
+
+
+def test_the_lanes_that_diverged_last_remain(tmp_path):
+    lines = [dict(step=step, seed=seed, lr=lr, cause="") for (step, seed, lr) in of_all([0] * 4, 3)]
+    lines[2] |= dict(step=7)
+    run = store(tmp_path / "run", of_all([9, 1, 2, 3], 1), diverged=lines)
+    assert run.remaining == [(1, 0.1)] and run.best() == (1, 2)
+
+
+def test_a_run_is_read_before_its_first_row(tmp_path):
+    open_run(tmp_path / "run").close()
+    run = runs.read(tmp_path / "run")
+    assert (run.rows, run.sessions, run.finished, run.best()) == ([], [], False, None)
+
+
+BAD_ROWS = [
+    "12",
+    "[]",
+    "null",
+    "[" * 100_000,
+    "9" * 5000,
+    *(
+        json.dumps(ROW | change)
+        for change in (
+            dict(step="1"),
+            dict(step=True),
+            dict(step=-1),
+            dict(step=1.5),
+            dict(seed=None),
+            dict(lr=math.nan),
+            dict(lr=10**400),
+            dict(split=0),
+            dict(epoch="1"),
+            dict(error="0.5"),
+            dict(error=[]),
+            dict(error=10**400),
+        )
+    ),
+    json.dumps({k: v for k, v in ROW.items() if k != "error"}),
+    '{"st',
+]
+BAD_CONFIGS = [
+    "12",
+    "[]",
+    "{}",
+    "",
+    "[" * 100_000,
+    *(
+        json.dumps(CONFIG | change)
+        for change in (
+            dict(experiment=1),
+            dict(seeds=0),
+            dict(seeds=["0"]),
+            dict(lr=[None]),
+            dict(lr=[math.inf]),
+            dict(steps=None),
+            dict(select="error"),
+            dict(select=CONFIG["select"] | dict(mode="mni")),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("line", BAD_ROWS, ids=lambda text: text[:40])
+def test_malformed_rows_raise_one_line(tmp_path, line):
+    store(tmp_path / "run", {(1, 0, 0.1): 0.5})
+    path = tmp_path / "run/metrics.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n{json.dumps(ROW)}\n")
+    for read in (runs.read, runs.load):
+        with pytest.raises(InputError, match="metrics.jsonl line 2 is damaged") as raised:
+            read(tmp_path / "run")
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("text", BAD_CONFIGS, ids=lambda text: text[:40])
+def test_malformed_configs_raise_one_line(tmp_path, text):
+    store(tmp_path / "run", {})
+    (tmp_path / "run/config.json").write_text(text)
+    for read in (runs.read, runs.load, runs.read_config):
+        with pytest.raises(InputError, match="config.json is damaged .*Put a copy") as raised:
+            read(tmp_path / "run")
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["sessions", "evaluations", "diverged", "dead"])
+@pytest.mark.parametrize("line", ["12", "{}", "[" * 100_000], ids=lambda text: text[:5])
+def test_malformed_lines_of_other_files_raise_one_line(tmp_path, name, line):
+    store(tmp_path / "run", {})
+    (tmp_path / f"run/{name}.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=f"{name}.jsonl line 1 is damaged"):
+        runs.read(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "null"])
+def test_a_metric_that_was_not_finite_is_nan_or_infinite(tmp_path, text):
+    store(tmp_path / "run", {(1, 0, 0.1): 0.5})
+    path = tmp_path / "run/metrics.jsonl"
+    path.write_text(path.read_text().replace("0.5", text))
+    (row,) = runs.read(tmp_path / "run").rows
+    assert not math.isfinite(row.values["error"])
 
 
 def test_a_session_tells_what_the_numbers_may_depend_on(tmp_path):

@@ -12,18 +12,22 @@ finished.json   there once the last step is done
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
+import itertools
 import json
 import math
 import os
 from pathlib import Path
 import platform
 import re
+import reprlib
 import shlex
 import shutil
 import subprocess
 import sys
+from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 import uuid
 
@@ -36,6 +40,10 @@ import numpy as np
 from ln.errors import BusyError, InputError, choose
 
 Row = dict[str, Any]
+Lane = tuple[int, float]  # seed, learning rate
+Check = Callable[[Any], bool]
+NO_KEYS: Mapping[str, Check] = MappingProxyType({})
+SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
 
 PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
 LENGTH = "steps"  # where a run ends; nothing before depends on it
@@ -113,99 +121,342 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that is there whole or not at all."""
+    """Write a file that is there whole or not at all."""
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(unfinished, path)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSON-lines file, without a last line that a killed process left half-written.
-
-    Raises:
-        InputError: a line in the middle is broken.
-    """
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise InputError(f"{path} line {number} is not JSON ({error}).") from error
-    return rows
+def to_line(row: Row) -> str:
+    """Return a row as a line of JSON, which has no NaN: null if a number is not finite."""
+    isnt_finite = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+    return json.dumps(row | dict.fromkeys(isnt_finite)) + "\n"
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(path, "".join(map(to_line, rows)))
 
 
-def _read_object(path: Path, remedy: str) -> dict:
-    """The contents of a JSON file.
+# --- Reading: files may be damaged, or written by anybody ---
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value) -> bool:  # nor a bool, NaN, or more than a float can hold
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_metric(value) -> bool:  # earlier versions wrote NaN
+    return value is None or type(value) is float or _is_number(value)
+
+
+def _are(check: Check) -> Check:
+    return lambda values: isinstance(values, list) and all(map(check, values))
+
+
+def _is_select(value) -> bool:
+    names = ("split", "metric", "mode")
+    return (
+        isinstance(value, dict)
+        and all(_is_text(value.get(name)) for name in names)
+        and (value["mode"] in SIGNS)
+    )
+
+
+REST = ""  # stands for all keys that are not named
+CONFIG: dict[str, Check] = dict(
+    experiment=_is_text,
+    seeds=_are(_is_count),
+    lr=_are(_is_number),
+    steps=lambda value: _is_text(value) or _is_number(value),
+    select=_is_select,
+)
+LANE: dict[str, Check] = dict(step=_is_count, seed=_is_count, lr=_is_number)
+READING: dict[str, Check] = LANE | {
+    "epoch": lambda value: value is None or _is_number(value),
+    "split": _is_text,
+    REST: _is_metric,
+}
+DIVERGENCE: dict[str, Check] = LANE | dict(cause=_is_text)
+EVALUATION: dict[str, Check] = LANE | dict(split=_is_text, metric=_is_text, value=_is_metric)
+SESSION: dict[str, Check] = dict(
+    step=_is_count, command=_is_text, versions=lambda value: isinstance(value, dict)
+)
+RESTORE = "Restore the file, or move the folder away."
+
+
+def _parse(text: str, keys: Mapping[str, Check]) -> dict:
+    """Return a JSON object.
 
     Raises:
-        InputError: they are no JSON object; ends in the remedy.
+        ValueError: it is none, or a value is missing or invalid.
     """
     try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    for key in {*keys, *record} - {REST}:
+        if not keys.get(key, keys.get(REST, lambda value: True))(record.get(key)):
+            value = reprlib.repr(record[key]) if key in record else "missing"
+            raise ValueError(f"{key} is {value}")
+    return record
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). {RESTORE}") from error
+
+
+def _read_object(path: Path, remedy: str, keys: Mapping[str, Check] = NO_KEYS) -> dict:
+    """Return the contents of a JSON file.
+
+    Raises:
+        InputError: they are not an object with these keys; ends in the remedy.
+    """
+    try:
+        return _parse(_text(path), keys)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}). {remedy}") from error
-    return found
+
+
+def read_rows(path: Path, keys: Mapping[str, Check] = NO_KEYS) -> list[Row]:
+    """Return the rows of a JSON-lines file, without a last line that was left half-written.
+
+    Raises:
+        InputError: a line is not a JSON object with these keys.
+    """
+    lines = _text(path).splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_parse(line, keys))
+        except ValueError as error:
+            half_written = isinstance(error, json.JSONDecodeError) and number == len(lines)
+            if not half_written:
+                message = f"{path} line {number} is damaged ({error}). {RESTORE}"
+                raise InputError(message) from error
+    return rows
+
+
+class Reading(NamedTuple):
+    """The metrics of one lane on one split after a step: a line of metrics.jsonl.
+
+    Attributes:
+        epoch: None if the task has no epochs.
+        values: metric -> value; NaN if it was not finite.
+    """
+
+    seed: int
+    lr: float
+    step: int
+    epoch: float | None
+    split: str
+    values: dict[str, float]
+
+    @property
+    def lane(self) -> Lane:
+        return self.seed, self.lr
+
+    @property
+    def row(self) -> Row:
+        names = ("step", "epoch", "split", "seed", "lr")
+        return {name: getattr(self, name) for name in names} | self.values
+
+
+class Divergence(NamedTuple):
+    """The step after which a lane was not finite for the first time, and what was not."""
+
+    step: int
+    cause: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A run folder as all its readers see it: training, sweeps, searches and pages.
+
+    Attributes:
+        config: under the present names of its keys.
+        rows: in the order in which they were written.
+        sessions, evaluations: the lines of these files, as dictionaries.
+        diverged: the lanes that did not stay finite.
+    """
+
+    folder: Path
+    config: dict
+    rows: list[Reading]
+    sessions: list[Row]
+    evaluations: list[Row]
+    diverged: dict[Lane, Divergence]
+    finished: bool
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Return all lanes of the config, in the order of training."""
+        return list(itertools.product(self.config["seeds"], map(float, self.config["lr"])))
+
+    @property
+    def remaining(self) -> list[Lane]:
+        """Return the lanes that have not diverged; if all have, those that diverged last."""
+        last = max((divergence.step for divergence in self.diverged.values()), default=0)
+        healthy = [lane for lane in self.lanes if lane not in self.diverged]
+        return healthy or [lane for lane in self.lanes if self.diverged[lane].step == last]
+
+    @property
+    def sign(self) -> int:
+        """Return 1 if a smaller score is better, else -1."""
+        return SIGNS[self.config["select"]["mode"]]
+
+    def progress(self, unit: str = "step") -> float:
+        """Return the last step, or epoch, that has a row; 0 without any."""
+        return max((getattr(row, unit) or 0 for row in self.rows), default=0)
+
+    def scores(self, lanes: Collection[Lane] | None = None) -> dict[int, float]:
+        """Return step -> config.select, the mean over lanes, at steps at which all have a reading.
+
+        Args:
+            lanes: default: those in `remaining`.
+        """
+        chosen, select = set(self.remaining if lanes is None else lanes), self.config["select"]
+        values: dict[int, dict[Lane, float]] = {}
+        for row in self.rows:
+            if row.split == select["split"] and row.lane in chosen:
+                values.setdefault(row.step, {})[row.lane] = row.values[select["metric"]]
+        return {
+            step: sum(by_lane.values()) / len(chosen)
+            for step, by_lane in values.items()
+            if len(by_lane) == len(chosen)
+        }
+
+    def best(
+        self, lanes: Collection[Lane] | None = None, steps: Collection[int] | None = None
+    ) -> tuple[int, float] | None:
+        """Return the step with the best of `scores`, and that score; None if none is finite.
+
+        Args:
+            lanes: as in `scores`.
+            steps: to choose from; default: all.
+        """
+        scores = {
+            step: score
+            for step, score in self.scores(lanes).items()
+            if math.isfinite(score) and (steps is None or step in steps)
+        }
+        step = min(scores, key=lambda step: self.sign * scores[step], default=None)
+        return None if step is None else (step, scores[step])
 
 
 def _stored_config(folder: Path) -> dict:
-    remedy = "Put a copy of it back, or move the folder away."
-    return _read_object(folder / "config.json", remedy)
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise InputError(f"{folder} is no run folder: there is no {path}.")
+    return _read_object(path, "Put a copy of it back, or move the folder away.", CONFIG)
 
 
-def _config_of(folder: Path) -> dict:
-    return modernize(_stored_config(folder))
+def _readings(folder: Path, select: Mapping[str, str]) -> list[Reading]:
+    path, readings = folder / "metrics.jsonl", []
+    for number, row in enumerate(read_rows(path, READING), start=1):
+        values = {
+            name: math.nan if value is None else float(value)
+            for name, value in row.items()
+            if name not in READING
+        }
+        if row["split"] == select["split"] and select["metric"] not in values:
+            raise InputError(
+                f"{path} line {number} is damaged ({select['metric']} is missing). {RESTORE}"
+            )
+        lane = row["seed"], float(row["lr"])
+        readings.append(Reading(*lane, row["step"], row.get("epoch"), row["split"], values))
+    return readings
 
 
-def load(folder: Path) -> tuple[dict, list[Row]]:
-    """Returns the config and the metrics of a run, finished or not.
+def _diverged_path(folder: Path) -> Path:
+    path = folder / "diverged.jsonl"
+    return path if path.exists() else folder / "dead.jsonl"  # its name in earlier versions
+
+
+def _diverged(folder: Path) -> dict[Lane, Divergence]:
+    return {
+        (row["seed"], float(row["lr"])): Divergence(row["step"], row["cause"])
+        for row in read_rows(_diverged_path(folder), DIVERGENCE)
+    }
+
+
+def read(folder: Path | str) -> Stored:
+    """Return a run, finished or not.
 
     Raises:
-        InputError: a file is damaged.
+        InputError: the folder is not a run, or a file is damaged.
     """
     folder = Path(folder)
-    return _config_of(folder), read_rows(folder / "metrics.jsonl")
+    config = modernize(_stored_config(folder))
+    evaluations = read_rows(folder / "evaluations.jsonl", EVALUATION)
+    for row in evaluations:
+        row["value"] = math.nan if row["value"] is None else row["value"]
+    return Stored(
+        folder=folder,
+        config=config,
+        rows=_readings(folder, config["select"]),
+        sessions=read_rows(folder / "sessions.jsonl", SESSION),
+        evaluations=evaluations,
+        diverged=_diverged(folder),
+        finished=is_finished(folder),
+    )
+
+
+def load(folder: Path | str) -> tuple[dict, list[Row]]:
+    """Return the config and the metrics of a run, finished or not, as dictionaries.
+
+    Raises:
+        InputError: the folder is not a run, or a file is damaged.
+    """
+    config = modernize(_stored_config(Path(folder)))
+    return config, [reading.row for reading in _readings(Path(folder), config["select"])]
 
 
 def read_config(folder: Path | str) -> ConfigDict:
-    """The config of a run.
+    """Return the config of a run.
 
     Raises:
-        InputError: it is no run folder, or the config is damaged.
+        InputError: the folder is not a run, or the config is damaged.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is no run folder: there is no {path}.")
 
     def as_given(value):
         if isinstance(value, dict):
             return {k: as_given(v) for k, v in value.items()}
         return tuple(map(as_given, value)) if isinstance(value, list) else value  # see as_json
 
-    return ConfigDict(as_given(_config_of(Path(folder))))
-
-
-def read_dead(folder: Path) -> dict[tuple[int, float], Row]:
-    """The lanes of a run that are dead, (seed, learning rate) -> step and cause."""
-    return {(row["seed"], row["lr"]): row for row in read_rows(Path(folder) / "dead.jsonl")}
+    return ConfigDict(as_given(modernize(_stored_config(Path(folder)))))
 
 
 def find(root: Path) -> Iterator[Path]:
-    """Yields the run folders under root, in order of their names."""
+    """Yield the run folders under root, in order of their names."""
     for path in sorted(Path(root).rglob("config.json")):
         if (path.parent / "metrics.jsonl").exists():
             yield path.parent
 
 
-def is_finished(folder: Path) -> bool:
+def is_finished(folder: Path | str) -> bool:
     return (Path(folder) / "finished.json").exists()
+
+
+def read_dead(folder: Path) -> dict[tuple[int, float], Row]:
+    """Use `read(folder).diverged`. To be removed."""
+    return {
+        (seed, lr): dict(seed=seed, lr=lr, **divergence._asdict())
+        for (seed, lr), divergence in _diverged(Path(folder)).items()
+    }
 
 
 def now() -> str:
@@ -284,22 +535,13 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
 
 
 def _best(folder: Path, steps: list[int]) -> int | None:
-    """The best of the steps by config.select; None where none has a row."""
-    scores = {step: score for step, score in _scores(folder).items() if step in steps}
-    best = {"min": min, "max": max}[_config_of(folder)["select"]["mode"]]
-    return best(scores, key=lambda step: scores[step], default=None)
+    """Return the best of the steps by config.select; None if none has a finite score."""
+    best = read(folder).best(steps=steps)
+    return best and best[0]
 
 
 def _scores(folder: Path) -> dict[int, float]:
-    """Step -> config.select, in the mean over lanes, dead ones apart where others are left."""
-    config, rows = load(folder)
-    select, dead = config["select"], read_dead(folder)
-    rows = [row for row in rows if (row["seed"], row["lr"]) not in dead] or rows
-    scores: dict[int, list[float]] = {}
-    for row in rows:
-        if row["split"] == select["split"]:
-            scores.setdefault(row["step"], []).append(row[select["metric"]])
-    return {step: float(np.mean(values)) for step, values in scores.items()}
+    return read(folder).scores()
 
 
 def _damaged_scores(checkpoints: Path) -> Iterator[Path]:
@@ -619,7 +861,7 @@ class Run:
                 continue
             row = dict(step=step, epoch=epoch, split=split, seed=seed, lr=lr)
             row |= {name: float(values[n]) for name, values in metrics.items()}
-            file.write(json.dumps(row) + "\n")
+            file.write(to_line(row))
             self._to_tensorboard(row)
         file.flush()  # on its way to disk before a checkpoint of this step can exist
 
