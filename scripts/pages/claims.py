@@ -101,7 +101,9 @@ def panels_of(section: Section) -> dict[str, Panel | Column]:
 def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
     """Return what a set of runs says, or all sets of a claim about a trend."""
     section = pairs[0][0]
-    full = claim.is_timing or all(rules.is_full(claim, section.changes) for section, _ in pairs)
+    full = claim.is_timing or all(
+        s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs
+    )
     configs = [[run.stored.config for run in section.runs] or [{}] for section, _ in pairs]
     cells = [Cell(c[0], p[1].ours | p[1].times) for c, p in zip(configs, pairs, strict=True)]
     verdict = rules.decide(claim, cells, panels_of(section), full)
