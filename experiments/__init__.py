@@ -2,9 +2,10 @@
 
 import importlib
 from pathlib import Path
+import traceback
 from types import ModuleType
 
-from ln.errors import choose
+from ln.errors import InputError, choose
 
 FOLDER = Path(__file__).parent
 DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
@@ -17,9 +18,20 @@ def names(file: str = "task") -> list[str]:
 
 
 def part(name: str, file: str) -> ModuleType | None:
-    """Return the module ``experiments.<name>.<file>``; None if there is no such file."""
-    exists = (FOLDER / name / f"{file}.py").is_file()
-    return importlib.import_module(f"experiments.{name}.{file}") if exists else None
+    """Return the module ``experiments.<name>.<file>``; None if there is no such file.
+
+    Raises:
+        InputError: a row of its tables, such as a Panel, has a wrong field or lacks one.
+    """
+    path = FOLDER / name / f"{file}.py"
+    if not path.is_file():
+        return None
+    try:
+        return importlib.import_module(f"experiments.{name}.{file}")
+    except (InputError, TypeError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        raise InputError(f"{path} line {lines[-1] if lines else 1}: {error}") from error
 
 
 def load(config):
