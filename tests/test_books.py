@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, books, docs, text, vocabulary
+from experiments.datasets import arrays, text, vocabulary
+from experiments.datasets.corpora import books
+from experiments.datasets.synthetic import docs
 from experiments.datasets.vocabulary import SPECIAL, UNKNOWN
 from ln.errors import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import cifar10
+from experiments.datasets.corpora import cifar10
 from experiments.datasets.originals import Plain
 from ln.errors import InputError
 

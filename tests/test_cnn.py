@@ -14,8 +14,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments.datasets import arrays, cnn, vocabulary
-from experiments.datasets.cnn import Unusable
+from experiments.datasets import arrays, vocabulary
+from experiments.datasets.corpora import cnn
+from experiments.datasets.corpora.cnn import Unusable
 from ln.errors import InputError
 
 QUESTION = """http://example.org/a

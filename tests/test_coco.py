@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, captions, coco, vocabulary
+from experiments.datasets import arrays, captions, vocabulary
+from experiments.datasets.corpora import coco
 from tests.test_datasets import names, python, refused
 from tests.test_iam import lay, tar
 

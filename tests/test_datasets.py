@@ -19,15 +19,10 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import (
-    arrays,
-    binarized_digits,
-    binarized_mnist,
-    cifar10,
-    digits,
-    mnist,
-)
+from experiments.datasets import arrays
+from experiments.datasets.corpora import binarized_mnist, cifar10, mnist
 from experiments.datasets.originals import Files
+from experiments.datasets.synthetic import binarized_digits, digits
 from ln.errors import InputError
 
 ROOT = Path(__file__).parents[1]

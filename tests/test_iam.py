@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, iam, lines
+from experiments.datasets import arrays, lines
+from experiments.datasets.corpora import iam
 from tests.test_datasets import names, python, refused
 
 # --- What all such data sets share ---

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import lines, pen
-from experiments.datasets.letters import CORNER, JOINED, LETTERS, LIFT, SMOOTH
+from experiments.datasets import lines
+from experiments.datasets.synthetic import pen
+from experiments.datasets.synthetic.letters import CORNER, JOINED, LETTERS, LIFT, SMOOTH
 
 DIGEST = "b4da52ca373d60d8defde4118b61d0d4c1d86505bc4cf897db984acb1fb321df"
 SPLITS = ("train", "valid", "test")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, digits, scenes, vocabulary
+from experiments.datasets import arrays, vocabulary
+from experiments.datasets.synthetic import digits, scenes
 
 SPLITS = ("train", "valid", "test")
 DIGESTS = {

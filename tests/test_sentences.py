@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import library, sentences, vocabulary
+from experiments.datasets import vocabulary
+from experiments.datasets.corpora import sentences
+from experiments.datasets.synthetic import library
 from ln.errors import InputError
 
 HEAD = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"

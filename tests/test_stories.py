@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, cloze, stories, vocabulary
+from experiments.datasets import arrays, cloze, vocabulary
+from experiments.datasets.synthetic import stories
 
 DEED_OF = {asked: told for told, asked in stories.DEEDS}
 

@@ -14,21 +14,21 @@ from ln.errors import InputError, choose
 
 # Imported when prepared, not before: they may need large packages.
 MODULES = {
-    "binarized_digits": "experiments.datasets.binarized_digits",
-    "binarized_mnist": "experiments.datasets.binarized_mnist",
-    "books": "experiments.datasets.books",
-    "cifar10": "experiments.datasets.cifar10",
-    "cnn": "experiments.datasets.cnn",
-    "coco": "experiments.datasets.coco",
-    "digits": "experiments.datasets.digits",
-    "docs": "experiments.datasets.docs",
-    "iam": "experiments.datasets.iam",
-    "library": "experiments.datasets.library",
-    "mnist": "experiments.datasets.mnist",
-    "pen": "experiments.datasets.pen",
-    "scenes": "experiments.datasets.scenes",
-    "sentences": "experiments.datasets.sentences",
-    "stories": "experiments.datasets.stories",
+    "binarized_digits": "experiments.datasets.synthetic.binarized_digits",
+    "binarized_mnist": "experiments.datasets.corpora.binarized_mnist",
+    "books": "experiments.datasets.corpora.books",
+    "cifar10": "experiments.datasets.corpora.cifar10",
+    "cnn": "experiments.datasets.corpora.cnn",
+    "coco": "experiments.datasets.corpora.coco",
+    "digits": "experiments.datasets.synthetic.digits",
+    "docs": "experiments.datasets.synthetic.docs",
+    "iam": "experiments.datasets.corpora.iam",
+    "library": "experiments.datasets.synthetic.library",
+    "mnist": "experiments.datasets.corpora.mnist",
+    "pen": "experiments.datasets.synthetic.pen",
+    "scenes": "experiments.datasets.synthetic.scenes",
+    "sentences": "experiments.datasets.corpora.sentences",
+    "stories": "experiments.datasets.synthetic.stories",
 }
 # Need no files, so that loading prepares them where that is still to do.
 BUILT_IN = ("binarized_digits", "digits", "docs", "library", "pen", "scenes", "stories")

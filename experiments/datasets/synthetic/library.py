@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import arrays, docs, text, vocabulary
+from experiments.datasets import arrays, text, vocabulary
+from experiments.datasets.synthetic import docs
 
 NETWORK = frozenset(
     ("asyncio", "email", "http", "urllib", "xmlrpc", "smtplib", "imaplib", "poplib", "ftplib")
@@ -75,5 +76,7 @@ def prepare(data_dir: str | Path) -> None:
         style=classes(of["language"], of["docstrings"]),
         **{f"pairs_{name}": pairs(everything, N, random) for name, N in PAIRS.items()},
     )
-    info = dict(source="the documentation of this Python, by experiments/datasets/library.py")
+    info = dict(
+        source="the documentation of this Python, by experiments/datasets/synthetic/library.py"
+    )
     arrays.write(data_dir, "library", splits, info)

@@ -138,8 +138,8 @@ def find(source: Path) -> dict[str, Path]:
         what = "; ".join(f"{task}: {', '.join(names)}" for task, names in lacking.items())
         raise InputError(
             f"{source} lacks files ({what}). There is nowhere to download them from: they came "
-            f"with the papers named in experiments/datasets/sentences.py. A task of which all are "
-            f"missing is left out; the built-in stand-in is the data set library."
+            f"with the papers named in experiments/datasets/corpora/sentences.py. A task of which "
+            f"all are missing is left out; the built-in stand-in is the data set library."
         )
     if left_out := [task for task, names in missing.items() if names]:
         print(f"sentences: {', '.join(left_out)} left out, their files are not in {source}")

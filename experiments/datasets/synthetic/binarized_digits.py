@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import arrays, digits
+from experiments.datasets import arrays
+from experiments.datasets.synthetic import digits
 
 
 def prepare(data_dir: str | Path) -> None:

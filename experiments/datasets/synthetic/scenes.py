@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from experiments.datasets import arrays, captions, digits, vocabulary
+from experiments.datasets import arrays, captions, vocabulary
+from experiments.datasets.synthetic import digits
 
 SCENES = dict(train=2_160, valid=500, test=500)  # 2,160: every kind three times
 ABOVE = ((0, 2), (0, 3), (0, 4), (1, 3), (1, 4), (2, 4), (3, 4))
@@ -98,7 +99,7 @@ def prepare(data_dir: str | Path) -> None:
         splits[split]["above"] = np.array(ABOVE, np.int32)
         splits[split]["pictures"] = np.round(pictures * (255 / WHITE)).astype(np.uint8)
     splits["train"]["words"] = vocabulary.join(words)
-    source = f"{digits.SOURCE}, arranged by experiments/datasets/scenes.py"
+    source = f"{digits.SOURCE}, arranged by experiments/datasets/synthetic/scenes.py"
     arrays.write(data_dir, "scenes", splits, dict(source=source))
 
 

@@ -13,7 +13,8 @@ from pydoc_data.topics import topics
 import re
 import sysconfig
 
-from experiments.datasets import books, text
+from experiments.datasets import text
+from experiments.datasets.corpora import books
 
 LANGUAGE = "language"  # what names of topics begin with
 SKIPPED = frozenset(
@@ -64,5 +65,7 @@ def sentences(documentation) -> list[str]:
 
 def prepare(data_dir: str | Path) -> None:
     """Makes ``<data_dir>/docs``."""
-    info = dict(source="the documentation of this Python, read by experiments/datasets/docs.py")
+    info = dict(
+        source="the documentation of this Python, read by experiments/datasets/synthetic/docs.py"
+    )
     books.build(data_dir, "docs", (book for _, book in all_books()), info)
