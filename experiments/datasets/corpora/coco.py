@@ -184,7 +184,7 @@ def read_originals(folder: Path) -> arrays.Splits:
                 f"{images[split].path}: expected rows of {images['train'].shape[1]:,} numbers, as "
                 f"in {images['train'].path}, found {images[split].shape[1]:,}."
             )
-    words = vocabulary.of(itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV]))
+    words = vocabulary.by_count(itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV]))
     splits = {split: captions.pack(images[split], sentences[split], words) for split in SPLITS}
     splits["train"]["words"] = vocabulary.join(words)
     for split in names:

@@ -89,7 +89,7 @@ def prepare(data_dir: str | Path) -> None:
     """
     images, templates = real_digits()
     made = {split: make(split, images[split]) for split in SCENES}
-    words = vocabulary.of(made["train"][2])
+    words = vocabulary.by_count(made["train"][2])
     splits = {}
     for split, (_, pictures, sentences) in made.items():
         features = similarities(pictures, templates)
