@@ -16,7 +16,6 @@ nothing is left of them, however it ends.
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
-import io
 import itertools
 from pathlib import Path
 import re
@@ -25,8 +24,8 @@ from typing import IO
 
 import numpy as np
 
-from experiments.datasets import arrays, text, vocabulary
-from experiments.datasets.originals import DAMAGED, Progress, members
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.originals import Source
 from experiments.datasets.vocabulary import SPECIAL, UNKNOWN
 from ln.errors import InputError
 
@@ -75,59 +74,20 @@ def books_of(name: str, lines: Iterable[str]) -> Iterator[Book]:
         yield piece
 
 
-def lines_of(name: str, file: IO[bytes], read: Callable[[int], None]) -> Iterator[str]:
-    """The lines of a file; tells how many bytes each had.
+def lines_of(name: str, file: IO[bytes]) -> Iterator[str]:
+    """The lines of a file.
 
     Raises:
         InputError: it is damaged, or not UTF-8.
     """
     try:
         for n, line in enumerate(file, start=1):
-            read(len(line))
             yield line.decode("utf-8-sig" if n == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{name}, line {n:,}: {line[error.start : error.end]!r} is not UTF-8. Convert the "
             f"file, such as by `iconv -f WINDOWS-1252 -t UTF-8`."
         ) from error
-    except DAMAGED as error:
-        raise unreadable(name, error) from error
-
-
-def paths_of(folder: Path) -> list[Path]:
-    """The books of a folder in the order of their names."""
-    paths = sorted(folder.rglob("*"))
-    return [path for path in paths if path.is_file() and BOOK.fullmatch(path.name)]
-
-
-def files_of(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names and contents of the .txt files but README, those of a folder in the order of their
-    names.
-
-    Raises:
-        InputError: there are none.
-    """
-    try:
-        if source.is_dir():
-            for path in paths_of(source):
-                with path.open("rb") as file:
-                    yield str(path), file
-        elif source.suffix == ".txt" and source.is_file():
-            with source.open("rb") as file:
-                yield str(source), file
-        elif source.is_file():
-            for name, file in members(source, BOOK):
-                yield f"{source}/{name}", io.BufferedReader(file, 2**20)
-        else:
-            raise InputError(f"{source} does not exist. Needed: {EXPECTED}.")
-    except DAMAGED as error:
-        raise unreadable(source, error) from error
-
-
-def unreadable(what: str | Path, error: Exception) -> InputError:
-    return InputError(
-        f"Cannot read {what} ({type(error).__name__}: {error}): is it whole? Needed: {EXPECTED}."
-    )
 
 
 # --- Arrays ---
@@ -297,8 +257,8 @@ def split_of(
     )
 
 
-def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) -> str:
-    """Makes ``<data_dir>/<name>`` of books; returns what they were, as a table.
+def splits(books: Iterable[Book], tokens: Stored, starts: Stored) -> arrays.Splits:
+    """The splits of books, stored in two empty files, from which they are read when written.
 
     Every 20th book, but no more than 50 of them, evenly spread, is held out as the split "valid".
     The words that are kept are the most frequent of the others, those of one count as they come.
@@ -306,40 +266,37 @@ def build(data_dir: str | Path, name: str, books: Iterable[Book], info: dict) ->
     Raises:
         InputError: there are less than two books.
     """
-    folder = Path(data_dir)
-    with Stored(folder, "i") as tokens, Stored(folder, "q") as starts:
-        numbered = Numbered(tokens, starts)
-        for book in books:
-            numbered.add(book)
-        K = len(numbered.ends) - 1
-        if K < 2:
-            raise InputError(
-                f"{info['source']}: found {K} book(s) with text; two or more are needed, since one "
-                f"is held out. Needed: {EXPECTED}."
-            )
-        numbered.finish()
-        ends = np.array(numbered.ends)
-        every, most = HELD_OUT
-        held = np.zeros(K, bool)
-        count = min(most, max(1, K // every))
-        held[((np.arange(count) + 1) * K) // count - 1] = True
+    numbered = Numbered(tokens, starts)
+    for book in books:
+        numbered.add(book)
+    K = len(numbered.ends) - 1
+    if K < 2:
+        raise InputError(
+            f"Found {K} book(s) with text; two or more are needed, since one is held out."
+        )
+    numbered.finish()
+    ends = np.array(numbered.ends)
+    every, most = HELD_OUT
+    held = np.zeros(K, bool)
+    count = min(most, max(1, K // every))
+    held[((np.arange(count) + 1) * K) // count - 1] = True
 
-        words, distinct = list(numbered.numbers), len(numbered.numbers)
-        counts = np.zeros(distinct, np.int64)
-        trained = tokens_of(starts, runs_of(ends, ~held)).tolist()
-        for block in arrays.blocks(Parts(tokens, trained, lambda _, some: some, np.int32)):
-            counts += np.bincount(block, minlength=distinct)
-        order = np.argsort(-counts, kind="stable")[:VOCABULARY]
-        order = order[counts[order] > 0]
-        table = np.full(distinct, UNKNOWN, np.uint16)
-        table[order] = SPECIAL + np.arange(len(order))
-        splits = {
-            split: split_of(tokens, starts, ends, chosen, table)
-            for split, chosen in (("train", ~held), ("valid", held))
-        }
-        splits["train"]["words"] = vocabulary.join([words[n] for n in order])
-        arrays.write(data_dir, name, splits, info)
-        return summary(splits, distinct, counts[order].sum() / counts.sum())
+    words, distinct = list(numbered.numbers), len(numbered.numbers)
+    counts = np.zeros(distinct, np.int64)
+    trained = tokens_of(starts, runs_of(ends, ~held)).tolist()
+    for block in arrays.blocks(Parts(tokens, trained, lambda _, some: some, np.int32)):
+        counts += np.bincount(block, minlength=distinct)
+    order = np.argsort(-counts, kind="stable")[:VOCABULARY]
+    order = order[counts[order] > 0]
+    table = np.full(distinct, UNKNOWN, np.uint16)
+    table[order] = SPECIAL + np.arange(len(order))
+    made = {
+        split: split_of(tokens, starts, ends, chosen, table)
+        for split, chosen in (("train", ~held), ("valid", held))
+    }
+    made["train"]["words"] = vocabulary.join([words[n] for n in order])
+    print(summary(made, distinct, counts[order].sum() / counts.sum()))
+    return made
 
 
 def summary(splits, distinct: int, known: float) -> str:
@@ -375,26 +332,23 @@ def overlapping(starts: Sequence, size: int = 2**20) -> Iterator[np.ndarray]:
         yield starts[first : first + size + 1]
 
 
-def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/books`` of the books at a place.
+def read(source: Source) -> arrays.Splits:
+    """Return the books at a place as splits.
 
     Raises:
-        InputError: no source, or there are no books, or they cannot be read.
+        InputError: there are less than two books, or they cannot be read.
     """
-    if source is None:
-        raise InputError(
-            f"There is nowhere to download books from: give --from=DIR, {EXPECTED}. Or use the "
-            f"built-in data set docs."
-        )
-    source = Path(source)
-    total = None
-    if source.is_dir() or source.suffix == ".txt":
-        paths = paths_of(source) if source.is_dir() else [source]
-        total = sum(path.stat().st_size for path in paths if path.exists())
-    progress = Progress("books", "bytes", total)
-    books = (
-        book
-        for name, file in files_of(source)
-        for book in books_of(name, lines_of(name, file, progress.add))
+    folder = source.work()
+    return splits(
+        (
+            book
+            for name, file in source.files(BOOK)
+            for book in books_of(name, lines_of(f"{source.path}/{name}", file))
+        ),
+        *(source.stack.enter_context(Stored(folder, kind)) for kind in "iq"),
     )
-    print(build(data_dir, "books", books, dict(source=f"books from {source}")))
+
+
+DATASET = Dataset(
+    title="books", read=read, needs=EXPECTED, budget=2**35, url="BookCorpus is not public any more"
+)

@@ -28,9 +28,7 @@ vocabulary is dict.pkl's, by its numbers.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-import io
 import itertools
-import os
 from pathlib import Path
 import re
 from typing import NamedTuple
@@ -38,9 +36,9 @@ import zipfile
 
 import numpy as np
 
-from experiments.datasets import arrays, cloze, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, pickles, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import DAMAGED, Files, Plain, Progress, members
+from experiments.datasets.originals import Source
 from ln.errors import InputError
 
 SENTENCES = 4
@@ -54,35 +52,6 @@ DROPPED_ANYWAY = 10
 CHUNK = 500  # questions that a thread gets at a time
 
 
-class Elsewhere(Files):
-    """Files that have to be fetched by hand."""
-
-    @property
-    def expected(self) -> str:
-        return (
-            f"folders {', '.join(self.names)} with .question files, or an archive of them, and "
-            f"`python -m scripts.data {self.name} --from=DIR`"
-        )
-
-    def download(self, folder: Path) -> None:
-        """Says where to get them.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            f"{self.title} cannot be downloaded from here; see {self.url}. It needs "
-            f"{self.expected}. Without it, use the built-in data set `{self.stand_in}`."
-        )
-
-
-FILES = Elsewhere(
-    name="cnn",
-    title="cloze questions in the format of rc-data",
-    url="https://cs.nyu.edu/~kcho/DMQA/",
-    names=("questions/training", "questions/validation", "questions/test"),
-    stand_in="stories",
-)
 NAME = re.compile(r"(?:.*/)?(training|validation|test)/([^/]+)\.question")
 PICKLE = re.compile(r"(?:.*/)?(dict|(?:train4|valid4)_(?:pass|qs|ans))\.pkl")
 
@@ -107,26 +76,9 @@ class Question(NamedTuple):
     entities: int
 
 
-def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/cnn``.
-
-    Args:
-        data_dir: where prepared data sets lie.
-        source: a folder or archive with the questions, or the authors' pickles.
-
-    Raises:
-        InputError: there is no source and nothing prepared, the files are missing, damaged or of
-            another format, too many cannot be used, or another data set is in the way.
-    """
-    FILES.prepare(data_dir, source, read_originals)
-
-
-def read_originals(source: Path) -> arrays.Splits:
+def read(source: Source) -> arrays.Splits:
     """The splits of a folder or archive. Prints what was read and what was left out, and why."""
-    if not source.exists():
-        raise InputError(f"{source} does not exist. Needed: {FILES.expected}.")
-    print(f"{FILES.name}: reading {source}")
-    return read_pickles(source) if has_pickles(source) else read_questions(source)
+    return read_pickles(source) if has_pickles(source.path) else read_questions(source)
 
 
 # --- Questions ---
@@ -201,46 +153,14 @@ def parse_all(chunk: list[tuple[str, str, Path | bytes]]) -> list[tuple[str, str
     return found
 
 
-def files_of(source: Path) -> Iterator[tuple[str, str, Path | bytes]]:
-    """Split, name, and path or contents, of the question files of a folder or archive.
-
-    Raises:
-        InputError: a split is missing.
-    """
-    if source.is_file():
-        for name, file in read_members(source, NAME):
-            match = NAME.fullmatch(name)
-            yield SPLITS[match[1]], match[2], file
-        return
-    places = [source, source / "questions", source / "cnn" / "questions"]
-    folder = next((p for p in places if (p / "training").is_dir()), None)
-    if folder is None:
-        raise InputError(f"{source} has no folder training. Needed: {FILES.expected}.")
-    for name, split in SPLITS.items():
-        if not (folder / name).is_dir():
-            raise InputError(f"{folder} has no folder {name}. Needed: {FILES.expected}.")
-        for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
-            if entry.name.endswith(".question"):
-                yield split, entry.name.removesuffix(".question"), Path(entry.path)
+def files_of(source: Source) -> Iterator[tuple[str, str, bytes]]:
+    """Split, name, and contents, of the question files of a folder or archive."""
+    for name, file in source.files(NAME):
+        match = NAME.fullmatch(name)
+        yield SPLITS[match[1]], match[2], file.read()
 
 
-def read_members(source: Path, wanted: re.Pattern) -> Iterator[tuple[str, bytes]]:
-    """Files of an archive, name and contents.
-
-    Raises:
-        InputError: it is no archive, or a truncated or damaged one.
-    """
-    try:
-        for name, file in members(source, wanted):
-            yield name, file.read()
-    except DAMAGED as error:
-        raise InputError(
-            f"Cannot read {source} ({type(error).__name__}: {error}): is it a whole archive? "
-            f"Needed: {FILES.expected}."
-        ) from error
-
-
-def read_questions(source: Path) -> arrays.Splits:
+def read_questions(source: Source) -> arrays.Splits:
     """The splits of question files.
 
     Raises:
@@ -248,24 +168,17 @@ def read_questions(source: Path) -> arrays.Splits:
     """
     used: dict[str, list[tuple[str, Question]]] = {split: [] for split in SPLITS.values()}
     dropped: Dropped = {split: [] for split in SPLITS.values()}
-    files, total = files_of(source), None
-    if source.is_dir():
-        listed = list(files)
-        files, total = iter(listed), len(listed)
-    progress = Progress(FILES.name, "questions", total)
+    files = files_of(source)
     chunks = iter(lambda: list(itertools.islice(files, CHUNK)), [])
     # Threads: parsing is Python, but as fast as in two processes, which hand all texts over.
     with ThreadPoolExecutor() as pool:
         for found in bounded_map(pool, parse_all, chunks):
             for split, name, question in found:
                 (dropped if isinstance(question, str) else used)[split].append((name, question))
-            progress.add(len(found))
     for folder, split in SPLITS.items():
         if not used[split] and not dropped[split]:
-            raise InputError(
-                f"{source} has no .question files in {folder}. Needed: {FILES.expected}."
-            )
-        check(source, split, len(used[split]), dropped[split])
+            raise InputError(f"{source.path} has no .question files in {folder}.")
+        check(source.path, split, len(used[split]), dropped[split])
     # In the order of their names, which an archive need not have.
     cases = {split: [q for _, q in sorted(found)] for split, found in used.items()}
     counts = Counter(
@@ -324,8 +237,7 @@ def check(source: Path, split: str, used: int, dropped: list[tuple[str, str]]) -
         name, why = dropped[0] if dropped else ("none", "there are none")
         raise InputError(
             f"{source}: {len(dropped):,} of {total:,} questions of {split} cannot be used, "
-            f"the first, {name}, because: {why}. Needed: {FILES.expected}; or the authors' "
-            "top4.zip."
+            f"the first, {name}, because: {why}."
         )
 
 
@@ -405,50 +317,29 @@ def has_pickles(source: Path) -> bool:
         return False
 
 
-def load_pickle(name: str, data: bytes):
-    """What a pickle holds.
-
-    Raises:
-        InputError: it is none, or of more than plain data.
-    """
-    try:
-        # Python 2's texts are bytes: `text` puts them right.
-        return Plain(io.BytesIO(data), encoding="latin-1").load()
-    except Exception as error:  # broken pickles raise all sorts of errors
-        raise InputError(
-            f"{name} is no pickle of plain data ({type(error).__name__}: {error}), and was not "
-            f"loaded. Needed: {FILES.expected}; or the authors' top4.zip."
-        ) from error
-
-
-def read_pickles(source: Path) -> arrays.Splits:
+def read_pickles(source: Source) -> arrays.Splits:
     """The splits of the authors' pickles; there is no test set among them.
 
     Raises:
         InputError: a file is missing, or does not hold what it should.
     """
     found = {}
-    if source.is_dir():
-        for path in source.iterdir():
-            if match := PICKLE.fullmatch(path.name):
-                found[match[1]] = load_pickle(str(path), path.read_bytes())
-    else:
-        for name, data in read_members(source, PICKLE):
-            found[PICKLE.fullmatch(name)[1]] = load_pickle(f"{source}/{name}", data)
+    for name, file in source.files(PICKLE):
+        found[PICKLE.fullmatch(name)[1]] = pickles.load(f"{source.path}/{name}", file.read())
     wanted = ["dict", *(f"{split}_{part}" for split in TOP4 for part in PARTS)]
     if lacking := [f"{name}.pkl" for name in wanted if name not in found]:
-        raise InputError(f"{source} has no {', '.join(lacking)}.")
+        raise InputError(f"{source.path} has no {', '.join(lacking)}.")
 
     known = found["dict"]
     is_dict = isinstance(known, dict) and all(
         isinstance(word, str) and "\n" not in word and type(n) is int for word, n in known.items()
     )
     if not is_dict:
-        raise InputError(f"{source}: dict.pkl must map words to numbers.")
+        raise InputError(f"{source.path}: dict.pkl must map words to numbers.")
     word_of = {n: text(word) for word, n in known.items() if n > UNK} | {NUM: NUMBER}
     words = [word_of[n] for n in sorted(word_of)]
     if not any(word.startswith(ENTITY) for word in words):
-        raise InputError(f"{source}: dict.pkl has no words that begin with {ENTITY}.")
+        raise InputError(f"{source.path}: dict.pkl has no words that begin with {ENTITY}.")
     ours = {n: number for number, n in enumerate(sorted(word_of), start=vocabulary.SPECIAL)}
 
     splits: dict[str, dict[str, np.ndarray]] = {}
@@ -462,20 +353,20 @@ def read_pickles(source: Path) -> arrays.Splits:
                 for row in lists
             )
             if not is_lists:
-                raise InputError(f"{source}: {name}_{part}.pkl must be lists of numbers.")
+                raise InputError(f"{source.path}: {name}_{part}.pkl must be lists of numbers.")
             parts.append(
                 [[ours.get(n, vocabulary.UNKNOWN) for n in row if n > EOS] for row in lists]
             )
         if len(set(map(len, parts))) > 1:
             sizes = ", ".join(f"{len(rows):,}" for rows in parts)
-            raise InputError(f"{source}: the three {name} files differ in length: {sizes}.")
+            raise InputError(f"{source.path}: the three {name} files differ in length: {sizes}.")
         cases = []
         for row, case in enumerate(zip(*parts, strict=True)):
             if case[0] and case[1] and len(case[2]) == 1:
                 cases.append(case)
             else:
                 dropped[split].append((f"case {row}", "empty, or not of one answer"))
-        check(source, split, len(cases), dropped[split])
+        check(source.path, split, len(cases), dropped[split])
         splits[split] = {}
         for rows, part in zip(zip(*cases, strict=True), PARTS.values(), strict=True):
             splits[split][part] = np.fromiter(itertools.chain(*rows), np.int32)
@@ -493,3 +384,13 @@ def text(word: str) -> str:
         return word.encode("latin-1").decode("utf-8")
     except UnicodeError:
         return word
+
+
+DATASET = Dataset(
+    title="cloze questions in the format of rc-data",
+    read=read,
+    needs="folders questions/{training,validation,test} with .question files, or an archive of "
+    "them, or the authors' top4.zip",
+    budget=2**32,
+    url="https://cs.nyu.edu/~kcho/DMQA/",
+)

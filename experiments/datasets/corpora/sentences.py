@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.datasets import arrays, vocabulary
+from experiments.datasets import Dataset, vocabulary
 from ln.errors import InputError
 
 CLASSES = {  # task -> the files of class 1 and of class 0
@@ -121,7 +121,7 @@ def find(source: Path) -> dict[str, Path]:
         InputError: no task is complete, one has only some of its files, or a file is there twice.
     """
     if not source.is_dir():
-        raise InputError(f"{source} is not a folder: give --from=DIR that of {', '.join(COUNTS)}.")
+        raise InputError(f"{source} is not a folder.")
     found: dict[str, list[Path]] = {name: [] for name in COUNTS}
     for path in sorted(source.rglob("*")):
         if path.name in found and path.is_file():
@@ -177,16 +177,10 @@ def summary(files: Mapping[str, tuple[Lines, int]]) -> str:
     return "\n".join(rows)
 
 
-def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/sentences`` of the files in a folder.
-
-    Raises:
-        InputError: no source, files missing, or one that cannot be used.
-    """
-    if source is None:
-        raise InputError(
-            f"There is nowhere to download these files from: give --from=DIR, a folder with "
-            f"{', '.join(COUNTS)}. Or use the built-in data set library."
-        )
-    splits = read(Path(source))
-    arrays.write(data_dir, "sentences", splits, dict(source=f"sentence tasks from {source}"))
+DATASET = Dataset(
+    title="sentence tasks",
+    read=lambda source: read(source.path),
+    needs=f"a folder with {', '.join(COUNTS)}",
+    budget=2**27,
+    url="the papers named in experiments/datasets/corpora/sentences.py",
+)

@@ -12,8 +12,9 @@ from pathlib import Path
 from pydoc_data.topics import topics
 import re
 import sysconfig
+import tempfile
 
-from experiments.datasets import text
+from experiments.datasets import Dataset, arrays, text
 from experiments.datasets.corpora import books
 
 LANGUAGE = "language"  # what names of topics begin with
@@ -63,9 +64,12 @@ def sentences(documentation) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/docs``."""
-    info = dict(
-        source="the documentation of this Python, read by experiments/datasets/synthetic/docs.py"
-    )
-    books.build(data_dir, "docs", (book for _, book in all_books()), info)
+def make() -> arrays.Splits:
+    """Return the sentences of all books but a few, and of these."""
+    folder = Path(tempfile.gettempdir())
+    with books.Stored(folder, "i") as tokens, books.Stored(folder, "q") as starts:
+        splits = books.splits((book for _, book in all_books()), tokens, starts)
+        return {split: {key: array[:] for key, array in splits[split].items()} for split in splits}
+
+
+DATASET = Dataset(title="the documentation of this Python", stands_for="books", make=make)

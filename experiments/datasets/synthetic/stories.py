@@ -13,11 +13,9 @@ so that no reader can know which of the two is meant: of such stories a perfect 
 of all 95 % (CEILING). Whoever answers with some entity of the story gets a quarter right, or less.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from experiments.datasets import arrays, cloze, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
 
 SIZES = dict(train=8000, valid=1000, test=1000)
@@ -65,8 +63,8 @@ def sentence(random: np.random.Generator, entity: str, deed: str, thing: str) ->
     return f"{entity} {deed} the {kind}{thing} ."
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Generates the stories. Validation and test are drawn as training is."""
+def make() -> arrays.Splits:
+    """Return the stories. Validation and test are drawn as training is."""
     made = {}
     for number, (split, count) in enumerate(SIZES.items()):
         random = np.random.default_rng((7, number))
@@ -75,4 +73,7 @@ def prepare(data_dir: str | Path) -> None:
     words = vocabulary.of([*passages, *questions])
     splits = {split: cloze.pack(*texts, words) for split, texts in made.items()}
     splits["train"]["words"] = vocabulary.join(words)
-    arrays.write(data_dir, "stories", splits, dict(source="generated"))
+    return splits
+
+
+DATASET = Dataset(title="generated stories", stands_for="cnn", make=make)
