@@ -58,11 +58,9 @@ def table() -> Mapping[str, Dataset]:
     for kind in ("corpora", "synthetic"):
         package = importlib.import_module(f"{__name__}.{kind}")
         for module in pkgutil.iter_modules(package.__path__):
-            row = getattr(
-                importlib.import_module(f"{package.__name__}.{module.name}"), "DATASET", None
-            )
-            if row:
-                rows[module.name] = row
+            contents = importlib.import_module(f"{package.__name__}.{module.name}")
+            if hasattr(contents, "DATASET"):
+                rows[module.name] = contents.DATASET
     return dict(sorted(rows.items()))
 
 

@@ -104,35 +104,28 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Non
     values = {f"{split}.{key}": array for split in splits for key, array in splits[split].items()}
     with writing(folder, "--data_dir"):
         if folder.exists():
-            _compare(data_dir, name, values)
+            new = _digest({key: describe(array) for key, array in values.items()})
+            if new != digest(data_dir, name):
+                raise InputError(f"{folder} has other contents. {_remedy(data_dir, name)}")
             print(f"{name}: {folder} is there already, nothing to do")
         else:
-            _install(folder, name, values, info)
+            _install(folder, values, info)
             print(f"{name}: prepared in {folder}")
         remove_leftovers(folder)
 
 
-def _install(folder: Path, name: str, values: Mapping, info: Mapping) -> None:
+def _install(folder: Path, values: Mapping[str, np.ndarray], info: Mapping) -> None:
     with partial_folder(folder) as partial:
         entries = {key: save(partial / f"{key}.npy", array) for key, array in values.items()}
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        contents = dict(name=name, version=VERSION, **info, made_at=made_at, arrays=entries)
+        contents = dict(name=folder.name, version=VERSION, **info, made_at=made_at, arrays=entries)
         (partial / "dataset.json").write_text(json.dumps(contents, indent=2) + "\n")
         os.replace(partial, folder)
 
 
-def _compare(data_dir: str | Path, name: str, values: Mapping) -> None:
-    """Raise InputError unless the prepared data set has these arrays."""
-    old = manifest(data_dir, name)["arrays"]
-    read(data_dir, name)  # raises if a file is missing or too short
-    new = {key: describe(array) for key, array in values.items()}
-    for key in sorted(old.keys() | new.keys()):
-        entry = {what: value for what, value in old.get(key, {}).items() if what != "bytes"}
-        if entry != new.get(key):
-            raise InputError(
-                f"{Path(data_dir) / name} has other contents: {key} differs. "
-                f"{_remedy(data_dir, name)}"
-            )
+def is_prepared(data_dir: str | Path, name: str) -> bool:
+    """Return whether there is a folder of this name; it is complete unless somebody changed it."""
+    return (Path(data_dir) / name).exists()
 
 
 def _remedy(data_dir: str | Path, name: str) -> str:
@@ -161,37 +154,6 @@ def manifest(data_dir: str | Path, name: str) -> dict:
     return contents
 
 
-def digest(data_dir: str | Path, name: str) -> str:
-    """Return the digest of a prepared data set: that of the digests of its arrays.
-
-    It reads all arrays, because a file may have changed since it was prepared.
-
-    Raises:
-        InputError: as `read`, or an array has changed.
-    """
-    entries, splits = manifest(data_dir, name)["arrays"], read(data_dir, name)
-    for key, entry in entries.items():
-        split, array = key.split(".", 1)
-        if describe(splits[split][array])["sha256"] != entry["sha256"]:
-            path = Path(data_dir) / name / f"{key}.npy"
-            raise InputError(f"{path} was changed since it was prepared. {_remedy(data_dir, name)}")
-    values = {key: [entry["shape"], entry["sha256"]] for key, entry in entries.items()}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def is_prepared(data_dir: str | Path, name: str) -> bool:
-    """Return whether a data set is there and complete; the values are checked by `digest`.
-
-    Raises:
-        InputError: something else is in its place.
-    """
-    folder = Path(data_dir) / name
-    if not folder.exists():
-        return False
-    entries = manifest(data_dir, name)["arrays"]
-    return all(_size(folder / f"{key}.npy") == entries[key]["bytes"] for key in entries)
-
-
 def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
     """Return the arrays of a prepared data set, ``read(...)["train"]["x"]``, mapped read-only.
 
@@ -207,22 +169,40 @@ def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
         try:
             splits.setdefault(split, {})[array] = _open(path, entry)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{path} cannot be used: {error}. {_remedy(data_dir, name)}"
-            ) from error
+            raise InputError(f"{path}: {error}. {_remedy(data_dir, name)}") from error
     return splits
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
-
-
 def _open(path: Path, entry: dict) -> np.ndarray:
-    if (size := _size(path)) != entry["bytes"]:
-        state = "it is missing" if size is None else f"it has {size:,}"
-        raise ValueError(f"expected {entry['bytes']:,} bytes, {state}")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise ValueError(f"expected {entry['bytes']:,} bytes, found {size:,}")
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     expected, actual = f"{entry['dtype']} {entry['shape']}", f"{values.dtype} {list(values.shape)}"
     if actual != expected:
         raise ValueError(f"expected {expected}, found {actual}")
     return np.asarray(values)  # still mapped; indexing numpy's memmap class takes twice as long
+
+
+def digest(data_dir: str | Path, name: str) -> str:
+    """Return the digest of a prepared data set: that of the digests of its arrays.
+
+    It reads all arrays, because a file may have changed since it was prepared.
+
+    Raises:
+        InputError: as `read`, or an array has changed.
+    """
+    entries, splits = manifest(data_dir, name)["arrays"], read(data_dir, name)
+    for key, entry in entries.items():
+        split, array = key.split(".", 1)
+        if describe(splits[split][array])["sha256"] != entry["sha256"]:
+            path = Path(data_dir) / name / f"{key}.npy"
+            raise InputError(
+                f"{path} was changed since it was prepared. {_remedy(data_dir, name)}"
+            )
+    return _digest(entries)
+
+
+def _digest(entries: Mapping[str, Mapping]) -> str:
+    values = {key: [entry["shape"], entry["sha256"]] for key, entry in entries.items()}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -39,18 +39,18 @@ SECONDS = 5  # between two lines of progress
 
 @dataclasses.dataclass
 class Budget:
-    """The bytes that may still be unpacked. Prints progress from time to time.
+    """The bytes that may be unpacked.
 
     Attributes:
         name: the data set.
         total: bytes.
         spent: bytes.
+        printed: the time when progress was printed.
     """
 
     name: str
     total: int
     spent: int = 0
-    begin: float = dataclasses.field(default_factory=time.monotonic)
     printed: float = dataclasses.field(default_factory=time.monotonic)
 
     def spend(self, count: int, place: str) -> None:
@@ -60,22 +60,13 @@ class Budget:
                 f"{place} was not read to its end: unpacked, the files have more than "
                 f"{self.total:,} bytes, too many for {self.name}."
             )
-        now = time.monotonic()
-        if now - self.printed > SECONDS:
-            self.printed = now
-            megabytes = self.spent / 1e6
-            rate = megabytes / (now - self.begin)
-            print(f"{self.name}: {megabytes:,.0f} MB read, {rate:,.0f} MB/s", flush=True)
+        if time.monotonic() - self.printed > SECONDS:
+            self.printed = time.monotonic()
+            print(f"{self.name}: {self.spent / 1e6:,.0f} MB read", flush=True)
 
 
 class Limited(io.RawIOBase):
-    """A stream that is read within a budget. Damage becomes an InputError, wherever it is noticed.
-
-    Args:
-        stream: to read from.
-        place: its name in error messages.
-        budget: counts the bytes.
-    """
+    """A stream that is read within a budget. Damage becomes an InputError, wherever it shows."""
 
     def __init__(self, stream: IO[bytes], place: str, budget: Budget):
         self.stream, self.place, self.budget = stream, place, budget
@@ -246,33 +237,42 @@ def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[s
     """Yield the members of an archive, or the file itself if it is none."""
     # The archive as a whole has a budget too: its headers may be as hostile as its members.
     whole = Budget(budget.name, budget.total, printed=math.inf)
-    with _opened(path, whole) as stream:
+    with readable(path), _opened(path, whole) as stream:
         start = stream.peek(tarfile.BLOCKSIZE)[: tarfile.BLOCKSIZE]
         if start.startswith(b"PK\3\4"):
-            members = _zip_members(path)
+            members = _zip_members(path, wanted)
         elif _is_tar(start):
-            members = _tar_members(stream)
+            members = _tar_members(stream, wanted)
         else:
-            members = iter([(_unpacked_name(path.name), lambda: stream)])
-        with readable(path):
-            for name, open_member in members:
-                if _is_wanted(name, wanted):
-                    with _limited(open_member(), f"{path}/{name}", budget) as file:
-                        yield name, file
-            # tarfile takes an end inside a header for the end of the archive. Packed files are read
-            # to their ends, where truncation and a wrong checksum show; a tar has whole blocks.
-            if _is_tar(start):
-                while stream.read(2**20):
-                    pass
-                if whole.spent % tarfile.BLOCKSIZE:
-                    raise tarfile.ReadError("it ends inside a block")
+            name = _unpacked_name(path.name)
+            members = iter([(name, stream)] if _is_wanted(name, wanted) else [])
+        for name, member in members:
+            with _limited(member, f"{path}/{name}", budget) as file:
+                yield name, file
+        # tarfile takes an end inside a header for the end of the archive. Packed files are read to
+        # their ends, where truncation and a wrong checksum show; a plain tar has whole blocks.
+        if _is_tar(start):
+            while stream.read(2**20):
+                pass
+            if whole.spent % tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it ends inside a block")
 
 
-def _zip_members(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if not member.is_dir():
-                yield member.filename, partial(archive.open, member)
+            if not member.is_dir() and _is_wanted(member.filename, wanted):
+                yield member.filename, archive.open(member)
+
+
+def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
+    # Front to back: the names of 380,000 members need not be kept.
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            # A link may point anywhere.
+            file = archive.extractfile(member) if member.isreg() else None
+            if file and _is_wanted(member.name, wanted):
+                yield member.name, file
 
 
 def _is_tar(block: bytes) -> bool:
@@ -280,11 +280,3 @@ def _is_tar(block: bytes) -> bool:
         return bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
     except tarfile.HeaderError:
         return False
-
-
-def _tar_members(stream: IO[bytes]) -> Iterator[tuple[str, Callable[[], IO[bytes] | None]]]:
-    # Front to back: the names of 380,000 members need not be kept.
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            if member.isreg():  # no links, which may point anywhere, and no devices
-                yield member.name, partial(archive.extractfile, member)

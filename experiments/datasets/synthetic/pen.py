@@ -10,6 +10,7 @@ downwards; before normalization a unit is a hundredth of the height of a small l
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -25,35 +26,7 @@ MARKS = (",", ".", *8 * ("",))  # one of them follows a word
 UNIT = 10  # raw units per unit of the alphabet's grid
 
 # Rare letters are less rare here than in English, so that a few thousand words teach them all.
-WORDS = (
-    "about above across after again air all along also always and animal answer any apple are arm "
-    "ask autumn away baby back ball bank be because bed before begin below best big bird black "
-    "blue boat body book both box boy bread bring brown build busy but buy by call came can car "
-    "carry cat change child city class clear close cold come cook could country cow cross cup cut "
-    "dark day deep did dig dinner do dog door down draw dream dress drink dry each early earth "
-    "east easy eat edge egg eight else end enjoy enough even every exact eye face fall family far "
-    "farm fast father feel field fight find fire fish five fix fly food foot for forest found "
-    "four fox fresh friend from full game garden gave gift girl give glad glass go gold good "
-    "grass great green grow had hair half hand happy hard have he head hear heart help her here "
-    "hill him home horse hot house how hundred ice idea if in inside into island it its jam job "
-    "join joke journey joy judge juice jump just keep kept key kind king kitchen knew know lake "
-    "land large last laugh lazy leaf learn left letter life light like line lion list little live "
-    "long look love low made make man many map mark may me mean meet might milk mind minute mix "
-    "money month moon more morning most mother move much music must my name near never new next "
-    "night nine no north not note now number ocean of off often old on once one only open or "
-    "other our out over own page paint paper part path people piece pink place plant play poem "
-    "point poor power pull push put queen quick quiet quite rain ran reach read ready red rest "
-    "rich ride right river road rock room round run sad said salt same sand saw school sea second "
-    "see seven shape she ship shoe short show side simple sing sit six size sky sleep slow small "
-    "snow so some song soon south space speak spring square stand star start stay still stone "
-    "stop story street strong such summer sun sure swim table take talk tall taxi tea teach tell "
-    "ten than thank that the their them then there these thing think this three time to today "
-    "together too took top town tree true try turn two under until up upon us use very view visit "
-    "voice wait walk wall want warm was wash watch water way we week well west wet what when "
-    "where which while white who why wide will wind window winter wish with wolf wood word work "
-    "world would write year yellow yes yet you young zebra zero zoo can't don't it's I'm let's "
-    "Xavier Xenia Quinn Zoe Uma Yuri Vera Igor Jane Karl Nina Olga Edith"
-).split()
+WORDS = Path(__file__).with_name("words.txt").read_text().split()
 
 
 def make() -> arrays.Splits:
