@@ -6,9 +6,8 @@ Relatedness of pairs (SICK): softmax regression on soft targets, as by Tai et al
 gives an encoder vectors for words that it was not trained with.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import gzip
-import io
 import itertools
 from pathlib import Path
 from typing import IO
@@ -77,13 +76,6 @@ def encoded(encode: Encode, parts: Sequence[Mapping], end: bool) -> list[np.ndar
     return [vectors[[unique[text] for text in texts]] for texts in sentences]
 
 
-def shuffled(N: int, seed: int) -> np.ndarray:
-    """Return the numbers below N in the order that the authors' code draws."""
-    order = np.arange(N)
-    np.random.RandomState(seed).shuffle(order)
-    return order
-
-
 # --- Two classes ---
 
 
@@ -110,7 +102,7 @@ def nested(vectors, labels, seed: int) -> tuple[np.ndarray, np.ndarray]:
     one, needs 20 times as long on a CPU.
     """
     N = len(labels)
-    order = shuffled(N, seed)
+    order = np.random.RandomState(seed).permutation(N)  # as the authors draw it
     y = np.asarray(labels)[order].astype(np.float32)
     used, held = folds(N)
     positives = np.einsum("nik,n->ik", used, y)
@@ -220,7 +212,7 @@ def relate(x, y, x_valid, y_valid, x_test, y_test, seed: int = SEED) -> dict[str
         x, y: features ``[N, F]`` and scores from 1 to 5 ``[N]`` of the training set, and so on.
         seed: of the order of the pairs in training, and of the first weights.
     """
-    order = shuffled(len(y), seed)
+    order = np.random.RandomState(seed).permutation(len(y))
     state = initial(jax.random.key(seed), x.shape[1])
     batches = batched(x[order], soft_targets(y)[order])
     best, best_r = state[0], -np.inf
@@ -310,7 +302,9 @@ def ranks(x) -> np.ndarray:
 # --- Words that an encoder was not trained with ---
 
 
-def expand(table, words: Sequence[str], vectors) -> tuple[list[str], np.ndarray]:
+def expand(
+    table, words: Sequence[str], vectors: Iterable[tuple[str, np.ndarray]]
+) -> tuple[list[str], np.ndarray]:
     """Return a table of more words, by a linear map from word vectors that were made elsewhere.
 
     The map (with a bias) is fitted by least squares to the words of both.
@@ -318,14 +312,13 @@ def expand(table, words: Sequence[str], vectors) -> tuple[list[str], np.ndarray]
     Args:
         table: ``[V, D]``, only the vectors of words.
         words: V of them.
-        vectors: pairs of a word and its vector ``[d]``, such as `read_vectors` yields, or a dict.
+        vectors: pairs of a word and its vector ``[d]``, such as `read_vectors` yields.
 
     Returns:
         W words and their table ``[W, D]``: first the given words, unchanged; then the others of
         ``vectors``, except for phrases, which contain "_".
     """
-    pairs = vectors.items() if isinstance(vectors, Mapping) else vectors
-    known = {word: vector for word, vector in pairs if "_" not in word}
+    known = {word: vector for word, vector in vectors if "_" not in word}
     shared = [n for n, word in enumerate(words) if word in known]
     if not shared:
         raise InputError(f"None of the {len(words):,} words of the encoder has a vector.")
@@ -349,16 +342,17 @@ def read_vectors(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
         InputError: the file cannot be read; the message names the line or the word.
     """
     path = Path(path)
+    open_file = gzip.open if path.suffix == ".gz" else open
     read = _binary if path.name.removesuffix(".gz").endswith(".bin") else _lines
     try:
-        with io.BufferedReader(gzip.open(path) if path.suffix == ".gz" else io.FileIO(path)) as file:
+        with open_file(path, "rb") as file:
             yield from read(file, path)
     except (OSError, EOFError) as error:
         raise InputError(f"Cannot read vectors of words from {path} ({error}).") from error
 
 
 def _binary(file: IO[bytes], path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Read a line "words d", then each word, a blank and d float32; newlines between are optional."""
+    """Read a line "words d", then each word, a blank and d float32, and a newline or none."""
     head = file.readline(100).split()
     if not _is_head(head):
         raise InputError(f"{path}: expected a first line of two numbers, of words and of theirs.")

@@ -91,6 +91,7 @@ def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
+
 def tokenize(text: str) -> list[str]:
     """Return the words of a text in lower case and its punctuation marks.
 

@@ -7,106 +7,44 @@ or 1, with a blank in between:
     binarized_mnist_valid.amat   10,000
     binarized_mnist_test.amat    10,000, sorted by digit
 
-The DRAW paper has other zeros and ones (Salakhutdinov and Murray 2008), so that its nats are not to
-be compared with those of the layer norm paper.
+The DRAW paper has other zeros and ones (Salakhutdinov and Murray 2008), so its nats are not
+comparable with those of the layer norm paper.
 
 Prepared: ``x`` uint8 ``[N, 784]``, 0 (background) or 1; there are no labels.
 """
 
-import dataclasses
-from functools import partial
-import hashlib
-from pathlib import Path
+import re
 
 import numpy as np
 
-from experiments.datasets import arrays
-from experiments.datasets.originals import Files
+from experiments.datasets import Dataset, arrays
+from experiments.datasets.originals import Source, exact
 
 PIXELS = 28 * 28
-LINE = 2 * PIXELS  # bytes: behind each pixel a blank, behind the last a newline
-
-
-@dataclasses.dataclass(frozen=True)
-class Original:
-    """What one of the files must be. The digest is of the unpacked bytes: gzip adds its own."""
-
-    cases: int
-    mean: float  # of all pixels, to five digits
-    sha256: str
-
-
-ORIGINALS = {  # the digests are those of tensorflow-datasets
-    "train": Original(
-        50_000, 0.13056, "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"
-    ),
-    "valid": Original(
-        10_000, 0.13113, "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"
-    ),
-    "test": Original(
-        10_000, 0.13251, "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"
-    ),
+NAME = re.compile(r"(?:.*/)?binarized_mnist_(train|valid|test)\.amat")
+SHA256 = {  # those of tensorflow-datasets
+    "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
 }
 
-FILES = Files(
-    name="binarized_mnist",
+
+def read(source: Source) -> arrays.Splits:
+    """Return 50,000 training, 10,000 validation and 10,000 test images."""
+    return {split: dict(x=decode(data)) for split, data in exact(source, NAME, SHA256).items()}
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Return the images of a file, uint8 ``[N, 784]``."""
+    # A character follows each pixel: a blank, or after the last a newline.
+    return np.frombuffer(data, np.uint8).reshape(-1, 2 * PIXELS)[:, ::2] - np.uint8(ord("0"))
+
+
+DATASET = Dataset(
     title="binarized MNIST",
+    read=read,
+    needs="binarized_mnist_{train,valid,test}.amat, each as it is or gzipped",
+    budget=2**29,
     url="http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
-    names=tuple(f"binarized_mnist_{split}.amat" for split in ORIGINALS),
-    stand_in="binarized_digits",
+    downloads=tuple(f"binarized_mnist_{split}.amat" for split in SHA256),
 )
-
-
-def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/binarized_mnist``: 50,000, 10,000 and 10,000 cases.
-
-    Args:
-        data_dir: where prepared data sets lie.
-        source: a folder with the three original files; None downloads them.
-
-    Raises:
-        InputError: a file is missing, damaged or not the original, the download fails, or another
-            data set is in the way.
-    """
-    FILES.prepare(data_dir, source, read_originals)
-
-
-def read_originals(folder: Path) -> arrays.Splits:
-    """Reads and checks the three files of a folder.
-
-    Raises:
-        InputError: a file is missing, damaged or not the original.
-    """
-    paths = [FILES.find(folder, (name,)) for name in FILES.names]
-    print(f"binarized_mnist: reading {len(paths)} files in {folder}")
-    originals = ORIGINALS.items()
-    return {
-        split: dict(x=read_amat(path, original))
-        for (split, original), path in zip(originals, paths, strict=True)
-    }
-
-
-def read_amat(path: Path, original: Original) -> np.ndarray:
-    """Unpacks and decodes one file; returns uint8 ``[cases, 784]``, 0 or 1.
-
-    Raises:
-        InputError: it is damaged or not the original; says what was expected and what was found.
-    """
-    check, data = partial(FILES.check, path), FILES.unpack(path)
-    text = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    check("whole lines:", original.cases, len(ends))
-    lengths = np.diff(ends, prepend=-1)
-    if (lengths != LINE).any():
-        line = np.argmax(lengths != LINE)
-        check(f"{PIXELS} pixels a line,", f"{LINE} bytes", f"{lengths[line]} in line {line + 1}")
-    check("a length in bytes, unpacked, of", original.cases * LINE, len(data))
-    x = text.reshape(-1, LINE)[:, ::2] - np.uint8(ord("0"))
-    if x.max() > 1:
-        line, pixel = np.unravel_index(np.argmax(x > 1), x.shape)
-        found = chr(text[line * LINE + 2 * pixel])
-        check("pixels", "0 or 1", f"{found!r} in line {line + 1}, pixel {pixel + 1}")
-    check("a mean pixel of", original.mean, round(np.count_nonzero(x) / x.size, 5))
-    digest = hashlib.sha256(data).hexdigest()
-    check("the original binarized MNIST with sha256", original.sha256, digest)
-    return x

@@ -27,19 +27,14 @@ Prepared: the arrays of `experiments.datasets.lines`.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 import dataclasses
-import lzma
-from pathlib import Path
 import re
-import tarfile
 from xml.etree import ElementTree
-import zlib
 
 import numpy as np
 
-from experiments.datasets import arrays, lines
-from experiments.datasets.originals import Files, unpacked
+from experiments.datasets import Dataset, arrays, lines
+from experiments.datasets.originals import Source, table_of
 from ln.errors import InputError
 
 SPLITS = {  # split -> lists
@@ -51,9 +46,10 @@ LISTS = tuple(name for names in SPLITS.values() for name in names)
 STROKES, TEXTS = "lineStrokes", "ascii"
 FORM = "[a-z][0-9]{2}-[0-9]{3}[a-z]?"
 NAME = re.compile(  # of a file that is read, in whichever folder
-    rf"(?P<list>{'|'.join(map(re.escape, LISTS))})"
-    rf"|(?P<form>{FORM})(?:\.txt|-(?P<number>[0-9]{{2}})\.xml)"
+    rf"(?:.*/)?(?:(?P<list>{'|'.join(map(re.escape, LISTS))})"
+    rf"|(?P<form>{FORM})(?:\.txt|-(?P<number>[0-9]{{2}})\.xml))"
 )
+ARCHIVE = re.compile(f"(?:{STROKES}|{TEXTS})-all" + r"\.tar(?:\.gz)?")
 
 DROPPED_AT_MOST = 0.1  # of the lines of a split
 # So far the pen jumps to a second row of text, or back over half a line to a forgotten dot; all
@@ -61,37 +57,6 @@ DROPPED_AT_MOST = 0.1  # of the lines of a split
 # line's own median. That suits IAM-OnDB's whiteboard, but not denser points: where a tablet takes
 # more of them a second, or a hand is slow, it is the gap between two words.
 OUTLIER = 100  # times the median length of an offset in the training set
-
-
-class Registered(Files):
-    """Files of a corpus that is given to who registers."""
-
-    @property
-    def expected(self) -> str:
-        return (
-            f"{', '.join(self.names)} (archives as they are or unpacked) in a folder, and "
-            f"`python -m scripts.data {self.name} --from=DIR`"
-        )
-
-    def download(self, folder: Path) -> None:
-        """Says where to register.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            f"{self.title} cannot be downloaded without registration, at {self.url}. It needs "
-            f"{self.expected}. Without it, use the built-in data set `{self.stand_in}`."
-        )
-
-
-FILES = Registered(
-    name="iam",
-    title="handwriting in the layout of IAM-OnDB",
-    url="https://fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database",
-    names=(f"{STROKES}-all.tar.gz", f"{TEXTS}-all.tar.gz", *LISTS),
-    stand_in="pen",
-)
 
 
 class Unusable(ValueError):
@@ -116,27 +81,13 @@ class Corpus:
     points: dict[str, dict[int, np.ndarray | Unusable]] = dataclasses.field(default_factory=dict)
 
 
-def prepare(data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/iam``.
-
-    Args:
-        data_dir: where prepared data sets lie.
-        source: a folder with the files, or one archive of them all.
-
-    Raises:
-        InputError: there is no source and nothing prepared, a file is missing or damaged, too many
-            lines cannot be used, or another data set is in the way.
-    """
-    FILES.prepare(data_dir, source, read_originals)
-
-
-def read_originals(source: Path) -> arrays.Splits:
-    """The splits of a folder or archive. Prints what was read and what was left out, and why.
+def read(source: Source) -> arrays.Splits:
+    """Return the splits of a folder or archive. Print what was left out, and why.
 
     Raises:
         InputError: a file is missing or damaged, or too many lines cannot be used.
     """
-    corpus = read(source)
+    corpus = read_files(source)
     named: dict[str, Named] = {split: {} for split in SPLITS}
     for split, names in SPLITS.items():
         for name in names:
@@ -144,7 +95,7 @@ def read_originals(source: Path) -> arrays.Splits:
                 named[split] |= lines_of(corpus, form)
     named = without_outliers(named)
     for split in SPLITS:
-        check(source, split, named[split])
+        check(split, named[split])
     used = {split: [line for line in named[split].values() if is_usable(line)] for split in SPLITS}
     scale = lines.scale_of(used["train"])
     splits = {split: lines.pack(used[split], scale) for split in SPLITS}
@@ -163,96 +114,41 @@ def is_usable(found) -> bool:
 # --- Files ---
 
 
-def read(source: Path) -> Corpus:
-    """Reads all files of a folder or archive.
+def read_files(source: Source) -> Corpus:
+    """Return the contents of all files of a folder or archive.
 
     Raises:
         InputError: one is missing, damaged, or a list of something else, or a form is in two lists.
     """
-    corpus, count = Corpus(), 0
-    print(f"{FILES.name}: reading {source}")
-    for path in parts(source):
-        for match, data in contents(path):
-            form = match["form"]
-            if match["list"]:
-                corpus.forms[match["list"]] = forms_of(path, match["list"], data)
-            elif match["number"]:
-                corpus.points.setdefault(form, {})[int(match["number"])] = strokes_of(data)
-                count += 1
-                if count % 2_000 == 0:
-                    print(f"{FILES.name}: {count:,} lines read")
-            else:
-                corpus.texts[form] = texts_of(data)
-    for what, found in ((STROKES, corpus.points), (TEXTS, corpus.texts)):
-        if not found:
-            raise missing(source, f"files of {what}")
+    corpus = Corpus()
+    for name, file in source.files(NAME, ARCHIVE):
+        match = NAME.fullmatch(name)
+        assert match
+        form, number = match["form"], match["number"]
+        # The first counts: archives that lie beside what was unpacked from them come last.
+        if match["list"]:
+            if match["list"] not in corpus.forms:
+                corpus.forms[match["list"]] = forms_of(match["list"], file.read())
+        elif number:
+            points = corpus.points.setdefault(form, {})
+            if int(number) not in points:
+                points[int(number)] = strokes_of(file.read())
+        elif form not in corpus.texts:
+            corpus.texts[form] = texts_of(file.read())
+    missing = [name for name in LISTS if name not in corpus.forms]
+    missing += [] if corpus.points else [f"files of {STROKES}"]
+    missing += [] if corpus.texts else [f"files of {TEXTS}"]
+    if missing:
+        raise InputError(f"{source.path} has no {', '.join(missing)}.")
     list_of: dict[str, str] = {}
     for name in LISTS:
-        if name not in corpus.forms:
-            raise missing(source, name)
         for form in corpus.forms[name]:
             if list_of.setdefault(form, name) != name:
-                raise InputError(f"{source}: {form} is in {list_of[form]} and in {name}.")
+                raise InputError(f"{source.path}: {form} is in {list_of[form]} and in {name}.")
     return corpus
 
 
-def missing(source: Path, what: str) -> InputError:
-    return InputError(f"{source} has no {what}. Needed: {FILES.expected}.")
-
-
-def parts(source: Path) -> list[Path]:
-    """Where the files lie: an archive of all, or the six parts of a folder, the large ones last.
-
-    Raises:
-        InputError: there is nothing, or a part is missing.
-    """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"{source} is neither a folder nor an archive. Needed: {FILES.expected}.")
-    spellings = [[name] for name in LISTS]
-    for name in (TEXTS, STROKES):  # a browser may have taken off the .gz
-        spellings.append([name, f"{name}-all", f"{name}-all.tar.gz", f"{name}-all.tar"])
-    found = []
-    for names in spellings:
-        paths = [source / name for name in names if (source / name).exists()]
-        if not paths:
-            raise missing(source, " or ".join(names))
-        found.append(paths[0])
-    return found
-
-
-def contents(path: Path) -> Iterator[tuple[re.Match, bytes]]:
-    """The files of a list, folder or archive that are read: the match of NAME, and the bytes.
-
-    Raises:
-        InputError: it cannot be read, or is no archive, or a truncated or damaged one.
-    """
-    try:
-        if path.is_dir():
-            for file in path.rglob("*"):
-                if match := NAME.fullmatch(file.name):
-                    yield match, file.read_bytes()
-        elif match := NAME.fullmatch(path.name):
-            yield match, path.read_bytes()
-        else:
-            with unpacked(path) as stream:
-                with tarfile.open(fileobj=stream, mode="r|") as archive:
-                    for member in archive:
-                        match = NAME.fullmatch(member.name.rsplit("/", 1)[-1])
-                        file = archive.extractfile(member) if match else None
-                        if match and file:
-                            yield match, file.read()
-                while stream.read(2**20):  # to the end, where a truncated file is found out
-                    pass
-    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
-        raise InputError(
-            f"Cannot read {path} ({type(error).__name__}: {error}): is it a whole archive? "
-            f"Needed: {FILES.expected}."
-        ) from error
-
-
-def forms_of(path: Path, name: str, data: bytes) -> list[str]:
+def forms_of(name: str, data: bytes) -> list[str]:
     """The forms in a list.
 
     Raises:
@@ -261,9 +157,9 @@ def forms_of(path: Path, name: str, data: bytes) -> list[str]:
     forms = rows(data)
     for form in forms:
         if not re.fullmatch(FORM, form):
-            raise InputError(f"{path}: {name} must name forms like a01-000u, not {form[:20]!r}.")
+            raise InputError(f"{name} must name forms like a01-000u, not {form[:20]!r}.")
     if not forms:
-        raise InputError(f"{path}: {name} must name forms like a01-000u; it is empty.")
+        raise InputError(f"{name} must name forms like a01-000u; it is empty.")
     return forms
 
 
@@ -348,7 +244,7 @@ def without_outliers(named: dict[str, Named]) -> dict[str, Named]:
     }
 
 
-def check(source: Path, split: str, found: Named) -> None:
+def check(split: str, found: Named) -> None:
     """Refuses a split of which too many lines cannot be used.
 
     Raises:
@@ -358,8 +254,8 @@ def check(source: Path, split: str, found: Named) -> None:
     if len(unusable) > DROPPED_AT_MOST * len(found):
         examples = ", ".join(unusable[:3]) + (", …" if len(unusable) > 3 else "")
         raise InputError(
-            f"{source}: of the {len(found):,} lines of {split} {len(unusable):,} cannot be used, "
-            f"more than {DROPPED_AT_MOST:.0%}: {examples}. Needed: {FILES.expected}."
+            f"Of the {len(found):,} lines of {split} {len(unusable):,} cannot be used, "
+            f"more than {DROPPED_AT_MOST:.0%}: {examples}."
         )
 
 
@@ -383,6 +279,15 @@ def summary(named: dict[str, Named], splits: arrays.Splits) -> str:
             "characters": f"{len(text):,}",
             "characters of class 0": f"{np.mean(text == 0):.1%}",
         }
-    rows = [("", *columns)]
-    rows += [(what, *(columns[split][what] for split in splits)) for what in columns["train"]]
-    return "\n".join(f"  {what:<28}" + "".join(f"{x:>11}" for x in row) for what, *row in rows)
+    return table_of(columns)
+
+
+DATASET = Dataset(
+    title="handwriting in the layout of IAM-OnDB",
+    read=read,
+    needs=f"{STROKES}-all.tar.gz and {TEXTS}-all.tar.gz, as they are or unpacked, and "
+    f"{', '.join(LISTS)}, in a folder or an archive",
+    budget=2**33,
+    url="https://fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database, which asks to "
+    "register",
+)

@@ -13,8 +13,8 @@ import re
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, summary, text, vocabulary
-from experiments.datasets.originals import Source
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.originals import Source, compare
 from ln.errors import InputError
 
 CLASSES = {  # task -> the files of class 1 and of class 0
@@ -69,8 +69,8 @@ def check_names(source: Source, names) -> None:
     """Raise an InputError if a task has only some of its files, or none has any."""
     missing = {task: [n for n in files if n not in names] for task, files in TASKS.items()}
     partly = {t: lacking for t, lacking in missing.items() if 0 < len(lacking) < len(TASKS[t])}
-    if partly or not names:
-        what = "; ".join(f"{task}: {', '.join(files)}" for task, files in (partly or missing).items())
+    if lacking := partly or (not names and missing):
+        what = "; ".join(f"{task}: {', '.join(files)}" for task, files in lacking.items())
         raise InputError(f"{source.path} lacks files ({what}).")
     if left_out := [task for task, files in missing.items() if files]:
         print(f"sentences: {', '.join(left_out)} left out, their files are not in {source.path}")
@@ -85,7 +85,7 @@ def sentences(name: str, lines: list[str]) -> list[str]:
     kept = list(filter(None, lines))
     if not kept:
         raise InputError(f"{name} has no sentences.")
-    summary.compare(f"sentences of {name}", len(kept), COUNTS[name])
+    compare(f"sentences of {name}", len(kept), COUNTS[name])
     return kept
 
 
@@ -119,7 +119,7 @@ def pairs(name: str, lines: list[str]) -> dict[str, np.ndarray]:
         scores.append(score)
     if not scores:
         raise InputError(f"{name} has no pairs.")
-    summary.compare(f"pairs of {name}", len(scores), COUNTS[name])
+    compare(f"pairs of {name}", len(scores), COUNTS[name])
     return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
 
 

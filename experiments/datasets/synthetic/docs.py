@@ -12,8 +12,9 @@ from pathlib import Path
 from pydoc_data.topics import topics
 import re
 import sysconfig
+import tempfile
 
-from experiments.datasets import text
+from experiments.datasets import Dataset, arrays, text
 from experiments.datasets.corpora import books
 
 LANGUAGE = "language"  # what names of topics begin with
@@ -63,9 +64,9 @@ def sentences(documentation) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/docs``."""
-    info = dict(
-        source="the documentation of this Python, read by experiments/datasets/synthetic/docs.py"
-    )
-    books.build(data_dir, "docs", (book for _, book in all_books()), info)
+def make() -> arrays.Splits:
+    """Return the documentation as books, of which a few are held out."""
+    return books.make((book for _, book in all_books()), Path(tempfile.gettempdir()))
+
+
+DATASET = Dataset(title="the documentation of this Python", stands_for="books", make=make)

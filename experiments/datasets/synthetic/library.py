@@ -10,11 +10,10 @@ Who trains on docs has seen these sentences, as nobody has those of the five tas
 """
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import arrays, text, vocabulary
+from experiments.datasets import Dataset, arrays, text, vocabulary
 from experiments.datasets.synthetic import docs
 
 NETWORK = frozenset(
@@ -60,8 +59,8 @@ def pairs(sentences: list[str], count: int, random: np.random.Generator) -> dict
     return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/library``."""
+def make() -> arrays.Splits:
+    """Return the two tasks of classes and the three splits of pairs."""
     of: dict[str, list[str]] = dict(network=[], tools=[], language=[], docstrings=[])
     for name, sentences in docs.all_books():
         where = name.split("/")[0]
@@ -71,12 +70,15 @@ def prepare(data_dir: str | Path) -> None:
             of["network" if where in NETWORK else "tools"] += kept
     random = np.random.default_rng(0)
     everything = of["language"] + of["docstrings"]
-    splits = dict(
+    return dict(
         topic=classes(of["network"], of["tools"]),
         style=classes(of["language"], of["docstrings"]),
         **{f"pairs_{name}": pairs(everything, N, random) for name, N in PAIRS.items()},
     )
-    info = dict(
-        source="the documentation of this Python, by experiments/datasets/synthetic/library.py"
-    )
-    arrays.write(data_dir, "library", splits, info)
+
+
+DATASET = Dataset(
+    title="sentence tasks made of the documentation of this Python",
+    stands_for="sentences",
+    make=make,
+)

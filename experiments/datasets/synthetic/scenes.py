@@ -24,12 +24,11 @@ Prepared: the arrays of `experiments.datasets.captions`, and
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from experiments.datasets import arrays, captions, vocabulary
+from experiments.datasets import Dataset, arrays, captions, vocabulary
 from experiments.datasets.synthetic import digits
 
 SCENES = dict(train=2_160, valid=500, test=500)  # 2,160: every kind three times
@@ -81,14 +80,10 @@ KINDS = tuple(
 )
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/scenes``: 2,160 training, 500 validation and 500 test scenes.
-
-    Raises:
-        InputError: another data set is in the way.
-    """
+def make() -> arrays.Splits:
+    """Return 2,160 training, 500 validation and 500 test scenes."""
     images, templates = real_digits()
-    made = {split: make(split, images[split]) for split in SCENES}
+    made = {split: draw(split, images[split]) for split in SCENES}
     words = vocabulary.by_count(made["train"][2])
     splits = {}
     for split, (_, pictures, sentences) in made.items():
@@ -99,8 +94,7 @@ def prepare(data_dir: str | Path) -> None:
         splits[split]["above"] = np.array(ABOVE, np.int32)
         splits[split]["pictures"] = np.round(pictures * (255 / WHITE)).astype(np.uint8)
     splits["train"]["words"] = vocabulary.join(words)
-    source = f"{digits.SOURCE}, arranged by experiments/datasets/synthetic/scenes.py"
-    arrays.write(data_dir, "scenes", splits, dict(source=source))
+    return splits
 
 
 def real_digits() -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
@@ -109,7 +103,7 @@ def real_digits() -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
     Returns:
         For each split, those of each class, ``[n, 8, 8]``; and those that are templates.
     """
-    found = digits.splits()
+    found = digits.make()
     images = {
         split: np.round(found[split]["x"].reshape(-1, 8, 8) * (WHITE / 255)).astype(int)
         for split in found
@@ -119,7 +113,7 @@ def real_digits() -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
     return of_class, images["train"][:TEMPLATES]
 
 
-def make(split: str, images: list[np.ndarray]) -> tuple[list[Scene], np.ndarray, list[str]]:
+def draw(split: str, images: list[np.ndarray]) -> tuple[list[Scene], np.ndarray, list[str]]:
     """The scenes of a split, each kind as often as any other or once less.
 
     Args:
@@ -261,3 +255,6 @@ def listed(scene: Scene, draw: np.random.RandomState) -> str:
     one = draw.randint(2)
     first, second = digit(scene, one, True, draw), digit(scene, 1 - one, True, draw)
     return f"{first} {pick(BOTH, draw)} {second}"
+
+
+DATASET = Dataset(title="scenes of scikit-learn's digits", stands_for="coco", make=make)

@@ -9,16 +9,14 @@ The question restates one sentence with other words for the deed and without the
     @placeholder disposed of the ferry
 
 One story in ten (AMBIGUOUS) has a fifth sentence, which says of another entity what the question
-asks for. No reader can know which of the two is meant, so that a perfect reader gets half of these
-stories right, and 95 % of all (CEILING). A guess among the entities of a story is right in a quarter
-of the stories or less.
+asks for. No reader can know which of the two is meant, so a perfect reader gets half of these
+stories right, and 95 % of all (CEILING). A guess among the entities of a story is right in a
+quarter of the stories or less.
 """
-
-from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import arrays, cloze, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
 
 SIZES = dict(train=8000, valid=1000, test=1000)
@@ -78,6 +76,4 @@ def make() -> arrays.Splits:
     return splits
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Write the stories to ``<data_dir>/stories``."""
-    arrays.write(data_dir, "stories", make(), dict(source="generated"))
+DATASET = Dataset(title="generated stories", stands_for="cnn", make=make)
