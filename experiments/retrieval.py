@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import comb
 
 ELEMENTS = 1 << 22  # of an array of pairs and coordinates, on an accelerator
 
@@ -111,10 +112,8 @@ class Places(NamedTuple):
         """Return R@K, the percentage of queries with a right candidate among the first K."""
         tied = self.level + self.right
         places = np.clip(K - self.before, 0, tied)  # of the first K, those that the ties share
-        miss = np.ones(len(tied))  # the probability that wrong candidates take all of them
-        for k in range(np.max(self.right, initial=0)):
-            left = np.clip(tied - places - k, 0, None) / np.maximum(tied - k, 1)
-            miss *= np.where(k < self.right, left, 1)
+        # The probability that wrong candidates take all of these places.
+        miss = comb(tied - places, self.right) / comb(tied, self.right)
         return float(100 * (1 - miss).mean())
 
     def scores(self) -> dict[str, float]:
