@@ -202,7 +202,7 @@ def test_features_may_be(tmp_path, files, change):
 
 def test_words_are_numbered_from_2_by_decreasing_count_and_where_equal_as_they_come():
     texts = ["b a  c", "c d a", "e a", "d\te"]
-    words = vocabulary.of(texts)
+    words = vocabulary.by_count(texts)
     assert words == ["a", "c", "d", "e", "b"]
     packed = captions.pack(np.zeros((1, 1)), [*texts, "b x"], words)
     assert packed["tokens"].tolist() == [6, 2, 3, 3, 4, 2, 5, 2, 4, 5, 6, 1]

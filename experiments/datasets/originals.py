@@ -5,10 +5,9 @@ which reads regular files only and stops at the budget of the data set.
 """
 
 import bz2
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
-from functools import partial
 import gzip
 import hashlib
 import io
@@ -188,18 +187,6 @@ def exact(source: Source, wanted: re.Pattern, digests: Mapping[str, str]) -> dic
             )
         contents[key] = data
     return contents
-
-
-def table_of(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a table as text.
-
-    Args:
-        columns: heading -> name of a row -> what is in it.
-    """
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    width = max(map(len, names))
-    rows = [("", *columns), *((n, *(c.get(n, "") for c in columns.values())) for n in names)]
-    return "\n".join(f"  {name:<{width}}" + "".join(f"{v:>12}" for v in r) for name, *r in rows)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -84,7 +84,7 @@ def make() -> arrays.Splits:
     """Return 2,160 training, 500 validation and 500 test scenes."""
     images, templates = real_digits()
     made = {split: draw(split, images[split]) for split in SCENES}
-    words = vocabulary.of(made["train"][2])
+    words = vocabulary.by_count(made["train"][2])
     splits = {}
     for split, (_, pictures, sentences) in made.items():
         features = similarities(pictures, templates)
