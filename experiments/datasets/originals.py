@@ -136,8 +136,6 @@ class Source:
                 is yielded raises it too.
         """
         budget = Budget(self.name, self.budget)
-        if not self.path.exists():
-            raise InputError(f"{self.path} does not exist.")
         if self.path.is_file():
             yield from _members(self.path, wanted, budget)
             return
@@ -231,8 +229,9 @@ def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[s
         elif _is_tar(start):
             members = _tar_members(stream, wanted)
         else:
-            name = _unpacked_name(path.name)
-            members = iter([(name, stream)] if _is_wanted(name, wanted) else [])
+            members = iter([(_unpacked_name(path.name), stream)])
+            if not _is_wanted(_unpacked_name(path.name), wanted):
+                raise InputError(f"{path} is no archive, and no file of {budget.name}.")
         for name, member in members:
             with _limited(member, f"{path}/{name}", budget) as file:
                 yield name, file

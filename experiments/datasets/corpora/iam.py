@@ -13,8 +13,8 @@ are or unpacked; or one archive of them all:
     testset_f.txt            of its final test set
 
 The paper does not say what it trained and tested on. Graves (2013, section 4) trained on trainset,
-testset_f and testset_t, 10,741 lines, and stopped by and reported testset_v, 1,438 lines. We test on
-testset_v too, but make our choices on testset_t:
+testset_f and testset_t, 10,741 lines, and stopped by and reported testset_v, 1,438 lines. We test
+on testset_v too, but make our choices on testset_t:
 
     train   trainset and testset_f   9,223 lines, 86 % of Graves'
     valid   testset_t                1,518
