@@ -117,6 +117,8 @@ def _prepare_original(name: str, row: Dataset, folder: Path, path: str | Path | 
                 origin = row.url
             else:
                 origin = str(path)
+                if not Path(path).exists():
+                    raise InputError(f"{path} does not exist.")
                 print(f"{name}: reading {path}")
             splits = row.read(Source(Path(path), name, row.budget, folder, stack))
         except InputError as error:

@@ -197,9 +197,7 @@ def digest(data_dir: str | Path, name: str) -> str:
         split, array = key.split(".", 1)
         if describe(splits[split][array])["sha256"] != entry["sha256"]:
             path = Path(data_dir) / name / f"{key}.npy"
-            raise InputError(
-                f"{path} was changed since it was prepared. {_remedy(data_dir, name)}"
-            )
+            raise InputError(f"{path} was changed since it was prepared. {_remedy(data_dir, name)}")
     return _digest(entries)
 
 

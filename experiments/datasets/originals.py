@@ -5,10 +5,9 @@ which reads regular files only and stops at the budget of the data set.
 """
 
 import bz2
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
-from functools import partial
 import gzip
 import hashlib
 import io
@@ -137,8 +136,6 @@ class Source:
                 is yielded raises it too.
         """
         budget = Budget(self.name, self.budget)
-        if not self.path.exists():
-            raise InputError(f"{self.path} does not exist.")
         if self.path.is_file():
             yield from _members(self.path, wanted, budget)
             return
@@ -190,24 +187,6 @@ def exact(source: Source, wanted: re.Pattern, digests: Mapping[str, str]) -> dic
     return contents
 
 
-def table_of(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a table as text.
-
-    Args:
-        columns: heading -> name of a row -> what is in it.
-    """
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    width = max(map(len, names))
-    rows = [("", *columns), *((n, *(c.get(n, "") for c in columns.values())) for n in names)]
-    return "\n".join(f"  {name:<{width}}" + "".join(f"{v:>12}" for v in r) for name, *r in rows)
-
-
-def compare(what: str, count: int, original: int) -> None:
-    """Print a note if a count differs from that of the original corpus."""
-    if count != original:
-        print(f"  NOTE: {what}: {count:,}; the original has {original:,}")
-
-
 def _walk(folder: Path) -> Iterator[Path]:
     # Strings, not Paths, because a corpus may have half a million files.
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
@@ -250,8 +229,9 @@ def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[s
         elif _is_tar(start):
             members = _tar_members(stream, wanted)
         else:
-            name = _unpacked_name(path.name)
-            members = iter([(name, stream)] if _is_wanted(name, wanted) else [])
+            members = iter([(_unpacked_name(path.name), stream)])
+            if not _is_wanted(_unpacked_name(path.name), wanted):
+                raise InputError(f"{path} is no archive, and no file of {budget.name}.")
         for name, member in members:
             with _limited(member, f"{path}/{name}", budget) as file:
                 yield name, file

@@ -52,6 +52,13 @@ class Plain(pickle._Unpickler):
         ("_codecs", "encode"): lambda text, encoding: text.encode("latin-1"),
     }
 
+    # Nobody needs bytearrays, which are allocated at whatever size a pickle announces.
+    dispatch: ClassVar = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]
+    }
+
     def find_class(self, module, name):
         if (module, name) in self.KNOWN:
             return self.KNOWN[module, name]

@@ -12,7 +12,7 @@ _CLEAN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 # Half a pair of UTF-16, as JSON's "\ud83d" makes it: it is no character and has no UTF-8.
 _CLEAN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _UNCLEAN = re.compile("[\ufeff\u200b\u2060\ud800-\udfff]")  # a search is faster than a translation
-_NOT_UTF8 = re.compile("[\udc80-\udcff]+")  # bytes, as the error handler surrogateescape keeps them
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes, as the error handler surrogateescape keeps them
 
 # Typographic characters and how a typewriter writes them; also the quotes of Treebank's files.
 _PLAIN = str.maketrans(

@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, pickles, summary, text, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import Source, compare, table_of
+from experiments.datasets.originals import Source
 from ln.errors import InputError
 
 SENTENCES = 4
@@ -97,13 +97,13 @@ def read(source: Source) -> arrays.Splits:
     for split in questions:
         check(split, len(questions[split]), dropped[split])
         if not found:
-            compare(f"questions of {split}", len(questions[split]), COUNTS[split])
+            summary.compare(f"questions of {split}", len(questions[split]), COUNTS[split])
     splits = {
         split: cloze.pack(*zip(*used, strict=True), words) for split, used in questions.items()
     }
     splits["train"]["words"] = vocabulary.join(words)
     rows = {split: facts(questions[split], splits[split], dropped[split]) for split in splits}
-    print(table_of(rows), f"  vocabulary: {len(words):,} words", sep="\n")
+    print(summary.table(rows), f"  vocabulary: {len(words):,} words", sep="\n")
     return splits
 
 

@@ -35,9 +35,10 @@ import shutil
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, captions, vocabulary
+from experiments.datasets import Dataset, arrays, captions, text, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Source, readable, table_of
+from experiments.datasets.originals import Source, readable
+from experiments.datasets.summary import table
 from ln.errors import InputError, writing
 
 SPLITS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
@@ -81,10 +82,11 @@ class Features:
         raw = cls(path, rows, np.ones(len(rows), np.float32), (len(rows), values.shape[1]))
         parts = [np.square(block, dtype=np.float64).sum(1) for block in arrays.blocks(raw)]
         norms = np.sqrt(np.concatenate(parts)).astype(np.float32)
-        if (bad := ~(np.isfinite(norms) & (norms > 0))).any():
+        bad = rows[~(np.isfinite(norms) & (norms > 0))]
+        if len(bad):
             raise InputError(
                 f"{path}: expected finite numbers and a norm above 0 in every row, not so in "
-                f"{bad.sum():,} of {len(rows):,}, the first of them row {rows[bad][0]:,} (from 0)."
+                f"{len(bad):,} of {len(rows):,}, the first of them row {bad[0]:,} (from 0)."
             )
         return dataclasses.replace(raw, norms=norms)
 
@@ -124,7 +126,7 @@ def read(source: Source) -> arrays.Splits:
     """
     if source.path.is_dir():
         return read_folder(source.path)
-    # The features are mapped, so that an archive of them is unpacked first.
+    # The features are mapped, so an archive of them is unpacked first.
     folder = source.work()
     for name, file in source.files(WANTED):
         path = folder / name
@@ -141,20 +143,18 @@ def read(source: Source) -> arrays.Splits:
 def read_folder(folder: Path) -> arrays.Splits:
     """Return the splits of the folder with the captions, or of a folder around it."""
     root = find(folder)
-    names: dict[str, list[str]] = {}
     if (root / "train.txt").is_file():
-        sentences = {split: lines(root / f"{stem}.txt") for split, stem in SPLITS.items()}
-        rows = {split: None for split in SPLITS}
+        read, names = {split: lines(root / f"{stem}.txt") for split, stem in SPLITS.items()}, {}
+        images = features(root)
     else:
-        sentences, names, rows = read_karpathy(root / KARPATHY)
-    images = features(root, rows)
+        read, names, rows = read_karpathy(root / KARPATHY)
+        images = features(root, rows)
     for split, values in images.items():
-        check(values.path, len(values) * CAPTIONS, len(sentences[split]), "captions")
-        check(values.path, values.shape[1], images["train"].shape[1], "numbers in a row of train")
-    words = vocabulary.by_count(
-        itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV])
-    )
-    splits = {split: captions.pack(images[split], sentences[split], words) for split in SPLITS}
+        count, width = CAPTIONS * len(values), values.shape[1]
+        check(f"{values.path}: for its rows", count, len(read[split]), "captions")
+        check(f"{values.path}: as in train", images["train"].shape[1], width, "numbers a row")
+    words = vocabulary.by_count(itertools.chain(read["train"], read["valid"][: CAPTIONS * DEV]))
+    splits = {split: captions.pack(images[split], read[split], words) for split in SPLITS}
     splits["train"]["words"] = vocabulary.join(words)
     for split in names:
         splits[split]["names"] = vocabulary.join(names[split])
@@ -162,9 +162,9 @@ def read_folder(folder: Path) -> arrays.Splits:
     return splits
 
 
-def check(path: Path, expected: int, actual: int, what: str) -> None:
+def check(place: str, expected: int, actual: int, what: str) -> None:
     if expected != actual:
-        raise InputError(f"{path} fits {expected:,} {what}, but there are {actual:,}.")
+        raise InputError(f"{place} expected {expected:,} {what}, found {actual:,}.")
 
 
 def find(folder: Path) -> Path:
@@ -174,20 +174,17 @@ def find(folder: Path) -> Path:
         InputError: there is none, or more than one.
     """
     for place, name in itertools.product(FOLDERS, ("train.txt", KARPATHY)):
-        places = sorted(path.parent for path in folder.glob(place + name))
-        if len(places) > 1:
-            raise InputError(
-                f"{folder} has several {name}, in {', '.join(map(str, places))}: give one of "
-                "these folders."
-            )
-        if places:
-            return places[0]
+        paths = sorted(folder.glob(place + name))
+        if len(paths) > 1:
+            raise InputError(f"Give one of these folders: {', '.join(map(str, paths))}.")
+        if paths:
+            return paths[0].parent
     raise InputError(
         f"{folder} has no train.txt and no {KARPATHY}, and neither has coco or data/coco in it."
     )
 
 
-def features(root: Path, rows: dict[str, np.ndarray | None]) -> dict[str, Features]:
+def features(root: Path, rows: dict[str, np.ndarray] | None = None) -> dict[str, Features]:
     """Return the features of each split.
 
     Args:
@@ -198,19 +195,14 @@ def features(root: Path, rows: dict[str, np.ndarray | None]) -> dict[str, Featur
         InputError: there are none, or several, or a file cannot be used.
     """
     path = root / ALL
-    if rows["train"] is not None and path.is_file():
-        total = sum(len(rows[split]) for split in SPLITS)
-        check(path, len(mapped(path)), total, f"images in {root / KARPATHY}")
+    if rows and path.is_file():
+        total = sum(map(len, rows.values()))
+        check(f"{path}: for {KARPATHY}", total, len(mapped(path)), "rows")
         return {split: Features.from_file(path, rows[split]) for split in SPLITS}
     folders = sorted(path.parent for path in root.glob("images/*/train.npy"))
-    folders = [path for path in folders if path.name == "10crop"] or folders
-    if len(folders) > 1:
-        raise InputError(
-            f"{root / 'images'} has features in {', '.join(path.name for path in folders)}: leave "
-            "only one folder there, or call it 10crop."
-        )
-    folder = folders[0] if folders else root / "images" / "10crop"
-    return {split: Features.from_file(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
+    if len(folders) != 1:
+        folders = [root / "images" / "10crop"]
+    return {split: Features.from_file(folders[0] / f"{stem}.npy") for split, stem in SPLITS.items()}
 
 
 def lines(path: Path) -> list[str]:
@@ -219,17 +211,13 @@ def lines(path: Path) -> list[str]:
     Raises:
         InputError: there is no such file, no caption, or a blank line.
     """
-    with readable(path):
-        data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    # Not splitlines: it would take more characters for ends of lines, some of them Latin-1's.
-    rows = re.split(r"\r?\n", text.rstrip())
-    for number, line in enumerate(rows, start=1):
-        if not line.strip():
-            raise InputError(f"{path}: expected a caption in every line, line {number:,} is blank.")
+    with readable(path), path.open("rb") as file:
+        rows = list(text.lines(file, str(path), legacy="latin-1"))
+    while rows and not rows[-1]:
+        rows.pop()
+    if not all(rows) or not rows:
+        number = rows.index("") + 1 if rows else 1
+        raise InputError(f"{path}: expected a caption in every line, line {number:,} is blank.")
     return rows
 
 
@@ -242,30 +230,23 @@ def read_karpathy(path: Path) -> tuple[dict, dict, dict]:
     sentences: dict[str, list[str]] = {split: [] for split in SPLITS}
     names: dict[str, list[str]] = {split: [] for split in SPLITS}
     rows: dict[str, list[int]] = {split: [] for split in SPLITS}
-    few = []
+    with readable(path):
+        data = path.read_bytes()
     try:
-        with readable(path):
-            contents = json.loads(path.read_bytes(), object_hook=slim)
-        for row, image in enumerate(contents["images"]):
-            split = SPLIT_OF[image["split"]]
+        for row, image in enumerate(json.loads(data, object_hook=slim)["images"]):
+            split, name = SPLIT_OF[image["split"]], image["filename"]
             five = [sentence for sentence in image["sentences"][:CAPTIONS] if sentence.strip()]
-            if len(five) < CAPTIONS:
-                few.append(f"{image['filename']} ({len(five)})")
+            check(f"{path}: for {name}", CAPTIONS, len(five), "captions that are not empty")
             sentences[split] += five
-            names[split].append(image["filename"])
+            names[split].append(name)
             rows[split].append(row)
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f'{path}: expected {{"images": [{{"split": {" or ".join(SPLIT_OF)}, "filename", '
             f'"sentences": [{{"tokens"}}]}}]}} ({type(error).__name__}: {error}).'
         ) from error
-    if few:
-        raise InputError(
-            f"{path}: expected {CAPTIONS} captions that are not empty for every image, "
-            f"{len(few):,} have fewer: {', '.join(few[:3])}{', …' if few[3:] else ''}."
-        )
     if empty := [split for split in SPLITS if not rows[split]]:
         raise InputError(f"{path} has no images of {', '.join(empty)}.")
     return sentences, names, {split: np.array(rows[split]) for split in SPLITS}
@@ -273,10 +254,7 @@ def read_karpathy(path: Path) -> tuple[dict, dict, dict]:
 
 def slim(value: dict):
     """Return a sentence of JSON as its words, so that the rest of it need not be kept."""
-    if "tokens" not in value:
-        return value
-    # A caption may have half of a character that takes two (a surrogate); it becomes "?".
-    return " ".join(value["tokens"]).encode("utf-8", "replace").decode()
+    return text.clean(" ".join(value["tokens"])) if "tokens" in value else value
 
 
 def summary(splits: arrays.Splits, words: int) -> str:
@@ -291,12 +269,8 @@ def summary(splits: arrays.Splits, words: int) -> str:
             "words in the longest caption": f"{lengths.max():,}",
             "unknown words": f"{np.mean(tokens == vocabulary.UNKNOWN):.2%}",
         }
-    images = [values["images"] for values in splits.values()]
-    norms = np.concatenate([features.norms for features in images])
-    return (
-        f"{table_of(columns)}\n  vocabulary: {words:,} words; features: {images[0].shape[1]:,} an "
-        f"image, divided by their norms, {norms.min():.4g} to {norms.max():.4g}"
-    )
+    width = splits["train"]["images"].shape[1]
+    return f"{table(columns)}\n  vocabulary: {words:,} words; features: {width:,} numbers an image"
 
 
 DATASET = Dataset(
