@@ -75,29 +75,15 @@ def read(source: Source) -> arrays.Splits:
     Raises:
         InputError: files are missing, or too many cannot be used.
     """
-    files: dict[str, dict[str, Question]] = {split: {} for split in SPLITS.values()}
-    dropped: Dropped = {split: [] for split in files}
-    found: dict[str, Any] = {}
-    for path, file in source.files(FILE):
-        folder, name, pickled = FILE.fullmatch(path).group("folder", "name", "pickle")
-        data = file.read()
-        if pickled:
-            found[pickled] = pickles.load(path, data)
-            continue
-        try:
-            files[SPLITS[folder]][name] = parse(name, data)
-        except InputError as error:
-            dropped[SPLITS[folder]].append(str(error))
-    if found:
-        questions, words, dropped = from_pickles(found)
+    questions, dropped, pickled = read_files(source)
+    if pickled:
+        questions, dropped, words = from_pickles(pickled)
     else:
-        # In the order of their names, which an archive need not have.
-        questions = {split: [q for _, q in sorted(files[split].items())] for split in files}
         words = vocabulary_of(questions)
+        for split, count in COUNTS.items():
+            summary.compare(f"questions of {split}", len(questions[split]), count)
     for split in questions:
         check(split, len(questions[split]), dropped[split])
-        if not found:
-            summary.compare(f"questions of {split}", len(questions[split]), COUNTS[split])
     splits = {
         split: cloze.pack(*zip(*used, strict=True), words) for split, used in questions.items()
     }
@@ -105,6 +91,26 @@ def read(source: Source) -> arrays.Splits:
     rows = {split: facts(questions[split], splits[split], dropped[split]) for split in splits}
     print(summary.table(rows), f"  vocabulary: {len(words):,} words", sep="\n")
     return splits
+
+
+def read_files(source: Source) -> tuple[Questions, Dropped, dict[str, Any]]:
+    """Return the questions of question files, why some are left out, and the data of pickles."""
+    named: dict[str, dict[str, Question]] = {split: {} for split in SPLITS.values()}
+    dropped: Dropped = {split: [] for split in named}
+    pickled: dict[str, Any] = {}
+    for path, file in source.files(FILE):
+        folder, name, pickle = FILE.fullmatch(path).group("folder", "name", "pickle")
+        data = file.read()
+        if pickle:
+            pickled[pickle] = pickles.load(path, data)
+            continue
+        try:
+            named[SPLITS[folder]][name] = parse(name, data)
+        except InputError as error:
+            dropped[SPLITS[folder]].append(str(error))
+    # In the order of their names, which an archive need not have.
+    questions = {split: [files[name] for name in sorted(files)] for split, files in named.items()}
+    return questions, dropped, pickled
 
 
 def check(split: str, used: int, dropped: Sequence[str]) -> None:
@@ -208,17 +214,17 @@ def words_of(questions: Iterable[Question]) -> Iterator[str]:
 # --- The authors' pickles ---
 
 
-def from_pickles(found: Mapping[str, Any]) -> tuple[Questions, list[str], Dropped]:
-    """Return the questions of the pickles, their vocabulary, and what is left out.
+def from_pickles(pickled: Mapping[str, Any]) -> tuple[Questions, Dropped, list[str]]:
+    """Return the questions of the pickles, why some are left out, and the vocabulary.
 
     Raises:
         InputError: a pickle is missing, or has other data.
     """
     wanted = ["dict", *(f"{name}_{part}" for name in TOP4.values() for part in PARTS)]
-    if missing := [f"{name}.pkl" for name in wanted if name not in found]:
+    if missing := [f"{name}.pkl" for name in wanted if name not in pickled]:
         raise InputError(f"{', '.join(missing)} missing.")
     try:
-        word_of = {n: python_3(word) for word, n in found["dict"].items() if n > UNK}
+        word_of = {n: python_3(word) for word, n in pickled["dict"].items() if n > UNK}
     except (AttributeError, TypeError):
         raise InputError("dict.pkl must map words to numbers.") from None
     word_of[NUM] = NUMBER
@@ -227,7 +233,7 @@ def from_pickles(found: Mapping[str, Any]) -> tuple[Questions, list[str], Droppe
     questions: Questions = {split: [] for split in TOP4}
     dropped: Dropped = {split: [] for split in TOP4}
     for split, name in TOP4.items():
-        parts = [texts_of(f"{name}_{part}.pkl", found[f"{name}_{part}"], word_of) for part in PARTS]
+        parts = [texts_of(f"{name}_{part}", pickled, word_of) for part in PARTS]
         if len(set(map(len, parts))) > 1:
             raise InputError(f"The three {name} pickles differ in length.")
         for row, question in enumerate(itertools.starmap(Question, zip(*parts, strict=True))):
@@ -235,15 +241,15 @@ def from_pickles(found: Mapping[str, Any]) -> tuple[Questions, list[str], Droppe
                 questions[split].append(question)
             else:
                 dropped[split].append(f"{name}, row {row}: empty, or several answers.")
-    return questions, [word_of[n] for n in sorted(word_of)], dropped
+    return questions, dropped, [word_of[n] for n in sorted(word_of)]
 
 
-def texts_of(name: str, rows: Any, word_of: Mapping[int, str]) -> list[str]:
-    """Return lists of numbers as texts, without ends."""
+def texts_of(name: str, pickled: Mapping[str, Any], word_of: Mapping[int, str]) -> list[str]:
+    """Return the lists of numbers of a pickle as texts, without ends."""
     try:
-        return [" ".join(word_of.get(n, NO_WORD) for n in row if n > EOS) for row in rows]
+        return [" ".join(word_of.get(n, NO_WORD) for n in row if n > EOS) for row in pickled[name]]
     except TypeError:
-        raise InputError(f"{name} must be lists of numbers.") from None
+        raise InputError(f"{name}.pkl must be lists of numbers.") from None
 
 
 def python_3(word: str) -> str:
