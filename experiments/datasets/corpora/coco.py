@@ -27,6 +27,7 @@ uint8: the names of the images' files, one a line.
 """
 
 import dataclasses
+import io
 import itertools
 import json
 from pathlib import Path
@@ -211,8 +212,9 @@ def lines(path: Path) -> list[str]:
     Raises:
         InputError: there is no such file, no caption, or a blank line.
     """
-    with readable(path), path.open("rb") as file:
-        rows = list(text.lines(file, str(path), legacy="latin-1"))
+    with readable(path):
+        file = io.BytesIO(path.read_bytes())
+    rows = list(text.lines(file, str(path), legacy="latin-1"))
     while rows and not rows[-1]:
         rows.pop()
     if not all(rows) or not rows:

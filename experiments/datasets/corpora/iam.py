@@ -133,7 +133,7 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
         form, number = match["form"], match["number"]
         # The first counts: archives that lie beside what was unpacked from them come last.
         if match["list"]:
-            forms.setdefault(match["list"], rows(file.read(), name))
+            forms.setdefault(match["list"], list(dict.fromkeys(rows(file.read(), name))))
         elif number:
             of_form = points.setdefault(form, {})
             if int(number) not in of_form:
