@@ -1,389 +1,258 @@
-"""Cloze questions about news: the CNN corpus of Hermann et al. (2015), and what is in its format.
+"""Read cloze questions about news: the CNN corpus of Hermann et al. (2015), and its format.
 
-The questions are not here. They are read from either of
+The source is a folder or an archive with either of
 
-    questions/{training,validation,test}/*.question    as deepmind/rc-data makes them, in a folder
-                                                       or in one archive (.tgz, .tar.xz, .tar)
+    questions/{training,validation,test}/*.question    as deepmind/rc-data makes them
     dict.pkl, {train4,valid4}_{pass,qs,ans}.pkl        the authors' own passages of four sentences,
-                                                       in a folder or in top4.zip
+                                                       top4.zip
 
 A question file has five parts with an empty line between: the address, the passage, the question,
-the answer, and the entities, ``@entity3:their name`` a line. Passage and question are of lower-case
-tokens with blanks between; entities have numbers that say nothing; ``@placeholder`` is asked for.
+the answer, and the entities, ``@entity3:their name`` a line. Passage and question are lower-case
+tokens with blanks between; the numbers of entities mean nothing; ``@placeholder`` is asked for.
 
-Of a passage the four sentences nearest to the question are kept ("top4"), in their order. What
-nearest meant to the authors is not known. Here: a sentence ends with ``.``, ``!`` or ``?`` and
+Of a passage the four sentences nearest to the question are kept ("top4"), in their order. The
+authors do not say what nearest means. Here a sentence ends with ``.``, ``!`` or ``?`` and the
 quotes or brackets that close behind it; it is the nearer, the more different words of the question
-it has, punctuation and @placeholder not counted; of equals the earlier.
+it has, not counting punctuation and @placeholder; of equals the first is nearest.
 
-The vocabulary has the words that occur more than once in the training set as it was cut, the most
-frequent first, and all entities; whole numbers are one word, ``@number``. Entities keep the numbers
-that they have in the files.
+The vocabulary has the words that occur more than once in the shortened training set, the most
+frequent first, and all entities. Whole numbers are one word, ``@number``. Entities keep their
+numbers.
 
-The pickles come from strangers: nothing in them is executed, and anything but lists, dictionaries,
-texts and whole numbers is refused. They have no test set, and neither have the arrays then; their
-vocabulary is dict.pkl's, by its numbers.
+The pickles come from strangers: `pickles.load` runs no code in them. They have no test set, so the
+data set has none; their vocabulary is that of dict.pkl, in the order of its numbers.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import io
 import itertools
-from pathlib import Path
 import re
-from typing import NamedTuple
-import zipfile
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, cloze, pickles, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import Source
+from experiments.datasets.originals import Source, compare, table_of
 from ln.errors import InputError
 
 SENTENCES = 4
 NUMBER = "@number"
 SPLITS = dict(training="train", validation="valid", test="test")  # folder -> split
-TOP4 = dict(train4="train", valid4="valid")
-PARTS = {"pass": "passages", "qs": "questions", "ans": "answers"}
+COUNTS = dict(train=380_298, valid=3_924, test=3_198)  # questions of CNN
+TOP4 = dict(train="train4", valid="valid4")  # split -> first part of the names of its pickles
+PARTS = ("pass", "qs", "ans")
 EOS, UNK, NUM = 1, 2, 3  # the authors' numbers; NIL is 0
-DROPPED_AT_MOST = 0.01  # of the questions of a split, or
-DROPPED_ANYWAY = 10
-CHUNK = 500  # questions that a thread gets at a time
+NO_WORD = "@unknown"  # a number of the authors' without a word
+ENDS = frozenset(".!?")
+CLOSING = frozenset(("'", "''", '"', "”", "’", ")", "]"))
+DROPPED = 10, 0.01  # questions of a split that may be unusable: so many, or this share
 
-
-NAME = re.compile(r"(?:.*/)?(training|validation|test)/([^/]+)\.question")
-PICKLE = re.compile(r"(?:.*/)?(dict|(?:train4|valid4)_(?:pass|qs|ans))\.pkl")
-
-
-class Unusable(ValueError):
-    """A question cannot be used. The message is the reason, in the words of the summary."""
+# The Daily Mail questions have the same names; people keep them beside CNN's.
+QUESTION = re.compile(
+    r"(?!.*dailymail/)(?:.*/)?(?P<folder>training|validation|test)/(?P<name>[^/]+)\.question"
+)
+PICKLE = re.compile(r"(?:.*/)?(?P<pickle>dict|(?:train4|valid4)_(?:pass|qs|ans))\.pkl")
+FILE = re.compile(f"{QUESTION.pattern}|{PICKLE.pattern}")
 
 
 class Question(NamedTuple):
-    """A question as it is used, words with blanks between, and what the summary counts.
-
-    Attributes:
-        passage: the sentences nearest to the question.
-        before: words of the whole passage.
-        entities: how many there are in the whole passage.
-    """
+    """A question: words with one blank between."""
 
     passage: str
     question: str
     answer: str
-    before: int
-    entities: int
+
+
+Questions = dict[str, list[Question]]  # by split
+Dropped = dict[str, list[str]]  # why questions are left out, by split
 
 
 def read(source: Source) -> arrays.Splits:
-    """The splits of a folder or archive. Prints what was read and what was left out, and why."""
-    return read_pickles(source) if has_pickles(source.path) else read_questions(source)
+    """Return the splits of a source; print what was read, what was left out, and why.
+
+    Raises:
+        InputError: files are missing, or too many cannot be used.
+    """
+    files: dict[str, dict[str, Question]] = {split: {} for split in SPLITS.values()}
+    dropped: Dropped = {split: [] for split in files}
+    found: dict[str, Any] = {}
+    for path, file in source.files(FILE):
+        folder, name, pickled = FILE.fullmatch(path).group("folder", "name", "pickle")
+        data = file.read()
+        if pickled:
+            found[pickled] = pickles.load(path, data)
+            continue
+        try:
+            files[SPLITS[folder]][name] = parse(name, data)
+        except InputError as error:
+            dropped[SPLITS[folder]].append(str(error))
+    if found:
+        questions, words, dropped = from_pickles(found)
+    else:
+        # In the order of their names, which an archive need not have.
+        questions = {split: [q for _, q in sorted(files[split].items())] for split in files}
+        words = vocabulary_of(questions)
+    for split in questions:
+        check(split, len(questions[split]), dropped[split])
+        if not found:
+            compare(f"questions of {split}", len(questions[split]), COUNTS[split])
+    splits = {
+        split: cloze.pack(*zip(*used, strict=True), words) for split, used in questions.items()
+    }
+    splits["train"]["words"] = vocabulary.join(words)
+    rows = {split: facts(questions[split], splits[split], dropped[split]) for split in splits}
+    print(table_of(rows), f"  vocabulary: {len(words):,} words", sep="\n")
+    return splits
+
+
+def check(split: str, used: int, dropped: Sequence[str]) -> None:
+    """Raise an InputError if a split has no questions or too many that cannot be used."""
+    total = used + len(dropped)
+    count, share = DROPPED
+    if not total:
+        raise InputError(f"There are no questions of {split}.")
+    if not used or len(dropped) > max(count, share * total):
+        raise InputError(
+            f"{len(dropped):,} of {total:,} questions of {split} cannot be used. The first: "
+            f"{dropped[0]}"
+        )
+    if dropped:
+        print(f"  left out of {split}: {len(dropped):,}. The first: {text.clean(dropped[0])}")
+
+
+def facts(questions: Sequence[Question], split: Mapping, dropped: Sequence[str]) -> dict[str, str]:
+    """Return the column of a split in the table: how much it has, and how hard it is."""
+    lengths, asked = np.diff(split["passage_starts"]), np.diff(split["question_starts"])
+    is_there, is_most_frequent = 0, 0
+    for passage, _, answer in questions:
+        entities = Counter(word for word in passage.split(" ") if word.startswith(ENTITY))
+        is_there += answer in entities
+        # Of equally frequent entities the first counts.
+        is_most_frequent += answer in dict(entities.most_common(1))
+    return {
+        "questions": f"{len(questions):,}",
+        "left out": f"{len(dropped):,}",
+        "words in the nearest sentences, mean": f"{lengths.mean():.1f}",
+        "… at most": f"{lengths.max():,}",
+        "words in the question, mean": f"{asked.mean():.1f}",
+        "unknown words in passages": f"{np.mean(split['passages'] == vocabulary.UNKNOWN):.2%}",
+        "the answer is in these sentences": f"{is_there / len(questions):.1%}",
+        "… and is their most frequent entity": f"{is_most_frequent / len(questions):.1%}",
+    }
 
 
 # --- Questions ---
 
 
-def parse(data: bytes) -> Question:
-    """A question file.
+def parse(name: str, data: bytes) -> Question:
+    """Return the question of a file.
 
     Raises:
-        Unusable: it is none, or nobody could answer it.
+        InputError: the file has another format, or nobody could answer the question.
     """
-    try:
-        parts = data.decode("utf-8").rstrip("\n").split("\n\n")
-    except UnicodeDecodeError:
-        raise Unusable("not UTF-8") from None
+    parts = "\n".join(text.lines(io.BytesIO(data), name)).rstrip("\n").split("\n\n")
     if len(parts) != 5:
-        raise Unusable(f"{len(parts)} parts instead of 5")
+        raise InputError(f"{name}: {len(parts)} parts instead of 5.")
     _, passage, question, answer, names = parts
-    words = passage.split()
-    if not words:
-        raise Unusable("empty passage")
-    if PLACEHOLDER not in question.split():
-        raise Unusable(f"no {PLACEHOLDER} in the question")
-    known = {line.split(":", 1)[0] for line in names.split("\n")}
-    if not (answer in known and answer.startswith(ENTITY)):
-        raise Unusable("the answer is none of its entities")
-    entities = {word for word in words if word.startswith(ENTITY)}
-    kept = nearest(words, question.split())
-    return Question(numbered(kept), numbered(question.split()), answer, len(words), len(entities))
+    entities = {line.split(":", 1)[0] for line in names.split("\n")}
+    asked = question.split()
+    if not passage:
+        raise InputError(f"{name}: empty passage.")
+    if PLACEHOLDER not in asked:
+        raise InputError(f"{name}: no {PLACEHOLDER} in the question.")
+    if answer not in entities or not answer.startswith(ENTITY):
+        raise InputError(f"{name}: the answer is none of its entities.")
+    return Question(numbered(nearest(passage.split(), asked)), numbered(asked), answer)
 
 
 def numbered(words: Iterable[str]) -> str:
     return " ".join(NUMBER if word.isdigit() else word for word in words)
 
 
+def nearest(passage: list[str], question: list[str]) -> list[str]:
+    """Return the words of the sentences nearest to a question, in their order."""
+    asked = {word for word in question if word != PLACEHOLDER and any(map(str.isalnum, word))}
+    parts = sentences(passage)
+    order = sorted(range(len(parts)), key=lambda n: -len(asked & set(parts[n])))
+    return [word for n in sorted(order[:SENTENCES]) for word in parts[n]]
+
+
 def sentences(words: list[str]) -> list[list[str]]:
-    """A text, cut behind every end of a sentence and what closes there."""
-    found: list[list[str]] = [[]]
+    """Return a text, cut behind each end of a sentence and the quotes or brackets there."""
+    parts: list[list[str]] = [[]]
     ended = False
     for word in words:
         if ended and word not in CLOSING:
-            found.append([])
+            parts.append([])
             ended = False
-        found[-1].append(word)
+        parts[-1].append(word)
         ended = ended or word in ENDS
-    return found
+    return parts
 
 
-ENDS = frozenset(".!?")
-CLOSING = frozenset(("'", "''", '"', "”", "’", ")", "]"))
-
-
-def nearest(passage: list[str], question: list[str]) -> list[str]:
-    """The words of the sentences nearest to a question, see above, in their order."""
-    asked = {word for word in question if word != PLACEHOLDER and any(map(str.isalnum, word))}
-    found = sentences(passage)
-    order = sorted(range(len(found)), key=lambda n: -len(asked & set(found[n])))
-    return [word for n in sorted(order[:SENTENCES]) for word in found[n]]
-
-
-def parse_all(chunk: list[tuple[str, str, Path | bytes]]) -> list[tuple[str, str, Question | str]]:
-    """Split, name and question, or why there is none, of files or their contents."""
-    found = []
-    for split, name, where in chunk:
-        try:
-            data = where if isinstance(where, bytes) else where.read_bytes()
-            found.append((split, name, parse(data)))
-        except Unusable as error:
-            found.append((split, name, str(error)))
-        except OSError as error:
-            found.append((split, name, f"cannot be read ({error.strerror})"))
-    return found
-
-
-def files_of(source: Source) -> Iterator[tuple[str, str, bytes]]:
-    """Split, name, and contents, of the question files of a folder or archive."""
-    for name, file in source.files(NAME):
-        match = NAME.fullmatch(name)
-        yield SPLITS[match[1]], match[2], file.read()
-
-
-def read_questions(source: Source) -> arrays.Splits:
-    """The splits of question files.
-
-    Raises:
-        InputError: a split is missing or empty, or too many of its files cannot be used.
-    """
-    used: dict[str, list[tuple[str, Question]]] = {split: [] for split in SPLITS.values()}
-    dropped: Dropped = {split: [] for split in SPLITS.values()}
-    files = files_of(source)
-    chunks = iter(lambda: list(itertools.islice(files, CHUNK)), [])
-    # Threads: parsing is Python, but as fast as in two processes, which hand all texts over.
-    with ThreadPoolExecutor() as pool:
-        for found in bounded_map(pool, parse_all, chunks):
-            for split, name, question in found:
-                (dropped if isinstance(question, str) else used)[split].append((name, question))
-    for folder, split in SPLITS.items():
-        if not used[split] and not dropped[split]:
-            raise InputError(f"{source.path} has no .question files in {folder}.")
-        check(source.path, split, len(used[split]), dropped[split])
-    # In the order of their names, which an archive need not have.
-    cases = {split: [q for _, q in sorted(found)] for split, found in used.items()}
-    counts = Counter(
-        word
-        for case in cases["train"]
-        for text in (case.passage, case.question, case.answer)
-        for word in text.split()
-    )
-    entities = {
-        word
-        for case in itertools.chain(*cases.values())
-        for text in (case.passage, case.question, case.answer)
-        for word in text.split()
-        if word.startswith(ENTITY)
-    }
+def vocabulary_of(questions: Questions) -> list[str]:
+    """Return the words of the training set that occur more than once, and all entities."""
+    counts = Counter(words_of(questions["train"]))
+    every = (word for used in questions.values() for word in words_of(used))
+    entities = {word for word in every if word.startswith(ENTITY)}
     words = [word for word, count in counts.most_common() if count > 1 or word in entities]
-    words += sorted(entities - set(words))
-    splits = {
-        split: cloze.pack(*zip(*(case[:3] for case in found), strict=True), words)
-        for split, found in cases.items()
-    }
-    splits["train"]["words"] = vocabulary.join(words)
-    whole = {
-        split: {
-            "words in the whole passage, mean": f"{np.mean([case.before for case in found]):.1f}",
-            "… at most": f"{max(case.before for case in found):,}",
-            "entities in it, mean": f"{np.mean([case.entities for case in found]):.1f}",
-        }
-        for split, found in cases.items()
-    }
-    print(summary(splits, dropped, whole))
-    return splits
+    return words + sorted(entities - set(words))
 
 
-def bounded_map(pool, function, items: Iterator) -> Iterator:
-    """As pool.map, but takes items only as results are taken: they need not fit into memory."""
-    waiting = [pool.submit(function, item) for item in itertools.islice(items, 8)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
-
-
-# --- What both have in common ---
-
-Dropped = dict[str, list[tuple[str, str]]]  # split -> names and reasons
-
-
-def check(source: Path, split: str, used: int, dropped: list[tuple[str, str]]) -> None:
-    """Refuses a split of which too much cannot be used.
-
-    Raises:
-        InputError: more than a few, and more than a small share.
-    """
-    total = used + len(dropped)
-    if len(dropped) > max(DROPPED_ANYWAY, DROPPED_AT_MOST * total) or not used:
-        name, why = dropped[0] if dropped else ("none", "there are none")
-        raise InputError(
-            f"{source}: {len(dropped):,} of {total:,} questions of {split} cannot be used, "
-            f"the first, {name}, because: {why}."
-        )
-
-
-def is_right(split: Mapping[str, np.ndarray], is_entity: np.ndarray) -> tuple[float, float]:
-    """In which share of a split the answer is in the passage, and is its most frequent entity.
-
-    Of equally frequent entities the one that comes first counts.
-
-    Args:
-        split: its arrays.
-        is_entity: of each number of the vocabulary, bool ``[V]``.
-    """
-    tokens, starts, answers = split["passages"], split["passage_starts"], split["answers"]
-    case = np.repeat(np.arange(len(answers)), np.diff(starts))
-    survives = np.logical_or.reduceat(tokens == answers[case], starts[:-1])
-    at = np.flatnonzero(is_entity[tokens])
-    pairs = case[at] * len(is_entity) + tokens[at]  # int64: of case and entity
-    pairs, first, counts = np.unique(pairs, return_index=True, return_counts=True)
-    case, entity = np.divmod(pairs, len(is_entity))
-    order = np.lexsort((first, -counts, case))
-    case, best = np.unique(case[order], return_index=True)
-    frequent = entity[order][best] == answers[case]
-    return float(survives.mean()), float(frequent.sum() / len(answers))
-
-
-def summary(splits: arrays.Splits, dropped: Dropped, more: Mapping[str, Mapping]) -> str:
-    """A table of what was read and left out, and how hard the questions are.
-
-    Args:
-        splits: their arrays.
-        dropped: what was left out of each.
-        more: rows of each to print first.
-    """
-    words = vocabulary.split(splits["train"]["words"])
-    is_entity = np.array([False] * vocabulary.SPECIAL + [w.startswith(ENTITY) for w in words])
-    rows: dict[str, list[str]] = {}
-    for split, found in splits.items():
-        lengths, asked = np.diff(found["passage_starts"]), np.diff(found["question_starts"])
-        unknown = np.mean(found["passages"] == vocabulary.UNKNOWN)
-        survives, frequent = is_right(found, is_entity)
-        for name, value in {
-            "questions": f"{len(lengths):,}",
-            "left out": f"{len(dropped[split]):,}",
-            **more.get(split, {}),
-            "words in the nearest sentences, mean": f"{lengths.mean():.1f}",
-            "… at most ": f"{lengths.max():,}",
-            "words in the question, mean": f"{asked.mean():.1f}",
-            "unknown words in passages": f"{unknown:.2%}",
-            "the answer is an entity": f"{is_entity[found['answers']].mean():.1%}",
-            "… and is in the nearest sentences": f"{survives:.1%}",
-            "… and their most frequent entity": f"{frequent:.1%}",
-        }.items():
-            rows.setdefault(name, []).append(value)
-    width = max(map(len, rows))
-    lines = [" " * (width + 2) + "".join(f"{split:>12}" for split in splits)]
-    lines += [f"  {name:<{width}}" + "".join(f"{v:>12}" for v in row) for name, row in rows.items()]
-    lines.append(f"  vocabulary: {len(words):,} words, {is_entity.sum():,} of them entities")
-    for split, left_out in dropped.items():
-        for why, count in Counter(why for _, why in left_out).most_common():
-            names = [name for name, reason in left_out if reason == why]
-            some = ", ".join(names[:3]) + (", …" if names[3:] else "")
-            lines.append(f"  left out of {split}: {count:,}, {why} ({some})")
-    return "\n".join(lines)
+def words_of(questions: Iterable[Question]) -> Iterator[str]:
+    return (word for part in itertools.chain(*questions) for word in part.split(" "))
 
 
 # --- The authors' pickles ---
 
 
-def has_pickles(source: Path) -> bool:
-    """Whether a folder or archive has any of them."""
-    if source.is_dir():
-        return any(PICKLE.fullmatch(path.name) for path in source.iterdir())
-    try:
-        with zipfile.ZipFile(source) as archive:
-            return any(map(PICKLE.fullmatch, archive.namelist()))
-    except zipfile.BadZipFile:
-        return False
-
-
-def read_pickles(source: Source) -> arrays.Splits:
-    """The splits of the authors' pickles; there is no test set among them.
+def from_pickles(found: Mapping[str, Any]) -> tuple[Questions, list[str], Dropped]:
+    """Return the questions of the pickles, their vocabulary, and what is left out.
 
     Raises:
-        InputError: a file is missing, or does not hold what it should.
+        InputError: a pickle is missing, or has other data.
     """
-    found = {}
-    for name, file in source.files(PICKLE):
-        found[PICKLE.fullmatch(name)[1]] = pickles.load(f"{source.path}/{name}", file.read())
-    wanted = ["dict", *(f"{split}_{part}" for split in TOP4 for part in PARTS)]
-    if lacking := [f"{name}.pkl" for name in wanted if name not in found]:
-        raise InputError(f"{source.path} has no {', '.join(lacking)}.")
-
-    known = found["dict"]
-    is_dict = isinstance(known, dict) and all(
-        isinstance(word, str) and "\n" not in word and type(n) is int for word, n in known.items()
-    )
-    if not is_dict:
-        raise InputError(f"{source.path}: dict.pkl must map words to numbers.")
-    word_of = {n: text(word) for word, n in known.items() if n > UNK} | {NUM: NUMBER}
-    words = [word_of[n] for n in sorted(word_of)]
-    if not any(word.startswith(ENTITY) for word in words):
-        raise InputError(f"{source.path}: dict.pkl has no words that begin with {ENTITY}.")
-    ours = {n: number for number, n in enumerate(sorted(word_of), start=vocabulary.SPECIAL)}
-
-    splits: dict[str, dict[str, np.ndarray]] = {}
-    dropped: Dropped = {split: [] for split in TOP4.values()}
-    for name, split in TOP4.items():
-        parts = []
-        for part in PARTS:
-            lists = found.pop(f"{name}_{part}")
-            is_lists = isinstance(lists, list) and all(
-                isinstance(row, list) and all(type(n) is int and n >= 0 for n in row)
-                for row in lists
-            )
-            if not is_lists:
-                raise InputError(f"{source.path}: {name}_{part}.pkl must be lists of numbers.")
-            parts.append(
-                [[ours.get(n, vocabulary.UNKNOWN) for n in row if n > EOS] for row in lists]
-            )
-        if len(set(map(len, parts))) > 1:
-            sizes = ", ".join(f"{len(rows):,}" for rows in parts)
-            raise InputError(f"{source.path}: the three {name} files differ in length: {sizes}.")
-        cases = []
-        for row, case in enumerate(zip(*parts, strict=True)):
-            if case[0] and case[1] and len(case[2]) == 1:
-                cases.append(case)
-            else:
-                dropped[split].append((f"case {row}", "empty, or not of one answer"))
-        check(source.path, split, len(cases), dropped[split])
-        splits[split] = {}
-        for rows, part in zip(zip(*cases, strict=True), PARTS.values(), strict=True):
-            splits[split][part] = np.fromiter(itertools.chain(*rows), np.int32)
-            if part != "answers":
-                starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-                splits[split][f"{part[:-1]}_starts"] = starts
-    splits["train"]["words"] = vocabulary.join(words)
-    print(summary(splits, dropped, {}), "  no test set", sep="\n")
-    return splits
-
-
-def text(word: str) -> str:
-    """What a text of Python 2, whose bytes were taken for Latin-1, says if it was UTF-8."""
+    wanted = ["dict", *(f"{name}_{part}" for name in TOP4.values() for part in PARTS)]
+    if missing := [f"{name}.pkl" for name in wanted if name not in found]:
+        raise InputError(f"{', '.join(missing)} missing.")
     try:
-        return word.encode("latin-1").decode("utf-8")
+        word_of = {n: python_3(word) for word, n in found["dict"].items() if n > UNK}
+    except (AttributeError, TypeError):
+        raise InputError("dict.pkl must map words to numbers.") from None
+    word_of[NUM] = NUMBER
+    if not any(word.startswith(ENTITY) for word in word_of.values()):
+        raise InputError(f"dict.pkl has no words that begin with {ENTITY}.")
+    questions: Questions = {split: [] for split in TOP4}
+    dropped: Dropped = {split: [] for split in TOP4}
+    for split, name in TOP4.items():
+        parts = [texts_of(f"{name}_{part}.pkl", found[f"{name}_{part}"], word_of) for part in PARTS]
+        if len(set(map(len, parts))) > 1:
+            raise InputError(f"The three {name} pickles differ in length.")
+        for row, question in enumerate(itertools.starmap(Question, zip(*parts, strict=True))):
+            if all(question) and " " not in question.answer:
+                questions[split].append(question)
+            else:
+                dropped[split].append(f"{name}, row {row}: empty, or several answers.")
+    return questions, [word_of[n] for n in sorted(word_of)], dropped
+
+
+def texts_of(name: str, rows: Any, word_of: Mapping[int, str]) -> list[str]:
+    """Return lists of numbers as texts, without ends."""
+    try:
+        return [" ".join(word_of.get(n, NO_WORD) for n in row if n > EOS) for row in rows]
+    except TypeError:
+        raise InputError(f"{name} must be lists of numbers.") from None
+
+
+def python_3(word: str) -> str:
+    """Return a text of Python 2, whose bytes were read as Latin-1, if it was UTF-8; one word."""
+    try:
+        word = word.encode("latin-1").decode("utf-8")
     except UnicodeError:
-        return word
+        pass  # it was a text already
+    return re.sub("[ \n]", "_", text.clean(word))
 
 
 DATASET = Dataset(

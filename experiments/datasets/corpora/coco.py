@@ -38,8 +38,7 @@ import numpy as np
 
 from experiments.datasets import Dataset, arrays, captions, text, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Source, readable
-from experiments.datasets.summary import table
+from experiments.datasets.originals import Source, readable, table_of
 from ln.errors import InputError, writing
 
 SPLITS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
@@ -272,7 +271,7 @@ def summary(splits: arrays.Splits, words: int) -> str:
             "unknown words": f"{np.mean(tokens == vocabulary.UNKNOWN):.2%}",
         }
     width = splits["train"]["images"].shape[1]
-    return f"{table(columns)}\n  vocabulary: {words:,} words; features: {width:,} numbers an image"
+    return f"{table_of(columns)}\n  vocabulary: {words:,} words; features: {width:,} numbers an image"
 
 
 DATASET = Dataset(

@@ -33,8 +33,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, lines, text
-from experiments.datasets.originals import Source
-from experiments.datasets.summary import table
+from experiments.datasets.originals import Source, table_of
 from ln.errors import InputError
 
 SPLITS = {  # split -> lists
@@ -230,7 +229,7 @@ def summary(splits: arrays.Splits, dropped: dict[str, Counter]) -> str:
             "characters": f"{len(found['text']):,}",
             "characters of class 0": f"{np.mean(found['text'] == 0):.1%}",
         }
-    return table(columns)
+    return table_of(columns)
 
 
 DATASET = Dataset(

@@ -65,11 +65,8 @@ def sentences(documentation) -> list[str]:
 
 
 def make() -> arrays.Splits:
-    """Return the sentences of all books but a few, and of these."""
-    folder = Path(tempfile.gettempdir())
-    with books.Stored(folder, "i") as tokens, books.Stored(folder, "q") as starts:
-        splits = books.splits((book for _, book in all_books()), tokens, starts)
-        return {split: {key: array[:] for key, array in splits[split].items()} for split in splits}
+    """Return the documentation as books, of which a few are held out."""
+    return books.make((book for _, book in all_books()), Path(tempfile.gettempdir()))
 
 
 DATASET = Dataset(title="the documentation of this Python", stands_for="books", make=make)

@@ -9,7 +9,7 @@ The question restates one sentence with other words for the deed and without the
     @placeholder disposed of the ferry
 
 One story in ten (AMBIGUOUS) has a fifth sentence, which says of another entity what the question
-asks for. No reader can know which of the two is meant, so that a perfect reader gets half of these
+asks for. No reader can know which of the two is meant, so a perfect reader gets half of these
 stories right, and 95 % of all (CEILING). A guess among the entities of a story is right in a
 quarter of the stories or less.
 """
