@@ -265,13 +265,13 @@ def summary(splits: arrays.Splits, words: int) -> str:
         lengths, tokens = np.diff(values["starts"]), values["tokens"]
         columns[split] = {
             "images": f"{len(values['images']):,}",
+            "features of an image": f"{values['images'].shape[1]:,}",
             "captions": f"{len(lengths):,}",
             "words": f"{len(tokens):,}",
             "words in the longest caption": f"{lengths.max():,}",
             "unknown words": f"{np.mean(tokens == vocabulary.UNKNOWN):.2%}",
         }
-    width = splits["train"]["images"].shape[1]
-    return f"{table_of(columns)}\n  vocabulary: {words:,} words; features: {width:,} numbers an image"
+    return f"{table_of(columns)}\n  vocabulary: {words:,} words"
 
 
 DATASET = Dataset(
