@@ -1,19 +1,17 @@
-"""COCO: what is read in either layout, which words are known, what is refused, and how much memory
-it takes."""
+"""COCO: its two layouts, known words, bad files, and memory."""
 
 import io
 import json
-import lzma
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import arrays, captions, vocabulary
+from experiments.datasets import arrays, vocabulary
 from experiments.datasets.corpora import coco
 from tests.files import PACKED, lay, tar
-from tests.test_datasets import names, python, refused
+from tests.test_datasets import names, refused
 
 SIZES = dict(train=6, valid=3, test=2)  # images
 WIDTH = 8
@@ -97,7 +95,7 @@ def assert_prepared(found):
 
 
 @pytest.mark.parametrize("place", ["", "coco/", "data/coco/", "unpacked/", "unpacked/data/coco/"])
-def test_every_caption_and_image_is_read_from_a_folder_or_one_in_it(tmp_path, files, place):
+def test_captions_and_images_are_read_from_a_folder(tmp_path, files, place):
     found = prepared(tmp_path, {place + name: data for name, data in files.items()})
     assert_prepared(found)
     assert str(tmp_path / "source") in arrays.manifest(tmp_path / "data", "coco")["source"]
@@ -105,7 +103,7 @@ def test_every_caption_and_image_is_read_from_a_folder_or_one_in_it(tmp_path, fi
 
 @pytest.mark.parametrize("end", PACKED)
 @pytest.mark.parametrize("place", ["", "data/coco/"])
-def test_an_archive_is_read_as_its_folder_and_nothing_of_it_stays(tmp_path, files, end, place):
+def test_an_archive_is_read_as_its_folder(tmp_path, files, end, place):
     path = tmp_path / f"coco{end}"
     path.write_bytes(PACKED[end]({place + name: data for name, data in files.items()}))
     datasets.prepare("coco", tmp_path / "data", path)
@@ -159,23 +157,7 @@ def test_features_may_be(tmp_path, files, change):
     assert_prepared(prepared(tmp_path, files))
 
 
-# --- Words ---
-
-
-def test_words_are_numbered_from_2_by_decreasing_count_and_where_equal_as_they_come():
-    texts = ["b a  c", "c d a", "e a", "d\te"]
-    words = vocabulary.by_count(texts)
-    assert words == ["a", "c", "d", "e", "b"]
-    packed = captions.pack(np.zeros((1, 1)), [*texts, "b x"], words)
-    assert packed["tokens"].tolist() == [6, 2, 3, 3, 4, 2, 5, 2, 4, 5, 6, 1]
-    assert packed["starts"].tolist() == [0, 3, 6, 8, 10, 12]
-    assert vocabulary.split(vocabulary.join(words)) == words
-    assert vocabulary.decode([6, 1, 3], words) == "b ? c"
-
-
-def test_words_of_training_and_of_the_first_thousand_validation_images_are_known(
-    tmp_path, files, monkeypatch
-):
+def test_words_of_the_first_validation_images_are_known(tmp_path, files, monkeypatch):
     assert coco.DEV == 1_000
     found = prepared(tmp_path / "all", files)
     words = vocabulary.split(found["train"]["words"])
@@ -234,13 +216,11 @@ def assert_named(found):
     assert_prepared({s: {k: v for k, v in a.items() if k != "names"} for s, a in found.items()})
 
 
-def test_first_five_sentences_of_each_image_count_and_restval_is_for_training(tmp_path, json_files):
+def test_five_sentences_count_and_restval_is_for_training(tmp_path, json_files):
     assert_named(prepared(tmp_path, json_files))
 
 
-def test_one_file_may_hold_the_features_of_all_images_in_the_order_of_the_json(
-    tmp_path, json_files
-):
+def test_one_file_may_have_all_features_in_order_of_the_json(tmp_path, json_files):
     rows = np.stack([features(split)[k] for split, k in karpathy()[1]])
     data = {coco.KARPATHY: json_files[coco.KARPATHY], "features.npy": npy(rows)}
     assert_named(prepared(tmp_path, data))
@@ -302,9 +282,7 @@ def put(*where, value):
 TRAIN, VAL = "images/10crop/train.npy", "images/10crop/val.npy"
 BAD = {
     "no captions": ("no train.txt and no dataset_coco.json", removed("train.txt")),
-    "no captions of a split": ("val.txt", removed("val.txt")),
     "no features": (TRAIN, removed(TRAIN)),
-    "no features of a split": (VAL, removed(VAL)),
     "a caption less": (
         "test.npy: for its rows expected 10 captions, found 9",
         replaced("test.txt", lambda text: text[: text.rindex(b"\n", 0, -1) + 1]),
@@ -322,11 +300,11 @@ BAD = {
         "val.npy: as in train expected 8 numbers a row, found 7",
         array(VAL, lambda values: values[:, :-1]),
     ),
-    "three axes": (
-        "val.npy: expected floats [images, numbers of each], found float32 [3, 8, 1]",
-        array(VAL, lambda values: values[..., None]),
+    "whole numbers": (
+        "val.npy: expected floats [images, numbers of each], found int64 [3, 8]",
+        array(VAL, lambda values: values.astype(np.int64)),
     ),
-    "whole numbers": ("found int64 [3, 8]", array(VAL, lambda values: values.astype(np.int64))),
+    "three axes": ("float32 [3, 8, 1]", array(VAL, lambda values: values[..., None])),
     "no rows": ("[0, 8]", array(VAL, lambda values: values[:0])),
     "infinities": (
         "train.npy: expected finite numbers and a norm above 0 in every row, not so in 3 of 6, the "
@@ -340,9 +318,7 @@ BAD = {
     ),
     "a row of zeros": ("row 1 (from 0)", array(VAL, put(1, value=0))),
     "a truncated array": ("val.npy is no complete", replaced(VAL, lambda data: data[:-1])),
-    "a truncated header": ("val.npy is no complete", replaced(VAL, lambda data: data[:50])),
     "no array": ("val.npy is no complete", replaced(VAL, lambda data: b"<html>" * 99)),
-    "an empty array file": ("val.npy", replaced(VAL, lambda data: b"")),
 }
 
 
@@ -369,7 +345,6 @@ def images_with(change):
 BAD_JSON = {
     "truncated": ("expected {", lambda: images_with(list)[:-9]),
     "something else": ("expected {", lambda: b'{"annotations": []}'),
-    "a list": ("expected {", lambda: b"[1, 2]"),
     "an unknown split": (
         "train or restval or val or test",
         lambda: images_with(lambda images: images[3].update(split="dev")),
@@ -377,10 +352,6 @@ BAD_JSON = {
     "four sentences": (
         ".jpg expected 5 captions that are not empty, found 4",
         lambda: images_with(lambda images: images[3].update(sentences=[dict(tokens=["a"])] * 4)),
-    ),
-    "empty sentences": (
-        "found 0",
-        lambda: images_with(lambda images: images[3].update(sentences=[dict(tokens=[])] * 5)),
     ),
     "sentences of something else": (
         "AttributeError",
@@ -428,21 +399,6 @@ def test_several_data_sets_in_a_folder_are_refused(tmp_path, files):
         prepared(tmp_path, both)
 
 
-def test_prepared_data_are_left_alone(tmp_path, files, capsys):
-    prepared(tmp_path, files)
-    for source in (None, tmp_path / "source"):
-        capsys.readouterr()
-        datasets.prepare("coco", tmp_path / "data", source)
-        assert "there already, nothing to do" in capsys.readouterr().out
-    files["test.txt"] = b"a horse\n" * 10
-    with refused(tmp_path / "data" / "coco", "other contents", "Delete or move"):
-        prepared(tmp_path, files)
-    assert_prepared(datasets.load("coco", tmp_path / "data"))
-
-
-# --- The command ---
-
-
 def test_the_summary_counts_what_was_read(tmp_path, files, capsys):
     found = prepared(tmp_path, files)
     printed = " ".join(capsys.readouterr().out.split())
@@ -456,13 +412,3 @@ def test_the_summary_counts_what_was_read(tmp_path, files, capsys):
         f"vocabulary: {count} words",
     ):
         assert words in printed
-
-
-@pytest.mark.slow
-def test_the_command_prepares_an_archive_and_says_what_it_read(tmp_path, files):
-    source = lay(tmp_path, {"all.tar.xz": lzma.compress(tar(files))}) / "all.tar.xz"
-    done = python("-m", "scripts.data", "coco", f"--from={source}", f"--data_dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    for word in ("unknown words", "train.images", "float32 [6, 8]", str(tmp_path / "coco")):
-        assert word in done.stdout
-    assert_prepared(datasets.load("coco", tmp_path))
