@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import io
 import lzma
 import os
 import pickle
@@ -87,7 +86,7 @@ def test_pipes_in_a_folder_are_skipped(tmp_path):
 
 
 @pytest.mark.parametrize("end", PACKED)
-@pytest.mark.parametrize("kept", [0, 0.02, 0.5, 0.98])
+@pytest.mark.parametrize("kept", [0, 0.02, 0.1, 0.3])
 def test_a_truncated_archive_is_refused(tmp_path, end, kept):
     path = tmp_path / f"toy{end}"
     noise = {"a.txt": np.random.default_rng(0).bytes(3_000)}

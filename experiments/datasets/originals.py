@@ -187,6 +187,24 @@ def exact(source: Source, wanted: re.Pattern, digests: Mapping[str, str]) -> dic
     return contents
 
 
+def table_of(columns: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a table as text.
+
+    Args:
+        columns: heading -> name of a row -> what is in it.
+    """
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    width = max(map(len, names))
+    rows = [("", *columns), *((n, *(c.get(n, "") for c in columns.values())) for n in names)]
+    return "\n".join(f"  {name:<{width}}" + "".join(f"{v:>12}" for v in r) for name, *r in rows)
+
+
+def compare(what: str, count: int, original: int) -> None:
+    """Print a note if a count differs from that of the original corpus."""
+    if count != original:
+        print(f"  NOTE: {what}: {count:,}; the original has {original:,}")
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     # Strings, not Paths, because a corpus may have half a million files.
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]

@@ -23,8 +23,8 @@ from typing import IO
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, summary, text, vocabulary
-from experiments.datasets.originals import Source
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.originals import Source, compare, table_of
 from experiments.datasets.vocabulary import SPECIAL, UNKNOWN
 from ln.errors import InputError, writing
 
@@ -50,11 +50,11 @@ def read(source: Source) -> arrays.Splits:
             yield from books_of(names[-1], text.lines(file, name))
 
     splits = make(books(), source.work())
-    print(summary.table({name: facts(split) for name, split in splits.items()}))
+    print(table_of({name: facts(split) for name, split in splits.items()}))
     print(f"  vocabulary: {len(vocabulary.split(splits['train']['words'])):,} words")
     if any(name.startswith(LIST) for name in names):
         count = sum(len(split["starts"]) - 1 for split in splits.values())
-        summary.compare("sentences of BookCorpus", count, SENTENCES)
+        compare("sentences of BookCorpus", count, SENTENCES)
     return splits
 
 

@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, cloze, pickles, summary, text, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import Source
+from experiments.datasets.originals import Source, compare, table_of
 from ln.errors import InputError
 
 SENTENCES = 4
@@ -81,7 +81,7 @@ def read(source: Source) -> arrays.Splits:
     else:
         words = vocabulary_of(questions)
         for split, count in COUNTS.items():
-            summary.compare(f"questions of {split}", len(questions[split]), count)
+            compare(f"questions of {split}", len(questions[split]), count)
     for split in questions:
         check(split, len(questions[split]), dropped[split])
     splits = {
@@ -89,7 +89,7 @@ def read(source: Source) -> arrays.Splits:
     }
     splits["train"]["words"] = vocabulary.join(words)
     rows = {split: facts(questions[split], splits[split], dropped[split]) for split in splits}
-    print(summary.table(rows), f"  vocabulary: {len(words):,} words", sep="\n")
+    print(table_of(rows), f"  vocabulary: {len(words):,} words", sep="\n")
     return splits
 
 

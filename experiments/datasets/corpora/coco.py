@@ -27,6 +27,7 @@ uint8: the names of the images' files, one a line.
 """
 
 import dataclasses
+import io
 import itertools
 import json
 from pathlib import Path
@@ -37,8 +38,7 @@ import numpy as np
 
 from experiments.datasets import Dataset, arrays, captions, text, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Source, readable
-from experiments.datasets.summary import table
+from experiments.datasets.originals import Source, readable, table_of
 from ln.errors import InputError, writing
 
 SPLITS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
@@ -211,8 +211,9 @@ def lines(path: Path) -> list[str]:
     Raises:
         InputError: there is no such file, no caption, or a blank line.
     """
-    with readable(path), path.open("rb") as file:
-        rows = list(text.lines(file, str(path), legacy="latin-1"))
+    with readable(path):
+        file = io.BytesIO(path.read_bytes())
+    rows = list(text.lines(file, str(path), legacy="latin-1"))
     while rows and not rows[-1]:
         rows.pop()
     if not all(rows) or not rows:
@@ -264,13 +265,13 @@ def summary(splits: arrays.Splits, words: int) -> str:
         lengths, tokens = np.diff(values["starts"]), values["tokens"]
         columns[split] = {
             "images": f"{len(values['images']):,}",
+            "features of an image": f"{values['images'].shape[1]:,}",
             "captions": f"{len(lengths):,}",
             "words": f"{len(tokens):,}",
             "words in the longest caption": f"{lengths.max():,}",
             "unknown words": f"{np.mean(tokens == vocabulary.UNKNOWN):.2%}",
         }
-    width = splits["train"]["images"].shape[1]
-    return f"{table(columns)}\n  vocabulary: {words:,} words; features: {width:,} numbers an image"
+    return f"{table_of(columns)}\n  vocabulary: {words:,} words"
 
 
 DATASET = Dataset(

@@ -33,8 +33,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, lines, text
-from experiments.datasets.originals import Source
-from experiments.datasets.summary import table
+from experiments.datasets.originals import Source, table_of
 from ln.errors import InputError
 
 SPLITS = {  # split -> lists
@@ -133,7 +132,7 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
         form, number = match["form"], match["number"]
         # The first counts: archives that lie beside what was unpacked from them come last.
         if match["list"]:
-            forms.setdefault(match["list"], rows(file.read(), name))
+            forms.setdefault(match["list"], list(dict.fromkeys(rows(file.read(), name))))
         elif number:
             of_form = points.setdefault(form, {})
             if int(number) not in of_form:
@@ -230,7 +229,7 @@ def summary(splits: arrays.Splits, dropped: dict[str, Counter]) -> str:
             "characters": f"{len(found['text']):,}",
             "characters of class 0": f"{np.mean(found['text'] == 0):.1%}",
         }
-    return table(columns)
+    return table_of(columns)
 
 
 DATASET = Dataset(

@@ -13,8 +13,8 @@ import re
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, summary, text, vocabulary
-from experiments.datasets.originals import Source
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.originals import Source, compare
 from ln.errors import InputError
 
 CLASSES = {  # task -> the files of class 1 and of class 0
@@ -85,7 +85,7 @@ def sentences(name: str, lines: list[str]) -> list[str]:
     kept = list(filter(None, lines))
     if not kept:
         raise InputError(f"{name} has no sentences.")
-    summary.compare(f"sentences of {name}", len(kept), COUNTS[name])
+    compare(f"sentences of {name}", len(kept), COUNTS[name])
     return kept
 
 
@@ -119,7 +119,7 @@ def pairs(name: str, lines: list[str]) -> dict[str, np.ndarray]:
         scores.append(score)
     if not scores:
         raise InputError(f"{name} has no pairs.")
-    summary.compare(f"pairs of {name}", len(scores), COUNTS[name])
+    compare(f"pairs of {name}", len(scores), COUNTS[name])
     return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
 
 

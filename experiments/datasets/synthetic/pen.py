@@ -1,11 +1,11 @@
 """The built-in stand-in for IAM-OnDB: short lines of common words in generated handwriting.
 
-Each of 100 writers has a hand of his own: slant, size, width, the gaps between letters and words,
-pace, tremor, which letters he joins to the next, and how his letters differ from the alphabet of
-`letters`. Each line he writes differs a little again. Nobody writes in more than one split.
+Each of 100 writers has a hand: slant, size, width, the gaps between letters and words, pace,
+tremor, the letters that are joined to the next, and the differences of the letters from the
+alphabet of `letters`. Lines of one hand differ a little too. No writer is in two splits.
 
 Prepared: lines of up to 16 characters, 20 a writer, as `lines.pack` lays them out. y grows
-downwards; before normalization a unit is a hundredth of the height of a small letter, or so.
+downwards; before normalization a unit is about a hundredth of the height of a small letter.
 """
 
 import dataclasses
@@ -40,16 +40,16 @@ def make() -> arrays.Splits:
 
 
 def written_by(number: int) -> list[lines.Line]:
-    """All that a writer writes."""
+    """Return the lines of a writer."""
     # RandomState's numbers are the same in every version of numpy; those of Generator may change.
     draw = np.random.RandomState(number)
-    hand = Hand.of(draw)
+    hand = Hand.drawn(draw)
     texts = [compose(draw) for _ in range(LINES)]
     return [(lines.offsets(write(text, hand, draw)), text) for text in texts]
 
 
 def compose(draw: np.random.RandomState) -> str:
-    """Up to three words, any of them at times with a capital, a comma or a full stop."""
+    """Return up to three words, at times with a capital, a comma or a full stop."""
     words = [WORDS[k] for k in draw.randint(len(WORDS), size=3)]
     for k in range(3):
         if draw.rand() < 0.2:
@@ -62,7 +62,7 @@ def compose(draw: np.random.RandomState) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Hand:
-    """How a writer writes; lengths in units of the alphabet's grid.
+    """The hand of a writer; lengths in units of the alphabet's grid.
 
     Attributes:
         size: of all, as a multiple.
@@ -72,9 +72,9 @@ class Hand:
         space: between words, in addition.
         pace: points per unit of length.
         care: points per radian of turning, so that curves are written more slowly.
-        tremor: standard deviation of how far the pen strays.
-        joins: the letters that he joins to the next.
-        forms: his letters' points less the alphabet's.
+        tremor: standard deviation of the pen's distance from the curve.
+        joins: the letters that are joined to the next.
+        forms: the points of the letters less those of the alphabet.
     """
 
     size: float
@@ -89,8 +89,8 @@ class Hand:
     forms: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, draw: np.random.RandomState) -> "Hand":
-        joining = draw.randint(3) / 2  # how likely: never, half of them, all
+    def drawn(cls, draw: np.random.RandomState) -> "Hand":
+        joining = draw.randint(3) / 2  # the probability of a join: 0, 1/2 or 1
         return cls(
             size=draw.uniform(0.85, 1.2),
             width=draw.uniform(0.8, 1.1),
@@ -109,7 +109,7 @@ class Hand:
 
 
 def write(text: str, hand: Hand, draw: np.random.RandomState) -> list[np.ndarray]:
-    """Writes a line; returns where the pen was: for each stroke ``[k, 2]``, in whole raw units."""
+    """Return the positions of the pen in a line: for each stroke ``[k, 2]``, in whole raw units."""
     strokes = sample(*curves(*layout(text, hand, draw)), hand)
     n = sum(map(len, strokes))
     knots = np.arange(0, n + SWAY, SWAY)
@@ -121,7 +121,7 @@ def write(text: str, hand: Hand, draw: np.random.RandomState) -> list[np.ndarray
 
 
 def layout(text: str, hand: Hand, draw: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """The points that the curves of a line go through, ``[m, 2]``, and their ends, ``[m]``.
+    """Return the points of the curves of a line, ``[m, 2]``, and their ends, ``[m]``.
 
     In units of the alphabet's grid, y upwards, slanted; ends as in `letters.Letter`. No two letters
     are the same: each stands a little higher or lower, and each of its points is a little off.
@@ -138,26 +138,26 @@ def layout(text: str, hand: Hand, draw: np.random.RandomState) -> tuple[np.ndarr
         points.append(letter.points * [hand.width, 1] + hand.forms[character] + moved)
         ends.append(letter.ends.copy())
         x += letter.points[:, 0].max() * hand.width + hand.gap
-    found = np.concatenate(points)
-    found += draw.normal(0, 0.25, found.shape)
-    found[:, 1] += draw.normal(0, 0.02) * found[:, 0]  # the line rises or falls
-    found[:, 0] += hand.slant * found[:, 1]
-    return found, np.concatenate(ends)
+    line = np.concatenate(points)
+    line += draw.normal(0, 0.25, line.shape)
+    line[:, 1] += draw.normal(0, 0.02) * line[:, 0]  # the line rises or falls
+    line[:, 0] += hand.slant * line[:, 1]
+    return line, np.concatenate(ends)
 
 
 def curves(points: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth curves through points.
+    """Return smooth curves through points.
 
-    From point to point a cubic, whose direction at a point is that of the parabola through it and
-    its two neighbours; at a corner or an end, that which bends the curve like its other end.
+    From point to point runs a cubic. Its direction at a point is that of the parabola through the
+    point and its two neighbours; at a corner or an end it bends the curve like its other end.
 
     Args:
         points: ``[m, 2]``.
         ends: of each point, as in `letters.Letter`.
 
     Returns:
-        For each segment FINE + 1 points of the curve, ``[s, FINE + 1, 2]``, and whether the pen is
-        lifted behind it, ``[s]``.
+        FINE + 1 points for each segment, ``[s, FINE + 1, 2]``, and whether the pen is lifted after
+        it, ``[s]``.
     """
     chords = np.diff(points, axis=0)
     lengths = np.sqrt((chords**2).sum(1, keepdims=True))
@@ -180,12 +180,12 @@ def curves(points: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def sample(segments: np.ndarray, lifted: np.ndarray, hand: Hand) -> list[np.ndarray]:
-    """Where the pen is at equal intervals of time, for each stroke ``[k, 2]``, k > 1.
+    """Return the positions of the pen at equal intervals of time, for each stroke ``[k, 2]``.
 
     Args:
         segments: of curves, ``[s, FINE + 1, 2]``.
         lifted: whether the stroke ends with the segment, ``[s]``.
-        hand: says how long the pen takes.
+        hand: its pace and care give the time that the pen takes.
     """
     steps = np.diff(segments, axis=1)
     lengths = np.sqrt((steps**2).sum(-1))  # [s, FINE]
