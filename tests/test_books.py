@@ -2,7 +2,10 @@
 
 from collections import Counter
 import json
+import os
 from pathlib import Path
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -128,6 +131,17 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(books.tempfile, "TemporaryFile", full)
     with pytest.raises(InputError, match="No space left.*--data_dir"):
         books.make([["One."], ["Two."]], tmp_path)
+
+
+def test_file_names_need_not_be_utf_8(tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9")
+    source.mkdir()
+    for name in (b"a.txt", b"\xe9.txt"):
+        (source / os.fsdecode(name)).write_text("One.\n")
+    command = [sys.executable, "-m", "scripts.data", "books", f"--from={source}"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    subprocess.run([*command, f"--data_dir={tmp_path}"], env=environment, check=True)
+    assert len(datasets.load("books", tmp_path)["train"]["starts"]) == 2
 
 
 # --- Python's own documentation ---
