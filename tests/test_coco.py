@@ -112,18 +112,6 @@ def test_an_archive_is_read_as_its_folder(tmp_path, files, end, place):
     assert str(path) in arrays.manifest(tmp_path / "data", "coco")["source"]
 
 
-def test_features_may_lie_in_one_other_folder(tmp_path, files):
-    crops = {name: data for name, data in files.items() if "10crop" in name}
-    other = {name.replace("10crop", "1crop"): data for name, data in crops.items()}
-    rest = {name: data for name, data in files.items() if name not in crops}
-    assert_prepared(prepared(tmp_path / "one", rest | other))
-    wrong = {name: npy(np.ones((1, 1))) for name in other}
-    assert_prepared(prepared(tmp_path / "two", files | wrong))
-    third = {name.replace("1crop", "resnet"): data for name, data in other.items()}
-    with refused("images/10crop/train.npy"):
-        prepared(tmp_path / "three", rest | other | third)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -224,10 +212,6 @@ def test_one_file_may_have_all_features_in_order_of_the_json(tmp_path, json_file
     rows = np.stack([features(split)[k] for split, k in karpathy()[1]])
     data = {coco.KARPATHY: json_files[coco.KARPATHY], "features.npy": npy(rows)}
     assert_named(prepared(tmp_path, data))
-
-
-def test_captions_in_lines_come_first(tmp_path, files):
-    assert_prepared(prepared(tmp_path, files | {coco.KARPATHY: b"not read"}))
 
 
 # --- Memory ---
@@ -397,18 +381,3 @@ def test_several_data_sets_in_a_folder_are_refused(tmp_path, files):
     both = {f"{place}/{name}": data for name, data in files.items() for place in ("f8k", "f30k")}
     with refused("Give one of these folders", "f30k", "f8k"):
         prepared(tmp_path, both)
-
-
-def test_the_summary_counts_what_was_read(tmp_path, files, capsys):
-    found = prepared(tmp_path, files)
-    printed = " ".join(capsys.readouterr().out.split())
-    longest = [np.diff(found[split]["starts"]).max() for split in SIZES]
-    share = np.mean(found["test"]["tokens"] == vocabulary.UNKNOWN)
-    count = len(vocabulary.split(found["train"]["words"]))
-    for words in (
-        "images 6 3 2 features of an image 8 8 8 captions 30 15 10 words ",
-        "words in the longest caption {} {} {}".format(*longest),
-        f"unknown words 0.00% 0.00% {share:.2%}",
-        f"vocabulary: {count} words",
-    ):
-        assert words in printed

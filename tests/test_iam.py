@@ -355,18 +355,6 @@ def test_a_pen_that_jumps_less_far_is_no_outlier(tmp_path, files):
     np.testing.assert_allclose(unpacked(found["train"])[1][0], lines.offsets(strokes), atol=1e-3)
 
 
-def test_the_summary_counts_points_and_characters(tmp_path, files, capsys):
-    found = prepared(tmp_path, files)
-    printed = re.sub(" +", " ", capsys.readouterr().out)
-    assert "\n points 800 400 480\n points a line 40 40 40\n" in printed
-    counts = [len(found[split]["text"]) for split in iam.SPLITS]
-    others = [f"{np.mean(found[split]['text'] == 0):.1%}" for split in iam.SPLITS]
-    assert (
-        "\n characters {} {} {}\n characters of class 0 {} {} {}\n".format(*counts, *others)
-        in printed
-    )
-
-
 def test_more_than_a_tenth_of_unusable_lines_is_refused(tmp_path, files):
     files[line_path("d04-081", 3)] = xml([])
     assert_prepared(prepared(tmp_path, files), expected("d04-081-03"))

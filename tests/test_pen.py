@@ -1,6 +1,6 @@
 """The built-in handwriting: its writers and lines, and that it can be read."""
 
-import dataclasses
+import copy
 import hashlib
 from itertools import pairwise
 
@@ -38,12 +38,14 @@ def hands():
 
 
 def hand(number):
-    return pen.Hand.drawn(np.random.RandomState(number))
+    return pen.Hand(np.random.RandomState(number))
 
 
 def upright(writer):
     """Return the hand on the alphabet's own grid."""
-    return dataclasses.replace(writer, slant=0, size=1, width=1)
+    writer = copy.copy(writer)
+    writer.slant, writer.size, writer.width = 0, 1, 1
+    return writer
 
 
 def write(text, writer, seed=0):

@@ -9,7 +9,7 @@ The authors' own, 113,287 / 5,000 / 5,000 images:
 
     train.txt, val.txt, test.txt     captions, one a line, blanks between their words; the first
                                      five are of the first image, and so on
-    images/10crop/train.npy, ...     float32 [N, 4096]; or the one other folder in images/
+    images/10crop/train.npy, ...     float32 [N, 4096]
 
 Karpathy's, where there is no train.txt:
 
@@ -192,17 +192,15 @@ def features(root: Path, rows: dict[str, np.ndarray] | None = None) -> dict[str,
         rows: those of each split in a file of all features, if there may be one.
 
     Raises:
-        InputError: there are none, or several, or a file cannot be used.
+        InputError: there are none, or a file cannot be used.
     """
     path = root / ALL
     if rows and path.is_file():
         total = sum(map(len, rows.values()))
         check(f"{path}: for {KARPATHY}", total, len(mapped(path)), "rows")
         return {split: Features.from_file(path, rows[split]) for split in SPLITS}
-    folders = sorted(path.parent for path in root.glob("images/*/train.npy"))
-    if len(folders) != 1:
-        folders = [root / "images" / "10crop"]
-    return {split: Features.from_file(folders[0] / f"{stem}.npy") for split, stem in SPLITS.items()}
+    folder = root / "images" / "10crop"
+    return {split: Features.from_file(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
 
 
 def lines(path: Path) -> list[str]:

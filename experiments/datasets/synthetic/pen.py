@@ -8,7 +8,6 @@ Prepared: lines of up to 16 characters, 20 a writer, as `lines.pack` lays them o
 downwards; before normalization a unit is about a hundredth of the height of a small letter.
 """
 
-import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def written_by(number: int) -> list[lines.Line]:
     """Return the lines of a writer."""
     # RandomState's numbers are the same in every version of numpy; those of Generator may change.
     draw = np.random.RandomState(number)
-    hand = Hand.drawn(draw)
+    hand = Hand(draw)
     texts = [compose(draw) for _ in range(LINES)]
     return [(lines.offsets(write(text, hand, draw)), text) for text in texts]
 
@@ -60,9 +59,8 @@ def compose(draw: np.random.RandomState) -> str:
     return " ".join(words)
 
 
-@dataclasses.dataclass(frozen=True)
 class Hand:
-    """The hand of a writer; lengths in units of the alphabet's grid.
+    """The hand of a writer, drawn at random; lengths in units of the alphabet's grid.
 
     Attributes:
         size: of all, as a multiple.
@@ -77,35 +75,21 @@ class Hand:
         forms: the points of the letters less those of the alphabet.
     """
 
-    size: float
-    width: float
-    slant: float
-    gap: float
-    space: float
-    pace: float
-    care: float
-    tremor: float
-    joins: frozenset[str]
-    forms: dict[str, np.ndarray]
-
-    @classmethod
-    def drawn(cls, draw: np.random.RandomState) -> "Hand":
+    def __init__(self, draw: np.random.RandomState):
         joining = draw.randint(3) / 2  # the probability of a join: 0, 1/2 or 1
-        return cls(
-            size=draw.uniform(0.85, 1.2),
-            width=draw.uniform(0.8, 1.1),
-            slant=draw.uniform(-0.1, 0.45),
-            gap=draw.uniform(2, 4),
-            space=draw.uniform(6, 10),
-            pace=draw.uniform(0.14, 0.18),
-            care=draw.uniform(0.7, 0.9),
-            tremor=draw.uniform(0.1, 0.25),
-            joins=frozenset(letter for letter in JOINING if draw.rand() < joining),
-            forms={
-                character: draw.normal(0, 0.35, letter.points.shape)
-                for character, letter in LETTERS.items()
-            },
-        )
+        self.size = draw.uniform(0.85, 1.2)
+        self.width = draw.uniform(0.8, 1.1)
+        self.slant = draw.uniform(-0.1, 0.45)
+        self.gap = draw.uniform(2, 4)
+        self.space = draw.uniform(6, 10)
+        self.pace = draw.uniform(0.14, 0.18)
+        self.care = draw.uniform(0.7, 0.9)
+        self.tremor = draw.uniform(0.1, 0.25)
+        self.joins = frozenset(letter for letter in JOINING if draw.rand() < joining)
+        self.forms = {
+            character: draw.normal(0, 0.35, letter.points.shape)
+            for character, letter in LETTERS.items()
+        }
 
 
 def write(text: str, hand: Hand, draw: np.random.RandomState) -> list[np.ndarray]:
