@@ -135,6 +135,7 @@ def run(main) -> None:
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
         say_it_once()
+        sys.stdout.reconfigure(errors="backslashreplace")  # some names of files are not UTF-8
         with one_line():
             return main(argv)
 

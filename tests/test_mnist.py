@@ -11,7 +11,7 @@ import pytest
 
 from configs import mnist as config_file
 from experiments import datasets
-from experiments.datasets import mnist as mnist_files
+from experiments.datasets.corpora import mnist as mnist_files
 from experiments.mnist.model import Model
 from experiments.mnist.task import INITIALIZERS, Task
 from experiments.tasks import negative_log_likelihood, pixels

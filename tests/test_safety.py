@@ -13,7 +13,7 @@ FILES = [
     for folder in ("configs", "experiments", "ln", "scripts")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
-UNPICKLER = Path("experiments/datasets/originals.py")  # the one that refuses all but plain data
+UNPICKLER = Path("experiments/datasets/pickles.py")  # the one that refuses all but plain data
 
 # What executes what is in a file, or in a text; what writes wherever an archive says.
 MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml"}

@@ -1,8 +1,7 @@
-"""English that every Python brings along: the documentation of its language and of its library;
-built in. It stands in for the books of §6.3.
+"""The built-in stand-in for the books of §6.3: the documentation of Python and of its library.
 
-A book is a topic of `help()`, or all docstrings of one file of the standard library. Which there
-are, and what they say, differs a little between versions of Python.
+A book is a topic of `help()`, or all docstrings of one file of the standard library. The books
+differ a little between versions of Python.
 """
 
 import ast
@@ -12,10 +11,12 @@ from pathlib import Path
 from pydoc_data.topics import topics
 import re
 import sysconfig
+import tempfile
 
-from experiments.datasets import books, text
+from experiments.datasets import Dataset, arrays, text
+from experiments.datasets.corpora import books
 
-LANGUAGE = "language"  # what names of topics begin with
+LANGUAGE = "language"  # the names of topics begin with it
 SKIPPED = frozenset(
     ("test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "__pycache__")
     + ("site-packages", "dist-packages")
@@ -26,7 +27,7 @@ MOST_MARKS = 0.08  # of a paragraph's characters; more are in signatures and tab
 
 
 def paragraphs(documentation: str) -> Iterator[str]:
-    """What is prose of a documentation text: no code, tables, lists or headings."""
+    """Yield the prose of a documentation text: no code, tables, lists or headings."""
     for block in re.split(r"\n\s*\n", documentation):
         lines = block.split("\n")
         indents = {len(line) - len(line.lstrip()) for line in lines}
@@ -39,14 +40,14 @@ def paragraphs(documentation: str) -> Iterator[str]:
 
 
 def docstrings(path: Path) -> Iterator[str]:
-    """Those of a source file, of its classes and of its functions, in order. Nothing is run."""
+    """Yield the docstrings of a source file in their order. Nothing is run."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node) or ""
 
 
 def all_books() -> Iterator[tuple[str, list[str]]]:
-    """Names and sentences: "language/if", "asyncio/streams"; those that have some."""
+    """Yield names and sentences of all books: "language/if", "asyncio/streams"."""
     for name in sorted(topics):
         yield f"{LANGUAGE}/{name}", sentences([inspect.cleandoc(topics[name])])
     folder = Path(sysconfig.get_path("stdlib"))
@@ -57,12 +58,15 @@ def all_books() -> Iterator[tuple[str, list[str]]]:
 
 
 def sentences(documentation) -> list[str]:
-    """The sentences of documentation texts, each once."""
-    found = (s for t in documentation for p in paragraphs(t) for s in text.sentences(p))
-    return list(dict.fromkeys(found))
+    """Return the sentences of documentation texts, each once."""
+    return list(
+        dict.fromkeys(s for t in documentation for p in paragraphs(t) for s in text.sentences(p))
+    )
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/docs``."""
-    info = dict(source="the documentation of this Python, read by experiments/datasets/docs.py")
-    books.build(data_dir, "docs", (book for _, book in all_books()), info)
+def make() -> arrays.Splits:
+    """Return the documentation as books, of which a few are held out."""
+    return books.make((book for _, book in all_books()), Path(tempfile.gettempdir()))
+
+
+DATASET = Dataset(title="the documentation of this Python", stands_for="books", make=make)

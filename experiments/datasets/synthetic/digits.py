@@ -6,28 +6,16 @@ digits of 13 writers, installed with scikit-learn, so that nothing has to be dow
 Prepared: ``x`` uint8 ``[N, 64]``, 0 is background; ``y`` int32 ``[N]``, 0 to 9.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from experiments.datasets import arrays
+from experiments.datasets import Dataset, arrays
 
 VALID = 200
-TEST = 300  # and 1,297 training cases
-SOURCE = "scikit-learn, load_digits"
+TEST = 300  # and 1,297 training examples
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/digits``.
-
-    Raises:
-        InputError: another data set is in the way.
-    """
-    arrays.write(data_dir, "digits", splits(), dict(source=SOURCE))
-
-
-def splits() -> arrays.Splits:
-    """1,297 training, 200 validation and 300 test cases."""
+def make() -> arrays.Splits:
+    """Return 1,297 training, 200 validation and 300 test examples."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -37,3 +25,6 @@ def splits() -> arrays.Splits:
     order = np.random.RandomState(0).permutation(len(x))
     rows = dict(train=order[VALID + TEST :], valid=order[:VALID], test=order[VALID : VALID + TEST])
     return {split: dict(x=x[rows[split]], y=y[rows[split]]) for split in rows}
+
+
+DATASET = Dataset(title="scikit-learn's digits", stands_for="mnist", make=make)

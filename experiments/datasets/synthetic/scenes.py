@@ -10,11 +10,11 @@ words that vary:
     3   there is a big seven and a small three  both digits and sizes
     4   a little three over a large seven       everything
 
-So it is known which captions of an image say less than which, and so are more general: `ABOVE`.
+`ABOVE` lists the pairs of captions of an image whose first says less, and so is more general.
 
 The features of an image are its `similarities` to digits that are in no scene. A linear map of them
-can tell what is there, where and how large, though not without fail. No digit is in scenes of two
-splits.
+can tell, with some errors, which digits are there, where and how large. No digit is in scenes of
+two splits.
 
 Prepared: the arrays of `experiments.datasets.captions`, and
 
@@ -24,12 +24,12 @@ Prepared: the arrays of `experiments.datasets.captions`, and
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from experiments.datasets import arrays, captions, digits, vocabulary
+from experiments.datasets import Dataset, arrays, captions, vocabulary
+from experiments.datasets.synthetic import digits
 
 SCENES = dict(train=2_160, valid=500, test=500)  # 2,160: every kind three times
 ABOVE = ((0, 2), (0, 3), (0, 4), (1, 3), (1, 4), (2, 4), (3, 4))
@@ -59,11 +59,11 @@ BOTH = ("and", "with")
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is to be seen.
+    """The contents of a picture.
 
     Attributes:
-        classes: of the two digits.
-        large: whether each is, else it is small.
+        classes: the classes of the two digits.
+        large: whether each of them is large, else it is small.
         beside: whether the first is left of the second, else it is above it.
     """
 
@@ -80,15 +80,11 @@ KINDS = tuple(
 )
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/scenes``: 2,160 training, 500 validation and 500 test scenes.
-
-    Raises:
-        InputError: another data set is in the way.
-    """
+def make() -> arrays.Splits:
+    """Return 2,160 training, 500 validation and 500 test scenes."""
     images, templates = real_digits()
-    made = {split: make(split, images[split]) for split in SCENES}
-    words = vocabulary.of(made["train"][2])
+    made = {split: draw(split, images[split]) for split in SCENES}
+    words = vocabulary.by_count(made["train"][2])
     splits = {}
     for split, (_, pictures, sentences) in made.items():
         features = similarities(pictures, templates)
@@ -98,32 +94,31 @@ def prepare(data_dir: str | Path) -> None:
         splits[split]["above"] = np.array(ABOVE, np.int32)
         splits[split]["pictures"] = np.round(pictures * (255 / WHITE)).astype(np.uint8)
     splits["train"]["words"] = vocabulary.join(words)
-    source = f"{digits.SOURCE}, arranged by experiments/datasets/scenes.py"
-    arrays.write(data_dir, "scenes", splits, dict(source=source))
+    return splits
 
 
 def real_digits() -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
-    """Images of 8 x 8 whole numbers from 0 to WHITE.
+    """Return images of 8 x 8 whole numbers from 0 to WHITE.
 
     Returns:
-        For each split, those of each class, ``[n, 8, 8]``; and those that are templates.
+        For each split the images of each class, ``[n, 8, 8]``; and the templates.
     """
-    found = digits.splits()
+    splits = digits.make()
     images = {
-        split: np.round(found[split]["x"].reshape(-1, 8, 8) * (WHITE / 255)).astype(int)
-        for split in found
+        split: np.round(values["x"].reshape(-1, 8, 8) * (WHITE / 255)).astype(int)
+        for split, values in splits.items()
     }
-    found["train"]["y"][:TEMPLATES] = -1  # in no scene
-    of_class = {s: [images[s][found[s]["y"] == k] for k in range(10)] for s in found}
-    return of_class, images["train"][:TEMPLATES]
+    splits["train"]["y"][:TEMPLATES] = -1  # in no scene
+    by_class = {s: [images[s][splits[s]["y"] == k] for k in range(10)] for s in splits}
+    return by_class, images["train"][:TEMPLATES]
 
 
-def make(split: str, images: list[np.ndarray]) -> tuple[list[Scene], np.ndarray, list[str]]:
-    """The scenes of a split, each kind as often as any other or once less.
+def draw(split: str, images: list[np.ndarray]) -> tuple[list[Scene], np.ndarray, list[str]]:
+    """Draw the scenes of a split, each kind as often as any other or once less.
 
     Args:
-        split: decides how many there are, and what is drawn.
-        images: of each class of digits, ``[n, 8, 8]``.
+        split: determines their number, and the seed.
+        images: those of each class of digits, ``[n, 8, 8]``.
 
     Returns:
         The scenes, their pictures ``[N, SIDE, SIDE]``, 0 to WHITE, and five captions of each.
@@ -141,9 +136,9 @@ def make(split: str, images: list[np.ndarray]) -> tuple[list[Scene], np.ndarray,
 
 
 def corners(which: int, width: int) -> tuple[range, range]:
-    """Where the first row of a digit may be if they lie one above the other, and its first column.
+    """Return the first rows and the first columns that a digit may have.
 
-    Where they lie side by side, its first column and its first row.
+    Digits lie one above the other; if they lie side by side, swap rows and columns.
     """
     middle = (SIDE - width) // 2
     return (
@@ -153,15 +148,15 @@ def corners(which: int, width: int) -> tuple[range, range]:
 
 
 def picture(scene: Scene, images: list[np.ndarray], draw: np.random.RandomState) -> np.ndarray:
-    """A picture of a scene, ``[SIDE, SIDE]``."""
-    found = np.zeros((SIDE, SIDE), int)
+    """Return a picture of a scene, ``[SIDE, SIDE]``."""
+    pixels = np.zeros((SIDE, SIDE), int)
     for which, (label, large) in enumerate(zip(scene.classes, scene.large, strict=True)):
         image = pick(images[label], draw)
         image = enlarge(image) if large else image
         along, across = (pick(places, draw) for places in corners(which, len(image)))
         row, column = (across, along) if scene.beside else (along, across)
-        found[row : row + len(image), column : column + len(image)] = image
-    return found
+        pixels[row : row + len(image), column : column + len(image)] = image
+    return pixels
 
 
 def pick(options, draw: np.random.RandomState):
@@ -169,7 +164,7 @@ def pick(options, draw: np.random.RandomState):
 
 
 def enlarge(image: np.ndarray) -> np.ndarray:
-    """An image of 8 x 8 pixels, bilinearly, on 16 x 16, black around."""
+    """Enlarge an image of 8 x 8 pixels bilinearly to 16 x 16, black around."""
     # Along one axis pixel i of the 16 has its centre at i / 2 - 1/4, where pixel j of the 8 has it
     # at j, and takes from it 1 minus their distance. All in quarters: whole numbers.
     shares = np.maximum(0, 4 - abs(2 * np.arange(LARGE)[:, None] - 1 - 4 * np.arange(SMALL)))
@@ -177,23 +172,23 @@ def enlarge(image: np.ndarray) -> np.ndarray:
 
 
 def similarities(pictures: np.ndarray, templates: np.ndarray) -> np.ndarray:
-    """How similar a picture is to templates, whole numbers ``[N, 512]``.
+    """Return the similarities of pictures to templates, whole numbers ``[N, 512]``.
 
     For each place of a digit, each size and each template: the largest correlation of the template
-    with what is seen there, over all positions of a digit. Only what exceeds DISLIKE counts, and
-    that squared, from 0 to LEVELS.
+    with the picture, over all positions of a digit. Its excess over DISLIKE is squared, and scaled
+    to 0 to LEVELS.
 
     Args:
         pictures: ``[N, SIDE, SIDE]``, 0 to WHITE.
         templates: ``[K, 8, 8]``, 0 to WHITE.
     """
     # Up to the square root these are whole numbers up to 2²⁴, for which float32 is exact in any
-    # order, and behind it nothing is added up: the features are the same on every machine.
+    # order, and after it there is no sum: the features are the same on every machine.
     pictures = pictures.astype(np.float32)
     flat = templates.reshape(len(templates), -1).astype(np.float32)  # [K, 64]
     centred = flat.shape[1] * flat - flat.sum(1, keepdims=True)
     lengths = np.sqrt((centred.astype(int) ** 2).sum(1)).astype(np.float32)
-    found = []
+    parts = []
     for (beside, which), width in itertools.product(PLACES, (SMALL, LARGE)):
         along, across = corners(which, width)
         rows, columns = (across, along) if beside else (along, across)
@@ -203,16 +198,16 @@ def similarities(pictures: np.ndarray, templates: np.ndarray) -> np.ndarray:
         faint = (flat.shape[1] * FAINT * (width // SMALL) ** 2) ** 2
         spread = np.sqrt(np.maximum(flat.shape[1] * squares - sums**2, faint))
         best = (windows @ centred.T / spread[..., None]).max(1)
-        found.append(best * np.float32(np.sqrt(flat.shape[1])) / lengths)
-    above = np.maximum(np.concatenate(found, 1) - np.float32(DISLIKE), 0) / np.float32(1 - DISLIKE)
+        parts.append(best * np.float32(np.sqrt(flat.shape[1])) / lengths)
+    above = np.maximum(np.concatenate(parts, 1) - np.float32(DISLIKE), 0) / np.float32(1 - DISLIKE)
     return np.round(LEVELS * above**2).astype(int)
 
 
 def windows_of(part: np.ndarray, step: int) -> np.ndarray:
-    """All windows of ``8 step x 8 step`` pixels, as 8 x 8 sums of ``step x step``.
+    """Return all windows of ``8 step x 8 step`` pixels, as 8 x 8 sums of ``step x step``.
 
     Args:
-        part: of pictures, ``[N, height, width]``.
+        part: a part of pictures, ``[N, height, width]``.
         step: 1 or 2.
 
     Returns:
@@ -220,28 +215,28 @@ def windows_of(part: np.ndarray, step: int) -> np.ndarray:
     """
     sums = sliding_window_view(part, (step, step), (1, 2)).sum((-2, -1))
     size = (SMALL - 1) * step + 1
-    found = sliding_window_view(sums, (size, size), (1, 2))[..., ::step, ::step]
-    return found.reshape(len(part), -1, SMALL * SMALL)
+    windows = sliding_window_view(sums, (size, size), (1, 2))[..., ::step, ::step]
+    return windows.reshape(len(part), -1, SMALL * SMALL)
 
 
 # --- Captions ---
 
 
 def describe(scene: Scene, draw: np.random.RandomState) -> list[str]:
-    """The five captions of a scene."""
-    one = draw.randint(2)
-    found = (
-        digit(scene, one, False, draw),
-        digit(scene, 1 - one, True, draw),
+    """Return the five captions of a scene."""
+    k = draw.randint(2)
+    texts = (
+        digit(scene, k, False, draw),
+        digit(scene, 1 - k, True, draw),
         related(scene, False, draw),
         listed(scene, draw),
         related(scene, True, draw),
     )
-    return [f"{pick(OPENINGS, draw)} {caption}".strip() for caption in found]
+    return [f"{pick(OPENINGS, draw)} {caption}".strip() for caption in texts]
 
 
 def digit(scene: Scene, which: int, sized: bool, draw: np.random.RandomState) -> str:
-    """One of the digits, with or without its size."""
+    """Return one of the digits in words, with or without its size."""
     words = NAMES[scene.classes[which]]
     if sized:
         words = f"{pick(SIZES[scene.large[which]], draw)} {words}"
@@ -249,14 +244,17 @@ def digit(scene: Scene, which: int, sized: bool, draw: np.random.RandomState) ->
 
 
 def related(scene: Scene, sized: bool, draw: np.random.RandomState) -> str:
-    """Both digits and how they lie, seen from either."""
-    one = draw.randint(2)
-    relation = pick(RELATIONS[scene.beside][one], draw)
-    return f"{digit(scene, one, sized, draw)} {relation} {digit(scene, 1 - one, sized, draw)}"
+    """Return both digits and how they lie, seen from either."""
+    k = draw.randint(2)
+    relation = pick(RELATIONS[scene.beside][k], draw)
+    return f"{digit(scene, k, sized, draw)} {relation} {digit(scene, 1 - k, sized, draw)}"
 
 
 def listed(scene: Scene, draw: np.random.RandomState) -> str:
-    """Both digits and their sizes, in either order."""
-    one = draw.randint(2)
-    first, second = digit(scene, one, True, draw), digit(scene, 1 - one, True, draw)
+    """Return both digits and their sizes, in either order."""
+    k = draw.randint(2)
+    first, second = digit(scene, k, True, draw), digit(scene, 1 - k, True, draw)
     return f"{first} {pick(BOTH, draw)} {second}"
+
+
+DATASET = Dataset(title="scenes of scikit-learn's digits", stands_for="coco", make=make)

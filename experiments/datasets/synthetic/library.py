@@ -1,20 +1,21 @@
-"""Sentence tasks made of the documentation of Python and its library (see `docs`); built in. They
-stand in for the five tasks of §6.3, in the same form (see `sentences`):
+"""The built-in stand-in for the five sentence tasks of §6.3, made of Python's documentation.
 
-    topic   is a sentence of what speaks with other computers (1), or of tools for development (0)?
-    style   is it of the language's reference (1), or of a docstring (0)?
-    pairs   how related are two sentences? The second one begins as the first and goes on as some
-            other; the score is 1 + 4 × the share of the words that both have.
+The tasks have the form of `sentences`, and the sentences are those of `docs`:
 
-Who trains on docs has seen these sentences, as nobody has those of the five tasks.
+    topic   is a sentence about networks (1), or about tools for development (0)?
+    style   is it from the language's reference (1), or from a docstring (0)?
+    pairs   how related are two sentences? The second begins as the first and goes on as another
+            sentence; the score is 1 + 4 × the share of the words that both have.
+
+A model trained on docs has seen these sentences, unlike those of the five tasks.
 """
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import arrays, docs, text, vocabulary
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.synthetic import docs
 
 NETWORK = frozenset(
     ("asyncio", "email", "http", "urllib", "xmlrpc", "smtplib", "imaplib", "poplib", "ftplib")
@@ -30,26 +31,26 @@ LEAST = 6  # words of a sentence
 
 
 def some(sentences: list[str], count: int) -> list[str]:
-    """So many of them, evenly spread; all where there are fewer."""
+    """Return as many of the sentences, evenly spread, or all if there are fewer."""
     places = np.linspace(0, len(sentences) - 1, min(count, len(sentences)))
     return [sentences[n] for n in places.round().astype(int)]
 
 
 def classes(positive: list[str], negative: list[str]) -> dict[str, np.ndarray]:
-    """The split of a task of two classes."""
+    """Return the split of a task of two classes."""
     ones, zeros = some(positive, PER_CLASS), some(negative, PER_CLASS)
     labels = np.repeat(np.array([1, 0], np.int8), [len(ones), len(zeros)])
     return dict(text=vocabulary.join(ones + zeros), labels=labels)
 
 
 def related(a: str, b: str) -> float:
-    """From 1, no word in common, to 5, the same words."""
+    """Return a score from 1, no word in common, to 5, the same words."""
     a_words, b_words = Counter(text.tokenize(a)), Counter(text.tokenize(b))
     return 1 + 4 * (a_words & b_words).total() / max(a_words.total(), b_words.total())
 
 
 def pairs(sentences: list[str], count: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """A split of pairs."""
+    """Return a split of pairs."""
     texts = []
     for n, m in random.integers(len(sentences), size=(count, 2)):
         a, other = sentences[n].split(), sentences[m].split()
@@ -59,21 +60,25 @@ def pairs(sentences: list[str], count: int, random: np.random.Generator) -> dict
     return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Makes ``<data_dir>/library``."""
-    of: dict[str, list[str]] = dict(network=[], tools=[], language=[], docstrings=[])
+def make() -> arrays.Splits:
+    """Return the two tasks of classes and the three splits of pairs."""
+    network, tools, language, docstrings = [], [], [], []  # sentences
     for name, sentences in docs.all_books():
-        where = name.split("/")[0]
-        kept = [s for s in sentences if len(s.split()) >= LEAST]
-        of["language" if where == docs.LANGUAGE else "docstrings"] += kept
-        if where in NETWORK or where in TOOLS:
-            of["network" if where in NETWORK else "tools"] += kept
+        package = name.split("/")[0]
+        kept = [sentence for sentence in sentences if len(sentence.split()) >= LEAST]
+        (language if package == docs.LANGUAGE else docstrings).extend(kept)
+        network += kept if package in NETWORK else []
+        tools += kept if package in TOOLS else []
     random = np.random.default_rng(0)
-    everything = of["language"] + of["docstrings"]
-    splits = dict(
-        topic=classes(of["network"], of["tools"]),
-        style=classes(of["language"], of["docstrings"]),
-        **{f"pairs_{name}": pairs(everything, N, random) for name, N in PAIRS.items()},
+    return dict(
+        topic=classes(network, tools),
+        style=classes(language, docstrings),
+        **{f"pairs_{name}": pairs(language + docstrings, n, random) for name, n in PAIRS.items()},
     )
-    info = dict(source="the documentation of this Python, by experiments/datasets/library.py")
-    arrays.write(data_dir, "library", splits, info)
+
+
+DATASET = Dataset(
+    title="sentence tasks made of the documentation of this Python",
+    stands_for="sentences",
+    make=make,
+)

@@ -1,23 +1,22 @@
-"""News of nobody: generated stories with questions about them; built in.
+"""Generate news stories with questions about them.
 
-A story is four sentences, each about an entity that did something to something:
+A story has four sentences. Each says of another entity that it did something to something:
 
     @entity7 sold the old ferry . @entity3 repaired the bridge . …
 
-The question restates one of them in other words for what was done, and leaves the entity out:
+The question restates one sentence with other words for the deed and without the entity:
 
     @placeholder disposed of the ferry
 
-In one story in ten (AMBIGUOUS) a fifth sentence says of another entity what the question asks for,
-so that no reader can know which of the two is meant: of such stories a perfect one gets half right,
-of all 95 % (CEILING). Whoever answers with some entity of the story gets a quarter right, or less.
+One story in ten (AMBIGUOUS) has a fifth sentence, which says of another entity what the question
+asks for. No reader can know which of the two is meant, so a perfect reader gets half of these
+stories right, and 95 % of all (CEILING). A guess among the entities of a story is right in a
+quarter of the stories or less.
 """
-
-from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import arrays, cloze, vocabulary
+from experiments.datasets import Dataset, arrays, cloze, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
 
 SIZES = dict(train=8000, valid=1000, test=1000)
@@ -25,8 +24,7 @@ ENTITIES = 12
 AMBIGUOUS = 0.1
 CEILING = 1 - AMBIGUOUS / 2
 
-# What was done, as the story and as the question has it.
-DEEDS = (
+DEEDS = (  # in the words of the story and in the words of the question
     ("sold", "disposed of"),
     ("repaired", "mended"),
     ("bought", "acquired"),
@@ -41,7 +39,7 @@ KINDS = "old new small large famous empty".split()
 
 
 def story(random: np.random.Generator) -> tuple[str, str, str]:
-    """A passage, a question and the answer."""
+    """Return a passage, a question and the answer."""
 
     def some(words, count: int):
         return [words[n] for n in random.permutation(len(words))[:count]]
@@ -60,19 +58,22 @@ def story(random: np.random.Generator) -> tuple[str, str, str]:
 
 
 def sentence(random: np.random.Generator, entity: str, deed: str, thing: str) -> str:
-    """What an entity did to a thing."""
+    """Return a sentence about what an entity did to a thing."""
     kind = f"{KINDS[random.integers(len(KINDS))]} " if random.random() < 0.5 else ""
     return f"{entity} {deed} the {kind}{thing} ."
 
 
-def prepare(data_dir: str | Path) -> None:
-    """Generates the stories. Validation and test are drawn as training is."""
+def make() -> arrays.Splits:
+    """Return the stories; validation and test are drawn from the distribution of training."""
     made = {}
     for number, (split, count) in enumerate(SIZES.items()):
         random = np.random.default_rng((7, number))
         made[split] = list(zip(*(story(random) for _ in range(count)), strict=True))
     passages, questions, _ = made["train"]
-    words = vocabulary.of([*passages, *questions])
+    words = vocabulary.by_count([*passages, *questions])
     splits = {split: cloze.pack(*texts, words) for split, texts in made.items()}
     splits["train"]["words"] = vocabulary.join(words)
-    arrays.write(data_dir, "stories", splits, dict(source="generated"))
+    return splits
+
+
+DATASET = Dataset(title="generated stories", stands_for="cnn", make=make)
