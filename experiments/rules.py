@@ -187,7 +187,6 @@ class Part:
         falling: whether less is better; None: as the panel says.
         minus: the panel whose gain is subtracted.
         peak: the panel that says whether the baseline has peaked, if the baseline's cannot.
-        published: what to compute of the paper's data, if not the same.
     """
 
     rule: Callable[[Line, Line], Gains]
@@ -197,7 +196,6 @@ class Part:
     falling: bool | None = None
     minus: str = ""
     peak: str = ""
-    published: "Part | None" = None
 
     @property
     def is_factor(self) -> bool:
@@ -232,24 +230,28 @@ def lookup(curves: Curves, key: Key) -> Curve | None:
     return dataclasses.replace(complete[0], x=x, lanes=y)
 
 
-def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
-    """Return the gains of a part for the seeds that all of its curves have; None without curves.
+def as_line(curve: Curve, name: str, panels: Panels, falling: bool | None = None) -> Line:
+    """Return a curve with its x counted from the start and less as better.
 
     Args:
-        panels: name -> `curves.Panel` or `curves.Column`.
+        name: of its panel, which says both, unless falling does.
     """
+    panel = panels.get(name.partition("+")[0])
+    falling = getattr(panel, "falling", True) if falling is None else falling
+    return Line(curve.x - getattr(panel, "x_plus", 0), curve.lanes if falling else -curve.lanes)
+
+
+def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
+    """Return the gains of a part for the seeds that all of its curves have; None without curves."""
     known = {key: lookup(curves, key) for key in part.keys}
     if not all(known.values()):
         return None
-    names = {key: curve.seeds or range(curve.lanes.shape[-2]) for key, curve in known.items()}
+    names = {key: list(c.seeds or range(c.lanes.shape[-2])) for key, c in known.items()}
     seeds = sorted(set.intersection(*map(set, names.values())))
 
     def line(key: Key) -> Line:
-        panel = panels.get(key[0].split("+")[0])
-        falling = getattr(panel, "falling", True) if part.falling is None else part.falling
-        rows = [list(names[key]).index(seed) for seed in seeds]
-        y = known[key].lanes[..., rows, :]
-        return Line(known[key].x - getattr(panel, "x_plus", 0), y if falling else -y)
+        whole = as_line(known[key], key[0], panels, part.falling)
+        return Line(whole.x, whole.y[..., [names[key].index(seed) for seed in seeds], :])
 
     gains = [part.rule(line(before), line(after)) for before, after in part.pairs]
     values = gains[0].values - sum(gain.values for gain in gains[1:])
@@ -311,12 +313,10 @@ def outcome(gains: Sequence[np.ndarray], margins: Sequence[float], spare: int = 
 def has_peaked(part: Part, curves: Curves, panels: Panels) -> bool:
     """Return whether the baseline's mean is best before the last tenth of its length."""
     for (name, norm), _ in part.pairs:
-        curve = lookup(curves, (part.peak or name, norm))
-        panel = panels.get((part.peak or name).split("+")[0])
-        sign = 1 if getattr(panel, "falling", True) else -1
-        line = Line(curve.x - getattr(panel, "x_plus", 0), sign * curve.mean)
-        line = first_part(line) if part.rule is later else line
-        if line.x[line.y.argmin()] > 0.9 * line.x[-1]:
+        name = part.peak or name
+        line = as_line(lookup(curves, (name, norm)), name, panels)
+        x, y = first_part(line) if part.rule is later else line
+        if x[y.mean(0).argmin()] > 0.9 * x[-1]:
             return False
     return True
 
@@ -429,10 +429,9 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
 def in_paper(claim: Claim, curves: Curves, panels: Panels) -> list[Row]:
     """Return the same estimates from the published curves and tables: numbers without a verdict."""
     lines = {key: dataclasses.replace(c, lanes=c.mean[None]) for key, c in curves.items()}
-    parts = [part.published or part for part in claim.parts]
-    gains = [measure(part, lines, panels) for part in parts]
-    pairs = zip(parts, gains, strict=True)
-    return [in_words(part, gain, panels) for part, gain in pairs if gain is not None]
+    parts = [part for part in claim.parts if part.rule is not later]  # drawn to the earlier time
+    gains = [(part, measure(part, lines, panels)) for part in parts]
+    return [in_words(part, gain, panels) for part, gain in gains if gain is not None]
 
 
 def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:
@@ -469,14 +468,14 @@ def in_words(part: Part, gains: Gains, panels: Panels) -> Row:
     def text(gain: float) -> str:
         return f"{np.exp(gain):.2f}" if part.is_factor else f"{times * gain:+{digits}}"
 
-    count = len(gains.seeds)
-    if not count:
+    if not gains.seeds:
         return Row(describe(part, panels), "–", "–", 0)
-    sides = {float(side) for side in np.sign(gains.values[gains.bounds])}
-    bound = "≥ " if sides == {1.0} else "≤ " if sides == {-1.0} else ""
+    sides = set(np.sign(gains.values[gains.bounds]))
+    bound = "≥ " if sides == {1} else "≤ " if sides == {-1} else ""
     estimate = bound + text(gains.values.mean()) + (" ×" if part.is_factor else "")
-    low, high = interval(gains.values) if count >= LEAST else (0.0, 0.0)
-    span = f"[{text(low)}, {text(high)}]" if count >= LEAST else "–"
+    count, span = len(gains.seeds), "–"
+    if count >= LEAST:
+        span = f"[{', '.join(map(text, interval(gains.values)))}]"
     return Row(describe(part, panels), estimate, span, count)
 
 
@@ -489,7 +488,8 @@ def describe(part: Part, panels: Panels) -> str:
 
     (panel, norm), (other_panel, baseline) = part.curve, part.baseline
     rule = part.rule.__doc__.partition(":")[0].lower()
-    where = " + ".join(map(name, panel.split("+")))
+    where = " + ".join(name(key).partition(",")[0] for key in panel.split("+"))
+    where = where if "+" in panel else name(panel)
     if panel != other_panel:
         return f"{where} against {name(other_panel)}: {norm}, {rule}"
     if part.rule is later:

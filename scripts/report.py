@@ -83,7 +83,7 @@ def main(_):
         shown, pictures = results.page(Path(RUNS.value or "runs/small"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -93,6 +93,8 @@ def main(_):
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         mark=MARK,
     )
+    if kind == "claims":  # the same as a table for docs/
+        pictures["claims.md"] = environment.get_template("claims.md").render(**shown).encode()
     write(out, pictures, text)
     for error in shown.get("broken", ()):
         print(f"Skipped a broken run: {error}")

@@ -36,8 +36,7 @@ flags.adopt_module_key_flags(hosts)
 def main(_):
     if CONFIG.value is None or WORKDIR.value is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
-    place = hosts.Place.of_flags()
-    with hosts.together(place) if place else contextlib.nullcontext():
+    with hosts.together() if hosts.are_several() else contextlib.nullcontext():
         train_run()
 
 
@@ -45,9 +44,9 @@ def train_run() -> None:
     import experiments  # jax takes a second: not before the flags are known to be right
     from ln.training import train
 
-    task = experiments.load(CONFIG.value)
+    config = CONFIG.value
     try:
-        train.fit(task, CONFIG.value, WORKDIR.value)
+        train.fit(experiments.load(config), config, WORKDIR.value)
     except train.Interrupted as stopped:
         print(f"{stopped}. To resume: python {shlex.join(sys.orig_argv[1:])}", flush=True)
         sys.exit(cli.INTERRUPTED)

@@ -344,27 +344,32 @@ def test_a_page_ends_with_the_broken_runs(good):
     assert re.search(r"Skipped a broken run: \S+broken/config.json is damaged", printed)
 
 
-def test_metrics_without_figures_are_drawn(monkeypatch, tmp_path):
-    """Each split and metric is a panel, for each setting of the sweep."""
+@pytest.fixture
+def no_figures(monkeypatch):
+    monkeypatch.setattr(experiments, "part", lambda name, file: None)
+    sections.papers_of.cache_clear()
+    yield
+    sections.papers_of.cache_clear()
+
+
+def test_metrics_without_figures_are_drawn(no_figures, tmp_path):
+    """Each split and metric is a panel; each setting of the sweep is a section."""
     for norm, batch_size in itertools.product(("none", "layer"), (128, 4)):
         write_run(tmp_path, norm, batch_size, error=0.02, nll=1.0, epochs=3)
-    monkeypatch.setattr(experiments, "part", lambda name, file: None)
-    (section,), _ = sections.read_sections(tmp_path)
-    (figure,), ours = section.figures, sections.gather(section).ours
-    assert [(panel.title, panel.metric) for panel in figure.panels[:2]] == [
-        (f"valid, batch_size {batch_size}", "error")  # that of config.select
-        for batch_size in (128, 4)
-    ]
-    keys = itertools.product(("train", "valid", "test"), ("error", "nll"), (128, 4))
-    assert {(p.split, p.metric, p.where["batch_size"]) for p in figure.panels} == set(keys)
-    norms = itertools.product([panel.name for panel in figure.panels], ("none", "layer"))
-    assert set(ours) == set(norms)
-    assert draw(figure.panels[:1], 1, ours, {}).startswith(PNG)
+    both, _ = sections.read_sections(tmp_path)
+    assert ["batch_size: 128 -> 4" in section.changes for section in both] == [False, True]
+    for section in both:
+        (figure,), ours = section.figures, sections.gather(section).ours
+        names = [(panel.split, panel.metric) for panel in figure.panels]
+        assert names[0] == ("valid", "error")  # that of config.select
+        assert set(names) == set(itertools.product(("train", "valid", "test"), ("error", "nll")))
+        norms = itertools.product([panel.name for panel in figure.panels], ("none", "layer"))
+        assert set(ours) == set(norms)
+        assert draw(figure.panels[:1], 1, ours, {}).startswith(PNG)
 
 
-def test_a_run_without_metrics_has_a_default_page(monkeypatch, tmp_path):
+def test_a_run_without_metrics_has_a_default_page(no_figures, tmp_path):
     write_run(tmp_path, "layer", 4, error=0.02, nll=1.0, epochs=0)
-    monkeypatch.setattr(experiments, "part", lambda name, file: None)
     (shown,) = results.page(tmp_path)[0]["sections"]
     assert shown["figures"] == [] and shown["summary"]["rows"] == []
 

@@ -31,5 +31,3 @@ FIGURES = (
         ),
     ),
 )
-
-MAIN = dict(panel="valid")  # the curve that sums it up

@@ -59,5 +59,3 @@ FIGURES = (
         ),
     ),
 )
-
-MAIN = dict(panel="train_nll")  # the curve that sums it up

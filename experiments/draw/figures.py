@@ -28,5 +28,3 @@ FIGURES = (
         ),
     ),
 )
-
-MAIN = dict(panel="bound")  # the curve that sums it up

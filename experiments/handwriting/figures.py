@@ -40,5 +40,3 @@ FIGURES = (
         ),
     ),
 )
-
-MAIN = dict(panel="test")  # the curve that sums it up

@@ -42,5 +42,3 @@ FIGURES = (
         ),
     ),
 )
-
-MAIN = dict(panel="nll_batch128")  # the curve that sums it up

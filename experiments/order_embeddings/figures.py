@@ -99,5 +99,3 @@ TABLES = (
         ),
     ),
 )
-
-MAIN = dict(panel="r1")  # the curve that sums it up

@@ -91,12 +91,8 @@ TABLES = (
     ),
 )
 
-PAPER_ONLY = "month", "original"  # rows and curves of the paper that are no norm of ours
-
 SPEED = dict(
     name="skip_thoughts",  # results/speed/<name>.json
     case="full",
     peers={"none": "ours without norm", "layer": "ours"},
 )
-
-MAIN = dict(panel="mr")  # the curve that sums it up

@@ -6,7 +6,7 @@ from pathlib import Path
 from scripts.pages.claims import claims_of
 from scripts.pages.drawing import draw
 from scripts.pages.sections import Section, gather, read_sections
-from scripts.pages.tables import evaluations, lanes_of, rows_of, summary, table_of
+from scripts.pages.tables import evaluations, rows_of, summary, table_of
 
 
 def page(root: Path) -> tuple[dict, dict[str, bytes]]:
@@ -44,7 +44,6 @@ def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
         slug=slug,
         figures=figures,
         tables=[dict(table=table, rows=rows_of(table, ours)) for table in section.tables],
-        lanes=[(run, lanes_of(run.stored)) for run in section.runs],
         evaluations=evaluations(section),
         claims=claims_of(section, gathered),
         summary=summary(section, gathered),

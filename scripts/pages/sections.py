@@ -84,11 +84,6 @@ class Section:
     mark: str = ""
 
     @property
-    def config_file(self):
-        """Return the module of the experiment's config."""
-        return importlib.import_module(f"configs.{self.experiment}")
-
-    @property
     def figures_file(self):
         """Return the module of the experiment's figures.py, or None."""
         return experiments.part(self.experiment, "figures")
@@ -239,10 +234,12 @@ def compared(config: dict, norm: str) -> dict:
 
 @functools.cache
 def papers_of(experiment: str) -> list[dict]:
-    """Return the configs of the paper's sweep."""
-    module = importlib.import_module(f"configs.{experiment}")
-    configs = []
-    for point in module.sweep():
+    """Return the configs of the paper's sweep; of an experiment without figures.py, one config.
+
+    Figures show the runs of a sweep side by side, so these belong to one section.
+    """
+    module, configs = importlib.import_module(f"configs.{experiment}"), []
+    for point in module.sweep() if experiments.part(experiment, "figures") else [{}]:
         config = module.get_config("paper")
         config.update_from_flattened_dict(point)
         configs.append(runs.as_json(config))
@@ -250,32 +247,23 @@ def papers_of(experiment: str) -> list[dict]:
 
 
 def default_figure(section: Section) -> Figure:
-    """Return a panel for every metric of every split, that of config.select first.
-
-    The settings of the sweep, norms apart, have separate panels.
-    """
-    configs = [shown.stored.config for shown in section.runs]
-    points = importlib.import_module(f"configs.{section.experiment}").sweep()
-    varied = {key for point in points for key in point if key not in ASIDE and "." not in key}
-    settings = [{key: config.get(key) for key in sorted(varied)} for config in configs]
-    select = configs[0]["select"]
+    """Return a panel for every metric of every split, that of config.select first."""
+    select = section.runs[0].stored.config["select"]
     main = select["split"], select["metric"]
     readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
     others = sorted({(reading.split, name) for reading in readings for name in reading.values})
     panels = (
         Panel(
-            name=f"{split} {metric} {where}",
-            title=", ".join([split, *(f"{key} {value}" for key, value in where.items())]),
+            name=f"{split} {metric}",
+            title=split,
             split=split,
             metric=metric,
             label=metric,
-            where=where,
             digits=".4g",
             summaries=(("mean", 1), ("min", 0), ("max", 0)),
             falling=(split, metric) != main or select["mode"] == "min",
         )
         for split, metric in dict.fromkeys([main, *others])
-        for where in {str(setting): setting for setting in settings}.values()
     )
     return Figure(
         name="metrics",
@@ -352,11 +340,7 @@ def seconds(name: str, case: str, peers: dict[str, str]) -> Curves:
 
 
 def main_panel(section: Section, gathered: Gathered) -> tuple[str, Panel]:
-    """Return the panel that sums a section up, below the title of its figure.
-
-    It is that of MAIN, or the first one with curves.
-    """
+    """Return the first panel with curves, below the title of its figure: it sums a section up."""
     panels = [(figure.title, panel) for figure in section.figures for panel in figure.panels]
-    main = getattr(section.figures_file, "MAIN", {}).get("panel")
     drawn = {name for name, _ in gathered.ours or gathered.theirs}
-    return min(panels, key=lambda pair: (pair[1].name not in drawn, pair[1].name != main))
+    return min(panels, key=lambda pair: pair[1].name not in drawn)

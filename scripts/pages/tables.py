@@ -1,13 +1,11 @@
 """Numbers of curves as cells: ours beside the paper's."""
 
 import dataclasses
-import itertools
 import math
 
 import numpy as np
 
 from experiments.curves import Curve, Panel, Table
-from ln.training.runs import Stored
 from scripts.pages.drawing import styles_of
 from scripts.pages.sections import Curves, Gathered, Section, main_panel, of_panel
 
@@ -76,21 +74,6 @@ def rows_of(table: Table, ours: Curves) -> list[dict]:
         values = [curve and curve.lanes[:, 0] for curve in curves]
         rows.append(row(model, values, str(len(first.lanes)), f"{first.x[0]:,.0f}"))
     return rows
-
-
-def lanes_of(run: Stored) -> list[tuple[str, ...]]:
-    """Return learning rate, seed, updates, best score, its step and the fate of every lane.
-
-    None if there is one learning rate and no lane diverged.
-    """
-    rows: list[tuple[str, ...]] = []
-    for lr, seed in itertools.product(run.config["lr"], run.config["seeds"]):
-        updates = max((row.step for row in run.rows if row.lane == (seed, lr)), default=0)
-        best, fate = run.best([(seed, lr)]), run.diverged.get((seed, lr))
-        cells = (f"{best[1]:.4g}", f"{best[0]:,}") if best else ("–", "–")
-        words = f"diverged at {fate.step:,}: {fate.cause}" if fate else ""
-        rows.append((f"{lr:g}", str(seed), f"{updates:,}", *cells, words))
-    return rows if len(run.config["lr"]) > 1 or run.diverged else []
 
 
 def evaluations(section: Section) -> list[tuple]:
