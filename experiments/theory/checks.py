@@ -16,15 +16,15 @@ class Check(NamedTuple):
 
     Attributes:
         number: of the claim in experiments/claims.py; None if the statement is part of no claim.
+        statement: what is checked, or "" if it is the text of the claim.
         holds: None if the numbers do not decide.
         because: the numbers.
-        statement: what is checked, if that is not the text of the claim.
     """
 
     number: int | None
+    statement: str
     holds: bool | None
     because: str
-    statement: str = ""
 
 
 class Result(NamedTuple):
@@ -53,7 +53,7 @@ def check(
     because = f"Expected 0: {', '.join(map(sci, zero))}."
     if nonzero:
         because += f" Expected not 0: {', '.join(map(sci, nonzero))}."
-    return Check(number, holds, because, statement)
+    return Check(number, statement, holds, because)
 
 
 def sci(value: float) -> str:

@@ -89,7 +89,7 @@ def examples(seed: int) -> Result:
     checks = (
         check(1, layer_others, batch_others),
         check(2, layer_test, batch_test),
-        Check(3, bool(learned < constant), because),
+        Check(3, "", bool(learned < constant), because),
         check(4, [layer_arrays, longer], [batch_arrays]),
         check(31, [largest(y - jnp.tanh(theta[:, -2])), largest(G)]),
     )
