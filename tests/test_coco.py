@@ -112,6 +112,16 @@ def test_an_archive_is_read_as_its_folder(tmp_path, files, end, place):
     assert str(path) in arrays.manifest(tmp_path / "data", "coco")["source"]
 
 
+def test_features_may_lie_in_one_other_folder(tmp_path, files):
+    other = {name.replace("10crop", "resnet"): data for name, data in files.items()}
+    assert_prepared(prepared(tmp_path / "one", other))
+    wrong = {name: npy(np.ones((1, 1))) for name in other if name.endswith("npy")}
+    assert_prepared(prepared(tmp_path / "two", files | wrong))
+    more = {name.replace("resnet", "vgg"): data for name, data in other.items()}
+    with refused("images/10crop/train.npy"):
+        prepared(tmp_path / "three", other | more)
+
+
 @pytest.mark.parametrize(
     "change",
     [

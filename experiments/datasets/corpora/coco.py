@@ -9,7 +9,7 @@ The authors' own, 113,287 / 5,000 / 5,000 images:
 
     train.txt, val.txt, test.txt     captions, one a line, blanks between their words; the first
                                      five are of the first image, and so on
-    images/10crop/train.npy, ...     float32 [N, 4096]
+    images/10crop/train.npy, ...     float32 [N, 4096]; or the one other folder in images/
 
 Karpathy's, where there is no train.txt:
 
@@ -105,11 +105,11 @@ def mapped(path: Path) -> np.ndarray:
     Raises:
         InputError: there is no such file, or it holds something else, or less.
     """
-    try:
-        with readable(path):
+    with readable(path):
+        try:
             values = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise InputError(f"{path} is no complete .npy file ({error}).") from error
+        except ValueError as error:
+            raise InputError(f"{path} is no complete .npy file ({error}).") from error
     if values.ndim != 2 or values.dtype.kind != "f" or not values.size:
         raise InputError(
             f"{path}: expected floats [images, numbers of each], found {values.dtype} "
@@ -199,7 +199,8 @@ def features(root: Path, rows: dict[str, np.ndarray] | None = None) -> dict[str,
         total = sum(map(len, rows.values()))
         check(f"{path}: for {KARPATHY}", total, len(mapped(path)), "rows")
         return {split: Features.from_file(path, rows[split]) for split in SPLITS}
-    folder = root / "images" / "10crop"
+    folders = [path.parent for path in root.glob("images/*/train.npy")]
+    folder = folders[0] if len(folders) == 1 else root / "images" / "10crop"
     return {split: Features.from_file(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
 
 
