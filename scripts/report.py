@@ -7,7 +7,7 @@
 
 Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
 also of runs that still go on, evaluations.jsonl where scripts.evaluate has written one, and
-diverged.jsonl where lanes did not stay finite: curves and numbers are of the other lanes. The file
+dead.jsonl where lanes did not stay finite: curves and numbers are of the other lanes. The file
 figures.py of an experiment says what to draw (without it the page shows every metric); the paper's
 curves are in results/published/. The page holds everything it shows; its pictures also lie beside
 it as PNG files. --theory needs no runs: it computes what section 5 of the paper claims
