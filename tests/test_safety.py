@@ -88,5 +88,5 @@ def test_no_pickle_of_a_run_or_study_is_loaded(tmp_path):
         "scripts.report": (f"--runs={tmp_path}", f"--out={tmp_path / 'report'}"),
     }
     for name, words in commands.items():
-        done = watched("runpy.run_module(sys.argv[1], {}, '__main__', True)", name, *words)
+        done = watched("runpy.run_module(sys.argv.pop(1), {}, '__main__', True)", name, *words)
         assert done.returncode == 0, done.stderr
