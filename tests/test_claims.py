@@ -206,8 +206,8 @@ def test_a_claim_has_a_setting_of_data_size_and_length(number, changes, full):
 @pytest.fixture
 def no_analysis(monkeypatch):
     """Replace the analysis, which takes half a minute, by claims 1 (holds) and 9 (does not)."""
-    result = Result((Check(1, "", True, "so"), Check(9, "", False, "not so")), {})
-    monkeypatch.setattr(theory, "DEMONSTRATIONS", (lambda seed: result,))
+    shown = Result([Check(1, True, "so"), Check(9, False, "not so")], {})
+    monkeypatch.setattr(theory, "DEMONSTRATIONS", (lambda seed: shown,))
 
 
 def test_without_runs_only_analysis_and_times_are_shown(no_analysis):

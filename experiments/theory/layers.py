@@ -58,10 +58,10 @@ def invariances(seed: int) -> Result:
     shifts, (_, scaled) = random.normal(size=len(x)), new["single example re-scaling"]
     summed = changes(np.column_stack([w, np.ones(5)]), np.column_stack([scaled, shifts]))
     checks = (
-        check("table 1", [max(invariant)], [min(others)]),
-        check("units", layer["weight matrix re-centring"], layer["weight vector re-scaling"]),
-        check("example", layer["single example re-scaling"]),
-        check("summed", [summed["layer"]], layer["data set re-centring"]),
+        check(5, [max(invariant)], [min(others)]),
+        check(6, layer["weight matrix re-centring"], layer["weight vector re-scaling"]),
+        check(7, layer["single example re-scaling"]),
+        check(30, [summed["layer"]], layer["data set re-centring"]),
     )
     return Result(checks, dict(x=x, theta=theta, change=change, table=TABLE_1))
 
@@ -96,7 +96,8 @@ def curvature(seed: int) -> Result:
     ratio = {norm: ratios(norm) for norm in NORMS}
     change = [outputs(n, twice, x) - outputs(n, theta, x) for n in NORMS]
     off = [abs(ratio[norm]["F, w-w block"] - 0.5) for norm in NORMS]
-    checks = check("outputs", list(map(largest, change))), check("curvature", off)
+    same = "Doubling the weights leaves the outputs unchanged."
+    checks = check(9, list(map(largest, change)), statement=same), check(9, off)
     return Result(checks, dict(x=x, theta=theta, ratio=ratio))
 
 
@@ -123,7 +124,7 @@ def fisher(seed: int) -> Result:
     formula = {norm: eq_13(norm, theta, x, cov[norm]) for norm in NORMS}
     errors = {f"{norm} norm": relative(formula[norm], F[norm]) for norm in NORMS}
     checks = [
-        Check(None, f"Eq. 13 is exact for {name}.", error < EXACT, f"Relative error: {sci(error)}.")
+        Check(None, error < EXACT, f"Relative error: {sci(error)}.", f"Eq. 13 is exact for {name}.")
         for name, error in errors.items()
     ]
     complete = layer_norm_fisher(theta, x, cov["layer"])
@@ -171,7 +172,7 @@ def magnitudes(seed: int) -> Result:
     numbers = dict(x=x, theta=theta, rows=rows)
     numbers["eq_32"] = ds2(unit.mean(0)), ds2(batch(x, unit))
     numbers["eq_35"] = ds2(printed), ds2(corrected)
-    return Result([check("gains", [off for *_, off in rows.values()])], numbers)
+    return Result([check(11, [off for *_, off in rows.values()])], numbers)
 
 
 @float64
@@ -193,5 +194,5 @@ def reparametrization(seed: int) -> Result:
         return np.linalg.norm(z - fit) / np.linalg.norm(z - z.mean(0))
 
     errors = {norm: error(z[norm]) for norm in NORMS}
-    checks = [check("plain", [errors["batch"], errors["weight"]], [errors["layer"]])]
+    checks = [check(8, [errors["batch"], errors["weight"]], [errors["layer"]])]
     return Result(checks, dict(x=x, theta=theta, errors=errors))

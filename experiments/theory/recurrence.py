@@ -64,7 +64,7 @@ def stability(setting: str, plain, layer) -> Check:
         f"Decades of the rms of a_t: {without[0]:.1f} without norm, {with_norm[0]:.1f} with layer "
         f"norm. Decades of ‖∂L/∂h_t‖ over that at T: {without[1]:.1f} and {with_norm[1]:.1f}."
     )
-    return Check(12, f"Layer norm stabilizes the dynamics ({setting}).", holds, because)
+    return Check(12, holds, because, f"Layer norm stabilizes the dynamics ({setting}).")
 
 
 @float64

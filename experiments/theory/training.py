@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.theory.checks import EXACT, STATEMENTS, Check, Result, check, float64, sci
+from experiments.theory.checks import EXACT, Check, Result, check, float64, sci
 from experiments.theory.geometry import angle
 from ln.norm import layer_norm
 
@@ -101,6 +101,7 @@ def growth(seed: int) -> Result:
         f"{shrunk:.3f} of its first value; with ‖W‖ held, to {held_shrunk:.3f}."
     )
     holds = (grown > 0).all() and balance < EXACT and shrunk < held_shrunk
-    checks = check("rate", [first, every]), Check(*STATEMENTS["stop"], bool(holds), because)
+    inverse = "The norm of the weights acts as an inverse learning rate."
+    checks = check(9, [first, every], statement=inverse), Check(10, bool(holds), because)
     angles = {"‖W‖ free": angles, "‖W‖ held": held_angles}
     return Result(checks, dict(losses=losses, scaled=scaled, lengths=lengths, angles=angles))

@@ -68,11 +68,6 @@ class Entry(NamedTuple):
         verdicts = (finding.verdict for finding in self.findings)
         return collections.Counter(v.because for v in verdicts if v.word == rules.NOT_TESTED)
 
-    @property
-    def sweep(self) -> str:
-        """Return the command that trains what the claim is about."""
-        return f"python -m scripts.sweep --config=configs/{self.claim.experiment}.py"
-
 
 def overall(words: Iterable[str]) -> str:
     """Return the verdict that all decided sets of runs share, else "not decided"."""

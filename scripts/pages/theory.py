@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.claims import CLAIMS
+from experiments.rules import CONFIRMED, CONTRADICTED, NOT_DECIDED
 from experiments.theory import theory
-from experiments.theory.checks import WORDS, sci
+from experiments.theory.checks import sci
 from scripts.pages.drawing import draw_panels
+
+WORDS = {True: CONFIRMED, False: CONTRADICTED, None: NOT_DECIDED}
 
 
 class Line(NamedTuple):
@@ -104,4 +108,6 @@ def page() -> tuple[dict, dict[str, bytes]]:
         name: [(p.title, base64.b64encode(draw_panels([p], 1)).decode()) for p in panels[name]]
         for name in panels
     }
-    return dict(shown=shown, embedded=embedded, words=WORDS, sci=sci, seed=theory.SEED), pictures
+    claims = {claim.number: claim for claim in CLAIMS}
+    shown = dict(shown=shown, embedded=embedded, claims=claims, words=WORDS, sci=sci)
+    return shown | dict(seed=theory.SEED), pictures
