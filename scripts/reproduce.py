@@ -1,4 +1,4 @@
-"""Reproduces the paper's figures: prepares the data, trains the runs, writes the pages.
+"""Reproduce the paper's figures: prepares the data, trains the runs, writes the pages.
 
     python -m scripts.reproduce                           everything, minutes, built-in data
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
@@ -15,13 +15,17 @@ and the page to report/<scale>-real.
 
 import importlib
 import os
+from pathlib import Path
+import signal
+import subprocess
 import sys
 
 from absl import flags
 
 import experiments
-from ln.errors import choose
+from ln.errors import InputError, choose
 from scripts import cli
+from scripts.engines import grid, jobs
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
@@ -34,39 +38,16 @@ OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<sca
 def main(argv):
     known = experiments.names()
     names = argv[1:] or known
-    scale = SCALE.value
-    configs = {}
     for name in names:
         choose("experiment", name, dict.fromkeys(known))
-        module = importlib.import_module(f"configs.{name}")
-        choose(f"scale of {name}", scale, module.SCALES)
-        configs[name] = module.get_config(scale)
-
-    from experiments import datasets
-
-    chosen: dict[str, list[str]] = {}  # experiment -> config flags
-    for name, config in configs.items():
-        chosen[name] = []
-        for key in experiments.DATA_KEYS:
-            if not config.get(key):
-                continue
-            real = datasets.real(config[key], DATA_DIR.value)
-            if real != config[key]:
-                chosen[name].append(f"--config.{key}={real}")
-            elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
-                datasets.prepare(real, DATA_DIR.value)
-
-    place = f"{scale}-real" if any(chosen.values()) else scale
+    configs = {name: read_config(name) for name in names}
+    stand_ins = {name: on_real_data(config) for name, config in configs.items()}
+    place = f"{SCALE.value}-real" if any(stand_ins.values()) else SCALE.value
     failed = []
-    for name in names:
-        data = "".join(f", on {word.partition('=')[2]}" for word in chosen[name])
-        print(f"\n{name}, scale {scale}{data}", flush=True)
-        words = [f"--config=configs/{name}.py:{scale}", *chosen[name]]
-        words += [f"--config.data_dir={DATA_DIR.value}", f"--root=runs/{place}"]
-        status = cli.call(["-m", "scripts.sweep", *words, f"--workers={WORKERS.value}"])
-        if status == cli.INTERRUPTED:
-            sys.exit(status)
-        failed += [name] if status else []
+    for name, config in configs.items():
+        data = "".join(f", on {real}" for real in stand_ins[name])
+        print(f"\n{name}, scale {SCALE.value}{data}", flush=True)
+        failed += [name] if train(config, Path("runs") / place / name) else []
     out = OUT.value or f"report/{place}"
     pages = {"report": [f"--runs=runs/{place}", f"--out={out}"]}
     if not argv[1:]:
@@ -74,14 +55,67 @@ def main(argv):
         pages["claims"] = ["--claims", f"--runs=runs/{place}", f"--out={out}/claims"]
     for name, words in pages.items():
         print(f"\n{name}", flush=True)
-        status = cli.call(["-m", "scripts.report", *words])
-        if status == cli.INTERRUPTED:
-            sys.exit(status)
-        failed += [name] if status else []
+        failed += [name] if call(["-m", "scripts.report", *words]) else []
     if failed:
         print(f"Not everything worked: {', '.join(failed)}; see above.", file=sys.stderr)
         sys.exit(1)
 
 
+def read_config(name: str):
+    module = importlib.import_module(f"configs.{name}")
+    choose(f"scale of {name}", SCALE.value, module.SCALES)
+    config = module.get_config(SCALE.value)
+    config.data_dir = DATA_DIR.value
+    return config
+
+
+def on_real_data(config) -> list[str]:
+    """Prepare the data of a config, or put those in its place that they stand in for.
+
+    Returns:
+        The latter.
+    """
+    from experiments import datasets
+
+    chosen = []
+    for key in experiments.DATA_KEYS:
+        if not config.get(key):
+            continue
+        real = datasets.real(config[key], DATA_DIR.value)
+        if real != config[key]:
+            config[key] = real
+            chosen.append(real)
+        elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
+            datasets.prepare(real, DATA_DIR.value)
+    return chosen
+
+
+def train(config, root: Path) -> int:
+    """Train the runs of a config; return an exit status, unless the user has stopped them."""
+    try:
+        todo = grid.unfinished(config, grid.listed(config), root)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return stop_if_interrupted(grid.train(todo, jobs.start_here(WORKERS.value), WORKERS.value))
+
+
+def call(words: list[str]) -> int:
+    """Run another command; return its exit status, unless the user has stopped it."""
+    # Ctrl-C reaches both. The other one ends, and there is nothing to do here but to wait.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        status = subprocess.run([sys.executable, *words]).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return stop_if_interrupted(status)
+
+
+def stop_if_interrupted(status: int) -> int:
+    if status == cli.INTERRUPTED:
+        sys.exit(status)
+    return status
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, positional=True)

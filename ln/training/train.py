@@ -31,7 +31,7 @@ import numpy as np
 import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
-from ln.training import data, runs
+from ln.training import data, ranges, runs
 from ln.training.devices import ALONE, Anybody, Spread, check_same, of_first
 from ln.training.optim import make_optimizer
 
@@ -54,6 +54,7 @@ class Task:
     arrays: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(self, config):
+        ranges.check(config)
         self.config = config
 
     def example(self) -> Batch:
@@ -295,10 +296,7 @@ class Plan:
 
     @classmethod
     def of(cls, config, task: Task) -> "Plan":
-        if config.steps_per_call < 1:
-            raise InputError(
-                f"config.steps_per_call is {config.steps_per_call}; it must be 1 or more."
-            )
+        ranges.check(config)
         lengths = ("steps", "log_every", "eval_every", "save_every")
         found = {k: in_steps(k, config[k], task.steps_per_epoch) for k in lengths}
         return cls(**found, steps_per_call=config.steps_per_call)
