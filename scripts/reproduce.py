@@ -13,10 +13,11 @@ Scales other than paper run on built-in data; where the data that these stand in
 and the page to report/<scale>-real.
 """
 
+from collections.abc import Callable
+from functools import partial
 import importlib
 import os
 from pathlib import Path
-import signal
 import subprocess
 import sys
 
@@ -43,21 +44,26 @@ def main(argv):
     configs = {name: read_config(name) for name in names}
     stand_ins = {name: on_real_data(config) for name, config in configs.items()}
     place = f"{SCALE.value}-real" if any(stand_ins.values()) else SCALE.value
-    failed = []
-    for name, config in configs.items():
-        data = "".join(f", on {real}" for real in stand_ins[name])
-        print(f"\n{name}, scale {SCALE.value}{data}", flush=True)
-        failed += [name] if train(config, Path("runs") / place / name) else []
     out = OUT.value or f"report/{place}"
     pages = {"report": [f"--runs=runs/{place}", f"--out={out}"]}
     if not argv[1:]:
         pages["theory"] = ["--theory", f"--out={out}/theory"]
         pages["claims"] = ["--claims", f"--runs=runs/{place}", f"--out={out}/claims"]
-    for name, words in pages.items():
-        print(f"\n{name}", flush=True)
-        failed += [name] if call(["-m", "scripts.report", *words]) else []
+    parts: dict[str, Callable[[jobs.Stopping], int]] = {}
+    for name, config in configs.items():
+        data = "".join(f", on {real}" for real in stand_ins[name])
+        root = Path("runs") / place / name
+        parts[f"{name}, scale {SCALE.value}{data}"] = partial(train, config, root)
+    parts |= {name: partial(write_page, words) for name, words in pages.items()}
+    failed = []
+    with jobs.Stopping() as stopping:
+        for name, part in parts.items():
+            print(f"\n{name}", flush=True)
+            failed += [name] if part(stopping) else []
+            if stopping.asked:
+                sys.exit(cli.INTERRUPTED)
     if failed:
-        print(f"Not everything worked: {', '.join(failed)}; see above.", file=sys.stderr)
+        print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
         sys.exit(1)
 
 
@@ -90,31 +96,19 @@ def on_real_data(config) -> list[str]:
     return chosen
 
 
-def train(config, root: Path) -> int:
-    """Train the runs of a config; return an exit status, unless the user has stopped them."""
+def train(config, root: Path, stopping: jobs.Stopping) -> int:
+    """Train the runs of a config; return an exit status."""
     try:
         todo = grid.unfinished(config, grid.listed(config), root)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return stop_if_interrupted(grid.train(todo, jobs.start_here(WORKERS.value), WORKERS.value))
+    return grid.train(todo, jobs.start_here(WORKERS.value), WORKERS.value, stopping)
 
 
-def call(words: list[str]) -> int:
-    """Run another command; return its exit status, unless the user has stopped it."""
-    # Ctrl-C reaches both. The other one ends, and there is nothing to do here but to wait.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        status = subprocess.run([sys.executable, *words]).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return stop_if_interrupted(status)
-
-
-def stop_if_interrupted(status: int) -> int:
-    if status == cli.INTERRUPTED:
-        sys.exit(status)
-    return status
+def write_page(words: list[str], stopping: jobs.Stopping) -> int:
+    """Run scripts.report, which Ctrl-C ends, too; return its exit status."""
+    return subprocess.run([sys.executable, "-m", "scripts.report", *words]).returncode
 
 
 if __name__ == "__main__":

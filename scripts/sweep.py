@@ -80,7 +80,8 @@ def main(_):
     start, slots = jobs.start_here(WORKERS.value), WORKERS.value
     if ENGINE.value == "slurm" and todo:
         start, slots = slurm.start_there(root / "submitit", WORKERS.value)
-    sys.exit(grid.train(todo, start, slots))
+    with jobs.Stopping() as stopping:
+        sys.exit(grid.train(todo, start, slots, stopping))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 import json
 import math
-import os
 from pathlib import Path
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 from absl import flags
@@ -114,40 +110,42 @@ def states_of(launcher):
 # --- What is searched ---
 
 
-def test_a_space_is_read():
+def read_space(texts, sampler="tpe"):
     flags.FLAGS.mark_as_parsed()
-    texts = ["lr=log:1e-4:1e-2", "hidden=int:50:200", "norm=none,layer"]
-    space, ends = search.read_space(texts, make_config(), False)
-    assert space["lr"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
-    assert space["hidden"] == optuna.distributions.IntDistribution(50, 200)
+    with flagsaver.flagsaver(sampler=sampler):
+        return search.read_space(texts, make_config())
+
+
+def test_a_space_is_read():
+    space = read_space(["lr=log:1e-4:1e-2", "hidden=int:50:200", "norm=none,layer"])
+    assert space["lr"].distribution == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
+    assert space["hidden"].distribution == optuna.distributions.IntDistribution(50, 200)
+    ends = {key: axis.values for key, axis in space.items()}
     assert ends == dict(lr=[1e-4, 1e-2], hidden=[50, 200], norm=["none", "layer"])
-    texts = ["lr=log:1e-4:1e-2:3", "hidden=int:1:4:10"]
-    values = search.read_space(texts, make_config(), True)[1]
-    assert values["lr"] == pytest.approx([1e-4, 1e-3, 1e-2]) and values["hidden"] == [1, 2, 3, 4]
+    space = read_space(["lr=log:1e-4:1e-2:3", "hidden=int:1:4:10"], "grid")
+    assert space["lr"].values == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert space["hidden"].values == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
-    "texts, is_grid, words",
+    "texts, sampler, words",
     [
-        (["lr"], False, "write KEY=log:LOW:HIGH"),
-        (["lrr=log:1e-4:1e-2"], False, "Did you mean 'lr'"),
-        (["lr=lg:1e-4:1e-2"], False, "Did you mean 'log'"),
-        (["lr=log:0:1"], False, "above 0"),
-        (["lr=log:1e-2:1e-4"], False, "LOW below HIGH"),
-        (["lr=log:1e-4"], False, "lr=log:LOW:HIGH,"),
-        (["lr=log:1e-4:1e-2:3"], False, "lr=log:LOW:HIGH,"),
-        (["lr=log:1e-4:1e-2"], True, "lr=log:LOW:HIGH:POINTS"),
-        (["lr=log:1e-4:1e-2:1"], True, "lr=log:LOW:HIGH:POINTS"),
-        (["hidden=int:1.5:3"], False, "hidden=int:LOW:HIGH"),
-        (["norm=none,none"], False, "names a value twice"),
-        (["norm=none,layer", "norm=batch,weight"], False, "Each key has one"),
-        (["seeds=0,1"], False, "no seed is better"),
+        (["lr"], "tpe", "write KEY=log:LOW:HIGH"),
+        (["lrr=log:1e-4:1e-2"], "tpe", "Did you mean 'lr'"),
+        (["lr=lg:1e-4:1e-2"], "tpe", "Did you mean 'log'"),
+        (["lr=log:0:1"], "tpe", "above 0"),
+        (["lr=log:1e-2:1e-4"], "tpe", "LOW below HIGH"),
+        (["lr=log:1e-4:1e-2:3"], "tpe", "lr=log:LOW:HIGH,"),
+        (["lr=log:1e-4:1e-2"], "grid", "lr=log:LOW:HIGH:POINTS"),
+        (["hidden=int:1.5:3"], "tpe", "hidden=int:LOW:HIGH"),
+        (["norm=none,none"], "tpe", "names a value twice"),
+        (["norm=none,layer", "norm=batch,weight"], "tpe", "each key once"),
+        (["seeds=0,1"], "tpe", "no seeds"),
     ],
 )
-def test_a_wrong_space_raises(texts, is_grid, words):
-    flags.FLAGS.mark_as_parsed()
+def test_a_wrong_space_raises(texts, sampler, words):
     with pytest.raises(InputError, match=words):
-        search.read_space(texts, make_config(), is_grid)
+        read_space(texts, sampler)
 
 
 # --- What is measured ---
@@ -213,7 +211,7 @@ def test_runs_of_dead_launchers_are_taken_up(trainer, tmp_path, capsys):
     assert first.job.folder != second.job.folder and b.start(1) == []
     first.process.show(1)
     first.look(prune=False)
-    first.tell(0, optuna.trial.TrialState.COMPLETE, 0.5)
+    first.tell(0, "COMPLETE", 0.5)
     first.lock.release()  # as the system does when it dies
     (again,) = b.start(1)
     assert again.job == first.job  # the same lanes: it is the same run
@@ -295,47 +293,8 @@ def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch)
     assert states_of(make_search(folder, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
 
 
-# --- Real processes ---
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """The address of a PostgreSQL server that lives for these tests."""
-    program = shutil.which("initdb") or max(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=0
-    )
-    if not program:
-        pytest.skip("PostgreSQL is not installed here: there is no initdb")
-    programs = Path(program).resolve().parent
-    programs = programs if (programs / "postgres").exists() else Path(program).parent
-    # It refuses to run as root, and another user cannot look into pytest's folders.
-    user = dict(user="nobody") if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory() as folder:
-        if user:
-            shutil.chown(folder, **user)
-        data = Path(folder) / "data"
-        options = dict(check=True, capture_output=True, cwd=folder, **user)
-        words = [programs / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-N"]
-        subprocess.run(words, **options)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words = [programs / "postgres", "-D", data, "-k", folder, "-p", str(port)]
-        words += ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1"]
-        quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with subprocess.Popen(words, cwd=folder, **quiet, **user) as server:
-            for _ in range(200):
-                with socket.socket() as line:
-                    if line.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            yield f"postgresql://tester@127.0.0.1:{port}/postgres"
-            server.send_signal(signal.SIGINT)  # ends the connections, too
-
-
-@pytest.mark.slow
-def test_a_study_lies_in_postgresql(trainer, postgres, tmp_path):
-    here = dict(storage=postgres, trials=6, lanes=2)
+def test_a_study_lies_in_a_data_base(trainer, tmp_path):
+    here = dict(storage=f"sqlite:///{tmp_path}/study.db", trials=6, lanes=2)
     a, b = (make_search(tmp_path, "lr=log:1e-4:1e-2", **here) for _ in range(2))
     (left,) = a.start(1)
     left.lock.release()

@@ -83,12 +83,11 @@ def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[jobs.
     return todo
 
 
-def train(todo: list[jobs.Job], start: jobs.Start, slots: int) -> int:
+def train(todo: list[jobs.Job], start: jobs.Start, slots: int, stopping: jobs.Stopping) -> int:
     """Train runs; return the exit status of the command."""
     from ln.training import runs
 
-    with jobs.Stopping() as stopping:
-        left = jobs.train(todo, start, slots, stopping, lambda job: runs.is_finished(job.folder))
+    left = jobs.train(todo, start, slots, stopping, lambda job: runs.is_finished(job.folder))
     if stopping.asked:
         print("Stopped; the same command goes on from here.", flush=True)
         return cli.INTERRUPTED

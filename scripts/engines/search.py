@@ -13,7 +13,7 @@ import itertools
 import math
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 import filelock
@@ -52,67 +52,75 @@ KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "lo
 # --- What is searched ---
 
 
-def read_axis(text: str, config, is_grid: bool) -> tuple[str, Any, list]:
-    """Return key and distribution of "lr=log:1e-4:1e-2" or "norm=none,layer", and values of it.
+class Axis(NamedTuple):
+    """What is searched of one config key.
 
-    Args:
-        is_grid: the values are all those of a grid, and ":5" behind an interval says how many; else
-            they are its ends, which are right or wrong as all the others are.
-
-    Raises:
-        InputError: not of that form, or an unknown key.
+    Attributes:
+        distribution: optuna's.
+        values: all values of a grid, else the ends, which are right or wrong as all others are.
     """
-    from optuna import distributions
 
-    form = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,..."
-    key, values = grid.split(text, "--space", jobs.flat(config.to_dict()), form)
-    word, colon, numbers = values.partition(":")
-    if not colon:
-        choices = values.split(",")
-        if len(set(choices)) < len(choices):
-            raise InputError(f"--space {text!r} names a value twice.")
-        return key, distributions.CategoricalDistribution(choices), choices
-    kind, log = choose(f"kind of --space {key}", word, KINDS)
-    make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[kind]
-    try:
-        low, high, *points = map(kind, numbers.split(":"))
-        if not low < high < math.inf or len(points) != is_grid or min(points, default=2) < 2:
-            raise ValueError
-        distribution = make(low, high, log=log)
-    except ValueError as error:
-        form = f"{key}={word}:LOW:HIGH{':POINTS' if is_grid else ''}"
-        raise InputError(
-            f"--space {text!r}: with --sampler={SAMPLER.value} write {form}, numbers with LOW "
-            f"below HIGH{' and above 0' if log else ''}."
-        ) from error
-    return key, distribution, spread(low, high, kind, log, int(*points)) if points else [low, high]
+    distribution: Any
+    values: list
+
+    @classmethod
+    def read(cls, key: str, text: str) -> "Axis":
+        """Return the axis of "log:1e-4:1e-2", with ":5" behind it in a grid, or of "none,layer".
+
+        Raises:
+            InputError: not of that form.
+        """
+        from optuna import distributions
+
+        word, colon, numbers = text.partition(":")
+        if not colon:
+            choices = text.split(",")
+            if len(set(choices)) < len(choices):
+                raise InputError(f"--space {key}={text} names a value twice.")
+            return cls(distributions.CategoricalDistribution(choices), choices)
+        kind, log = choose(f"kind of --space {key}", word, KINDS)
+        make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[kind]
+        is_grid = SAMPLER.value == "grid"
+        try:
+            low, high, *points = map(kind, numbers.split(":"))
+            if not low < high < math.inf or len(points) != is_grid or min(points, default=2) < 2:
+                raise ValueError
+            ends = make(low, high, log=log)
+        except ValueError as error:
+            form = f"{key}={word}:LOW:HIGH{':POINTS' if is_grid else ''}"
+            raise InputError(
+                f"--space {key}={text}: with --sampler={SAMPLER.value} write {form}, numbers with "
+                f"LOW below HIGH{' and above 0' if log else ''}."
+            ) from error
+        return cls(ends, spread(low, high, log, int(*points)) if points else [low, high])
 
 
-def spread(low: float, high: float, kind: type, log: bool, points: int) -> list:
-    """Return the values of a grid."""
+def spread(low: float, high: float, log: bool, points: int) -> list:
+    """Return the values of a grid, whole numbers if its ends are."""
     import numpy as np
 
     values = (np.geomspace if log else np.linspace)(low, high, points).tolist()
     values[0], values[-1] = low, high  # without rounding errors
-    return list(dict.fromkeys(round(v) if kind is int else v for v in values))
+    return list(dict.fromkeys(round(v) if isinstance(low, int) else v for v in values))
 
 
-def read_space(texts: list[str], config, is_grid: bool) -> tuple[dict[str, Any], dict[str, list]]:
-    """Return the distribution of each key, and its values as `read_axis` returns them.
+def read_space(texts: list[str], config) -> dict[str, Axis]:
+    """Return the axis of each key.
 
     Raises:
-        InputError: one key twice, the key "seeds", or as `read_axis`.
+        InputError: an unknown key, one twice, or seeds, or as `Axis.read`.
     """
-    axes = [read_axis(text, config, is_grid) for text in texts]
-    space = {key: distribution for key, distribution, _ in axes}
-    if len(space) < len(axes):
-        raise InputError("Each key has one --space KEY=..., as in lr=log:1e-4:1e-2.")
-    if "seeds" in space:
-        raise InputError(
-            "--space seeds=...: no seed is better than another. Give --config.seeds=0,1,2; a trial "
-            "is judged by the mean over them."
-        )
-    return space, {key: values for key, _, values in axes}
+    form, keys = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...", jobs.flat(config.to_dict())
+    space: dict[str, Axis] = {}
+    for text in texts:
+        key, values = grid.split(text, "--space", keys, form)
+        if key in space or key == "seeds":
+            raise InputError(
+                f"--space {text!r}: give each key once, and no seeds, of which none is better: a "
+                f"trial is judged by the mean over --config.seeds."
+            )
+        space[key] = Axis.read(key, values)
+    return space
 
 
 # --- The study ---
@@ -189,23 +197,6 @@ def open_study(storage, mode: str):
 # --- Trials ---
 
 
-def readings(folder: Path, rates: list[float]) -> list[float]:
-    """Return the scores of a run, one per evaluation: the mean over seeds of the best of some
-    learning rates (all if there are none)."""
-    from ln.training import runs
-
-    if not (folder / "config.json").exists():
-        return []
-    run = runs.read(folder)
-    by_rate = [
-        run.scores([(seed, rate) for seed in run.config["seeds"]])
-        for rate in rates or run.config["lr"]
-    ]
-    steps = sorted({step for scores in by_rate for step in scores})
-    columns = ([scores[step] for scores in by_rate if step in scores] for step in steps)
-    return [run.sign * min(run.sign * value for value in values) for values in columns]
-
-
 class Group:
     """The trials that one run makes, at work: lanes of a program, or a single one.
 
@@ -247,46 +238,60 @@ class Group:
 
     def look(self, prune: bool) -> None:
         """Report what is new, and prune what is not worth its time."""
-        from optuna.trial import TrialState
-
         for number, trial in list(self.trials.items()):
-            scores = readings(self.job.folder, self.rates(trial))
-            for step, value in enumerate(scores[self.told[number] :], self.told[number] + 1):
-                trial.report(value, step)
-                self.told[number] = step
+            for value in self.scores(trial)[self.told[number] :]:
+                self.told[number] += 1
+                trial.report(value, self.told[number])
                 if prune and trial.should_prune():
-                    self.tell(number, TrialState.PRUNED)
+                    self.tell(number, "PRUNED")
                     break
         if not self.trials and not self.stopped:
             self.stop()
 
     def end(self) -> None:
         """Tell the study how the trials ended."""
-        from optuna.trial import TrialState
-
-        from ln.training import runs
-
-        folder = self.job.folder
-        run = runs.read(folder) if (folder / "config.json").exists() else None
+        run = read(self.job.folder)
         for number, trial in list(self.trials.items()):
-            scores, rates = readings(folder, self.rates(trial)), self.rates(trial)
-            if run and {lr for _, lr in run.diverged} >= set(rates or run.config["lr"]):
-                self.tell(number, TrialState.PRUNED)
+            scores = self.scores(trial)
+            if run and {lr for _, lr in run.diverged} >= set(rates_of(trial) or run.config["lr"]):
+                self.tell(number, "PRUNED")
             elif run and run.finished and scores:
-                best = run.sign * min(run.sign * score for score in scores)
-                self.tell(number, TrialState.COMPLETE, best)
+                self.tell(number, "COMPLETE", min(scores, key=lambda score: run.sign * score))
             else:
                 self.failed += 1
-                self.tell(number, TrialState.FAIL)
+                self.tell(number, "FAIL")
 
-    def rates(self, trial) -> list[float]:
-        return [float(trial.params["lr"])] if "lr" in trial.params else []
+    def scores(self, trial) -> list[float]:
+        """Return the score of each evaluation: the mean over seeds, of the best learning rate."""
+        if (run := read(self.job.folder)) is None:
+            return []
+        by_rate = [
+            run.scores([(seed, rate) for seed in run.config["seeds"]])
+            for rate in rates_of(trial) or run.config["lr"]
+        ]
+        steps = sorted({step for scores in by_rate for step in scores})
+        columns = ([scores[step] for scores in by_rate if step in scores] for step in steps)
+        return [min(column, key=lambda score: run.sign * score) for column in columns]
 
-    def tell(self, number: int, state, value: float | None = None) -> None:
-        self.study.tell(number, value, state, skip_if_finished=True)
+    def tell(self, number: int, state: str, value: float | None = None) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(number, value, TrialState[state], skip_if_finished=True)
         params = ", ".join(f"{k} {v}" for k, v in self.trials.pop(number).params.items())
         score = "" if value is None else f", {value:.4g}"
-        print(f"Trial {number}: {state.name.lower()}{score} ({params})", flush=True)
+        print(f"Trial {number}: {state.lower()}{score} ({params})", flush=True)
+
+
+def read(folder: Path):
+    """Return the run in a folder, None if it has not begun."""
+    from ln.training import runs
+
+    return runs.read(folder) if (folder / "config.json").exists() else None
+
+
+def rates_of(trial) -> list[float]:
+    """Return the learning rate of a trial; none if it is not searched."""
+    return [float(trial.params["lr"])] if "lr" in trial.params else []
 
 
 class Search:
@@ -299,8 +304,7 @@ class Search:
 
     def __init__(self, folder: Path, config):
         self.folder, self.config = folder, config
-        self.is_grid = SAMPLER.value == "grid"
-        self.space, values = read_space(SPACE.value, config, self.is_grid)
+        self.space = read_space(SPACE.value, config)
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         self.groups: list[Group] = []
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
@@ -308,9 +312,10 @@ class Search:
             self.storage = open_storage(folder)
             self.study = open_study(self.storage, config.select.mode)
             self.check_settings()
-            for point in itertools.product(*values.values()) if self.is_grid else ():
-                point = dict(zip(values, point, strict=True))
-                self.study.enqueue_trial(point, skip_if_exists=True)
+            if SAMPLER.value == "grid":
+                for point in itertools.product(*(axis.values for axis in self.space.values())):
+                    point = dict(zip(self.space, point, strict=True))
+                    self.study.enqueue_trial(point, skip_if_exists=True)
 
     def check_settings(self) -> None:
         """Raise InputError if the study belongs to another search."""
@@ -358,7 +363,8 @@ class Search:
 
         trials = self.study.get_trials(deepcopy=False)
         waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-        free = waiting if self.is_grid else TRIALS.value - len(trials) + waiting
+        left = TRIALS.value - len(trials) + waiting
+        free = waiting if SAMPLER.value == "grid" else left
         asked = [self.study.ask() for _ in range(min(LANES.value, free))]
         if not asked:
             return None
@@ -381,8 +387,8 @@ class Search:
             trial = optuna.trial.Trial(self.study, frozen._trial_id)
             if frozen.state == optuna.trial.TrialState.RUNNING:
                 held[frozen.number] = trial
-                for key, distribution in self.space.items():
-                    trial._suggest(key, distribution)  # what it was, if it was suggested before
+                for key, axis in self.space.items():
+                    trial._suggest(key, axis.distribution)  # the same as before if it was killed
             params.append(trial.params)
         values = params[0]
         if len(params) > 1:
@@ -449,14 +455,14 @@ def run(config, root: Path, workers: int) -> int:
             "--engine=optuna needs optuna, which is not installed: "
             "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
         ) from None
-    _, values = read_space(SPACE.value, config, SAMPLER.value == "grid")
-    if LANES.value > 1 and list(values) != ["lr"]:
+    space = read_space(SPACE.value, config)
+    if LANES.value > 1 and list(space) != ["lr"]:
         raise InputError(
             f"--lanes={LANES.value}: trials are lanes of one program where only lr is searched."
         )
-    first = {key: of_key[0] for key, of_key in values.items()}
-    for key, of_key in values.items():
-        for value in of_key:
+    first = {key: axis.values[0] for key, axis in space.items()}
+    for key, axis in space.items():
+        for value in axis.values:
             jobs.checked(f"--space {key}={value}", config, first | {key: value})
     folder = root / STUDY.value
     with writing(folder, "--root", "; the same command goes on from there"):

@@ -508,13 +508,6 @@ def following(a: float, b: float, c: float) -> float:
 KINDS = {"sweep": Sweep, "halving": Halving, "fair": Fair}
 
 
-@dataclasses.dataclass
-class File:
-    """A plan."""
-
-    stage: list
-
-
 def read(path: Path, root: Path) -> list[Stage]:
     """Return the stages of a plan.
 
@@ -523,15 +516,16 @@ def read(path: Path, root: Path) -> list[Stage]:
     """
     try:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
-        return read_stages(build(File, "the file", plan).stage, root)
+        return read_stages(plan.get("stage"), root)
     except (OSError, ValueError) as error:  # InputError, too
         raise InputError(f"--plan={path} cannot be used: {error}") from error
 
 
-def read_stages(tables: list, root: Path) -> list[Stage]:
+def read_stages(tables: Any, root: Path) -> list[Stage]:
     stages: dict[str, Stage] = {}
-    for table in tables:
-        table = dict(table) if isinstance(table, dict) else {}
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError("it has no stages; each begins with [[stage]].")
+    for table in map(dict, tables):
         place = f"stage {table.get('name')!r}"
         kind = choose(f"kind of {place}", str(table.pop("kind", "")), KINDS)
         try:
