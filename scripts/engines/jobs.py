@@ -112,23 +112,18 @@ class Stopping:
     Attributes:
         asked: whether it has asked.
         by_signal: whether a signal came.
+        working: the processes, as `watch` sets them. Ctrl-C reaches them by itself, SIGTERM not.
     """
 
     def __init__(self, seconds: float | None = None):
         self.asked = self.by_signal = False
-        self._working: list = []
+        self.working: list = []
         self._timer = threading.Timer(seconds, self._ask) if seconds is not None else None
-
-    def watch(self, working) -> None:
-        """Ask this process, too: Ctrl-C reaches it by itself, SIGTERM does not."""
-        self._working.append(working)
-        if self.asked:
-            working.stop()
 
     def _ask(self, *received) -> None:
         self.asked, self.by_signal = True, self.by_signal or bool(received)
-        for working in self._working:
-            working.stop()
+        for process in self.working:
+            process.stop()
 
     def __enter__(self):
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -155,15 +150,12 @@ class Process:
     place: ClassVar = ""
 
     def __init__(self, job: Job, alone: bool = False):
-        self.job, output = job, dict[str, Any]()
-        self._shown: threading.Thread | None = None
+        # By default each of several would take most of a GPU's memory at once.
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
+        piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        self.job, self._process = job, begin(job, **({} if alone else piped))
+        self._shown = threading.Thread(target=self._show)
         if not alone:
-            # By default each would take most of a GPU's memory at once.
-            environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
-            output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        self._process = begin(job, **output)
-        if not alone:
-            self._shown = threading.Thread(target=self._show)
             self._shown.start()
 
     def _show(self) -> None:
@@ -172,15 +164,7 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the exit status once its last line is printed, None while it is at work."""
-        if self._shown and self._shown.is_alive():
-            return None
-        return self._process.poll()
-
-    def wait(self) -> int:
-        """Return the exit status."""
-        if self._shown:
-            self._shown.join()
-        return self._process.wait()
+        return None if self._shown.is_alive() else self._process.poll()
 
     def stop(self) -> None:
         """Ask it to save and end."""
@@ -214,19 +198,24 @@ def watch(
         start: starts at most so many jobs, and returns what `Start` returns.
         slots: how many are at work at a time.
     """
-    working: list = []
-    while True:
-        room = 0 if stopping.asked else slots - len(working)
-        for begun in start(room) if room else ():
-            stopping.watch(begun)
-            working.append(begun)
-        if not working:
-            return
-        for begun in list(working):
-            if (status := begun.poll()) is not None:
-                working.remove(begun)
-                yield begun.job, status
-        time.sleep(LOOK)
+    stopping.working = working = []
+    try:
+        while True:
+            room = 0 if stopping.asked else slots - len(working)
+            started = start(room) if room else []
+            working += started
+            for process in started if stopping.asked else ():  # meanwhile
+                process.stop()
+            if not working:
+                return
+            for process in list(working):
+                if (status := process.poll()) is not None:
+                    working.remove(process)
+                    yield process.job, status
+            time.sleep(LOOK)
+    finally:  # after an error: no job stays at work unwatched
+        while any(process.poll() is None for process in working):
+            time.sleep(LOOK)
 
 
 def train(
@@ -255,14 +244,16 @@ def train(
         def start_some(room: int, due=due, total=total) -> list:
             numbered = list(itertools.islice(due, room))
             started = start([job for _, job in numbered]) if numbered else []
-            for (number, _), begun in zip(numbered, started, strict=True):
-                print(f"[{number}/{total}] {begun.job.folder}{begun.place}", flush=True)
+            for (number, job), process in zip(numbered, started, strict=True):
+                print(f"[{number}/{total}] {job.folder}{process.place}", flush=True)
             return started
 
-        for job, status in watch(start_some, slots, stopping):
-            if not (stopping.asked and status == cli.INTERRUPTED):
-                left[job] = status
-            ended(job, status)
+        with contextlib.closing(watch(start_some, slots, stopping)) as statuses:
+            for job, status in statuses:
+                # A run that is stopped while it starts cannot save, and ends by the signal.
+                if not (stopping.asked and (status < 0 or status == cli.INTERRUPTED)):
+                    left[job] = status
+                ended(job, status)
         left = {job: status for job, status in left.items() if status and not is_done(job)}
         again = (cli.BUSY, cli.INTERRUPTED)
         jobs = [job for job, status in left.items() if status < 0 or status in again]

@@ -231,7 +231,7 @@ class Group:
             self.tries += killed
             self.process = jobs.Process(self.job)
             return None
-        if status != cli.INTERRUPTED:
+        if status == 0 or not self.stopped:  # what was stopped goes on another time
             self.end()
         self.lock.release()
         return status
