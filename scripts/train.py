@@ -42,8 +42,7 @@ def main(_):
     if len(given) != 1 or WORKDIR.value is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
     config = CONFIG.value or read_json(CONFIG_JSON.value)
-    place = hosts.Place.of_flags()
-    with hosts.together(place) if place else contextlib.nullcontext():
+    with hosts.together() if hosts.are_several() else contextlib.nullcontext():
         train_run(config)
 
 
@@ -58,7 +57,7 @@ def read_json(name: str) -> ConfigDict:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
         return runs.as_config(json.loads(text))
-    except (OSError, TypeError, ValueError) as error:
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise InputError(f"--config_json={name} cannot be read ({error}).") from error
 
 

@@ -1,13 +1,13 @@
-"""A run on disk: one folder, one config, and nothing in it that a killed process could spoil.
+"""A run on disk: one folder, one config, and no file that a killed process can damage.
 
-config.json     the config, whole; a folder belongs to one config for ever
+config.json     the config; a folder belongs to one config for ever
 sessions.jsonl  one line per start: command, versions, device, commit, first step
 metrics.jsonl   one line per lane, step and split: the source of every figure and table
-events/         the same numbers for TensorBoard, made anew from metrics.jsonl at each start
-dead.jsonl      one line per lane that did not stay finite: after which step, and why
+events/         the same numbers for TensorBoard, written anew from metrics.jsonl at each start
+diverged.jsonl  one line per lane that did not stay finite: after which step, and why
 checkpoints/    the newest two and the best (orbax); damaged/ has those that could not be read
 data.json       digests of the data sets
-finished.json   there once the last step is done
+finished.json   exists once the last step is done
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,17 +18,15 @@ import importlib.metadata
 import itertools
 import json
 import math
+import operator
 import os
 from pathlib import Path
 import platform
-import re
-import reprlib
 import shlex
 import shutil
 import subprocess
 import sys
-from types import MappingProxyType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, TypeVar
 import uuid
 
 import filelock
@@ -41,10 +39,9 @@ from ln.errors import BusyError, InputError, choose
 
 Row = dict[str, Any]
 Lane = tuple[int, float]  # seed, learning rate
-Check = Callable[[Any], bool]
-NO_KEYS: Mapping[str, Check] = MappingProxyType({})
-SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
+Item = TypeVar("Item")
 
+SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
 PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
 LENGTH = "steps"  # where a run ends; nothing before depends on it
 
@@ -81,13 +78,10 @@ ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
     ((READER,), dict(clip_root=0.0)),
     (("draw", "handwriting"), dict(init_std=0.0)),
 )
-# Defaults that have changed, key -> (before, now). A run that was made before keeps its value if
-# the command that resumes it leaves the key at its default.
-CHANGED_DEFAULTS = dict(data_seed=(0, -1))
 
 
 def is_former(config: Mapping) -> bool:
-    """Return whether a stored config was written before CHANGED_DEFAULTS changed."""
+    """Return whether a stored config is from before the default of data_seed became -1."""
     return "schedule" not in config and "data_seed" in config
 
 
@@ -104,20 +98,20 @@ def modernize(config: dict) -> dict:
 
 
 def as_json(config) -> dict:
-    """The config as plain JSON data (tuples become lists)."""
+    """Return the config as plain JSON data (tuples become lists)."""
     return json.loads(config.to_json())
 
 
 def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
-    """Names what differs between two configs, one string like "lr: 0.1 -> 0.2" per key."""
-    found = []
+    """Return one string like "lr: 0.1 -> 0.2" for each key that differs between two configs."""
+    changes = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key, "(none)"), new.get(key, "(none)")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
+            changes += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key}: {json.dumps(a)} -> {json.dumps(b)}")
-    return found
+            changes.append(f"{prefix}{key}: {json.dumps(a)} -> {json.dumps(b)}")
+    return changes
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -137,115 +131,51 @@ def write_rows(path: Path, rows: list[Row]) -> None:
     write_atomically(path, "".join(map(to_line, rows)))
 
 
-# --- Reading: files may be damaged, or written by anybody ---
+def append_rows(path: Path, rows: list[Row]) -> None:
+    """Append rows to a file to which several processes may append at once."""
+    with filelock.FileLock(path.with_suffix(".lock")):
+        write_rows(path, [*read_rows(path), *rows])
 
 
-def _is_text(value) -> bool:
-    return isinstance(value, str)
+# --- Reading. A file may be damaged in any way, so each value is converted where it is read. ---
 
-
-def _is_count(value) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value) -> bool:  # nor a bool, NaN, or more than a float can hold
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _is_metric(value) -> bool:  # earlier versions wrote NaN
-    return value is None or type(value) is float or _is_number(value)
-
-
-def _are(check: Check) -> Check:
-    return lambda values: isinstance(values, list) and all(map(check, values))
-
-
-def _is_select(value) -> bool:
-    names = ("split", "metric", "mode")
-    return (
-        isinstance(value, dict)
-        and all(_is_text(value.get(name)) for name in names)
-        and (value["mode"] in SIGNS)
-    )
-
-
-REST = ""  # stands for all keys that are not named
-CONFIG: dict[str, Check] = dict(
-    experiment=_is_text,
-    seeds=_are(_is_count),
-    lr=_are(_is_number),
-    steps=lambda value: _is_text(value) or _is_number(value),
-    select=_is_select,
-)
-LANE: dict[str, Check] = dict(step=_is_count, seed=_is_count, lr=_is_number)
-READING: dict[str, Check] = LANE | {
-    "epoch": lambda value: value is None or _is_number(value),
-    "split": _is_text,
-    REST: _is_metric,
-}
-DIVERGENCE: dict[str, Check] = LANE | dict(cause=_is_text)
-EVALUATION: dict[str, Check] = LANE | dict(split=_is_text, metric=_is_text, value=_is_metric)
-SESSION: dict[str, Check] = dict(
-    step=_is_count, command=_is_text, versions=lambda value: isinstance(value, dict)
-)
+# What the conversion of JSON raises that has another shape.
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 RESTORE = "Restore the file, or move the folder away."
 
 
-def _parse(text: str, keys: Mapping[str, Check]) -> dict:
-    """Return a JSON object.
+def _read_object(path: Path, remedy: str, make: Callable[[Any], Item]) -> Item:
+    """Return what `make` makes of the contents of a JSON file.
 
     Raises:
-        ValueError: it is none, or a value is missing or invalid.
+        InputError: they have another shape; ends in the remedy.
     """
     try:
-        record = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object")
-    for key in {*keys, *record} - {REST}:
-        if not keys.get(key, keys.get(REST, lambda value: True))(record.get(key)):
-            value = reprlib.repr(record[key]) if key in record else "missing"
-            raise ValueError(f"{key} is {value}")
-    return record
+        return make(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, *MALFORMED) as error:
+        raise InputError(f"{path} is damaged ({error!r}). {remedy}") from error
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}). {RESTORE}") from error
+def read_rows(path: Path, make: Callable[[Any], Any] = dict) -> list:
+    """Return the lines of a JSON-lines file, without a last one that was left half-written.
 
-
-def _read_object(path: Path, remedy: str, keys: Mapping[str, Check] = NO_KEYS) -> dict:
-    """Return the contents of a JSON file.
+    Args:
+        make: converts the contents of a line.
 
     Raises:
-        InputError: they are not an object with these keys; ends in the remedy.
+        InputError: a line is no JSON, or has another shape.
     """
-    try:
-        return _parse(_text(path), keys)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}). {remedy}") from error
-
-
-def read_rows(path: Path, keys: Mapping[str, Check] = NO_KEYS) -> list[Row]:
-    """Return the rows of a JSON-lines file, without a last line that was left half-written.
-
-    Raises:
-        InputError: a line is not a JSON object with these keys.
-    """
-    lines = _text(path).splitlines() if path.exists() else []
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(_parse(line, keys))
-        except ValueError as error:
+            rows.append(make(json.loads(line)))
+        except MALFORMED as error:
             half_written = isinstance(error, json.JSONDecodeError) and number == len(lines)
             if not half_written:
-                message = f"{path} line {number} is damaged ({error}). {RESTORE}"
+                message = f"{path} line {number} is damaged ({error!r}). {RESTORE}"
                 raise InputError(message) from error
     return rows
 
@@ -264,6 +194,20 @@ class Reading(NamedTuple):
     epoch: float | None
     split: str
     values: dict[str, float]
+
+    @classmethod
+    def from_row(cls, row: Row, select: Mapping[str, str]) -> "Reading":
+        """Return a line of metrics.jsonl.
+
+        Raises:
+            one of MALFORMED: a value is missing or is of another type.
+        """
+        names = set(cls._fields)
+        values = {k: math.nan if v is None else float(v) for k, v in row.items() if k not in names}
+        if row["split"] == select["split"]:
+            values[select["metric"]]
+        epoch = None if row["epoch"] is None else float(row["epoch"])
+        return cls(*_lane(row), operator.index(row["step"]), epoch, str(row["split"]), values)
 
     @property
     def lane(self) -> Lane:
@@ -304,7 +248,7 @@ class Stored:
     @property
     def lanes(self) -> list[Lane]:
         """Return all lanes of the config, in the order of training."""
-        return list(itertools.product(self.config["seeds"], map(float, self.config["lr"])))
+        return _lanes(self.config)
 
     @property
     def remaining(self) -> list[Lane]:
@@ -357,40 +301,38 @@ class Stored:
         return None if step is None else (step, scores[step])
 
 
-def _stored_config(folder: Path) -> dict:
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise InputError(f"{folder} is no run folder: there is no {path}.")
-    return _read_object(path, "Put a copy of it back, or move the folder away.", CONFIG)
+def _lane(row: Row) -> Lane:
+    return operator.index(row["seed"]), float(row["lr"])
 
 
-def _readings(folder: Path, select: Mapping[str, str]) -> list[Reading]:
-    path, readings = folder / "metrics.jsonl", []
-    for number, row in enumerate(read_rows(path, READING), start=1):
-        values = {
-            name: math.nan if value is None else float(value)
-            for name, value in row.items()
-            if name not in READING
-        }
-        if row["split"] == select["split"] and select["metric"] not in values:
-            raise InputError(
-                f"{path} line {number} is damaged ({select['metric']} is missing). {RESTORE}"
-            )
-        lane = row["seed"], float(row["lr"])
-        readings.append(Reading(*lane, row["step"], row.get("epoch"), row["split"], values))
-    return readings
+def _lanes(config: Mapping) -> list[Lane]:
+    return list(itertools.product(map(operator.index, config["seeds"]), map(float, config["lr"])))
+
+
+def _checked(config: dict) -> dict:
+    """Return a config that has what every reader needs; raises one of MALFORMED if not."""
+    select, number = config["select"], str(config["steps"]).partition(" ")[0]
+    _lanes(config), float(number), SIGNS[select["mode"]]
+    names = config["experiment"], select["split"], select["metric"]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{names} are not all texts")
+    return config
 
 
 def _diverged_path(folder: Path) -> Path:
-    path = folder / "diverged.jsonl"
-    return path if path.exists() else folder / "dead.jsonl"  # its name in earlier versions
+    former = folder / "dead.jsonl"
+    return former if former.exists() else folder / "diverged.jsonl"
 
 
-def _diverged(folder: Path) -> dict[Lane, Divergence]:
-    return {
-        (row["seed"], float(row["lr"])): Divergence(row["step"], row["cause"])
-        for row in read_rows(_diverged_path(folder), DIVERGENCE)
-    }
+def _stored_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    if not path.exists():
+        raise InputError(f"{folder} is no run folder: there is no {path}.")
+    return _read_object(path, "Put a copy of it back, or move the folder away.", _checked)
+
+
+def _readings(folder: Path, select: Mapping[str, str]) -> list[Reading]:
+    return read_rows(folder / "metrics.jsonl", lambda row: Reading.from_row(row, select))
 
 
 def read(folder: Path | str) -> Stored:
@@ -399,18 +341,28 @@ def read(folder: Path | str) -> Stored:
     Raises:
         InputError: the folder is not a run, or a file is damaged.
     """
+
+    def session(row):
+        return row | dict(command=str(row["command"]), versions=dict(row["versions"]))
+
+    def evaluation(row):
+        value = math.nan if row["value"] is None else float(row["value"])
+        seed, lr = _lane(row)
+        texts = {name: str(row[name]) for name in ("split", "metric")}
+        return row | texts | dict(seed=seed, lr=lr, step=operator.index(row["step"]), value=value)
+
+    def diverged(row):
+        return _lane(row), Divergence(operator.index(row["step"]), str(row["cause"]))
+
     folder = Path(folder)
     config = modernize(_stored_config(folder))
-    evaluations = read_rows(folder / "evaluations.jsonl", EVALUATION)
-    for row in evaluations:
-        row["value"] = math.nan if row["value"] is None else row["value"]
     return Stored(
         folder=folder,
         config=config,
         rows=_readings(folder, config["select"]),
-        sessions=read_rows(folder / "sessions.jsonl", SESSION),
-        evaluations=evaluations,
-        diverged=_diverged(folder),
+        sessions=read_rows(folder / "sessions.jsonl", session),
+        evaluations=read_rows(folder / "evaluations.jsonl", evaluation),
+        diverged=dict(read_rows(_diverged_path(folder), diverged)),
         finished=is_finished(folder),
     )
 
@@ -456,20 +408,12 @@ def is_finished(folder: Path | str) -> bool:
     return (Path(folder) / "finished.json").exists()
 
 
-def read_dead(folder: Path) -> dict[tuple[int, float], Row]:
-    """Use `read(folder).diverged`. To be removed."""
-    return {
-        (seed, lr): dict(seed=seed, lr=lr, **divergence._asdict())
-        for (seed, lr), divergence in _diverged(Path(folder)).items()
-    }
-
-
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str | None:
-    """The git commit of the code that runs, "+" behind it where files differ from it."""
+    """Return the git commit of the running code, with a "+" if files differ from it."""
 
     def git(*words):
         return subprocess.run(
@@ -484,7 +428,7 @@ def commit() -> str | None:
 
 
 def environment() -> dict:
-    """What a number may depend on besides the config."""
+    """Return what a number may depend on besides the config."""
     device = jax.devices()[0]
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
     return dict(
@@ -501,12 +445,17 @@ def environment() -> dict:
 
 
 def provenance(step: int) -> dict:
-    """What made something, from the state at a step: time, command, and the environment."""
+    """Return what made something from the state at a step: time, command and environment."""
     return dict(time=now(), command=shlex.join(sys.orig_argv[1:]), step=step, **environment())
 
 
+# --- Checkpoints ---
+
+ROWS = "rows so far"  # the number of lines of metrics.jsonl; among the sums of a checkpoint
+
+
 def read_checkpoint(folder: Path | str, which: str, state):
-    """Returns the state of a checkpoint; changes nothing, so that the run may be training.
+    """Return the state of a checkpoint, without a change to the folder: the run may be training.
 
     Args:
         which: "newest", "best" by the run's config.select, or a step.
@@ -520,8 +469,6 @@ def read_checkpoint(folder: Path | str, which: str, state):
     checkpoints = Path(folder).absolute() / "checkpoints"
     if not checkpoints.is_dir():
         raise InputError(f"{folder} has no checkpoints yet.")
-    for path in _damaged_scores(checkpoints):
-        raise InputError(f"{path} is damaged. The command that trains this run makes it anew.")
     options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(checkpoints, options=options) as manager:
         step = _step(Path(folder), which, list(manager.all_steps()))
@@ -529,64 +476,40 @@ def read_checkpoint(folder: Path | str, which: str, state):
 
 
 def _step(folder: Path, which: str, saved: list[int]) -> int:
-    """The one of the saved steps that `which` means, as in `read_checkpoint`."""
+    """Return which of the saved steps is meant, as in `read_checkpoint`."""
     if not saved:
         raise InputError(f"{folder} has no checkpoints yet.")
     best = _best(folder, saved)
     if which == "best" and best is None:
-        raise InputError(f"None of the checkpoints in {folder} was evaluated: take the newest.")
-    named = {"best": best, "newest": max(saved)}
-    return choose(f"checkpoint of {folder}", which, named | {str(step): step for step in saved})
+        raise InputError(f"No checkpoint of {folder} has a score: take the newest.")
+    steps = {"best": best, "newest": max(saved)} | {str(step): step for step in saved}
+    return choose(f"checkpoint of {folder}", which, steps)
 
 
-def _best(folder: Path, steps: list[int]) -> int | None:
-    """Return the best of the steps by config.select; None if none has a finite score."""
+def _best(folder: Path, steps: Collection[int]) -> int | None:
     best = read(folder).best(steps=steps)
     return best and best[0]
 
 
-def _scores(folder: Path) -> dict[int, float]:
-    return read(folder).scores()
-
-
-def _damaged_scores(checkpoints: Path) -> Iterator[Path]:
-    """The scores beside checkpoints that cannot be read; with one of them orbax opens none."""
-    for path in checkpoints.glob("[0-9]*/metrics/metrics"):
-        try:
-            json.loads(path.read_text())
-        except ValueError:
-            yield path
-
-
-def _as_metrics(score: float | None) -> dict[str, float]:
-    """A score as orbax keeps it beside a checkpoint."""
-    return {} if score is None else {"select": score}
-
-
 @contextlib.contextmanager
 def _storing() -> Iterator[None]:
-    """Turns what orbax's storage says of the disk, perhaps of the save before, into an OSError."""
+    """Raise OSError for what orbax says of the disk, perhaps about the save before."""
     try:
         yield
     except ValueError as error:
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
+        if "os_error_code" not in str(error):
             raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def _restore(manager, step: int, state):
-    """Returns (state, sums) of a checkpoint; `Run.restore` says the rest."""
+    """Return (state, sums) of a checkpoint, like `Run.restore`."""
     import orbax.checkpoint as ocp
 
     like = flax.serialization.to_state_dict(jax.device_get(state))
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore())
     try:
-        saved = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore()
-            ),
-        )
+        saved = manager.restore(step, args=items)
     except (ValueError, KeyError, OSError) as error:
         raise InputError(
             f"The checkpoint of step {step} in {manager.directory} does not fit this code "
@@ -597,55 +520,53 @@ def _restore(manager, step: int, state):
     return jax.device_put(flax.serialization.from_state_dict(state, saved["state"])), sums
 
 
-def _copy(state):
-    """A copy, since the trainer gives the state's own memory to the next step."""
-    return jax.tree.map(np.array, flax.serialization.to_state_dict(state))
-
-
 class Run:
     """A run folder opened for writing, by this process alone.
 
     Args:
-        folder: made if it is not there.
+        folder: made if it does not exist.
         config: a ConfigDict.
         lanes: the (seed, learning rate) of each lane.
         data: digests of the data sets that it learns from, by name.
 
+    Attributes:
+        data_seed: as in the config; a run of an earlier version keeps its own.
+
     Raises:
-        InputError: the folder belongs to another config, other data, or holds something else.
+        InputError: the folder belongs to another config or other data, or is not a run.
         BusyError: another process is writing to it.
     """
+
+    data_seed: int
 
     def __init__(
         self,
         folder: Path | str,
         config,
-        lanes: list[tuple[int, float]],
+        lanes: list[Lane],
         data: Mapping[str, str] | None = None,
     ):
-        self.folder = Path(folder).absolute()  # orbax wants an absolute path
+        self.folder = Path(folder).absolute()  # orbax needs an absolute path
         self.lanes = lanes
         wanted = as_json(config)
-        modes = {"min": True, "max": False}
-        self._less_is_better = choose("config.select.mode", wanted["select"]["mode"], modes)
-        self._metrics, self._dead = self.folder / "metrics.jsonl", self.folder / "dead.jsonl"
+        choose("config.select.mode", wanted["select"]["mode"], SIGNS)
         self._claim()
         try:
             self._check_config(wanted)
             self._check_data(dict(data or {}))
-            self._mend_scores()
             self._checkpoints = self._checkpoint_manager()
         except BaseException:
             self._lock.release()
             raise
         self._file: TextIO | None = None
-        self._writers: list = []
-        self._good: Any = None  # the state last saved or restored, by which dead lanes stay
+        self._writers: dict[Lane, Any] = {}
+        self._rows = 0  # lines of metrics.jsonl
+        self._stored: Stored  # of the rows only those that config.select is about
 
     def _claim(self) -> None:
         path = self.folder / "config.json"
-        others = self.folder.exists() and {p.name for p in self.folder.iterdir()}
-        if others and not path.exists() and others - {"config.json.tmp", "lock"}:
+        names = self.folder.exists() and {p.name for p in self.folder.iterdir()}
+        if names and not path.exists() and names - {"config.json.tmp", "lock"}:
             raise InputError(
                 f"{self.folder} is not empty and holds no config.json, so it is no run folder. "
                 f"Choose another --workdir."
@@ -665,25 +586,18 @@ class Run:
         known = config = modernize(wanted)
         if path.exists():
             stored = _stored_config(self.folder)
-            known, config = modernize(stored), dict(config)
-            for key, (before, now) in CHANGED_DEFAULTS.items():
-                if is_former(stored) and (known[key], config.get(key)) == (before, now):
-                    config[key] = before
-                    print(
-                        f"{self.folder} is of an earlier version: it keeps config.{key}={before}.",
-                        flush=True,
-                    )
-            aside = (*PLACES, LENGTH)
-            changes = differences(
-                {k: v for k, v in known.items() if k not in aside},
-                {k: v for k, v in config.items() if k not in aside},
-            )
-            if changes:
+            known = modernize(stored)
+            defaults = known.get("data_seed"), config.get("data_seed")
+            if is_former(stored) and defaults == (0, -1):  # before and now
+                config = config | dict(data_seed=0)
+                print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
+            aside = dict.fromkeys((*PLACES, LENGTH))
+            if changes := differences(known | aside, config | aside):
                 raise InputError(
                     f"{self.folder} was made by another config ({'; '.join(changes)}). "
                     f"Choose another --workdir, or give the same settings to resume."
                 )
-        self.data_seed: int = known.get("data_seed", -1)
+        self.data_seed = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
             (self.folder / "finished.json").unlink(missing_ok=True)
             stored = stored | {LENGTH: config[LENGTH]}  # under the names that it was written with
@@ -692,7 +606,7 @@ class Run:
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
         remedy = "Delete it if the data are the same still, or choose another --workdir."
-        known = _read_object(path, remedy) if path.exists() else data
+        known = _read_object(path, remedy, dict) if path.exists() else data
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
@@ -701,47 +615,37 @@ class Run:
         if not path.exists():
             write_atomically(path, json.dumps(data, indent=2) + "\n")
 
-    def _mend_scores(self) -> None:
-        """Makes damaged scores anew from the rows."""
-        for path in _damaged_scores(self.folder / "checkpoints"):
-            scores = {str(step): score for step, score in _scores(self.folder).items()}
-            write_atomically(path, json.dumps(_as_metrics(scores.get(path.parts[-3]))))
-            print(f"{path} was damaged; it was made anew from metrics.jsonl.", flush=True)
-
     def _checkpoint_manager(self):
-        import orbax.checkpoint as ocp  # half a second that a reader of runs does not need
+        import orbax.checkpoint as ocp  # takes half a second, which readers of runs do not need
 
-        policies = ocp.checkpoint_managers
-        worst = math.inf if self._less_is_better else -math.inf
-
-        def score(metrics):
-            return metrics.get("select", worst)
-
-        best = policies.BestN(
-            n=1,
-            get_metric_fn=score,
-            reverse=self._less_is_better,
-            keep_checkpoints_without_metrics=False,
-        )
         folder = self.folder / "checkpoints"
         folder.mkdir(exist_ok=True)
         return ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
                 create=False,
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
-                best_fn=score,  # without it no score is written, and later sessions know none
+                preservation_policy=self,
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
                 ),
             ),
         )
 
-    def restore(self, state):
-        """Returns (state, sums) of the newest checkpoint, or (state, {}) where there is none.
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Tell orbax which checkpoints to keep: the newest two, and the best by config.select.
 
-        A checkpoint that cannot be read, where one before it can, is damaged: it is moved to the
-        folder "damaged", with a line that says so, and the one before it is taken.
+        Scores come from metrics.jsonl alone, so that this is the best of all readers.
+        """
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        best = self._stored.best(steps=steps)
+        kept = {*steps[-2:], *(best or ())[:1]}
+        return [step in kept for step in steps]
+
+    def restore(self, state):
+        """Return (state, sums) of the newest checkpoint, or (state, {}) if there is none.
+
+        A checkpoint that cannot be read, although one before it can, is damaged: it is moved to
+        the folder "damaged", and the one before it is taken.
 
         Args:
             state: a pytree of arrays like the saved one.
@@ -749,150 +653,142 @@ class Run:
         Raises:
             InputError: none of the checkpoints can be read, or they hold another kind of state.
         """
-        found = self._newest_readable(state)
-        if len(self.lanes) > 1:
-            self._good = _copy(found[0])
-        return found
-
-    def _newest_readable(self, state):
-        steps, broken = sorted(self._checkpoints.all_steps(), reverse=True), []
-        for step in steps:
+        errors: dict[int, InputError] = {}
+        for step in sorted(self._checkpoints.all_steps(), reverse=True):
             try:
-                found = _restore(self._checkpoints, step, state)
+                state, sums = _restore(self._checkpoints, step, state)
             except InputError as error:
-                broken.append((step, error))
+                errors[step] = error
                 continue
-            self._set_aside([step for step, _ in broken], step)
-            return found
-        if broken:
-            raise broken[0][1]
+            self._set_aside(errors, step)
+            self._rows = int(sums.pop(ROWS, 0))
+            return state, sums
+        if errors:
+            raise next(iter(errors.values()))
         return state, {}
 
-    def _set_aside(self, steps: list[int], good: int) -> None:
-        """Moves damaged checkpoints out of the way."""
+    def _set_aside(self, steps: Collection[int], good: int) -> None:
+        """Move damaged checkpoints out of the way."""
         for step in steps:
             place = self.folder / "damaged" / f"{step}.{uuid.uuid4().hex[:8]}"
             place.parent.mkdir(exist_ok=True)
             os.replace(self.folder / "checkpoints" / str(step), place)
             print(
-                f"The checkpoint of step {step:,} is damaged; it was moved to {place}. Going on "
-                f"from that of step {good:,}.",
+                f"The checkpoint of step {step:,} is damaged; it was moved to {place}. Training "
+                f"continues from that of step {good:,}.",
                 flush=True,
             )
         if steps:
             self._checkpoints.reload()
 
-    def save(
-        self,
-        step: int,
-        state,
-        sums: dict[str, np.ndarray],
-        score: float | None,
-        dead: Collection[int] = (),
-    ) -> None:
-        """Writes a checkpoint in the background: the state, and what was summed since the last row.
-
-        Args:
-            state: a pytree of arrays; where there are dead lanes, ``[lanes, ...]``.
-            dead: lanes whose state is to stay that of the checkpoint before.
-            score: value of config.select at this step, by which the best one is kept; None where
-                the step was not evaluated.
-        """
-        import orbax.checkpoint as ocp
-
-        copy = _copy(state)
-        for n in dead:
-            jax.tree.map(lambda new, old, n=n: new.__setitem__(n, old[n]), copy, self._good)
-        if len(self.lanes) > 1:
-            self._good = copy
-        with _storing():
-            self._checkpoints.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(copy),
-                    sums=ocp.args.JsonSave({name: x.tolist() for name, x in sums.items()}),
-                ),
-                metrics=_as_metrics(score),
-                force=True,
-            )
-
     def start(self, step: int) -> None:
-        """Begins a session at a step: rows beyond it are dropped, since they will come again."""
-        kept, dead = (
-            [row for row in read_rows(path) if row["step"] <= step]
-            for path in (self._metrics, self._dead)
-        )
-        write_rows(self._metrics, kept)
-        if self._dead.exists():
-            write_rows(self._dead, dead)
-        self._file = self._metrics.open("a")
-        self._writers = self._tensorboard()
-        for row in kept:
-            self._to_tensorboard(row)
-        sessions = self.folder / "sessions.jsonl"
-        write_rows(sessions, [*read_rows(sessions), provenance(step)])
+        """Begin a session at a step. Rows beyond it are dropped: they will be written again.
 
-    def _tensorboard(self) -> list:
+        Raises:
+            InputError: rows are missing that were written before the checkpoint of this step.
+        """
+        stored, path = read(self.folder), self.folder / "metrics.jsonl"
+        rows = [row for row in stored.rows if row.step <= step]
+        if len(rows) < self._rows:
+            raise InputError(
+                f"{path} has {len(rows)} of {self._rows} rows up to step {step:,}. Put the whole "
+                f"file back, or choose another --workdir."
+            )
+        diverged = {lane: d for lane, d in stored.diverged.items() if d.step <= step}
+        self._stored = dataclasses.replace(stored, rows=[], diverged=diverged)
+        self._write_diverged()
+        self._writers, self._rows = self._tensorboard(), 0
+        write_rows(path, [row.row for row in rows])
+        self._file = path.open("a")
+        for row in rows:
+            self._note(row)
+        sessions = self.folder / "sessions.jsonl"
+        write_rows(sessions, [*stored.sessions, provenance(step)])
+
+    def _tensorboard(self) -> dict[Lane, Any]:
         events = self.folder / "events"
         shutil.rmtree(events, ignore_errors=True)
         try:
             from tensorboard.summary import Writer
         except ImportError:
             print("No tensorboard here: metrics.jsonl is written, events/ is not.", flush=True)
-            return []
-        return [Writer(str(events / f"seed={seed},lr={lr:g}")) for seed, lr in self.lanes]
+            return {}
+        return {lane: Writer(str(events / "seed={},lr={:g}".format(*lane))) for lane in self.lanes}
 
-    def _to_tensorboard(self, row: Row) -> None:
-        if self._writers:
-            writer = self._writers[self.lanes.index((row["seed"], row["lr"]))]
-            for name, value in row.items():
-                if name not in ("step", "epoch", "split", "seed", "lr"):
-                    writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+    def _note(self, row: Reading) -> None:
+        """Keep what is needed of a row that is in metrics.jsonl."""
+        self._rows += 1
+        if row.split == self._stored.config["select"]["split"]:
+            self._stored.rows.append(row)
+        if writer := self._writers.get(row.lane):
+            for name, value in row.values.items():
+                writer.add_scalar(f"{row.split}/{name}", value, row.step)
 
-    def write(
-        self,
-        step: int,
-        epoch: float | None,
-        split: str,
-        metrics: dict,
-        dead: Collection[int] = (),
-    ) -> None:
-        """Appends one row per lane that is not dead; every value of metrics holds one number per
-        lane."""
-        file = self._file
-        assert file is not None, "start() comes before write()"
-        for n, (seed, lr) in enumerate(self.lanes):
-            if n in dead:
-                continue
-            row = dict(step=step, epoch=epoch, split=split, seed=seed, lr=lr)
-            row |= {name: float(values[n]) for name, values in metrics.items()}
-            file.write(to_line(row))
-            self._to_tensorboard(row)
-        file.flush()  # on its way to disk before a checkpoint of this step can exist
+    def write(self, step: int, epoch: float | None, split: str, metrics: Mapping) -> None:
+        """Append a row for each lane that has not diverged.
 
-    def bury(self, lane: int, step: int, cause: str) -> None:
-        """Notes that a lane is dead, before a checkpoint can say so."""
-        seed, lr = self.lanes[lane]
-        row = dict(step=step, seed=seed, lr=lr, cause=cause)
-        write_rows(self._dead, [*read_rows(self._dead), row])
+        Args:
+            metrics: name -> one number for each lane.
+        """
+        assert self._file is not None, "start() comes before write()"
+        for n, lane in enumerate(self.lanes):
+            if lane not in self._stored.diverged:
+                values = {name: float(column[n]) for name, column in metrics.items()}
+                row = Reading(*lane, step, epoch, split, values)
+                self._file.write(to_line(row.row))
+                self._note(row)
+        self._file.flush()
 
-    def buried(self) -> set[int]:
-        """The lanes that are noted as dead."""
-        return {self.lanes.index(lane) for lane in read_dead(self.folder)}
+    def diverge(self, lane: int, divergence: Divergence) -> None:
+        """Note that a lane has diverged, before a checkpoint can contain it."""
+        self._stored.diverged[self.lanes[lane]] = divergence
+        self._write_diverged()
+
+    def _write_diverged(self) -> None:
+        rows = [
+            dict(step=step, seed=seed, lr=lr, cause=cause)
+            for (seed, lr), (step, cause) in self._stored.diverged.items()
+        ]
+        path = _diverged_path(self.folder)
+        write_rows(path, rows) if rows else path.unlink(missing_ok=True)
+
+    @property
+    def diverged(self) -> set[int]:
+        """Return the numbers of the lanes that have diverged."""
+        return {n for n, lane in enumerate(self.lanes) if lane in self._stored.diverged}
+
+    def save(self, step: int, state, sums: dict[str, np.ndarray]) -> None:
+        """Write a checkpoint in the background: the state, and sums since the last row."""
+        import orbax.checkpoint as ocp
+
+        # A copy, since the trainer gives the memory of the state to the next step.
+        copy = jax.tree.map(np.array, flax.serialization.to_state_dict(state))
+        listed = {name: values.tolist() for name, values in sums.items()}
+        assert self._file is not None, "start() comes before save()"
+        os.fsync(self._file.fileno())  # no checkpoint may outlive the rows before it
+        with _storing():
+            self._checkpoints.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(copy),
+                    sums=ocp.args.JsonSave(listed | {ROWS: self._rows}),
+                ),
+                force=True,
+            )
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint, once it is wholly written."""
+        """Return the step of the newest checkpoint, once it is wholly written."""
         self._wait()
         return self._checkpoints.latest_step()
 
     def kept(self) -> str:
-        """What is left when training fails, in words."""
+        """Return in words what is left if training fails."""
         step = self.newest()
         kept = "no checkpoint was made yet" if step is None else f"checkpoint {step:,} is kept"
         return f"{kept} in {self.folder}"
 
     def finish(self, step: int) -> None:
-        """Marks the run as finished, once its last checkpoint is wholly written."""
+        """Mark the run as finished, once its last checkpoint is wholly written."""
         self._wait()
         done = dict(step=step, time=now())
         write_atomically(self.folder / "finished.json", json.dumps(done) + "\n")
@@ -902,10 +798,10 @@ class Run:
             self._checkpoints.wait_until_finished()
 
     def close(self) -> None:
-        """Lets go of everything, also where some of it can no longer be written."""
+        """Let go of everything, even if some of it can no longer be written."""
         with contextlib.ExitStack() as stack:  # from the last to the first
             stack.callback(self._lock.release)
-            for writer in self._writers:
+            for writer in self._writers.values():
                 stack.callback(writer.close)
             if self._file:
                 stack.callback(self._file.close)
@@ -920,33 +816,31 @@ class Run:
 
 
 class Elsewhere:
-    """A run whose folder another process writes: in this one there is nothing to do."""
+    """A run whose folder another process writes: this process has nothing to do."""
 
     data_seed = 0  # process 0 knows it
+    diverged: frozenset[int] = frozenset()
 
-    def __init__(self, folder: Path | str, lanes: list[tuple[int, float]]):
+    def __init__(self, folder: Path | str, lanes: list[Lane]):
         self.folder, self.lanes = Path(folder).absolute(), lanes
 
     def restore(self, state):
         return state, {}
 
-    def buried(self) -> set[int]:
-        return set()
-
     def kept(self) -> str:
-        return "process 0 says what is kept"
+        return "process 0 prints what is kept"
 
     def nothing(self, *_) -> None:
         pass
 
-    start = write = bury = save = finish = __exit__ = nothing
+    start = write = diverge = save = finish = __exit__ = nothing
 
     def __enter__(self):
         return self
 
 
 def open_run(folder: Path | str, config, lanes, data=None) -> Run | Elsewhere:
-    """A run to train, as `Run`: the first process writes its folder, the others leave it alone."""
+    """Return a run to train, as `Run`: only the first process writes its folder."""
     if jax.process_index():
         return Elsewhere(folder, lanes)
     return Run(folder, config, lanes, data)
