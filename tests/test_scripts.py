@@ -1,6 +1,7 @@
 """The commands: their help, their errors, and sweeps that skip and resume runs."""
 
 import json
+import math
 from pathlib import Path
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import sys
 import pytest
 
 from configs import mnist
+import experiments
 from ln.errors import InputError
-from ln.training import runs
+from ln.training import ranges, runs
 from scripts import cli
 from scripts.engines import grid, jobs
 
+# ml_collections loads a config file by load_module, which is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
 PROJECT = Path(__file__).parent.parent
 SHARED = ("cli", "hosts")  # modules there that are no commands
 SCRIPTS = sorted(p.stem for p in (PROJECT / "scripts").glob("[a-z]*.py") if p.stem not in SHARED)
@@ -94,6 +98,30 @@ def test_overriding_leaves_the_config_alone():
     run = jobs.override(config, values)
     assert (run.optimizer.b2, run.lr, run.norms.layer.gain) == (0.5, (1e-3, 2e-3), 2.0)
     assert config.to_json() == mnist.get_config("tiny").to_json()
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_number_has_a_range(name):
+    config = jobs.read_config(f"configs/{name}.py")
+    checked = {key for key, _ in ranges.numbers(config) if not key.startswith("norms.")}
+    elsewhere = {"data_seed", "lr", "schedule.tau", "seeds"}  # by make_lanes and make_schedule
+    assert checked - elsewhere <= ranges.RANGES.keys()
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(hidden=0), "hidden is 0; it must be 1 or more"),
+        (dict(channels=(8, 0)), "channels is 0"),
+        (dict(clip=math.nan), "clip is nan; it must be 0 or more"),
+        (dict(optimizer=dict(b1=1.5)), "optimizer.b1 is 1.5; it must be from 0 to 0.999999"),
+        (dict(optimizer=dict(eps=math.inf)), "optimizer.eps is inf"),
+        (dict(kappa_bias=-math.inf), "kappa_bias is -inf; it must be a finite number"),
+    ],
+)
+def test_a_number_out_of_range_raises(values, message):
+    with pytest.raises(InputError, match=message):
+        ranges.check(values)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,6 @@ class Runner:
         self.stages, self.workers, self.stopping = stages, workers, stopping
         self.lost, self.failed = dict[Path, int](), list[str]()
         self.began, self.estimated = time.monotonic(), 0.0  # minutes of the jobs that have ended
-        self.left = {stage.name: minutes(unsettled(stage)) for stage in stages}
 
     def train(self, stage) -> None:
         """Train the waves of a stage, and print its table when all of them are done.
@@ -82,9 +81,8 @@ class Runner:
     def show(self, stage) -> None:
         """Print how far the stage is and when it and the plan end."""
         total, left = sum(map(len, stage.waves())), stage.unsettled()
-        self.left[stage.name] = minutes(left)
         n = self.stages.index(stage)
-        coming = sum(self.left[later.name] for later in self.stages[n:])
+        coming = sum(minutes(unsettled(later)) for later in self.stages[n:])
         # How long this machine takes for a minute of the plan's file, as the jobs so far show it.
         spent = (time.monotonic() - self.began) / 60
         pace = spent / self.estimated if self.estimated else 1 / self.workers
