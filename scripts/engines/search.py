@@ -210,6 +210,7 @@ class Group:
     def __init__(self, study, job: jobs.Job, lock: filelock.FileLock, trials: dict[int, Any]):
         self.study, self.job, self.lock, self.trials = study, job, lock, trials
         self.stopped, self.tries, self.failed = False, 1, 0
+        self.size = 0  # of the metrics when last read
         frozen = study.get_trials(deepcopy=False)
         self.told = {n: len(frozen[n].intermediate_values) for n in trials}
         self.process = jobs.Process(job)
@@ -238,8 +239,15 @@ class Group:
 
     def look(self, prune: bool) -> None:
         """Report what is new, and prune what is not worth its time."""
+        metrics = self.job.folder / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if (
+            size == self.size
+        ):  # reading a long file would take longer than the wait for the next look
+            return
+        self.size, run = size, read(self.job.folder)
         for number, trial in list(self.trials.items()):
-            for value in self.scores(trial)[self.told[number] :]:
+            for value in scores(run, trial)[self.told[number] :]:
                 self.told[number] += 1
                 trial.report(value, self.told[number])
                 if prune and trial.should_prune():
@@ -252,26 +260,14 @@ class Group:
         """Tell the study how the trials ended."""
         run = read(self.job.folder)
         for number, trial in list(self.trials.items()):
-            scores = self.scores(trial)
-            if run and {lr for _, lr in run.diverged} >= set(rates_of(trial) or run.config["lr"]):
+            values = scores(run, trial) if run else []
+            if run and {lr for _, lr in run.diverged} >= set(rates_of(run, trial)):
                 self.tell(number, "PRUNED")
-            elif run and run.finished and scores:
-                self.tell(number, "COMPLETE", min(scores, key=lambda score: run.sign * score))
+            elif run and run.finished and values:
+                self.tell(number, "COMPLETE", min(values, key=lambda value: run.sign * value))
             else:
                 self.failed += 1
                 self.tell(number, "FAIL")
-
-    def scores(self, trial) -> list[float]:
-        """Return the score of each evaluation: the mean over seeds, of the best learning rate."""
-        if (run := read(self.job.folder)) is None:
-            return []
-        by_rate = [
-            run.scores([(seed, rate) for seed in run.config["seeds"]])
-            for rate in rates_of(trial) or run.config["lr"]
-        ]
-        steps = sorted({step for scores in by_rate for step in scores})
-        columns = ([scores[step] for scores in by_rate if step in scores] for step in steps)
-        return [min(column, key=lambda score: run.sign * score) for column in columns]
 
     def tell(self, number: int, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
@@ -289,9 +285,19 @@ def read(folder: Path):
     return runs.read(folder) if (folder / "config.json").exists() else None
 
 
-def rates_of(trial) -> list[float]:
-    """Return the learning rate of a trial; none if it is not searched."""
-    return [float(trial.params["lr"])] if "lr" in trial.params else []
+def rates_of(run, trial) -> list[float]:
+    """Return the learning rate of a trial, or if it is not searched, all of its run."""
+    return [float(trial.params["lr"])] if "lr" in trial.params else run.config["lr"]
+
+
+def scores(run, trial) -> list[float]:
+    """Return the score of each evaluation: the mean over seeds, of the best learning rate."""
+    by_rate = [
+        run.scores([(seed, rate) for seed in run.config["seeds"]]) for rate in rates_of(run, trial)
+    ]
+    steps = sorted({step for column in by_rate for step in column})
+    columns = ([column[step] for column in by_rate if step in column] for step in steps)
+    return [min(values, key=lambda value: run.sign * value) for values in columns]
 
 
 class Search:
