@@ -499,21 +499,6 @@ def test_the_authors_adam_takes_long_first_steps():
     assert lengths[-1] == pytest.approx(1, abs=0.1)
 
 
-def test_adam_is_torch_adam(make_config):
-    torch = pytest.importorskip("torch")
-    optimizer, lr = train.make_optimizer(make_config()), 1e-3
-    w = np.array([1.0, -2.0, 3.0], np.float32)
-    ours, theirs = jnp.array(w), torch.tensor(w, requires_grad=True)
-    state, peer = optimizer.init(ours), torch.optim.Adam([theirs], lr=lr)
-    for step in range(5):
-        grad = np.sin(w + step).astype(np.float32)
-        direction, state = optimizer.update(jnp.array(grad), state)
-        ours = ours - lr * direction
-        theirs.grad = torch.tensor(grad)
-        peer.step()
-    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-6)
-
-
 # --- Schedules of the learning rate ---
 
 
