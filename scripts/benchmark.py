@@ -7,11 +7,12 @@ r"""Measure speed side by side with other implementations of the same computatio
     python -m scripts.benchmark mnist               the trainer on §6.6's network, 6 minutes
     python -m scripts.benchmark lanes               1, 2, 4 and 8 runs in one program, 5 minutes
 
-Each implementation runs in a separate process. First it must compute the same as ours from the same
-weights and batches: losses and, in step and rnn, gradients. Then all are timed in turn, round after
-round, so that other work on the machine slows all of them; a table shows medians over the rounds,
-and the median of the ratios to ours within each round. PyTorch is a peer in rnn and for mnist if it
-is installed: pip install torch.
+First each implementation must compute the same as ours from the same weights and batches: losses
+and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work on
+the machine slows all of them. A table shows medians over the rounds, and the ratio to ours within
+each round: its median and its middle half. An implementation that fails, or computes something
+else, is listed below the table. PyTorch is a peer in rnn and for mnist if it is installed:
+pip install torch.
 
 step times a training step of any experiment in configs/: ours, with the norm of the config or
 --norm; the same with plain autodiff of its recurrent layers; ours without norm; and for mnist Flax
@@ -35,8 +36,8 @@ Cases of lanes: pixels, the LSTM of configs/sequential_mnist.py:small; mnist-sma
 configs/mnist.py:small; mnist, that of §6.6; all at their own batch sizes. It times the compiled
 call of 1, 2, 4 and 8 lanes, and prints the cost of a lane relative to a single one.
 
-The processes inherit the environment of this command, so allocator, threads and XLA flags are the
-same for all. glibc by default returns large arrays to the system after every call and pages them in
+All implementations run in one process, so allocator, threads and XLA flags are the same for all.
+glibc by default returns large arrays to the system after every call and pages them in
 again, half a second for a gigabyte; on Linux huge pages make that cheap for all peers:
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m scripts.benchmark rnn
@@ -44,21 +45,18 @@ again, half a second for a gigabyte; on Linux huge pages make that cheap for all
 On a busy machine set OMP_WAIT_POLICY=PASSIVE, or PyTorch's waiting threads compete for the cores.
 """
 
+from collections.abc import Callable
 import contextlib
 import importlib.metadata
 import json
 import os
 from pathlib import Path
+import tempfile
 
 from absl import flags
 
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.benchmarks.common import Timing, in_process
-from scripts.benchmarks.lanes import lanes
-from scripts.benchmarks.mnist import mnist
-from scripts.benchmarks.rnn import rnn
-from scripts.benchmarks.step import Setting, step
 
 ROUNDS = flags.DEFINE_integer("rounds", 10, "rounds of timing", lower_bound=1)
 CASE = flags.DEFINE_multi_string("case", [], "rnn, mnist, lanes: a case to time; may be repeated")
@@ -70,30 +68,10 @@ TOGETHER = flags.DEFINE_bool("together", True, "step: have all peers in memory a
 QUICK = flags.DEFINE_bool("quick", False, "time two very short rounds, which mean nothing")
 OUT = flags.DEFINE_string("out", None, "JSON file for the numbers of every round")
 
+NAMES = ("step", "rnn", "mnist", "lanes")
+
 # How the names of the variables of allocators, threads and compilers begin.
-TUNING = (
-    "JAX_",
-    "XLA_",
-    "MALLOC_",
-    "GLIBC_TUNABLES",
-    "LD_PRELOAD",
-    "OMP_",
-    "GOMP_",
-    "MKL_",
-    "TORCH",
-)
-
-
-def any_step(cases: list[str], timing: Timing) -> dict:
-    if cases or not EXPERIMENT.value:
-        raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
-    return step(
-        Setting(EXPERIMENT.value, SCALE.value, NORM.value, DATA_DIR.value, TOGETHER.value), timing
-    )
-
-
-# Name -> (names of cases, Timing) -> the content of --out.
-BENCHMARKS = {"step": any_step, "rnn": rnn, "mnist": mnist, "lanes": lanes}
+TUNING = ("JAX_", "XLA_", "MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "GOMP_", "MKL_", "TORCH")
 
 
 def environment() -> dict:
@@ -108,29 +86,55 @@ def environment() -> dict:
     return dict(**facts, variables=variables, load_average=load)
 
 
-def main(argv):
-    if len(argv) != 2:
-        raise InputError(f"Give one benchmark of {', '.join(BENCHMARKS)}; --help has examples.")
-    benchmark = choose("benchmark", argv[1], BENCHMARKS)
-    if argv[1] != "step" and EXPERIMENT.value:
-        raise InputError(f"--experiment is for step; {argv[1]} takes --case.")
-    out = OUT.value and Path(OUT.value)
-    if out and (out.exists() or not out.parent.is_dir()):
-        raise InputError(f"--out={out} exists, or its folder does not: give another name.")
-    timing = Timing(2, 0.05) if QUICK.value else Timing(ROUNDS.value, 0.5)
-
-    where = in_process(environment)
+def describe(where: dict) -> str:
+    """Return the environment as the head of the output."""
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     variables = ", ".join(f"{name}={value}" for name, value in where["variables"].items())
-    print(
+    return (
         f"{where['cores']} cores, load average {where['load_average']}, device {where['device']}, "
         f"{where['system']}, commit {where['commit']}\n"
         f"python {where['python']}, {versions}\n"
-        f"Environment: {variables or 'no variable that sets allocator, threads or compiler'}\n",
-        flush=True,
+        f"Environment: {variables or 'no variable that sets allocator, threads or compiler'}\n"
     )
-    results = dict(benchmark=argv[1], timing=timing._asdict(), environment=where)
-    results |= benchmark(CASE.value, timing)
+
+
+def choose_cases(benchmark: str) -> tuple[Callable, dict]:
+    """Return the function that measures a case, and the cases by name."""
+    from scripts.benchmarks import rnn, step
+
+    if benchmark == "step":
+        if CASE.value or not EXPERIMENT.value:
+            raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
+        setting = step.Setting(EXPERIMENT.value, SCALE.value, NORM.value, data_dir=DATA_DIR.value)
+        return step.step, {setting.case: setting}
+    run, cases, usual = {
+        "rnn": (rnn.run, rnn.CASES, rnn.USUAL),
+        "mnist": (step.mnist, step.MNIST, step.USUAL_MNIST),
+        "lanes": (step.lanes, step.LANES, step.USUAL_LANES),
+    }[benchmark]
+    names = CASE.value or usual
+    return run, {name: choose(f"case of {benchmark}", name, cases) for name in names}
+
+
+def main(argv):
+    if len(argv) != 2:
+        raise InputError(f"Give one benchmark of {', '.join(NAMES)}; --help has examples.")
+    benchmark = choose("benchmark", argv[1], {name: name for name in NAMES})
+    if benchmark != "step" and EXPERIMENT.value:
+        raise InputError(f"--experiment is for step; {benchmark} takes --case.")
+    out = OUT.value and Path(OUT.value)
+    if out and (out.exists() or not out.parent.is_dir()):
+        raise InputError(f"--out={out} exists, or its folder does not: give another name.")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU to PyTorch, too
+    rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
+    run, cases = choose_cases(benchmark)
+    from scripts.benchmarks.timing import Timing
+
+    timing, where = Timing(rounds, seconds, TOGETHER.value), environment()
+    print(describe(where), flush=True)
+    results = dict(benchmark=benchmark, timing=timing._asdict(), environment=where)
+    with tempfile.TemporaryDirectory() as folder:
+        results["cases"] = {name: run(name, case, timing, folder) for name, case in cases.items()}
     if out:
         from ln.training import runs
 
