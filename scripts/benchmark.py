@@ -8,11 +8,10 @@ r"""Measure speed side by side with other implementations of the same computatio
     python -m scripts.benchmark lanes               1, 2, 4 and 8 runs in one program, 5 minutes
 
 First each implementation must compute the same as ours from the same weights and batches: losses
-and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work on
-the machine slows all of them. A table shows medians over the rounds, and the ratio to ours within
-each round: its median and its middle half. An implementation that fails, or computes something
-else, is listed below the table. PyTorch is a peer in rnn and for mnist if it is installed:
-pip install torch.
+and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work
+slows all of them. A table shows the median time of a step, and the ratio to ours within each round:
+its median and its middle half. An implementation that fails, or computes something else, is listed
+below the table. PyTorch is a peer in rnn and for mnist if it is installed: pip install torch.
 
 step times a training step of any experiment in configs/: ours, with the norm of the config or
 --norm; the same with plain autodiff of its recurrent layers; ours without norm; and for mnist Flax
@@ -51,7 +50,9 @@ import importlib.metadata
 import json
 import os
 from pathlib import Path
+import sys
 import tempfile
+import traceback
 
 from absl import flags
 
@@ -60,7 +61,8 @@ from scripts import cli
 
 ROUNDS = flags.DEFINE_integer("rounds", 10, "rounds of timing", lower_bound=1)
 CASE = flags.DEFINE_multi_string("case", [], "rnn, mnist, lanes: a case to time; may be repeated")
-EXPERIMENT = flags.DEFINE_string("experiment", None, "step: the name of a file in configs/")
+EXPERIMENT = flags.DEFINE_multi_string("experiment", [], "step: the name of a file in configs/")
+PEER = flags.DEFINE_multi_string("peer", [], "a row of the table to measure; default: all")
 SCALE = flags.DEFINE_string("scale", "paper", "step: sizes of the model")
 NORM = flags.DEFINE_string("norm", None, "step: a key of config.norms; default: the config's norm")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "step: folder of the built-in data sets")
@@ -86,18 +88,6 @@ def environment() -> dict:
     return dict(**facts, variables=variables, load_average=load)
 
 
-def describe(where: dict) -> str:
-    """Return the environment as the head of the output."""
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    variables = ", ".join(f"{name}={value}" for name, value in where["variables"].items())
-    return (
-        f"{where['cores']} cores, load average {where['load_average']}, device {where['device']}, "
-        f"{where['system']}, commit {where['commit']}\n"
-        f"python {where['python']}, {versions}\n"
-        f"Environment: {variables or 'no variable that sets allocator, threads or compiler'}\n"
-    )
-
-
 def choose_cases(benchmark: str) -> tuple[Callable, dict]:
     """Return the function that measures a case, and the cases by name."""
     from scripts.benchmarks import rnn, step
@@ -105,11 +95,16 @@ def choose_cases(benchmark: str) -> tuple[Callable, dict]:
     if benchmark == "step":
         if CASE.value or not EXPERIMENT.value:
             raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
-        setting = step.Setting(EXPERIMENT.value, SCALE.value, NORM.value, data_dir=DATA_DIR.value)
-        return step.step, {setting.case: setting}
+        names, scale = EXPERIMENT.value, "full" if SCALE.value == "paper" else SCALE.value
+        return step.step, {
+            scale if len(names) == 1 else f"{name}-{scale}": step.Setting(
+                name, SCALE.value, NORM.value, data_dir=DATA_DIR.value
+            )
+            for name in names
+        }
     run, cases, usual = {
         "rnn": (rnn.run, rnn.CASES, rnn.USUAL),
-        "mnist": (step.mnist, step.MNIST, step.USUAL_MNIST),
+        "mnist": (step.step, step.MNIST, step.USUAL_MNIST),
         "lanes": (step.lanes, step.LANES, step.USUAL_LANES),
     }[benchmark]
     names = CASE.value or usual
@@ -126,20 +121,28 @@ def main(argv):
     if out and (out.exists() or not out.parent.is_dir()):
         raise InputError(f"--out={out} exists, or its folder does not: give another name.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU to PyTorch, too
-    rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
     run, cases = choose_cases(benchmark)
-    from scripts.benchmarks.timing import Timing
+    from ln.training import runs
+    from scripts.benchmarks.timing import Options
 
-    timing, where = Timing(rounds, seconds, TOGETHER.value), environment()
-    print(describe(where), flush=True)
-    results = dict(benchmark=benchmark, timing=timing._asdict(), environment=where)
+    rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
+    options = Options(rounds, seconds, TOGETHER.value, tuple(PEER.value))
+    results = dict(benchmark=benchmark, timing=options._asdict(), environment=environment())
+    print("\n".join(f"{name}: {value}" for name, value in results["environment"].items()))
+    results["cases"] = measured = {}
     with tempfile.TemporaryDirectory() as folder:
-        results["cases"] = {name: run(name, case, timing, folder) for name, case in cases.items()}
-    if out:
-        from ln.training import runs
-
-        runs.write_atomically(out, json.dumps(results, indent=2) + "\n")
-        print(f"Wrote {out}")
+        for name, case in cases.items():
+            try:
+                measured[name] = run(name, case, options, folder)
+            except InputError:
+                raise
+            except Exception:  # such as too little memory: the others go on
+                traceback.print_exc()
+            if out and measured:
+                runs.write_atomically(out, json.dumps(results, indent=2) + "\n")
+                print(f"Wrote {out}")
+    if len(measured) < len(cases):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

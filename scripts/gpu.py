@@ -31,8 +31,9 @@ and, with the wheels alone, since it takes random data,
     python -m pip install --no-index --no-deps CARRIED/*.whl
     python -m scripts.gpu time --minutes=4 --out=DIR
 
-Each part can also be run by itself: compare, bound, rnn, steps or lanes in place of train or time
-writes DIR/<part>.json. --only=mnist,draw compares and times only these experiments.
+compare and bound, the first parts of train, can also be run by themselves: each writes
+DIR/<part>.json. The parts of time are commands of scripts.benchmark, which logs/ shows.
+--only=mnist,draw compares and times only these experiments.
 """
 
 import os
@@ -56,18 +57,18 @@ ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; defau
 FIRST_SEEDS = dict(paper=(0, 3, 6), tiny=(0,))  # of runs of three seeds side by side
 
 
-def measurement(session: Session, part: str) -> tuple[str, ...]:
+def part(session: Session, name: str) -> tuple[str, ...]:
     """Return the command of a part of scripts/benchmarks/gpu.py."""
     words = f"--out={session.folder}", f"--scale={SCALE.value}", f"--data_dir={DATA_DIR.value}"
-    return ("-m", "scripts.gpu", part, *words, f"--only={','.join(ONLY.value)}")
+    return ("-m", "scripts.gpu", name, *words, f"--only={','.join(ONLY.value)}")
 
 
 def train(session: Session) -> None:
     """Compare with the CPU, find what bounds the step, and train figure 6."""
     from scripts.benchmarks import gpu
 
-    session.run("compare", measurement(session, "compare"), share=1 / 9)
-    session.run("bound", measurement(session, "bound"), share=1 / 8)
+    session.run("compare", part(session, "compare"), share=1 / 9)
+    session.run("bound", part(session, "bound"), share=1 / 8)
     setting = gpu.Setting(SCALE.value, DATA_DIR.value)
     for first in FIRST_SEEDS[SCALE.value]:
         todo = gpu.figure_6(session.folder, setting, tuple(range(first, first + gpu.LANES)))
@@ -83,12 +84,23 @@ def train(session: Session) -> None:
 
 def measure(session: Session) -> None:
     """Time layers, training steps and lanes."""
-    for part, share in (("rnn", 5 / 12), ("steps", 4 / 7), ("lanes", 1)):
-        session.run(part, measurement(session, part), share)
+    is_tiny = SCALE.value == "tiny"
+    steps = (f"--experiment={name}" for name in ONLY.value or experiments.names())
+    parts = {
+        "rnn": ("--case=tiny",) if is_tiny else ("--case=draw", "--case=pixels"),
+        "step": (*steps, f"--scale={SCALE.value}", "--peer=ours"),
+        "lanes": ("--case=tiny",) if is_tiny else ("--case=mnist", "--case=sequential"),
+    }
+    rounds = "--quick" if is_tiny else "--rounds=5"
+    for (name, words), share in zip(parts.items(), (5 / 12, 4 / 7, 1), strict=True):
+        out = session.folder / f"{name}.json"
+        out.unlink(missing_ok=True)
+        command = ("-m", "scripts.benchmark", name, *words, rounds, f"--out={out}")
+        session.run(name, (*command, f"--data_dir={session.folder / 'data'}"), share)
 
 
 COMMANDS = dict(train=train, time=measure)
-PARTS = ("compare", "bound", "rnn", "steps", "lanes")
+PARTS = ("compare", "bound")
 
 
 def set_up(command: str) -> None:

@@ -15,6 +15,8 @@ import optax
 import experiments
 from ln.rnn import plain_by_default
 from ln.training import data, train
+from ln.training.optim import make_optimizer
+from ln.training.train import make_lanes
 from scripts.benchmarks.flops import count_flops
 from scripts.benchmarks.timing import Numbers, Peer
 
@@ -97,15 +99,17 @@ def square(side: int = 2048) -> Peer:
 # --- The trainer ---
 
 
-def load(config, same_batch: bool = False, plain: bool = False) -> train.Task:
-    """Return the task of a config.
+def load(config, plain: bool = False) -> train.Task:
+    """Return the task of a config, whose batches all have the same shapes.
+
+    Texts of different lengths are replaced by the example of the task, which is as long as the
+    longest.
 
     Args:
-        same_batch: each step has the task's example as its batch.
         plain: differentiate recurrent layers by plain autodiff.
     """
     task = experiments.load(config)
-    if same_batch:
+    if task.shape(0) is not None:
         example = task.example()
         task.batch = lambda *_, **__: example
     if plain:
@@ -145,32 +149,19 @@ def round_anew(params: dict) -> dict:
     return jax.tree.map(lambda p, d: p * (1 + LAST_DIGIT * jnp.sign(d)), params, noise)
 
 
-def trainer_peer(
-    config,
-    task: train.Task,
-    optimizer: optax.GradientTransformation | None = None,
-    gradients: bool = True,
-    compared: bool = True,
-    ahead: bool = False,
-) -> Peer:
+def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool = False) -> Peer:
     """Return the trainer's call, K steps of all lanes of a config.
 
     Args:
-        optimizer: if it is not that of the config.
-        gradients: compare the gradients at the start, and not only losses.
+        plain: see `load`.
         compared: False if the config makes it compute something else than the reference.
         ahead: as in training, a thread prepares the batches of each call, and metrics are fetched.
             Otherwise all calls have the batches of the first, on the device already.
     """
-    optimizer, lanes = optimizer or train.make_optimizer(config), train.make_lanes(config)
-    seeds = train.data_seeds(lanes, config.data_seed)
-    prepare = partial(train.batches_of, task, seeds=seeds)
-    prepared = (batches for _, batches in data.ahead(prepare, calls_of(config.steps_per_call)))
-    first = next(prepared)
-    source = itertools.chain([first], prepared) if ahead else itertools.repeat(first)
-    state = train.init_lanes(task, optimizer, lanes)
-    jitted = train.make_call(task, optimizer, own_batches=len(seeds) > 1)
-    compiled, facts = compile_for(jitted, state, first, steps=config.steps_per_call)
+    task, K = load(config, plain), config.steps_per_call
+    jitted, (state, first) = call_of(config, task)
+    source = prepare_batches(config, task) if ahead else itertools.repeat(first)
+    compiled, facts = compile_for(jitted, state, first, steps=K)
 
     def call(program=compiled):
         nonlocal state
@@ -179,22 +170,47 @@ def trainer_peer(
 
     def numbers() -> Numbers:
         losses = call(precise(jitted, compiled))["loss"][:COMPARED, 0].tolist()
-        return Numbers(losses, first_steps(task)[0].gradients if gradients else {})
+        return Numbers(losses, {} if ahead else first_steps(task)[0].gradients)
 
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // len(lanes)
+    lanes = len(state.step)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // lanes
     return Peer(
         call=call,
         wait=jax.device_get if ahead else jax.block_until_ready,
-        steps=config.steps_per_call,
+        steps=K,
         numbers=numbers if compared else None,
-        rounded=(lambda: first_steps(task, change=round_anew)[0]) if gradients else None,
-        facts=facts | dict(lanes=len(lanes), parameters=parameters),
+        rounded=lambda: first_steps(task, change=round_anew)[0],
+        facts=facts | dict(lanes=lanes, parameters=parameters),
     )
 
 
-def calls_of(K: int) -> Iterator[range]:
-    """Yield the steps of each call, without end."""
-    return (range(first, first + K) for first in itertools.count(0, K))
+def call_of(config, task: train.Task) -> tuple[Callable, tuple[train.State, train.Batch]]:
+    """Return the call of the trainer, not yet compiled, and its first arguments."""
+    lanes, optimizer = make_lanes(config), make_optimizer(config)
+    own_batches = len(train.data_seeds(lanes, config.data_seed)) > 1
+    call = train.make_call(task, optimizer, own_batches=own_batches)
+    batches = next(prepare_batches(config, task))
+    return call, (train.init_lanes(task, optimizer, lanes), batches)
+
+
+def prepare_batches(config, task: train.Task) -> Iterator[train.Batch]:
+    """Yield the batches of each call, on the device; a thread prepares the next."""
+    seeds, K = train.data_seeds(make_lanes(config), config.data_seed), config.steps_per_call
+    calls = (range(first, first + K) for first in itertools.count(0, K))
+    for _, batches in data.ahead(partial(train.batches_of, task, seeds=seeds), calls):
+        yield batches
+
+
+def input_peer(config, task: train.Task) -> Peer:
+    """Return the preparing of the batches of a call, and their copies to the device."""
+    seeds, K = train.data_seeds(make_lanes(config), config.data_seed), config.steps_per_call
+    first = itertools.count(0, K)
+
+    def call():
+        start = next(first)
+        return train.batches_of(task, range(start, start + K), seeds=seeds)
+
+    return Peer(call=call, wait=jax.block_until_ready, steps=K)
 
 
 # --- Flax and Optax ---

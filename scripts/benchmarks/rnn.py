@@ -1,27 +1,25 @@
 """rnn: whole sequences through recurrent layers with layer norm, forward and backward.
 
-The loss Σ hs R under a ragged mask is timed with its gradients by all parameters and the inputs;
-then a whole training step with Adam. Parameters have the names of ours in all peers.
+The loss Σ hs R under a ragged mask is timed with its gradients by all parameters and the inputs.
+Parameters have the names of ours in all peers.
 """
 
+from collections.abc import Callable
 from functools import partial
-import itertools
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 from jax.experimental import rnn as cudnn
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 import optax
 
 from ln.norm import EPSILON, Norm
 from ln.rnn import GRU, LSTM, unroll
-from ln.training import train
 from scripts.benchmarks import jax_peers
 from scripts.benchmarks.jax_peers import named
-from scripts.benchmarks.timing import PEAK, Makers, Numbers, Peer, Timing, compare, show
+from scripts.benchmarks.timing import PEAK, Makers, Numbers, Options, Peer, compare, show
 
 
 class Case(NamedTuple):
@@ -50,15 +48,6 @@ CASES = {
     "tiny-gru": Case("gru", T=5, B=3, H=8, D=4),
 }
 USUAL = ("draw", "handwriting", "reader", "order", "pixels")
-
-TRAINING = ConfigDict(
-    dict(
-        seeds=(0,),
-        data_seed=0,
-        lr=(1e-4,),  # small: Adam goes as far along rounding noise as along a gradient
-        steps_per_call=4,
-    )
-)
 
 
 # --- Models: layers on top of each other, xs [T, B, D] and mask [T, B] -> hs [T, B, H] ---
@@ -139,7 +128,7 @@ class FlaxLayers(nn.Module):
         return xs
 
 
-# --- The task ---
+# --- The numbers of a case ---
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
@@ -164,68 +153,37 @@ def vary(path, leaf, noise):
     return (0.35 if small else 1) * (leaf + 0.1 * noise)
 
 
-class Sum(train.Task):
-    """The loss Σ hs R as a task, on the same batch at every step."""
-
-    def __init__(self, case: Case, model: nn.Module | None = None):
-        super().__init__(TRAINING)
-        self.data, self.model = make_batch(case), model or Layers(case)
-
-    def init(self, key):
-        variables = self.model.init(key, self.data["x"], self.data["mask"])
-        noise = optax.tree.random_like(key, variables["params"])
-        return {"params": jax.tree_util.tree_map_with_path(vary, variables["params"], noise)}
-
-    def example(self):
-        return self.data
-
-    def batch(self, step, seed=0, rows=slice(None)):
-        return self.data
-
-    def loss(self, variables, batch, key=None, train=True):
-        hs = self.model.apply({"params": variables["params"]}, batch["x"], batch["mask"])
-        return (hs * batch["R"]).sum(), ({}, {})
-
-
 def make_params(case: Case) -> dict:
-    return jax.jit(Sum(case).init)(jax.random.key(0))["params"]
+    batch, key = make_batch(case), jax.random.key(0)
+    params = jax.jit(Layers(case).init)(key, batch["x"], batch["mask"])["params"]
+    noise = optax.tree.random_like(key, params)
+    return jax.tree_util.tree_map_with_path(vary, params, noise)
+
+
+def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
+    """Return a function of the loss and its gradients, and arguments for it."""
+
+    def loss(params, x, mask, R):
+        return (model.apply({"params": params}, x, mask) * R).sum()
+
+    params = make_params(case)
+    if isinstance(model, FlaxLayers):
+        params = jax_peers.as_flax(params)
+    function = jax.value_and_grad(loss, argnums=(0, 1) if case.d_x else (0,))
+    return function, jax.device_put((params, *make_batch(case).values()))
 
 
 # --- Peers ---
 
 
-def gradients_in_jax(case: Case, model: nn.Module) -> Peer:
-    """Return the loss and its gradients by the parameters and, if wanted, the inputs."""
-    task, params = Sum(case, model), make_params(case)
-    if isinstance(model, FlaxLayers):
-        params = jax_peers.as_flax(params)
-
-    def loss(params, x, mask, R):
-        return task.loss({"params": params}, dict(x=x, mask=mask, R=R))[0]
-
+def in_jax(case: Case, model: nn.Module) -> Peer:
     def numbers(result) -> Numbers:
         value, (d_params, *d_x) = result
-        gradients = {name.replace("scale", "gain"): d for name, d in named(d_params).items()}
-        return Numbers([float(value)], gradients | ({"x": np.asarray(*d_x)} if d_x else {}))
+        by_name = {name.replace("scale", "gain"): d for name, d in named(d_params).items()}
+        return Numbers([float(value)], by_name | ({"x": np.asarray(*d_x)} if d_x else {}))
 
-    function = jax.value_and_grad(loss, argnums=(0, 1) if case.d_x else (0,))
-    arguments = jax.device_put((params, *task.data.values()))
+    function, arguments = gradients(case, model)
     return jax_peers.function_peer(function, *arguments, numbers=numbers)
-
-
-def training(case: Case, schedule: str | None = None) -> Peer:
-    task = Sum(case, Layers(case, schedule))
-    return jax_peers.trainer_peer(TRAINING, task, optax.scale_by_adam(), gradients=False)
-
-
-def training_in_flax(case: Case) -> Peer:
-    task = Sum(case, FlaxLayers(case))
-    return jax_peers.flax_peer(
-        lambda params, batch: task.loss({"params": params}, batch),
-        make_params(case),
-        optax.adam(TRAINING.lr[0]),
-        itertools.repeat(jax.device_put(task.data)),
-    )
 
 
 def cudnn_lstm(case: Case) -> Peer:
@@ -243,22 +201,20 @@ def cudnn_lstm(case: Case) -> Peer:
     return jax_peers.function_peer(function, weights, x, R)
 
 
-def torch_peer(case: Case, kind: str, trains: bool = False) -> Peer:
+def in_torch(case: Case, norm: bool) -> Peer:
     from scripts.benchmarks import torch_peers
 
-    lr = TRAINING.lr[0] if trains else None
-    return torch_peers.recurrent(case, kind, named(make_params(case)), make_batch(case), lr)
+    return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)
 
 
-def gradient_peers(case: Case) -> Makers:
-    """Return the peers that compute loss and gradients, and the peak of matrix products."""
+def make_peers(case: Case) -> Makers:
+    cell = case.cell.upper()
     peers = {
-        "ours": partial(gradients_in_jax, case, Layers(case)),
-        "ours, schedule=plain": partial(gradients_in_jax, case, Layers(case, "plain")),
-        "Flax, nn.scan of a cell": partial(gradients_in_jax, case, FlaxLayers(case)),
-        "PyTorch eager": partial(torch_peer, case, "eager"),
-        "PyTorch script": partial(torch_peer, case, "script"),
-        f"PyTorch's {case.cell.upper()} without norm or mask": partial(torch_peer, case, "own"),
+        "ours": partial(in_jax, case, Layers(case)),
+        "ours, schedule=plain": partial(in_jax, case, Layers(case, "plain")),
+        "Flax, nn.scan of a cell": partial(in_jax, case, FlaxLayers(case)),
+        "PyTorch eager": partial(in_torch, case, norm=True),
+        f"PyTorch's {cell} without norm or mask": partial(in_torch, case, norm=False),
         PEAK: jax_peers.square,
     }
     if jax.default_backend() == "gpu" and case.cell == "lstm":
@@ -266,23 +222,7 @@ def gradient_peers(case: Case) -> Makers:
     return peers
 
 
-def training_peers(case: Case) -> Makers:
-    """Return the peers that make a training step."""
-    return {
-        "ours": partial(training, case),
-        "ours, schedule=plain": partial(training, case, "plain"),
-        "Flax + Optax": partial(training_in_flax, case),
-        "PyTorch eager": partial(torch_peer, case, "eager", trains=True),
-        "PyTorch script": partial(torch_peer, case, "script", trains=True),
-        PEAK: jax_peers.square,
-    }
-
-
-def run(name: str, case: Case, timing: Timing, folder: str) -> dict:
-    """Time forward and backward, then training steps."""
-    kinds = {"forward and backward": gradient_peers, "a training step with Adam": training_peers}
-    results = [
-        show(f"{name}: {case}; {kind}", compare(f"{name}, {kind}", make_peers(case), timing))
-        for kind, make_peers in kinds.items()
-    ]
-    return results[0] | dict(case=case._asdict(), training=results[1]["peers"])
+def run(name: str, case: Case, options: Options, folder: str) -> dict:
+    """Time forward and backward of a case."""
+    results = compare(name, make_peers(case), options)
+    return show(f"{name}: {case}; forward and backward", results) | dict(case=case._asdict())

@@ -4,6 +4,7 @@ A step computes the loss of a batch and its gradients, clips these and gives the
 of the config. All peers begin with the same weights.
 """
 
+from collections.abc import Iterator
 from functools import partial
 import importlib
 import itertools
@@ -21,13 +22,11 @@ from ln.norm import EPSILON
 from ln.training import train
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
-from scripts.benchmarks.timing import PEAK, Makers, Peer, Results, Timing, compare, ratios, show
+from scripts.benchmarks.timing import PEAK, Makers, Options, Peer, compare, ratios, show
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
-PLAIN, NO_NORM = "plain autodiff", "ours without norm"
-CALL, FLAX = "our compiled call alone", "Flax + Optax"
-FULL = "full"  # the case at the scale paper; its name in results/speed
+PLAIN, NO_NORM, TRAINER = "plain autodiff", "ours without norm", "ours, the whole trainer"
 
 
 class Setting(NamedTuple):
@@ -47,14 +46,10 @@ class Setting(NamedTuple):
     batch_size: int | None = None
     data_dir: str = "data"
 
-    @property
-    def case(self) -> str:
-        return FULL if self.scale == "paper" else self.scale
-
 
 MNIST = {
-    "full-128": Setting("mnist", "paper", batch_size=128),
-    "full-4": Setting("mnist", "paper", batch_size=4),
+    "full-128": Setting("mnist", batch_size=128),
+    "full-4": Setting("mnist", batch_size=4),
     "small-128": Setting("mnist", "small", batch_size=128),
     "small-4": Setting("mnist", "small", batch_size=4),
     "tiny-4": Setting("mnist", "tiny", batch_size=4),
@@ -65,10 +60,11 @@ LANES = {
     "pixels": Setting("sequential_mnist", "small"),  # an LSTM of 100 units, T=8, B=100
     "mnist-small": Setting("mnist", "small"),
     "mnist": Setting("mnist"),
+    "sequential": Setting("sequential_mnist"),  # T=784
     "tiny": Setting("mnist", "tiny"),
 }
 USUAL_LANES = ("pixels", "mnist-small", "mnist")
-COUNTS = (1, 2, 4, 8)  # of lanes
+COUNTS = (1, 2, 4, 8, 16)
 
 
 def make_config(setting: Setting, folder: str):
@@ -93,45 +89,44 @@ def make_config(setting: Setting, folder: str):
     return config
 
 
-# --- step: any experiment, the same batch at every step ---
-
-
-def same_batch_peer(config, plain: bool = False, **options) -> Peer:
-    """Return ours, with plain autodiff of recurrent layers or as it is."""
-    return trainer_peer(config, jax_peers.load(config, same_batch=True, plain=plain), **options)
+# --- step: any experiment ---
 
 
 def step_peers(config) -> Makers:
+    without = config.copy_and_resolve_references()
+    without.norm = "none"
     peers = {
-        "ours": partial(same_batch_peer, config),
-        PLAIN: partial(same_batch_peer, config, plain=True),
+        "ours": partial(trainer_peer, config),
+        PLAIN: partial(trainer_peer, config, plain=True),
+        NO_NORM: partial(trainer_peer, without, compared=False),
+        PEAK: jax_peers.square,
     }
-    if config.norm != "none" and "none" in config.norms:
-        without = config.copy_and_resolve_references()
-        without.norm = "none"
-        peers[NO_NORM] = partial(same_batch_peer, without, compared=False)
-    if config.experiment == "mnist" and config.norm == "layer":
-        peers |= other_libraries(config, same_batch=True)
-    return peers | {PEAK: jax_peers.square}
+    if config.norm == "none" or "none" not in config.norms:
+        del peers[NO_NORM]
+    if config.experiment != "mnist":
+        return peers
+    del peers[PLAIN]  # it has no recurrent layer
+    peers[TRAINER] = partial(trainer_peer, config, ahead=True)
+    return peers | (mnist_peers(config) if config.norm == "layer" else {})
 
 
-def step(name: str, setting: Setting, timing: Timing, folder: str) -> dict:
+def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
     """Compare and time training steps of an experiment."""
     config = make_config(setting, folder)
-    results = compare(name, step_peers(config), timing)
+    results = compare(name, step_peers(config), options)
     source = "" if config.data_dir == setting.data_dir else "random data in the sizes of "
     data = f"{source}{config.dataset}"
-    shapes = {key: list(np.shape(leaf)) for key, leaf in experiments.load(config).example().items()}
+    shapes = {key: list(np.shape(leaf)) for key, leaf in jax_peers.load(config).batch(0).items()}
     batch = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+    parameters = next(iter(results.peers.values())).facts["parameters"]
     title = (
-        f"{setting.experiment}, {name}: a training step, norm {config.norm}, "
-        f"{results.peers['ours'].facts['parameters']:,} parameters, {config.steps_per_call} steps "
-        f"a call; {data}, batch {batch}"
+        f"{setting.experiment}, {name}: a training step, norm {config.norm}, {parameters:,} "
+        f"parameters, {config.steps_per_call} steps a call; {data}, batch {batch}"
     )
     return show(title, results) | dict(data=data, batch=shapes, config=config.to_dict())
 
 
-# --- mnist: the whole trainer beside the usual loops, on batches of the data set ---
+# --- mnist: the usual loops of other libraries, all of which have layer norm ---
 
 
 class Network(nn.Module):
@@ -147,93 +142,61 @@ class Network(nn.Module):
         return nn.Dense(10)(x)
 
 
-def first_params(task: train.Task) -> dict:
-    return jax.jit(task.init)(jax.random.key(0))["params"]
+def first_params(config) -> dict:
+    return jax.jit(jax_peers.load(config).init)(jax.random.key(0))["params"]
 
 
-def adam(config) -> optax.GradientTransformation:
-    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
-    return optax.adam(config.lr[0], b1, b2, eps)
+def batches(config) -> Iterator[train.Batch]:
+    return map(jax_peers.load(config).batch, itertools.count())
 
 
-def flax_mnist(config, same_batch: bool) -> Peer:
+def in_flax(config) -> Peer:
     """Return the usual loop with Flax and Optax: flax's own LayerNorm, a dispatch for each step."""
-    task, network = jax_peers.load(config, same_batch), Network(config.hidden)
+    network = Network(config.hidden)
 
     def loss(params, batch):
-        logits, y = (
-            network.apply({"params": params}, batch["x"].astype(jnp.float32) / 255),
-            batch["y"],
-        )
+        x, y = batch["x"].astype(jnp.float32) / 255, batch["y"]
+        logits = network.apply({"params": params}, x)
         error = (logits.argmax(-1) != y).mean()
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), error
 
-    batches = map(task.batch, itertools.count())
-    return jax_peers.flax_peer(loss, first_params(task), adam(config), batches)
+    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
+    optimizer = optax.adam(config.lr[0], b1, b2, eps)
+    return jax_peers.flax_peer(loss, first_params(config), optimizer, batches(config))
 
 
-def torch_mnist(config, same_batch: bool, fused: bool = False) -> Peer:
+def in_torch(config, fused: bool = False) -> Peer:
     from scripts.benchmarks import torch_peers
 
-    task = jax_peers.load(config, same_batch)
-    arrays = jax_peers.named(first_params(task))
-    return torch_peers.mnist(config, arrays, map(task.batch, itertools.count()), fused)
+    arrays = jax_peers.named(first_params(config))
+    return torch_peers.mnist(config, arrays, batches(config), fused)
 
 
-def other_libraries(config, same_batch: bool) -> Makers:
-    """Return the loops of other libraries, all of which have layer norm."""
+def mnist_peers(config) -> Makers:
     return {
-        FLAX: partial(flax_mnist, config, same_batch),
-        "PyTorch eager": partial(torch_mnist, config, same_batch),
-        "PyTorch eager (fused Adam)": partial(torch_mnist, config, same_batch, fused=True),
+        "Flax + Optax": partial(in_flax, config),
+        "PyTorch eager": partial(in_torch, config),
+        "PyTorch eager (fused Adam)": partial(in_torch, config, fused=True),
     }
-
-
-def whole_trainer(config, **options) -> Peer:
-    return trainer_peer(config, jax_peers.load(config), gradients=False, **options)
-
-
-def mnist(name: str, setting: Setting, timing: Timing, folder: str) -> dict:
-    """Compare and time the trainer and the usual loops."""
-    config = make_config(setting, folder)
-    peers = {
-        "ours": partial(whole_trainer, config, ahead=True),
-        CALL: partial(whole_trainer, config),
-        **other_libraries(config, same_batch=False),
-    }
-    pixels = random_data.KINDS[config.dataset].sizes["pixels"]
-    widths = [pixels, config.hidden, config.hidden, 10]
-    title = f"{name}: {'-'.join(map(str, widths))}, batch size {config.batch_size}"
-    results = show(title, compare(name, peers, timing))
-    return results | dict(batch_size=config.batch_size, widths=widths)
 
 
 # --- lanes: several (seed, learning rate) in one program ---
 
 
-def lane_peers(setting: Setting, folder: str, counts: tuple[int, ...] = COUNTS) -> Makers:
-    """Return a peer for each count of lanes. Lane 0 is the same run in all of them."""
+def lanes(name: str, setting: Setting, options: Options, folder: str) -> dict:
+    """Time the call of 1 to 16 lanes. Lane 0 is the same run in all of them."""
     peers = {}
-    for count in counts:
+    for count in COUNTS:
         config = make_config(setting, folder)
         config.seeds = tuple(range(count))
-        peers[f"{count} lane{'s' if count > 1 else ''}"] = partial(whole_trainer, config)
-    return peers
-
-
-def cost_of_a_lane(results: Results) -> dict[int, float]:
-    """Return the time of a step of each lane, in steps of one lane alone, by count of lanes."""
-    alone = results.peers["1 lane"]
-    return {
+        peers[f"{count} lane{'s' if count > 1 else ''}"] = partial(trainer_peer, config)
+    results = compare(name, peers, options)
+    alone = next(iter(results.peers.values()))
+    cost = {
         peer.facts["lanes"]: float(np.median(ratios(peer, alone))) / peer.facts["lanes"]
         for peer in results.peers.values()
     }
-
-
-def lanes(name: str, setting: Setting, timing: Timing, folder: str) -> dict:
-    """Time the call of 1, 2, 4 and 8 lanes."""
-    results = compare(name, lane_peers(setting, folder), timing)
-    cost = cost_of_a_lane(results)
     numbers = show(f"{name}: configs/{setting.experiment}.py:{setting.scale}", results)
-    print(f"A step of each lane, in steps of one alone: {cost}\n", flush=True)
+    text = ", ".join(f"{value:.2f} ({count} lanes)" for count, value in cost.items())
+    print(f"The time of a step of each lane, in steps of one alone: {text}\n", flush=True)
     return numbers | dict(case=setting._asdict(), cost_of_a_lane=cost)

@@ -110,19 +110,21 @@ def differences(numbers: Numbers, reference: Numbers) -> dict[str, float]:
 # --- Timing ---
 
 
-class Timing(NamedTuple):
-    """The length of a measurement.
+class Options(NamedTuple):
+    """How to measure.
 
     Attributes:
         rounds: how often each peer is timed.
         seconds: of one round of one peer.
         together: False if the memory does not hold all peers: then each is alive alone and has its
             rounds in a row, A A B B C C.
+        only: the peers to time; empty for all.
     """
 
     rounds: int
     seconds: float
     together: bool = True
+    only: tuple[str, ...] = ()
 
 
 class Measured(NamedTuple):
@@ -178,7 +180,7 @@ class Reference:
         return Measured(numbers.losses, max(changes.values()), peer.facts, [])
 
 
-def compare(case: str, makers: Makers, timing: Timing) -> Results:
+def compare(case: str, makers: Makers, options: Options) -> Results:
     """Check and time peers in interleaved rounds A B C A B C ...
 
     A peer that fails, or computes something else than the first one, is not timed.
@@ -187,15 +189,17 @@ def compare(case: str, makers: Makers, timing: Timing) -> Results:
         case: for the lines of progress.
         makers: functions that make the peers. An error of the first one is raised.
     """
+    only = options.only or makers
+    makers = {name: make for name, make in makers.items() if name in only}
     results, reference = Results({}, {}), Reference()
     alone = [{name: make} for name, make in makers.items()]
-    for group in [makers] if timing.together else alone:
-        time_group(case, group, timing, reference, results)
+    for group in [makers] if options.together else alone:
+        time_group(case, group, options, reference, results)
     return results
 
 
 def time_group(
-    case: str, makers: Makers, timing: Timing, reference: Reference, results: Results
+    case: str, makers: Makers, options: Options, reference: Reference, results: Results
 ) -> None:
     """Check and time peers that are alive at once, and add them to the results."""
     alive = []
@@ -204,7 +208,7 @@ def time_group(
         try:
             peer = make()
             measured = reference.check(peer)
-            calls = peer.calls_within(timing.seconds)
+            calls = peer.calls_within(options.seconds)
         except Exception as error:  # such as a library that is not installed: the others go on
             if not results.peers:
                 raise
@@ -212,8 +216,8 @@ def time_group(
         else:
             results.peers[name] = measured
             alive.append((peer, calls, measured.seconds_per_step))
-    for number in range(1, timing.rounds + 1):
-        print(f"{case}: round {number} of {timing.rounds}", flush=True)
+    for number in range(1, options.rounds + 1):
+        print(f"{case}: round {number} of {options.rounds}", flush=True)
         for peer, calls, seconds in alive:
             seconds.append(peer.seconds_per_step(calls))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import os
-import warnings
 
 import jax
 import numpy as np
@@ -78,100 +77,78 @@ class Layer(nn.Module):
         super().__init__()
         for name, array in arrays.items():
             self.register_parameter(name, nn.Parameter(torch.tensor(array)))
-        self.H: int = H
-        self.epsilon: float = EPSILON
+        self.H = H
+
+    def norm(self, name: str, a: Tensor, more_bias: Tensor | float = 0.0) -> Tensor:
+        gain, bias = getattr(self, f"norm_{name}_gain"), getattr(self, f"norm_{name}_bias")
+        return layer_norm(a, [a.size(-1)], gain, bias + more_bias, EPSILON)
 
 
 class LSTM(Layer):
     def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
-        T, B, n, epsilon = xs.size(0), xs.size(1), 4 * self.H, self.epsilon
-        a_x = torch.mm(xs.reshape(T * B, -1), self.W_x_kernel)
-        a_x = layer_norm(a_x, [n], self.norm_x_gain, self.norm_x_bias + self.b, epsilon)
-        steps, masks = a_x.view(T, B, n).unbind(0), mask.unbind(0)
-        c = torch.zeros(B, self.H, device=xs.device)
-        h = c
-        hs: list[Tensor] = []
-        for t in range(T):
-            a_h = torch.mm(h, self.W_h_kernel)
-            a = steps[t] + layer_norm(a_h, [n], self.norm_h_gain, self.norm_h_bias, epsilon)
-            f, i, o, g = a.chunk(4, 1)
+        a_x = self.norm("x", xs @ self.W_x_kernel, self.b)
+        c = h = torch.zeros(xs.size(1), self.H, device=xs.device)
+        hs = []
+        for a_x_t, mask_t in zip(a_x.unbind(0), mask.unbind(0), strict=True):
+            f, i, o, g = (a_x_t + self.norm("h", h @ self.W_h_kernel)).chunk(4, 1)
             new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            c_hat = layer_norm(new_c, [self.H], self.norm_c_gain, self.norm_c_bias, epsilon)
-            h = torch.where(masks[t], torch.sigmoid(o) * torch.tanh(c_hat), h)
-            c = torch.where(masks[t], new_c, c)
+            new_h = torch.sigmoid(o) * torch.tanh(self.norm("c", new_c))
+            h, c = torch.where(mask_t, new_h, h), torch.where(mask_t, new_c, c)
             hs.append(h)
         return torch.stack(hs)
 
 
 class GRU(Layer):
     def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
-        T, B, H, n, epsilon = xs.size(0), xs.size(1), self.H, 2 * self.H, self.epsilon
-        W_x = torch.cat([self.W_x_kernel, self.W_kernel], 1)
+        gates = [2 * self.H, self.H]  # z and r together, and the candidate
+        b_zr, b = self.b.split(gates)
+        zr_x = self.norm("zr_x", xs @ self.W_x_kernel, b_zr)
+        candidate_x = self.norm("x", xs @ self.W_kernel, b)
         W_h = torch.cat([self.W_h_kernel, self.U_kernel], 1)
-        a_x = torch.mm(xs.reshape(T * B, -1), W_x)
-        b_zr, b = self.norm_zr_x_bias + self.b[:n], self.norm_x_bias + self.b[n:]
-        zr_x = layer_norm(a_x[:, :n], [n], self.norm_zr_x_gain, b_zr, epsilon)
-        h_x = layer_norm(a_x[:, n:], [H], self.norm_x_gain, b, epsilon)
-        zr_steps, h_steps = zr_x.view(T, B, n).unbind(0), h_x.view(T, B, H).unbind(0)
-        masks = mask.unbind(0)
-        h = torch.zeros(B, H, device=xs.device)
-        hs: list[Tensor] = []
-        for t in range(T):
-            a_h = torch.mm(h, W_h)
-            zr_h = layer_norm(a_h[:, :n], [n], self.norm_zr_h_gain, self.norm_zr_h_bias, epsilon)
-            h_h = layer_norm(a_h[:, n:], [H], self.norm_h_gain, self.norm_h_bias, epsilon)
-            z, r = torch.sigmoid(zr_steps[t] + zr_h).chunk(2, 1)
-            h_hat = torch.tanh(h_steps[t] + r * h_h)
-            h = torch.where(masks[t], (1 - z) * h + z * h_hat, h)
+        h = torch.zeros(xs.size(1), self.H, device=xs.device)
+        hs = []
+        steps = zip(zr_x.unbind(0), candidate_x.unbind(0), mask.unbind(0), strict=True)
+        for zr_x_t, candidate_x_t, mask_t in steps:
+            zr_h, candidate_h = (h @ W_h).split(gates, 1)
+            z, r = torch.sigmoid(zr_x_t + self.norm("zr_h", zr_h)).chunk(2, 1)
+            h_hat = torch.tanh(candidate_x_t + r * self.norm("h", candidate_h))
+            h = torch.where(mask_t, (1 - z) * h + z * h_hat, h)
             hs.append(h)
         return torch.stack(hs)
 
 
-def make_layers(case, kind: str, arrays: Arrays) -> list[nn.Module]:
-    """Return layers of a kind: eager, script (by torch.jit.script), or PyTorch's own."""
-    if kind == "own":
-        return [{"lstm": nn.LSTM, "gru": nn.GRU}[case.cell](case.D, case.H, case.layers)]
-    layers = []
+def make_layers(case, arrays: Arrays) -> list[nn.Module]:
+    kind, layers = {"lstm": LSTM, "gru": GRU}[case.cell], []
     for n in range(case.layers):
         prefix = f"layer_{n}_"
         own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        layers.append({"lstm": LSTM, "gru": GRU}[case.cell](own, case.H))
-    if kind == "eager":
-        return layers
-    with warnings.catch_warnings(action="ignore"):  # torch.jit.script is deprecated
-        return [torch.jit.script(layer) for layer in layers]
+        layers.append(kind(own, case.H))
+    return layers
 
 
-def recurrent(case, kind: str, arrays: Arrays, batch: Arrays, lr: float | None) -> Peer:
+def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
     """Return a peer of the benchmark rnn.
 
     Args:
         case: of the benchmark.
-        kind: see `make_layers`. PyTorch's own layers have no norm and no mask.
         arrays: the parameters.
-        lr: for training steps with the fused Adam; None for the gradients alone.
+        norm: False for PyTorch's own layers, which have no norm and no mask.
     """
-    device = choose_device()
-    layers = [layer.to(device) for layer in make_layers(case, kind, arrays)]
-    x, mask, R = (torch.tensor(batch[name]).to(device) for name in ("x", "mask", "R"))
-    x.requires_grad_(case.d_x and lr is None)
-    parameters = {
-        f"layer_{n}_{name}": parameter
-        for n, layer in enumerate(layers)
-        for name, parameter in layer.named_parameters()
-    }
-    optimizer = None
-    if lr is not None:
-        optimizer = torch.optim.Adam(parameters.values(), lr, fused=True)
+    device, own = choose_device(), {"lstm": nn.LSTM, "gru": nn.GRU}[case.cell]
+    layers = make_layers(case, arrays) if norm else [own(case.D, case.H, case.layers)]
+    network = nn.ModuleList(layers).to(device)
+    x, mask, R = (torch.from_numpy(batch[name]).to(device) for name in ("x", "mask", "R"))
+    x.requires_grad_(case.d_x)
 
     def loss() -> Tensor:
         hs = x
-        for layer in layers:
-            hs = layer(hs)[0] if kind == "own" else layer(hs, mask[:, :, None])
+        for layer in network:
+            hs = layer(hs, mask[:, :, None]) if norm else layer(hs)[0]
         return (hs * R).sum()
 
-    inputs = {"x": x} if x.requires_grad else {}
-    return make_peer(loss, parameters | inputs, optimizer, compared=kind != "own")
+    parameters = {f"layer_{name.replace('.', '_')}": p for name, p in network.named_parameters()}
+    inputs = {"x": x} if case.d_x else {}
+    return make_peer(loss, parameters | inputs, compared=norm)
 
 
 # --- The network of figure 6 ---
