@@ -16,7 +16,7 @@ It needs Python 3.12 and a separate environment of 5 GB: pip install "jax[cuda13
 other packages of requirements.txt.
 """
 
-from collections.abc import Iterator
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -45,11 +45,12 @@ H200 = Path(__file__).with_name("h200.txtpb")  # its data sheet, as a protocol b
 
 # --- The compiled program: blocks of instructions, the body of a loop before the loop ---
 
-BLOCK = re.compile(r"(?P<entry>ENTRY )?%(?P<name>\S+) .*\{$")
-INSTRUCTION = re.compile(r" +(?:ROOT )?%(?P<name>\S+) = .*? (?P<kind>[a-z-]+)\(")
+BLOCK = re.compile(r"(?:ENTRY )?%(\S+) .*\{$")
+INSTRUCTION = re.compile(r" +(?:ROOT )?%(\S+) = .*? ([a-z-]+)\(")
 BODY = re.compile(r"body=%([\w.-]+)")
 TURNS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 COPIES_MEMORY = ("copy", "copy-start", "fusion-start")  # the last one from a computed place
+UPDATES = "training steps"  # the loop over them
 NO_KERNEL = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast")
 
 
@@ -58,7 +59,7 @@ class Block:
     """The body of a loop, or the program itself.
 
     Attributes:
-        way: "forward", "backward" or, around these, "training steps"; "" for the program.
+        way: "forward", "backward" or, around these, UPDATES; "" for the program.
         turns: of the loop; 1 if their number is unknown.
         kernels, copies: the names of those of a turn, without those of the loops inside.
         inside: the loops in it.
@@ -75,48 +76,45 @@ class Block:
         """Return the number of kernels of all turns, with those of the loops inside."""
         return self.turns * (len(self.kernels) + sum(loop.launches for loop in self.inside))
 
-    def loops(self) -> Iterator["Block"]:
-        """Yield all loops in their order, each before those inside it."""
-        for loop in self.inside:
-            yield loop
-            yield from loop.loops()
-
 
 def way(line: str) -> str:
     """Return what a loop is for, by the functions in which it was traced."""
     if "transpose(" in line:
         return "backward"
-    return "forward" if "jvp(" in line else "training steps"
+    return "forward" if "jvp(" in line else UPDATES
 
 
-def read_program(text: str) -> Block:
-    """Read the text of a compiled program. The branches of conditionals do not count."""
-    blocks: dict[str, Block] = {}
-    entry = block = Block()
+def read_program(text: str) -> list[Block]:
+    """Return the loops of a compiled program in their order, and the program itself as the last.
+
+    The branches of conditionals do not count.
+    """
+    blocks, loops = {}, []
     for line in text.splitlines():
         if match := BLOCK.match(line):
-            block = blocks[match["name"]] = Block()
-            entry = block if match["entry"] else entry
+            block = blocks[match[1]] = Block()
         elif match := INSTRUCTION.match(line):
-            name, kind = match["name"], match["kind"]
+            name, kind = match.groups()
             if kind == "while":
                 loop, turns = blocks[BODY.search(line)[1]], TURNS.search(line)
                 loop.way, loop.turns = way(line), int(turns[1]) if turns else 1
                 block.inside.append(loop)
+                loops.append(loop)
             elif kind in COPIES_MEMORY:
                 block.copies.append(name)
             elif kind not in NO_KERNEL and not kind.endswith("-done"):
                 block.kernels.append(name)
-    return entry
+    return [*loops, block]
 
 
-def report(program: Block, updates: int, unroll: int, names: bool) -> None:
+def report(text: str, updates: int, unroll: int, names: bool) -> None:
     """Print a line for each loop, and the kernels of an update."""
-    for loop in program.loops():
-        text = f"{loop.way}: {len(loop.kernels)} kernels and {len(loop.copies)} copies a turn"
-        if loop.way != "training steps":
-            text += f" of {unroll} time step(s), {len(loop.kernels) / unroll:.1f} kernels a step"
-        print(f"{text}; {loop.turns} turn(s)")
+    *loops, program = read_program(text)
+    for loop in loops:
+        line = f"{loop.way}: {len(loop.kernels)} kernels and {len(loop.copies)} copies a turn"
+        if loop.way != UPDATES:
+            line += f" of {unroll} time step(s), {len(loop.kernels) / unroll:.1f} kernels a step"
+        print(f"{line}; {loop.turns} turn(s)")
         if names:
             print("".join(f"    {name}\n" for name in loop.kernels), end="")
     print(f"{program.launches / updates:,.0f} kernels an update")
@@ -161,29 +159,26 @@ def compile_for_h200(jitted, arguments) -> str:
     return jitted.lower(*shapes).compile().as_text()
 
 
-def schedule(name: str, unroll: int | None):
-    """Return a context in which recurrent layers have this schedule, and the steps of a turn.
-
-    Raises:
-        InputError: the plain schedule has one.
-    """
+def schedule() -> tuple[contextlib.AbstractContextManager, int]:
+    """Return a context in which recurrent layers have the schedule, and the steps of a turn."""
     from ln import fused
     from ln.rnn import plain_by_default
 
-    if name == "plain":
-        if unroll not in (None, 1):
-            raise InputError(f"--schedule=plain makes one time step per turn: no --unroll={unroll}")
+    if SCHEDULE.value == "plain":
         return plain_by_default(), 1
-    chosen = fused.Schedule(unroll or fused.ACCELERATOR.unroll, ahead=name == "ahead")
+    unroll = UNROLL.value or fused.ACCELERATOR.unroll
+    chosen = fused.Schedule(unroll, ahead=SCHEDULE.value == "ahead")
     # jax itself runs on a CPU here, for which the default is another one.
-    return mock.patch.object(fused, "default", lambda: chosen), chosen.unroll
+    return mock.patch.object(fused, "default", lambda: chosen), unroll
 
 
 def main(argv):
     if len(argv) != 1:
         raise InputError(f"Unknown argument {argv[1]!r}: there are only flags; --help lists them.")
+    if SCHEDULE.value == "plain" and UNROLL.value:
+        raise InputError("--schedule=plain makes one time step per turn: leave --unroll out.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax looks for a GPU
-    context, unroll = schedule(SCHEDULE.value, UNROLL.value)
+    context, unroll = schedule()
     with tempfile.TemporaryDirectory() as folder, context:
         title, jitted, arguments, updates = choose_program(folder)
         if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
@@ -194,7 +189,7 @@ def main(argv):
         lanes = f"{COPIES.value} lanes, " if COPIES.value > 1 else ""
         print(f"{title}; {lanes}schedule {SCHEDULE.value}", flush=True)
         text = compile_for_h200(jitted, arguments)
-    report(read_program(text), updates, unroll, NAMES.value)
+    report(text, updates, unroll, NAMES.value)
 
 
 if __name__ == "__main__":

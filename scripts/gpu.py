@@ -89,7 +89,7 @@ def measure(session: Session) -> None:
     parts = {
         "rnn": ("--case=tiny",) if is_tiny else ("--case=draw", "--case=pixels"),
         "step": (*steps, f"--scale={SCALE.value}", "--peer=ours"),
-        "lanes": ("--case=tiny",) if is_tiny else ("--case=mnist", "--case=sequential"),
+        "lanes": ("--experiment=mnist", "--experiment=sequential_mnist", f"--scale={SCALE.value}"),
     }
     rounds = "--quick" if is_tiny else "--rounds=5"
     for (name, words), share in zip(parts.items(), (5 / 12, 4 / 7, 1), strict=True):

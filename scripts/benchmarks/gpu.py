@@ -119,7 +119,7 @@ def bound(setting: Setting) -> Iterator[Row]:
             config.seeds, fastest = tuple(range(count)), np.inf
             for config.steps_per_call in (K, 1):
                 device = milliseconds(jax_peers.trainer_peer(config, compared=False), seconds)
-                prepared = milliseconds(jax_peers.input_peer(config, task), seconds)
+                prepared = milliseconds(prepare_peer(config, task), seconds)
                 fastest = min(fastest, device)
                 yield row | dict(
                     lanes=count,
@@ -131,6 +131,12 @@ def bound(setting: Setting) -> Iterator[Row]:
         evaluate = partial(task.evaluate, jax.jit(task.init)(jax.random.key(0)))
         evaluation = milliseconds(Peer(call=evaluate, wait=lambda scores: None), seconds)
         yield row | dict(steps_per_epoch=task.steps_per_epoch, evaluation_of_a_lane=evaluation)
+
+
+def prepare_peer(config, task) -> Peer:
+    """Return the preparing of batches, by the thread that does it in training."""
+    batches = jax_peers.prepare_batches(config, task)
+    return Peer(call=lambda: next(batches), wait=jax.block_until_ready, steps=config.steps_per_call)
 
 
 def verdict(device: float, prepared: float, fastest: float) -> str:

@@ -52,14 +52,12 @@ def compile_for(jitted, *arguments, steps: int = 1) -> tuple[Callable, dict[str,
         The program; and seconds of compiling, bytes of temporary arrays and FLOP of a step.
     """
     traced = jitted.trace(*arguments)
-    flops = count_flops(traced.jaxpr)
     began = time.perf_counter()
     compiled = traced.lower().compile()
     return compiled, dict(
         compiling=time.perf_counter() - began,
         temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
-        matmul_flops=flops.count // steps,
-        while_loops=flops.while_loops,
+        matmul_flops=count_flops(traced.jaxpr) // steps,
     )
 
 
@@ -199,18 +197,6 @@ def prepare_batches(config, task: train.Task) -> Iterator[train.Batch]:
     calls = (range(first, first + K) for first in itertools.count(0, K))
     for _, batches in data.ahead(partial(train.batches_of, task, seeds=seeds), calls):
         yield batches
-
-
-def input_peer(config, task: train.Task) -> Peer:
-    """Return the preparing of the batches of a call, and their copies to the device."""
-    seeds, K = train.data_seeds(make_lanes(config), config.data_seed), config.steps_per_call
-    first = itertools.count(0, K)
-
-    def call():
-        start = next(first)
-        return train.batches_of(task, range(start, start + K), seeds=seeds)
-
-    return Peer(call=call, wait=jax.block_until_ready, steps=K)
 
 
 # --- Flax and Optax ---

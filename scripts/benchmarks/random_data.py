@@ -4,11 +4,9 @@ A benchmark needs the sizes of the paper, but not its data. Sizes that decide th
 those of the data set: pixels, features, the vocabulary, and the lengths of texts and lines.
 """
 
-from collections.abc import Callable
 import contextlib
 import io
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -88,28 +86,16 @@ def lines(random: Random, count: int, T: int, U: int) -> Split:
     )
 
 
-class Kind(NamedTuple):
-    """A data set: the function that makes a split of so many examples, and its sizes.
-
-    Attributes:
-        make: a function of a random generator, the number of examples and the sizes.
-        count: of examples for training; a tenth of it for each other split.
-    """
-
-    make: Callable[..., Split]
-    count: int
-    sizes: dict[str, int]
-
-
+# Data set -> how to make a split, the number of examples for training, and their sizes.
 KINDS = {
-    "mnist": Kind(images, 55_000, dict(pixels=784)),
-    "digits": Kind(images, 1_300, dict(pixels=64)),
-    "cifar10": Kind(images, 5_000, dict(pixels=3072)),
-    "binarized_mnist": Kind(binary_images, 1_000, dict(pixels=784)),
-    "cnn": Kind(questions, 1_000, dict(vocab_size=65_829, T=300, S=30)),
-    "coco": Kind(captions, 1_000, dict(vocab_size=10_000, D=4096, T=20)),
-    "books": Kind(sentences, 20_000, dict(vocab_size=20_000, longest=29)),
-    "iam": Kind(lines, 1_000, dict(T=700, U=51)),
+    "mnist": (images, 55_000, dict(pixels=784)),
+    "digits": (images, 1_300, dict(pixels=64)),
+    "cifar10": (images, 5_000, dict(pixels=3072)),
+    "binarized_mnist": (binary_images, 1_000, dict(pixels=784)),
+    "cnn": (questions, 1_000, dict(vocab_size=65_829, T=300, S=30)),
+    "coco": (captions, 1_000, dict(vocab_size=10_000, D=4096, T=20)),
+    "books": (sentences, 20_000, dict(vocab_size=20_000, longest=29)),
+    "iam": (lines, 1_000, dict(T=700, U=51)),
 }
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-from jax.experimental import rnn as cudnn
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -47,7 +46,6 @@ CASES = {
     "tiny": Case("lstm", T=5, B=3, H=8, D=4, layers=2),
     "tiny-gru": Case("gru", T=5, B=3, H=8, D=4),
 }
-USUAL = ("draw", "handwriting", "reader", "order", "pixels")
 
 
 # --- Models: layers on top of each other, xs [T, B, D] and mask [T, B] -> hs [T, B, H] ---
@@ -186,21 +184,6 @@ def in_jax(case: Case, model: nn.Module) -> Peer:
     return jax_peers.function_peer(function, *arguments, numbers=numbers)
 
 
-def cudnn_lstm(case: Case) -> Peer:
-    """Return jax.experimental.rnn.lstm, which is cuDNN's: without norm or mask."""
-    sizes = dict(input_size=case.D, hidden_size=case.H, num_layers=case.layers)
-    weights = cudnn.init_lstm_weight(jax.random.key(0), **sizes, bidirectional=False)
-    state, lengths = jnp.zeros((case.layers, case.B, case.H)), jnp.full(case.B, case.T, jnp.int32)
-
-    def loss(weights, x, R):
-        run = partial(cudnn.lstm, **sizes, dropout=0.0, bidirectional=False)
-        return (run(x, state, state, weights, lengths)[0] * R).sum()
-
-    function = jax.value_and_grad(loss, argnums=(0, 1) if case.d_x else (0,))
-    x, R = (jnp.array(make_batch(case)[name].swapaxes(0, 1)) for name in ("x", "R"))
-    return jax_peers.function_peer(function, weights, x, R)
-
-
 def in_torch(case: Case, norm: bool) -> Peer:
     from scripts.benchmarks import torch_peers
 
@@ -209,7 +192,7 @@ def in_torch(case: Case, norm: bool) -> Peer:
 
 def make_peers(case: Case) -> Makers:
     cell = case.cell.upper()
-    peers = {
+    return {
         "ours": partial(in_jax, case, Layers(case)),
         "ours, schedule=plain": partial(in_jax, case, Layers(case, "plain")),
         "Flax, nn.scan of a cell": partial(in_jax, case, FlaxLayers(case)),
@@ -217,9 +200,6 @@ def make_peers(case: Case) -> Makers:
         f"PyTorch's {cell} without norm or mask": partial(in_torch, case, norm=False),
         PEAK: jax_peers.square,
     }
-    if jax.default_backend() == "gpu" and case.cell == "lstm":
-        peers["cuDNN's LSTM through jax, without norm or mask"] = partial(cudnn_lstm, case)
-    return peers
 
 
 def run(name: str, case: Case, options: Options, folder: str) -> dict:

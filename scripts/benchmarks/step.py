@@ -47,23 +47,18 @@ class Setting(NamedTuple):
     data_dir: str = "data"
 
 
+SCALES = {"full": "paper", "small": "small", "tiny": "tiny"}
 MNIST = {
-    "full-128": Setting("mnist", batch_size=128),
-    "full-4": Setting("mnist", batch_size=4),
-    "small-128": Setting("mnist", "small", batch_size=128),
-    "small-4": Setting("mnist", "small", batch_size=4),
-    "tiny-4": Setting("mnist", "tiny", batch_size=4),
+    f"{name}-{size}": Setting("mnist", scale, batch_size=size)
+    for name, scale in SCALES.items()
+    for size in (128, 4)
 }
-USUAL_MNIST = ("full-128", "full-4", "small-128", "small-4")
-
 LANES = {
     "pixels": Setting("sequential_mnist", "small"),  # an LSTM of 100 units, T=8, B=100
     "mnist-small": Setting("mnist", "small"),
     "mnist": Setting("mnist"),
-    "sequential": Setting("sequential_mnist"),  # T=784
     "tiny": Setting("mnist", "tiny"),
 }
-USUAL_LANES = ("pixels", "mnist-small", "mnist")
 COUNTS = (1, 2, 4, 8, 16)
 
 
