@@ -69,8 +69,6 @@ TOGETHER = flags.DEFINE_bool("together", True, "have all peers in memory at once
 QUICK = flags.DEFINE_bool("quick", False, "time two very short rounds, which mean nothing")
 OUT = flags.DEFINE_string("out", None, "JSON file for the numbers of every round")
 
-NAMES = ("step", "rnn", "mnist", "lanes")
-
 # How the names of the variables of allocators, threads and compilers begin.
 TUNING = ("JAX_", "XLA_", "MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "GOMP_", "MKL_", "TORCH")
 
@@ -91,12 +89,13 @@ def choose_cases(benchmark: str) -> tuple[Callable, dict]:
     """Return the function that measures a case, and the cases by name."""
     from scripts.benchmarks import rnn, step
 
-    run, cases = {
+    benchmarks = {
         "step": (step.step, {}),
         "rnn": (rnn.run, rnn.CASES),
         "mnist": (step.step, step.MNIST),
         "lanes": (step.lanes, step.LANES),
-    }[benchmark]
+    }
+    run, cases = choose("benchmark", benchmark, benchmarks)
     names, experiments = CASE.value, EXPERIMENT.value
     if benchmark == "step" and (names or not experiments):
         raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
@@ -116,19 +115,18 @@ def choose_cases(benchmark: str) -> tuple[Callable, dict]:
 
 def main(argv):
     if len(argv) != 2:
-        raise InputError(f"Give one benchmark of {', '.join(NAMES)}; --help has examples.")
-    benchmark = choose("benchmark", argv[1], {name: name for name in NAMES})
+        raise InputError("Give one benchmark of step, rnn, mnist, lanes; --help has examples.")
     out = OUT.value and Path(OUT.value)
     if out and (out.exists() or not out.parent.is_dir()):
         raise InputError(f"--out={out} exists, or its folder does not: give another name.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU to PyTorch, too
-    run, cases = choose_cases(benchmark)
+    run, cases = choose_cases(argv[1])
     from ln.training import runs
     from scripts.benchmarks.timing import Options
 
     rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
     options = Options(rounds, seconds, TOGETHER.value, tuple(PEER.value))
-    results = dict(benchmark=benchmark, timing=options._asdict(), environment=environment())
+    results = dict(benchmark=argv[1], timing=options._asdict(), environment=environment())
     print("\n".join(f"{name}: {value}" for name, value in results["environment"].items()))
     results["cases"] = measured = {}
     with tempfile.TemporaryDirectory() as folder:

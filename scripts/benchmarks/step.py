@@ -26,7 +26,8 @@ from scripts.benchmarks.timing import PEAK, Makers, Options, Peer, compare, rati
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
-PLAIN, NO_NORM, TRAINER = "plain autodiff", "ours without norm", "ours, the whole trainer"
+PLAIN, NO_NORM = "plain autodiff", "ours without norm"
+SINGLE, TRAINER = "ours, a step a call", "ours, the whole trainer"
 
 
 class Setting(NamedTuple):
@@ -101,6 +102,9 @@ def step_peers(config) -> Makers:
     if config.experiment != "mnist":
         return peers
     del peers[PLAIN]  # it has no recurrent layer
+    single = config.copy_and_resolve_references()
+    single.steps_per_call = 1
+    peers[SINGLE] = partial(trainer_peer, single)
     peers[TRAINER] = partial(trainer_peer, config, ahead=True)
     return peers | (mnist_peers(config) if config.norm == "layer" else {})
 

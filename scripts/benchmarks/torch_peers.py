@@ -73,10 +73,13 @@ def make_peer(
 class Layer(nn.Module):
     """A recurrent layer; W_x x of all steps is one product."""
 
-    def __init__(self, arrays: Arrays, H: int):
+    def __init__(self, arrays: Arrays, n: int, H: int):
         super().__init__()
+        prefix = f"layer_{n}_"
         for name, array in arrays.items():
-            self.register_parameter(name, nn.Parameter(torch.tensor(array)))
+            if name.startswith(prefix):
+                parameter = nn.Parameter(torch.tensor(array))
+                self.register_parameter(name.removeprefix(prefix), parameter)
         self.H = H
 
     def norm(self, name: str, a: Tensor, more_bias: Tensor | float = 0.0) -> Tensor:
@@ -117,15 +120,6 @@ class GRU(Layer):
         return torch.stack(hs)
 
 
-def make_layers(case, arrays: Arrays) -> list[nn.Module]:
-    kind, layers = {"lstm": LSTM, "gru": GRU}[case.cell], []
-    for n in range(case.layers):
-        prefix = f"layer_{n}_"
-        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        layers.append(kind(own, case.H))
-    return layers
-
-
 def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
     """Return a peer of the benchmark rnn.
 
@@ -134,8 +128,11 @@ def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
         arrays: the parameters.
         norm: False for PyTorch's own layers, which have no norm and no mask.
     """
-    device, own = choose_device(), {"lstm": nn.LSTM, "gru": nn.GRU}[case.cell]
-    layers = make_layers(case, arrays) if norm else [own(case.D, case.H, case.layers)]
+    device = choose_device()
+    ours, own = {"lstm": (LSTM, nn.LSTM), "gru": (GRU, nn.GRU)}[case.cell]
+    layers = [own(case.D, case.H, case.layers)]
+    if norm:
+        layers = [ours(arrays, n, case.H) for n in range(case.layers)]
     network = nn.ModuleList(layers).to(device)
     x, mask, R = (torch.from_numpy(batch[name]).to(device) for name in ("x", "mask", "R"))
     x.requires_grad_(case.d_x)
