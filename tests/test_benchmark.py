@@ -37,7 +37,7 @@ def python(*words, **variables):
 
 # --- Whole benchmarks ---
 
-LSTM = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", "PyTorch eager")
+RNN = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", "PyTorch eager")
 LANES = tuple(f"{n} lane{'s' if n > 1 else ''}" for n in (1, 2, 4, 8, 16))
 USUAL_LOOPS = ("Flax + Optax", "PyTorch eager", "PyTorch eager (fused Adam)")
 
@@ -48,8 +48,8 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager", "PyTorch eager (fused Adam)")
     [
         ("mnist --case=tiny-4", ("ours", SINGLE, TRAINER, *USUAL_LOOPS), (NO_NORM, PEAK)),
         ("step --experiment=draw --scale=tiny", ("ours", PLAIN), (NO_NORM, PEAK)),
-        ("rnn --case=tiny", LSTM, ("PyTorch's LSTM without norm or mask", PEAK)),
-        ("rnn --case=tiny-gru --peer=ours --notogether", ("ours",), ()),
+        ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask", PEAK)),
+        ("rnn --case=tiny-gru --notogether", RNN, ("PyTorch's GRU without norm or mask", PEAK)),
         ("lanes --case=tiny", LANES, ()),
     ],
 )
@@ -202,6 +202,12 @@ def test_a_chaotic_model_may_differ_as_it_does_from_itself():
     assert "W differs" in check(peer(W=(1.1, -4.0)), chaotic)
 
 
+def test_a_single_peer_is_timed_without_comparing():
+    peers = {"ours": lambda: peer(loss=np.nan), "other": peer}
+    results = timing.compare("a case", peers, Options(1, 1e-6, only=("ours",)))
+    assert results.peers.keys() == {"ours"} and results.peers["ours"].differs_by is None
+
+
 def test_a_peer_that_fails_leaves_the_others():
     peers = {"ours": peer, "broken": lambda: 1 / 0, "last": peer}
     results = timing.compare("a case", peers, Options(1, 1e-6))
@@ -222,6 +228,7 @@ def test_a_peer_that_fails_leaves_the_others():
         (["step", "--experiment=drwa"], "Did you mean 'draw'?"),
         (["step", "--experiment=draw", "--scale=smal"], "Did you mean 'small'?"),
         (["step", "--experiment=draw", "--norm=layr"], "Did you mean 'layer'?"),
+        (["step", "--experiment=mnist", "--scale=tiny", "--peer=our"], "Did you mean 'ours'?"),
         (["rnn", "--experiment=draw"], "--experiment is for step"),
         (["rnn", "--case=drwa"], "Did you mean 'draw'?"),
         (["mnist", "--rounds=0"], "rounds"),

@@ -167,8 +167,8 @@ def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool
         return metrics
 
     def numbers() -> Numbers:
-        losses = call(precise(jitted, compiled))["loss"][:COMPARED, 0].tolist()
-        return Numbers(losses, {} if ahead else first_steps(task)[0].gradients)
+        losses = call(precise(jitted, compiled))["loss"][:COMPARED, 0].tolist()  # of lane 0
+        return Numbers(losses, {} if ahead or lanes > 1 else first_steps(task)[0].gradients)
 
     lanes = len(state.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // lanes

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ln.errors import choose
+
 TOLERANCE = 1e-4  # of a loss or a gradient, relative
 LOSS = "the loss"
 PEAK = "product of 2048² matrices"  # the peer that shows the best rate of the machine
@@ -145,10 +147,14 @@ class Results(NamedTuple):
 
 
 class Reference:
-    """The numbers of the first peer, which the others must reproduce."""
+    """The numbers of the first peer, which the others must reproduce.
 
-    numbers: Numbers | None = None
-    rounding: Mapping[str, float] = {}
+    Args:
+        count: of peers. A single one is not compared.
+    """
+
+    def __init__(self, count: int):
+        self.count, self.numbers, self.rounding = count, None, dict[str, float]()
 
     def check(self, peer: Peer) -> Measured:
         """Compare a peer with the reference; return its measurements, still without times.
@@ -156,7 +162,7 @@ class Reference:
         Raises:
             ValueError: it computes something else.
         """
-        if peer.numbers is None:
+        if peer.numbers is None or self.count == 1:
             return Measured([], None, peer.facts, [])
         numbers = peer.numbers()
         if self.numbers is None:
@@ -181,9 +187,8 @@ def compare(case: str, makers: Makers, options: Options) -> Results:
         case: for the lines of progress.
         makers: functions that make the peers. An error of the first one is raised.
     """
-    only = options.only or makers
-    makers = {name: make for name, make in makers.items() if name in only}
-    results, reference = Results({}, {}), Reference()
+    makers = {name: choose("--peer", name, makers) for name in options.only or makers}
+    results, reference = Results({}, {}), Reference(len(makers))
     alone = [{name: make} for name, make in makers.items()]
     for group in [makers] if options.together else alone:
         time_group(case, group, options, reference, results)
