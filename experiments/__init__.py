@@ -1,10 +1,12 @@
 """The experiments of the paper: each folder with a task.py is one."""
 
+import functools
 import importlib
 from pathlib import Path
+import traceback
 from types import ModuleType
 
-from ln.errors import choose
+from ln.errors import InputError, choose
 
 FOLDER = Path(__file__).parent
 DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
@@ -17,9 +19,20 @@ def names(file: str = "task") -> list[str]:
 
 
 def part(name: str, file: str) -> ModuleType | None:
-    """Return the module ``experiments.<name>.<file>``; None if there is no such file."""
-    exists = (FOLDER / name / f"{file}.py").is_file()
-    return importlib.import_module(f"experiments.{name}.{file}") if exists else None
+    """Return the module ``experiments.<name>.<file>``; None if there is no such file.
+
+    Raises:
+        InputError: a row of its tables, such as a Panel, has a wrong field or lacks one.
+    """
+    path = FOLDER / name / f"{file}.py"
+    if not path.is_file():
+        return None
+    try:
+        return importlib.import_module(f"experiments.{name}.{file}")
+    except (InputError, TypeError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        raise InputError(f"{path} line {lines[-1] if lines else 1}: {error}") from error
 
 
 def load(config):
@@ -29,12 +42,38 @@ def load(config):
         InputError: there is no such experiment, or its data are missing or broken.
     """
     choose("config.experiment", config.experiment, dict.fromkeys(names()))
-    from experiments.datasets import arrays  # here, so that models import without data
-
     task = importlib.import_module(f"experiments.{config.experiment}.task").Task(config)
     task.data = {
-        config[key]: arrays.digest(config.data_dir, config[key])
-        for key in DATA_KEYS
-        if config.get(key)
+        config[key]: digest(config.data_dir, config[key]) for key in DATA_KEYS if config.get(key)
     }
     return task
+
+
+def check(config):
+    """Return the Task of a config that can be trained, before anything is written.
+
+    Raises:
+        InputError: a value is out of its range, unknown or does not fit the others, or the data are
+            missing or broken.
+    """
+    from ln.training import train
+
+    task = load(config)
+    train.make_lanes(config)
+    train.make_optimizer(config)
+    train.Plan.of(config, task)
+    choose("config.select.mode", config.select.mode, dict(min=None, max=None))
+    return task
+
+
+def digest(data_dir: str, name: str) -> str:
+    """Return the digest of a data set, computed once as long as its files stay as they are."""
+    files = sorted((Path(data_dir) / name).iterdir())
+    return _digest(data_dir, name, tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.cache
+def _digest(data_dir: str, name: str, files: tuple) -> str:
+    from experiments.datasets import arrays  # here, so that models import without data
+
+    return arrays.digest(data_dir, name)

@@ -1,9 +1,8 @@
-"""Images and captions in one space: how ill a pair fits, the loss of all pairs, who finds whom.
+"""Retrieve images by captions and captions by images in one space: energies, loss and ranks.
 
-An energy E_ij of caption i and image j is low where the two belong together. It is a cosine with
-its sign changed, or, where points are ordered, the penalty of Vendrov et al. (2016), "Order-
-Embeddings of Images and Language": s lies above v, as the more general of the two, where s_d <= v_d
-in all coordinates.
+An energy E_ij of caption i and image j is low if the two belong together. It is a negated cosine
+or, if points are ordered, the penalty of Vendrov et al. (2016), "Order-Embeddings of Images and
+Language": s is above v, as the more general of the two, if s_d <= v_d in all coordinates.
 """
 
 from functools import partial
@@ -12,25 +11,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import comb
 
 ELEMENTS = 1 << 22  # of an array of pairs and coordinates, on an accelerator
 
 
 def violation(s, v):
-    """E(s, v) = Σ_d max(0, s_d − v_d)²: how far s ``[..., D]`` is from lying above v."""
+    """Return E(s, v) = Σ_d max(0, s_d − v_d)²: how far s ``[..., D]`` is from being above v."""
     return (jnp.maximum(s - v, 0) ** 2).sum(-1)
 
 
 def violations(s, v, block: int | None = None):
-    """`violation` of all pairs: s ``[M, D]``, v ``[N, D]`` -> E ``[M, N]``.
+    """Return `violation` of all pairs: s ``[M, D]``, v ``[N, D]`` -> E ``[M, N]``.
 
-    Neither it nor its gradient holds an array of pairs and coordinates, which would have 17 million
-    numbers for a batch of 128: it goes through the coordinates, ``block`` at a time, with arrays
-    ``[block, M, N]``. It can be differentiated once.
+    An array of pairs and coordinates would have 17 million numbers for a batch of 128. Neither this
+    function nor its gradient holds it: both go through the coordinates, ``block`` at a time, with
+    arrays ``[block, M, N]``. It can be differentiated once.
 
     Args:
-        block: a divisor of D. None: one on a CPU, where ``[M, N]`` fits into the cache; else as
-            many as make ELEMENTS numbers, since starting a kernel costs.
+        s, v: the points.
+        block: a divisor of D. None: 1 on a CPU, so that ``[M, N]`` fits into the cache; elsewhere
+            as many as make ELEMENTS numbers, because starting a kernel costs time.
     """
     (M, D), N = s.shape, len(v)
     if block is None:
@@ -49,33 +50,34 @@ def _violations(block: int, s, v):
 
 
 def _gradients(block: int, inputs, d_E):
-    """∂E_ij/∂s_i = 2 max(0, s_i − v_j) = −∂E_ij/∂v_j."""
+    """Return the gradients: ∂E_ij/∂s_i = 2 max(0, s_i − v_j) = −∂E_ij/∂v_j."""
 
-    def of(coordinates):
+    def gradients(coordinates):
         d = 2 * d_E * _excess(*coordinates)
         return d.sum(2), -d.sum(1)
 
-    found = jax.lax.map(of, tuple(_blocks(array, block) for array in inputs))
-    return tuple(d.reshape(-1, d.shape[-1]).T for d in found)
+    by_block = jax.lax.map(gradients, tuple(_blocks(array, block) for array in inputs))
+    return tuple(d.reshape(-1, d.shape[-1]).T for d in by_block)
 
 
 _violations.defvjp(lambda block, s, v: (_violations(block, s, v), (s, v)), _gradients)
 
 
 def _blocks(array, block: int):
-    """Points ``[M, D]`` by coordinates, ``[D / block, block, M]``."""
+    """Return points ``[M, D]`` by coordinates, ``[D / block, block, M]``."""
     return array.T.reshape(-1, block, len(array))
 
 
 def _excess(s, v):
-    """max(0, s_i − v_j) ``[block, M, N]`` of coordinates ``[block, M]`` and ``[block, N]``."""
+    """Return max(0, s_i − v_j) ``[block, M, N]`` of ``[block, M]`` and ``[block, N]``."""
     return jnp.maximum(s[:, :, None] - v[:, None, :], 0)
 
 
 def contrast(E, margin: float):
-    """Σ_{i≠j} max(0, margin − E_ij + E_jj) + max(0, margin − E_ij + E_ii), for E ``[B, B]``: every
-    pair that does not belong together shall have more energy than the image's own and than the
-    caption's own, by a margin. Summed over the batch, as in the authors' code.
+    """Return Σ_{i≠j} max(0, margin − E_ij + E_jj) + max(0, margin − E_ij + E_ii), E ``[B, B]``.
+
+    It is 0 if the energy of each wrong pair is above that of the image's own pair and of the
+    caption's own pair by a margin. It is a sum over the batch, as in the authors' code.
     """
     own = jnp.diag(E)
     hinges = jnp.maximum(0, margin - E + own) + jnp.maximum(0, margin - E + own[:, None])
@@ -83,15 +85,14 @@ def contrast(E, margin: float):
 
 
 class Places(NamedTuple):
-    """Places of the first right candidate of each of N queries in the list sorted by energy.
+    """The places of the first right candidate of N queries in the list sorted by energy.
 
-    Ties are broken by lot: ranks and recalls are means over all orders of candidates with the same
-    energy.
+    Ranks and recalls are means over all orders of candidates with the same energy.
 
     Attributes:
-        before: how many wrong candidates have less energy than the best right one, ``[N]``.
-        level: how many wrong candidates have the same energy, ``[N]``.
-        right: how many right candidates have that energy, itself among them, ``[N]``.
+        before: the number of wrong candidates with less energy than the best right one, ``[N]``.
+        level: the number of wrong candidates with its energy, ``[N]``.
+        right: the number of right candidates with its energy, itself included, ``[N]``.
     """
 
     before: np.ndarray
@@ -111,14 +112,12 @@ class Places(NamedTuple):
         """Return R@K, the percentage of queries with a right candidate among the first K."""
         tied = self.level + self.right
         places = np.clip(K - self.before, 0, tied)  # of the first K, those that the ties share
-        miss = np.ones(len(tied))  # the probability that wrong candidates take all of them
-        for k in range(np.max(self.right, initial=0)):
-            left = np.clip(tied - places - k, 0, None) / np.maximum(tied - k, 1)
-            miss *= np.where(k < self.right, left, 1)
+        # The probability that wrong candidates take all of these places.
+        miss = comb(tied - places, self.right) / comb(tied, self.right)
         return float(100 * (1 - miss).mean())
 
     def scores(self) -> dict[str, float]:
-        """As in evaluation.py of the authors of order embeddings; the best median and mean is 1."""
+        """Return recalls, median and mean rank, as evaluation.py of the authors; ranks from 1."""
         return dict(
             r1=self.recall(1),
             r5=self.recall(5),
@@ -129,14 +128,14 @@ class Places(NamedTuple):
 
 
 def places(E) -> dict[str, Places]:
-    """Where images stand for their captions, and where captions stand for their images.
+    """Return the places of images for their captions and of captions for their images.
 
     Args:
         E: ``[C N, N]`` for captions, C of each image in turn, and images.
 
     Returns:
-        image: of its own image, for each caption ``[C N]``; caption: of the first of its own
-        captions, for each image ``[N]``. An energy that is no number counts against both.
+        image: for each caption ``[C N]`` the place of its image; caption: for each image ``[N]``
+        the place of its first caption. An energy that is NaN counts against both.
     """
     N = E.shape[1]
     image = jnp.arange(len(E)) // (len(E) // N)  # of each caption
@@ -145,7 +144,7 @@ def places(E) -> dict[str, Places]:
     best = own.reshape(1, N, -1).min(-1)
 
     def count(energy, axis):
-        # Not "E < energy", which would be false, and the place the first, where there is a NaN.
+        # Not "E < energy": it is false for a NaN, whose place would then be the first.
         before, same = others & ~(E >= energy), E == energy
         right = jnp.maximum((~others & same).sum(axis), 1)
         return Places(before.sum(axis), (others & same).sum(axis), right)

@@ -1,19 +1,19 @@
-"""Draws figures, fills tables and decides claims from run folders: one page, <out>/index.html.
+"""Draw figures, fill tables and decide claims from run folders: one page, <out>/index.html.
 
     python -m scripts.report --runs=runs/small
     python -m scripts.report --runs=runs/paper --out=report/paper
     python -m scripts.report --theory --out=report/theory
     python -m scripts.report --claims --runs=runs/small
 
-Reads config.json, metrics.jsonl, sessions.jsonl and finished.json of every run folder below --runs,
-also of runs that still go on, evaluations.jsonl where scripts.evaluate has written one, and
-dead.jsonl where lanes did not stay finite: curves and numbers are of the other lanes. The file
-figures.py of an experiment says what to draw (without it the page shows every metric); the paper's
-curves are in results/published/. The page holds everything it shows; its pictures also lie beside
-it as PNG files. --theory needs no runs: it computes what section 5 of the paper claims
-(experiments/theory/), in less than a minute. --claims shows all claims of the paper, with what
-the analysis and the runs below --runs, if there are any, found of each; runs in different folders,
-or with different settings, are different tests of a claim.
+The page shows every run folder below --runs, also of runs in progress; curves and numbers leave out
+diverged lanes. A broken run is skipped and named at the end. The file figures.py of an experiment
+says what to draw (without it the page shows every metric); the paper's curves are in
+results/published/. The page contains its pictures; they are also beside it as PNG files.
+
+--theory needs no runs: it computes what section 5 of the paper claims (experiments/theory/), in
+less than a minute. --claims shows all claims of the paper, with what the analysis and the runs
+below --runs, if any, say about each; runs in different folders, or with different settings, are
+different tests of a claim.
 """
 
 import datetime
@@ -27,25 +27,21 @@ from ln.errors import InputError, writing
 from scripts import cli
 
 RUNS = flags.DEFINE_string(
-    "runs", None, "folder with run folders, at any depth [runs/small; for --claims runs]"
+    "runs", None, "folder of runs, at any depth [runs/small; --claims: runs]"
 )
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
 CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
-OUT = flags.DEFINE_string(
-    "out",
-    None,
-    "folder of the page; made if it is not there [report, report/theory or report/claims]",
-)
+OUT = flags.DEFINE_string("out", None, "folder of the page [report, report/theory, report/claims]")
 
 TEMPLATES = Path(__file__).parent / "pages"
 PAGE = "index.html"
-MARK = '<meta name="generator" content="scripts.report">'  # by this a page is known as ours
+MARK = '<meta name="generator" content="scripts.report">'  # in every page of this command
 
 
 def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
-    """Puts a page and its pictures, by file name, in a folder, also where a page is there already.
+    """Write a page and its pictures, by file name, to a folder, over an older page.
 
-    All of it lies on disk before any of it takes the place of what was there, the page last.
+    All files are on disk before the first of them replaces an older one; the page comes last.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -67,7 +63,7 @@ def main(_):
     if out.exists() and not out.is_dir():
         raise InputError(f"--out={out} is a file. Give a folder.")
     if file.exists() and MARK not in file.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{file} is no page of this command. Choose another --out.")
+        raise InputError(f"{file} is not a page of this command. Choose another --out.")
 
     import jinja2
 
@@ -83,7 +79,7 @@ def main(_):
         shown, pictures = results.page(Path(RUNS.value or "runs/small"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -93,6 +89,8 @@ def main(_):
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         mark=MARK,
     )
+    if kind == "claims":  # the same as a table for docs/
+        pictures["claims.md"] = environment.get_template("claims.md").render(**shown).encode()
     write(out, pictures, text)
     print(f"The report: {file}")
 

@@ -145,7 +145,13 @@ def main(argv):
     config.data_dir = DATA_DIR.value or config.data_dir
     task = experiments.load(config)
     state = train.load(task, WORKDIR.value, CHECKPOINT.value)
-    step, (seed, lr) = int(state.step[0]), lanes[LANE.value]
+    step, (seed, lr) = train.step_of(state), lanes[LANE.value]
+    divergence = runs.read(WORKDIR.value).diverged.get((seed, lr))
+    if divergence and divergence.step <= step:
+        raise InputError(
+            f"--lane={LANE.value} diverged at step {divergence.step:,} ({divergence.cause}). "
+            f"Choose another lane, or a --checkpoint before that."
+        )
     print(f"{WORKDIR.value}, step {step:,}, lane {LANE.value} (seed {seed}, lr {lr:g})", flush=True)
     variables = train.variables_of(state, LANE.value)
     files = make(task, variables, **options)
@@ -166,4 +172,4 @@ def is_empty(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, positional=True)

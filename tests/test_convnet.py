@@ -1,4 +1,4 @@
-"""Convolutional networks: norms of conv layers against numpy, the model, activity, claims."""
+"""Convolutional networks: norms of conv layers against numpy, the model, activity."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from configs import convnet as config_file
-from experiments.convnet import claims
 from experiments.convnet.samples import sample, table
 from experiments.convnet.task import Task, border, image_shape
-from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm, make_norm
 from ln.training import train
@@ -186,40 +184,3 @@ def test_every_norm_learns_the_batches_it_sees(make_task, norm):
 def test_sizes_that_cannot_be_are_refused(make_task, options, message):
     with pytest.raises(InputError, match=message):
         make_task(**options)
-
-
-# --- Claims ---
-
-
-def falling(rates, seeds=2):
-    x = np.arange(1.0, 21)
-    noise = 1 + 0.01 * np.arange(seeds)[:, None]
-    return {
-        ("train_nll", norm): Curve(x, noise * np.exp(-rate * x)) for norm, rate in rates.items()
-    }
-
-
-def test_claim_27_is_about_the_order_of_three():
-    claim = claims.claim_27
-    assert claim(falling(dict(none=0.1, layer=0.2, batch=0.4))).word == CONFIRMED
-    assert claim(falling(dict(none=0.1, layer=0.4, batch=0.2))).word == CONTRADICTED
-    assert claim(falling(dict(none=0.2, layer=0.1, batch=0.4))).word == CONTRADICTED
-    assert claim(falling(dict(none=0.1, layer=0.105, batch=0.4))).word == NOT_DECIDED
-    assert claim(falling(dict(none=0.1, layer=0.2, batch=0.4), seeds=1)).word == NOT_DECIDED
-    assert claim({}).word == NOT_TESTED
-
-
-def test_claim_28_is_about_how_often_units_at_the_border_are_active():
-    def of(border, inside=0.5, seeds=2):
-        shares = dict(border=border, inside=inside)
-        return {
-            (place, norm): Curve(np.arange(3.0), np.full((seeds, 3), share))
-            for place, share in shares.items()
-            for norm in claims.NAMES
-        }
-
-    assert claims.claim_28(of(0.1)).word == CONFIRMED
-    assert claims.claim_28(of(0.3)).word == NOT_DECIDED
-    assert claims.claim_28(of(0.6)).word == CONTRADICTED
-    assert claims.claim_28(of(0.1, seeds=1)).word == NOT_DECIDED
-    assert claims.claim_28({}).word == NOT_TESTED

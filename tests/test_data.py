@@ -51,16 +51,6 @@ def test_an_incomplete_last_batch_is_dropped_and_no_batch_lies_in_two_epochs():
         np.testing.assert_array_equal(np.concatenate(cases), epoch_order(n, 0, epoch)[:20])
 
 
-def test_no_case_is_left_out_for_ever():
-    seen = {case for step in range(50) for case in batch_cases(step, n=22, batch_size=4, seed=0)}
-    assert seen == set(range(22))
-
-
-def test_one_batch_may_hold_all_cases():
-    for step in range(3):
-        np.testing.assert_array_equal(batch_cases(step, 6, 6, 0), epoch_order(6, 0, step))
-
-
 @pytest.mark.parametrize("size", [7, 0, -1])
 def test_a_batch_that_the_data_cannot_fill_is_refused(size):
     with pytest.raises(InputError, match=f"config.batch_size is {size}; this data set has 6 cases"):
@@ -86,11 +76,6 @@ def test_blocks_hold_every_case_in_order_and_padding_weighs_nothing(n, count):
 
 
 # --- One item ahead ---
-
-
-def test_results_are_those_of_map_in_its_order():
-    for n in (0, 1, 2, 9):
-        assert list(ahead(lambda item: item**2, range(n))) == [item**2 for item in range(n)]
 
 
 def test_the_next_item_is_worked_on_while_the_caller_has_the_last():
@@ -123,20 +108,6 @@ def test_no_more_than_one_item_is_taken_ahead():
         assert next(results) == item
         assert len(taken) == item + 2
     results.close()
-
-
-def test_the_caller_may_work_while_the_function_waits():
-    """With a function that cannot end before the caller has seen the result before it."""
-    seen = threading.Event()
-
-    def work(item):
-        assert item == 0 or seen.wait(SECONDS)
-        return item
-
-    results = ahead(work, range(2))
-    assert next(results) == 0
-    seen.set()
-    assert next(results) == 1
 
 
 def test_an_error_of_the_function_reaches_the_caller_in_its_turn():

@@ -1,4 +1,4 @@
-"""Several devices give what one gives. Needs processes that see several: forced ones, on a CPU."""
+"""Several devices compute what one computes; XLA makes several out of one CPU."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from ln.training.devices import Spread
 
 PROJECT = Path(__file__).parent.parent
 
-# Trains a few steps on 1, 2 and 4 of the devices, each in another cut; prints losses and averages.
+# Trains a few steps on 1, 2 and 4 devices; prints losses and averages.
 CODE = """
 import importlib, json, sys
 import jax, numpy as np
@@ -58,7 +58,7 @@ def run(code, *words, devices=4):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def results(tmp_path_factory):
     done = run(["-c", CODE], json.dumps(CASES), str(tmp_path_factory.mktemp("data")))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -66,19 +66,19 @@ def found(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, norm, lanes", CASES)
-def test_losses_and_batch_norms_averages_are_those_of_one_device(found, name, norm, lanes):
-    one, *others = (found[f"{name},{norm},{lanes},{n}"] for n in (1, 2, 4))
-    assert one["places"] == 1
-    for n, other in zip((2, 4), others, strict=True):
-        assert other["places"] == n
-        np.testing.assert_allclose(other["losses"], one["losses"], rtol=2e-5)
-        for a, b in zip(other["stats"], one["stats"], strict=True):
+def test_losses_and_averages_are_those_of_one_device(results, name, norm, lanes):
+    single, *several = (results[f"{name},{norm},{lanes},{n}"] for n in (1, 2, 4))
+    assert single["places"] == 1
+    for n, result in zip((2, 4), several, strict=True):
+        assert result["places"] == n
+        np.testing.assert_allclose(result["losses"], single["losses"], rtol=2e-5)
+        for a, b in zip(result["stats"], single["stats"], strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
-    assert (len(one["stats"]) > 0) == (norm == "batch")
+    assert (len(single["stats"]) > 0) == (norm == "batch")
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
+def test_a_run_resumes_on_other_devices(tmp_path):
     words = ["scripts.train", "--config=configs/mnist.py:tiny", "--config.norm=batch"]
     words += [f"--workdir={tmp_path / 'run'}", f"--config.data_dir={tmp_path}"]
     words += ["--config.batch_size=4", "--config.seeds=0,1"]
@@ -90,7 +90,7 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
     assert "Resuming at step" in done.stdout
 
 
-def test_what_does_not_divide_is_refused_with_numbers_that_would():
+def test_devices_that_do_not_divide_raise():
     devices = [object()] * 4
     with pytest.raises(InputError, match="multiple of 4 lanes.*batch_size=4 or 6;"):
         Spread.over(devices, 2, 5)

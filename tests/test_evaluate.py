@@ -1,4 +1,6 @@
-"""Evaluating a checkpoint again: the numbers of training, and estimates of −log p(x)."""
+"""Evaluating a checkpoint again: the scores of training, and estimates of −log p(x)."""
+
+import multiprocessing
 
 import jax
 import numpy as np
@@ -17,9 +19,9 @@ pytestmark = pytest.mark.slow
 def train_one(tmp_path_factory):
     data_dir = str(tmp_path_factory.mktemp("data"))
 
-    def train_one(config_file):
+    def train_one(config_file, **settings):
         config, folder = config_file.get_config("tiny"), tmp_path_factory.mktemp("runs") / "run"
-        config.update(dict(data_dir=data_dir, seeds=(0, 1)))
+        config.update(dict(data_dir=data_dir, seeds=(0, 1)) | settings)
         train.fit(experiments.load(config), config, folder)
         return folder
 
@@ -32,7 +34,7 @@ def workdir(train_one):
 
 
 def evaluate(folder, *words):
-    """Runs the command; returns the rows that it appended."""
+    """Run the command; return the rows that it appended."""
     path = folder / "evaluations.jsonl"
     before = runs.read_rows(path)
     done = run("scripts.evaluate", f"--workdir={folder}", *words)
@@ -43,22 +45,44 @@ def evaluate(folder, *words):
 
 
 @pytest.mark.parametrize("config_file", [draw, mnist])
-def test_a_checkpoint_has_the_scores_that_training_logged(train_one, config_file):
+def test_evaluation_repeats_the_scores_of_training(train_one, config_file):
     folder = train_one(config_file)
-    found = evaluate(folder, "--checkpoint=2")
+    rows = evaluate(folder, "--checkpoint=2")
     logged = {
         (row["split"], row["seed"]): row
         for row in runs.load(folder)[1]
         if row["step"] == 2 and row["split"] != "update"
     }
-    assert {(row["split"], row["seed"]) for row in found} == set(logged)
-    for row in found:
+    assert {(row["split"], row["seed"]) for row in rows} == set(logged)
+    for row in rows:
         assert row["step"] == 2 and "--checkpoint=2" in row["command"] and "jax" in row["versions"]
-        of_training = logged[row["split"], row["seed"]][row["metric"]]
-        assert row["value"] == pytest.approx(of_training, rel=1e-5)
+        expected = logged[row["split"], row["seed"]][row["metric"]]
+        assert row["value"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_estimate_goes_over_all_cases_in_blocks(workdir):
+def test_diverged_lanes_are_left_out(train_one):
+    folder = train_one(mnist, seeds=(0,), lr=(1e30, 1e-3))
+    rows = evaluate(folder, "--checkpoint=newest")
+    assert rows and {(row["lr"], row["step"]) for row in rows} == {(1e-3, 4)}
+
+
+def append(path, name):
+    for n in range(30):
+        runs.append_rows(path, [dict(name=name, n=n)])
+
+
+def test_two_processes_append_all_rows(tmp_path):
+    spawn, path = multiprocessing.get_context("spawn"), tmp_path / "evaluations.jsonl"
+    both = [spawn.Process(target=append, args=(path, name)) for name in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len(runs.read_rows(path)) == 60
+
+
+def test_an_estimate_covers_all_examples_in_blocks(workdir):
     task = experiments.load(runs.read_config(workdir))
     x = task.splits["test"]["x"][np.arange(7) * 300 // 7]
     blocks = x[:4], np.concatenate([x[4:], x[:1] * 0])
@@ -69,8 +93,8 @@ def test_an_estimate_goes_over_all_cases_in_blocks(workdir):
     for lane, row in enumerate(rows):
         keys = [jax.random.fold_in(jax.random.key(0), n) for n in range(2)]
         parts = [
-            task.estimate(variables_of(state, lane), *of_block, samples=3)
-            for of_block in zip(blocks, keys, strict=True)
+            task.estimate(variables_of(state, lane), *block, samples=3)
+            for block in zip(blocks, keys, strict=True)
         ]
         values = np.concatenate(parts)[:7].astype(float)
         assert row["value"] == pytest.approx(values.mean(), rel=1e-5)
@@ -79,12 +103,12 @@ def test_an_estimate_goes_over_all_cases_in_blocks(workdir):
         assert (row["samples"], row["cases"]) == (3, 7)
 
 
-def test_one_case_has_no_standard_error(workdir):
+def test_one_example_has_no_standard_error(workdir):
     row = evaluate(workdir, "--samples=1", "--cases=1", "--split=valid")[-1]
     assert row["error"] is None and row["split"] == "valid" and row["cases"] == 1
 
 
-def test_a_wrong_command_is_refused_in_one_line(workdir, train_one):
+def test_invalid_commands_raise_one_line(workdir, train_one):
     for words, message in [
         ([], "--workdir=DIR"),
         ([f"--workdir={workdir}", "--samples=0"], "--samples=0"),

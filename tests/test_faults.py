@@ -1,21 +1,13 @@
-"""Faults of the machine: no room, nothing to write to, a clock that goes backwards, kill -9 in the
-writing of a page.
+"""Faults of the machine: no room, a read-only folder, changed data, kill -9 in writing a page.
 
-What a damaged run folder does stands in test_runs.py, kill -9 in training in test_resume.py.
+test_runs.py damages run folders; test_resume.py kills training.
 """
 
-import datetime
-import itertools
-import os
 from pathlib import Path
-import re
 import shutil
 import subprocess
 import sys
-import time
 
-from absl import flags
-from absl.testing import flagsaver
 import jax
 import numpy as np
 import pytest
@@ -54,7 +46,7 @@ def fit(config, folder):
 
 @pytest.fixture(scope="module")
 def whole(make_config, tmp_path_factory):
-    """The run that nothing disturbs: its folder, and its last state."""
+    """Return the folder and the last state of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     return folder, fit(make_config(), folder)
 
@@ -67,6 +59,10 @@ def assert_same_run(whole, folder, state):
     jax.tree.map(np.testing.assert_array_equal, saved, whole[1])
 
 
+SETTINGS = [f"--config.{key}={value}" for key, value in SIZES.items() if key != "seeds"]
+TRAIN = ("train", "--config=configs/mnist.py:tiny", *SETTINGS, "--config.seeds=0,1")
+
+
 def command(name, *words):
     return subprocess.run(
         [sys.executable, "-m", f"scripts.{name}", *map(str, words)],
@@ -77,8 +73,8 @@ def command(name, *words):
     )
 
 
-def assert_refused(done, *words):
-    """It ended as after any input that cannot be used, in one line that says what to do."""
+def assert_cannot_write(done, *words):
+    """Check that a command ended with one line that says what to do."""
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: Cannot write to ") and done.stderr.count("\n") == 1
     for word in words:
@@ -93,10 +89,7 @@ def names(folder):
 
 
 class Disk:
-    """A small file system of its own at a place.
-
-    ``resize("40k")`` makes it larger or smaller, ``resize("ro")`` read-only.
-    """
+    """A small file system; ``resize("40k")`` changes its size, ``resize("ro")`` its mode."""
 
     def __init__(self, place):
         self.place = place
@@ -132,15 +125,11 @@ def disk(tmp_path):
 
 # In the first checkpoint and in the second, which a thread writes while training goes on.
 @pytest.mark.parametrize("size, saved", [("60k", []), ("400k", ["2"])])
-def test_on_a_full_disk_training_ends_in_one_line_and_goes_on_once_there_is_room(
-    whole, make_config, data_dir, disk, size, saved
-):
+def test_training_on_a_full_disk_resumes_with_room(whole, make_config, data_dir, disk, size, saved):
     folder = disk.place / "run"
     disk.resize(size)
-    settings = [f"--config.{key}={value}" for key, value in SIZES.items() if key != "seeds"]
-    words = ("--config=configs/mnist.py:tiny", *settings, "--config.seeds=0,1")
-    done = command("train", *words, f"--config.data_dir={data_dir}", f"--workdir={folder}")
-    assert_refused(done, folder, "No space left", "Make room", "goes on from the newest checkpoint")
+    done = command(*TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
+    assert_cannot_write(done, folder, "No space left", "Make room", "from the newest checkpoint")
     assert [name for name in names(folder / "checkpoints") if name.isdigit()] == saved
     disk.resize("64m")
     assert_same_run(whole, folder, fit(make_config(), folder))
@@ -148,20 +137,20 @@ def test_on_a_full_disk_training_ends_in_one_line_and_goes_on_once_there_is_room
     assert sessions[-1]["step"] == (2 if saved else 0)
 
 
-def test_on_a_full_disk_a_preparation_ends_in_one_line_and_leaves_nothing(disk):
+def test_preparation_on_a_full_disk_leaves_nothing(disk):
     disk.resize("40k")  # digits have 92 kB
-    assert_refused(command("data", "digits", f"--data_dir={disk.place}"), "--data_dir")
+    assert_cannot_write(command("data", "digits", f"--data_dir={disk.place}"), "--data_dir")
     assert names(disk.place) == []
     disk.resize("4m")
     assert command("data", "digits", f"--data_dir={disk.place}").returncode == 0
 
 
-def test_on_a_full_disk_a_report_ends_in_one_line_and_the_old_page_stays(whole, disk):
+def test_a_report_on_a_full_disk_leaves_the_old_page(whole, disk):
     out = disk.place / "page"
     report.write(out, {"picture.png": b"old"}, f"old {report.MARK}")
     disk.fill()
     words = (f"--runs={whole[0].parent}", f"--out={out}")
-    assert_refused(command("report", *words), out, "No space left", "--out")
+    assert_cannot_write(command("report", *words), out, "No space left", "--out")
     assert names(out) == ["index.html", "picture.png"]
     assert (out / "index.html").read_text() == f"old {report.MARK}"
     assert (out / "picture.png").read_bytes() == b"old"
@@ -170,23 +159,19 @@ def test_on_a_full_disk_a_report_ends_in_one_line_and_the_old_page_stays(whole, 
     assert (out / "index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_a_read_only_run_is_not_trained_but_read_and_reported(
-    whole, make_config, data_dir, disk, tmp_path
-):
+def test_a_read_only_run_is_read_but_not_trained(whole, make_config, data_dir, disk, tmp_path):
     disk.resize("64m")
     folder = disk.place / "run"
     shutil.copytree(whole[0], folder)
     disk.resize("ro")
-    settings = [f"--config.{key}={value}" for key, value in SIZES.items() if key != "seeds"]
-    words = ("--config=configs/mnist.py:tiny", *settings, "--config.seeds=0,1")
-    done = command("train", *words, f"--config.data_dir={data_dir}", f"--workdir={folder}")
-    assert_refused(done, folder, "Read-only", "--workdir")
+    done = command(*TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
+    assert_cannot_write(done, folder, "Read-only", "--workdir")
     state = train.load(experiments.load(make_config()), folder, "newest")
     jax.tree.map(np.testing.assert_array_equal, state, whole[1])
     evaluated = command("evaluate", f"--workdir={folder}")
-    assert_refused(evaluated, "evaluations.jsonl", "Read-only", "choose another folder")
+    assert_cannot_write(evaluated, "evaluations", "Read-only", "choose another folder")
     refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
-    assert_refused(refused, "Read-only", "--out")
+    assert_cannot_write(refused, "Read-only", "--out")
     assert command("report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
 
 
@@ -194,8 +179,8 @@ def test_a_read_only_run_is_not_trained_but_read_and_reported(
 
 
 def replace_data(data_dir):
-    """Prepares other cases under the same name."""
-    splits = {split: dict(found) for split, found in arrays.read(data_dir, "digits").items()}
+    """Prepare other examples under the same name."""
+    splits = {split: dict(values) for split, values in arrays.read(data_dir, "digits").items()}
     splits["train"]["x"] = splits["train"]["x"][::-1].copy()
     shutil.rmtree(data_dir / "digits")
     arrays.write(data_dir, "digits", splits, dict(source="a test"))
@@ -213,7 +198,7 @@ def change_a_pixel(data_dir):
         (change_a_pixel, "train.x.npy was changed since it was prepared. Delete or move"),
     ],
 )
-def test_a_run_whose_data_set_has_changed_is_not_resumed(make_config, tmp_path, change, said):
+def test_a_run_is_not_resumed_on_changed_data(make_config, tmp_path, change, said):
     config = make_config(data_dir=str(tmp_path), steps="2 steps")
     fit(config, tmp_path / "run")
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
@@ -226,8 +211,8 @@ def test_a_run_whose_data_set_has_changed_is_not_resumed(make_config, tmp_path, 
 
 # --- kill -9 in the writing of a page ---
 
-# Draws once; then a process for each n that is killed at the n-th file that it writes or moves,
-# after half of what it writes. What it leaves lies in <out>/<n>.
+# Draws once; then starts a process for each n, killed at the n-th file that it writes (halfway) or
+# moves. <out>/<n> has what it leaves.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -267,7 +252,7 @@ for left in range(1, 6):
 """
 
 
-def test_a_report_that_is_killed_leaves_the_old_page_or_none_and_no_half_of_one(whole, tmp_path):
+def test_a_killed_report_leaves_the_old_page_or_none(whole, tmp_path):
     """Of two files, one picture and the page: written, written, moved, moved, and done."""
     picture, old = "1-mnist-tiny-figure_6.png", f"old {report.MARK}"
     for n in (1, 2, 3, 4):
@@ -301,73 +286,3 @@ def test_a_report_that_is_killed_leaves_the_old_page_or_none_and_no_half_of_one(
         assert names(out) == [picture, "index.html", "mine.tmp"]
         assert page.read_text() == f"next {report.MARK}"
         assert (out / "mine.tmp").read_text() == "mine"
-
-
-# --- A clock that goes backwards ---
-
-
-@pytest.fixture
-def backwards(monkeypatch):
-    """Whoever looks at the clock finds it an hour before the last look."""
-    began, looks = time.time(), itertools.count(1)
-
-    def seconds():
-        return began - 3600 * next(looks)
-
-    class Datetime(datetime.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls.fromtimestamp(seconds(), tz)
-
-    monkeypatch.setattr(time, "time", seconds)
-    monkeypatch.setattr(time, "time_ns", lambda: int(seconds() * 1e9))
-    monkeypatch.setattr(datetime, "datetime", Datetime)
-    return seconds
-
-
-def test_a_run_while_the_clock_goes_backwards_is_the_same_run(
-    whole, make_config, tmp_path, backwards, capsys
-):
-    folder = tmp_path / "run"
-    fit(make_config(steps="6 steps"), folder)
-    state = fit(make_config(), folder)  # and goes on, days before it began
-    shown = capsys.readouterr().out
-    assert "Resuming at step 6." in shown and "ETA 0:00:00" in shown and "ETA -" not in shown
-    assert_same_run(whole, folder, state)
-    assert names(folder / "checkpoints") == names(whole[0] / "checkpoints")
-    first, second = (row["time"] for row in runs.read_rows(folder / "sessions.jsonl"))
-    assert second < first and runs.is_finished(folder)
-    config = experiments.load(make_config())
-    jax.tree.map(  # "best" and "newest" are so by step
-        np.testing.assert_array_equal, train.load(config, folder), train.load(config, whole[0])
-    )
-    for path in folder.rglob("*"):  # and not by the times of the files
-        os.utime(path, (0, 0) if "12" in path.parts else (backwards(), backwards()))
-    saved = train.load(config, folder, "newest")
-    jax.tree.map(np.testing.assert_array_equal, saved, whole[1])
-
-
-def test_events_of_a_clock_that_goes_backwards_are_all_there(make_config, tmp_path, backwards):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for steps in ("6 steps", "12 steps"):
-        fit(make_config(steps=steps), tmp_path / "run")
-    (folder,) = (tmp_path / "run" / "events").glob("seed=1,*")
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})  # all of them
-    events.Reload()
-    shown = events.Tensors("update/loss")
-    assert [event.step for event in shown] == list(range(1, 13))
-    assert shown[-1].wall_time < shown[0].wall_time
-
-
-def test_a_report_while_the_clock_goes_backwards_is_the_same_page(whole, tmp_path, request):
-    flags.FLAGS.mark_as_parsed()
-    pages = []
-    for out in (tmp_path / "usual", tmp_path / "backwards"):
-        with flagsaver.flagsaver(runs=str(whole[0].parent), out=str(out)):
-            report.main([])
-        pages.append((out / "index.html").read_text(encoding="utf-8"))
-        request.getfixturevalue("backwards")  # from now on
-    usual, back = (re.split(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", page) for page in pages)
-    assert usual == back and len(usual) > 1

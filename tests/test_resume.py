@@ -1,4 +1,4 @@
-"""Real processes, really killed: what is resumed is the same run, bit for bit."""
+"""Processes that are killed: the resumed run is the same run, bit for bit."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -67,17 +68,7 @@ def assert_same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
     (step_a, state_a), (step_b, state_b) = last_state(a), last_state(b)
     assert step_a == step_b == 1200
-
-    def compare(x, y):
-        assert type(x) is type(y)
-        if isinstance(x, dict):
-            assert x.keys() == y.keys()
-            for key in x:
-                compare(x[key], y[key])
-        else:
-            np.testing.assert_array_equal(x, y)
-
-    compare(state_a, state_b)
+    jax.tree.map(np.testing.assert_array_equal, state_a, state_b)
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +78,13 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
-    """The run that nobody disturbs."""
+    """Return the folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     finish(start(folder, data_dir))
     return folder
 
 
-def test_a_run_killed_in_training_and_in_checkpoints_is_the_same_run(whole, data_dir, tmp_path):
+def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
     folder = tmp_path / "run"
     checkpoints = folder / "checkpoints"
 
@@ -122,7 +113,7 @@ def test_a_run_killed_in_training_and_in_checkpoints_is_the_same_run(whole, data
     assert [s["step"] for s in sessions] == sorted(s["step"] for s in sessions)
 
 
-def test_ctrl_c_saves_and_says_how_to_resume_the_same_run(whole, data_dir, tmp_path):
+def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, data_dir, "--config.save_every=1200")
     wait_until(lambda: (folder / "metrics.jsonl").exists(), process)

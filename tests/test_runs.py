@@ -1,7 +1,8 @@
-"""Run folders: what is refused, what is kept, what is dropped."""
+"""Run folders: what is rejected, kept, dropped and read."""
 
 import importlib
 import json
+import math
 from pathlib import Path
 import shutil
 import sys
@@ -20,12 +21,12 @@ STATE = {"params": {"w": jnp.arange(6.0).reshape(2, 3)}, "stats": {}, "step": jn
 
 def make_config(**overrides):
     config = mnist.get_config("tiny")
-    config.update_from_flattened_dict(overrides)
+    config.update_from_flattened_dict(dict(seeds=(0, 1)) | overrides)
     return config
 
 
-def open_run(folder, **overrides):
-    return runs.Run(folder, make_config(**overrides), LANES)
+def open_run(folder, data=None, **overrides):
+    return runs.Run(folder, make_config(**overrides), LANES, data)
 
 
 def write_steps(run, *steps):
@@ -34,38 +35,59 @@ def write_steps(run, *steps):
         run.write(step, None, "update", {"loss": np.array([0.1, 0.2]) * step})
 
 
-def test_a_folder_of_another_config_is_refused_and_left_as_it_was(tmp_path):
-    open_run(tmp_path / "run").close()
-    before = (tmp_path / "run/config.json").read_text()
+def save(run, step, error=None):
+    """Write a checkpoint of a step, and its score if there is one."""
+    if error is not None:
+        run.write(step, None, "valid", {"error": np.full(2, error)})
+    run.save(step, {**STATE, "step": jnp.full(2, step)}, {})
+
+
+def kept(folder):
+    return {int(p.name) for p in (folder / "checkpoints").iterdir()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+# --- Opening ---
+
+
+def test_a_run_of_another_config_raises(folder):
+    open_run(folder).close()
+    before = (folder / "config.json").read_text()
     with pytest.raises(InputError, match=r'norm: "layer" -> "batch".*another --workdir'):
-        open_run(tmp_path / "run", norm="batch")
-    assert (tmp_path / "run/config.json").read_text() == before
-    open_run(tmp_path / "run").close()  # and it is not locked
+        open_run(folder, norm="batch")
+    assert (folder / "config.json").read_text() == before
+    open_run(folder, data_dir="elsewhere").close()  # no setting; and the lock was released
 
 
-def test_a_place_is_not_part_of_what_is_computed(tmp_path):
-    open_run(tmp_path / "run").close()
-    open_run(tmp_path / "run", data_dir="elsewhere").close()
-
-
-def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+def test_a_folder_of_other_files_raises(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="not empty and holds no config.json"):
         open_run(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    with open_run(tmp_path / "run"):
-        with pytest.raises(InputError, match="Another process is writing"):
-            open_run(tmp_path / "run")
-    open_run(tmp_path / "run").close()
+def test_a_folder_in_use_raises(folder):
+    with open_run(folder), pytest.raises(InputError, match="Another process is writing"):
+        open_run(folder)
+    open_run(folder).close()
 
 
-def test_a_select_mode_that_is_none_is_refused(tmp_path):
+def test_an_unknown_mode_raises_before_the_folder_exists(folder):
     with pytest.raises(InputError, match="Did you mean 'max'"):
-        open_run(tmp_path / "run", **{"select.mode": "maxi"})
-    assert not (tmp_path / "run").exists()  # else the corrected config would be another one
+        open_run(folder, **{"select.mode": "maxi"})
+    assert not folder.exists()
+
+
+def test_other_data_raise(folder):
+    open_run(folder, {"mnist": "a", "digits": "b"}).close()
+    open_run(folder, {"mnist": "a"}).close()
+    with pytest.raises(InputError, match="other data: digits has changed"):
+        open_run(folder, {"mnist": "a", "digits": "c"})
+    open_run(folder, {"mnist": "a", "digits": "b"}).close()  # the lock was released
 
 
 def test_differences_name_every_key_once():
@@ -74,81 +96,65 @@ def test_differences_name_every_key_once():
     assert runs.differences(old, new) == ["b.c: 2 -> 5", 'e: 4 -> "(none)"', 'f: "(none)" -> 4']
 
 
-def test_state_and_sums_come_back_as_they_were(tmp_path):
-    with open_run(tmp_path / "run") as run:
-        run.start(0)
-        run.save(3, STATE, {"loss": np.array([0.1, 1 / 3])}, None)
-    with open_run(tmp_path / "run") as run:
-        assert run.newest() == 3
-        state, sums = run.restore({**STATE, "params": {"w": jnp.zeros((2, 3))}})
-    np.testing.assert_array_equal(state["params"]["w"], STATE["params"]["w"])
-    assert sums["loss"].tolist() == [0.1, 1 / 3]
+# --- Checkpoints ---
 
 
-def test_without_a_checkpoint_the_state_is_the_fresh_one(tmp_path):
-    with open_run(tmp_path / "run") as run:
+def test_a_checkpoint_returns_a_copy_of_state_and_sums(folder):
+    leaf = np.ones((2, 3))
+    with open_run(folder) as run:
         assert run.restore(STATE) == (STATE, {})
+        run.start(0)
+        run.save(3, {"w": leaf}, {"loss": np.array([0.1, 1 / 3])})
+        leaf += 7  # the trainer reuses the memory while the checkpoint is still being written
+    with open_run(folder) as run:
+        assert run.newest() == 3
+        state, sums = run.restore({"w": leaf})
+    assert (np.asarray(state["w"]) == 1).all()
+    assert {name: values.tolist() for name, values in sums.items()} == {"loss": [0.1, 1 / 3]}
 
 
-def test_the_config_of_a_run_comes_back_as_it_was_given(tmp_path):
-    open_run(tmp_path / "run").close()
-    config = runs.read_config(tmp_path / "run")
-    assert config.to_dict() == make_config().to_dict()  # tuples too
-    with pytest.raises(InputError, match="is no run folder: there is no .*config.json"):
-        runs.read_config(tmp_path)
-
-
-@pytest.mark.parametrize("mode, best", [("min", 3), ("max", 2)])
-def test_a_checkpoint_is_read_by_name_or_step_while_the_run_goes_on(tmp_path, mode, best):
-    scores = {1: (0.2, 0.4), 2: (0.9, 0.5), 3: (0.1, 0.3)}  # one per lane
+@pytest.mark.parametrize("mode, best", [("min", 2), ("max", 5)])
+def test_the_newest_two_and_the_best_checkpoint_are_kept(folder, mode, best):
+    """In a second session too, and with a score that is not finite."""
+    for first, errors in ((1, [0.5, 0.1]), (3, [math.nan, None, 0.9, 0.6, 0.5])):
+        with open_run(folder, **{"select.mode": mode}) as run:
+            run.restore(STATE)
+            run.start(first - 1)
+            for step, error in enumerate(errors, start=first):
+                save(run, step, error)
+    assert kept(folder) == {best, 6, 7}
 
     def read(which):
-        return runs.read_checkpoint(tmp_path / "run", which, {"w": np.zeros(2)})["w"].tolist()
+        return runs.read_checkpoint(folder, which, STATE)["step"].tolist()
 
-    with open_run(tmp_path / "run", **{"select.mode": mode}) as run:
-        run.start(0)
-        for step, errors in scores.items():
-            run.write(step, None, "valid", {"error": np.array(errors)})
-            run.save(step, {"w": np.full(2, step)}, {}, float(np.mean(errors)))
-        run.save(4, {"w": np.full(2, 4)}, {}, None)  # stopped between two evaluations
-        run.newest()
-        assert [read(which) for which in ("newest", "best", "3")] == [[4] * 2, [best] * 2, [3] * 2]
-        with pytest.raises(InputError, match="Known: .*3, 4, best, newest"):
-            read("7")
+    with open_run(folder, **{"select.mode": mode}):  # it may be training
+        assert [read(which) for which in ("newest", "best", "6")] == [[7] * 2, [best] * 2, [6] * 2]
+        with pytest.raises(InputError, match="Known: .*6, 7, best, newest"):
+            read("8")
 
 
-def test_without_a_checkpoint_or_a_score_there_is_nothing_to_read(tmp_path):
-    open_run(tmp_path / "run").close()
+def test_a_missing_checkpoint_or_score_raises(folder):
+    open_run(folder).close()
     with pytest.raises(InputError, match="has no checkpoints yet"):
-        runs.read_checkpoint(tmp_path / "run", "newest", STATE)
-    with open_run(tmp_path / "run") as run:
+        runs.read_checkpoint(folder, "newest", STATE)
+    with open_run(folder) as run:
         run.start(0)
-        run.save(1, STATE, {}, None)
-    with pytest.raises(InputError, match="was evaluated: take the newest"):
-        runs.read_checkpoint(tmp_path / "run", "best", STATE)
+        save(run, 1)
+    with pytest.raises(InputError, match="has a score: take the newest"):
+        runs.read_checkpoint(folder, "best", STATE)
 
 
-def test_a_saved_state_is_a_copy(tmp_path):
-    leaf = np.zeros((2, 3))
-    with open_run(tmp_path / "run") as run:
+def test_a_checkpoint_of_another_shape_raises(folder):
+    with open_run(folder) as run:
         run.start(0)
-        run.save(1, {"w": leaf}, {}, None)
-        leaf += 7  # the trainer reuses the memory while the checkpoint is still being written
-        state, _ = run.restore({"w": leaf})
-    assert (np.asarray(state["w"]) == 0).all()
-
-
-def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path):
-    with open_run(tmp_path / "run") as run:
-        run.start(0)
-        run.save(3, STATE, {}, None)
+        save(run, 3)
         run.newest()
         with pytest.raises(InputError, match="checkpoint of step 3 .* does not fit"):
             run.restore({**STATE, "params": {"v": jnp.zeros((2, 4))}})
 
 
 def cut(path):
-    """Leaves the first half of a file."""
+    """Leave the first half of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -156,284 +162,298 @@ def spoil(path):
     path.write_bytes(b"\xff garbage")
 
 
-def damage(folder, step, file="state/d/*", how=cut):
-    """Damages a file of a checkpoint; state/d holds the arrays."""
-    (path,) = (folder / "checkpoints" / str(step)).glob(file)
-    how(path)
-
-
 @pytest.mark.parametrize(
-    "file, how",
+    "file, damage",
     [
-        ("state/d/*", cut),
+        ("state/d/*", cut),  # the arrays
         ("state/d/*", Path.unlink),
         ("state/d", shutil.rmtree),
         ("state/manifest.ocdbt", spoil),
         ("state/_METADATA", spoil),
         ("sums/metadata", cut),
         ("sums/metadata", Path.unlink),
+        ("*", lambda path: shutil.rmtree(path) if path.is_dir() else path.unlink()),  # all of it
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(
-    tmp_path, capsys, file, how
-):
-    folder = tmp_path / "run"
+def test_a_damaged_checkpoint_is_set_aside(folder, capsys, file, damage):
     with open_run(folder) as run:
-        write_steps(run, 1, 2, 3)
-        for step in (1, 2):
-            run.save(step, {**STATE, "step": jnp.full(2, step)}, {}, None)
-    damage(folder, 2, file, how)
+        run.start(0)
+        save(run, 1, 0.5)
+        save(run, 2, 0.4)
+    for path in list((folder / "checkpoints/2").glob(file)):
+        damage(path)
     with open_run(folder) as run:
-        state, _ = run.restore(STATE)
-        assert state["step"].tolist() == [1, 1]
+        assert run.restore(STATE)[0]["step"].tolist() == [1, 1]
         shown = capsys.readouterr().out
         assert "checkpoint of step 2 is damaged" in shown and "from that of step 1" in shown
         run.start(1)
-        run.save(2, {**STATE, "step": jnp.full(2, 2)}, {}, None)
+        save(run, 2)
     assert len(list((folder / "damaged").iterdir())) == 1
     with open_run(folder) as run:
         assert run.restore(STATE)[0]["step"].tolist() == [2, 2]
 
 
-def test_where_all_checkpoints_are_damaged_none_is_moved(tmp_path):
-    folder = tmp_path / "run"
+def test_no_checkpoint_is_moved_if_all_are_damaged(folder):
     with open_run(folder) as run:
         run.start(0)
-        for step in (1, 2):
-            run.save(step, STATE, {}, None)
-    damage(folder, 1)
-    damage(folder, 2)
+        save(run, 1)
+        save(run, 2)
+    for path in (folder / "checkpoints").glob("*/state/d/*"):
+        cut(path)
     with open_run(folder) as run, pytest.raises(InputError, match="checkpoint of step 2"):
         run.restore(STATE)
     assert not (folder / "damaged").exists()
 
 
-@pytest.mark.parametrize("how", [cut, spoil, lambda path: path.write_text("")])
-def test_a_damaged_score_is_made_anew_and_the_best_checkpoint_stays_the_best(tmp_path, capsys, how):
-    folder = tmp_path / "run"
-    with open_run(folder) as run:
-        run.start(0)
-        for step, error in ((1, 0.1), (2, 0.3), (3, 0.2)):
-            run.write(step, None, "valid", {"error": np.full(2, error)})
-            run.save(step, {**STATE, "step": jnp.full(2, step)}, {}, error)
-    damage(folder, 1, "metrics/metrics", how)
-    damage(folder, 3, "metrics/metrics", how)
-    with pytest.raises(InputError, match="metrics is damaged.*command that trains this run"):
-        runs.read_checkpoint(folder, "newest", STATE)  # who only reads changes nothing
-    with open_run(folder) as run:
-        assert run.restore(STATE)[0]["step"].tolist() == [3, 3]
-        assert capsys.readouterr().out.count("was damaged; it was made anew") == 2
-        run.start(3)
-        for step in (4, 5):
-            run.save(step, STATE, {}, 0.5)
-    assert runs.read_checkpoint(folder, "best", STATE)["step"].tolist() == [1, 1]
-    assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {1, 4, 5}
-
-
-def test_a_folder_of_somebody_else_among_the_checkpoints_is_left_alone(tmp_path):
-    folder = tmp_path / "run"
-    with open_run(folder) as run:
-        run.start(0)
-        run.save(1, STATE, {}, None)
-    for name in ("notes", "1 (copy)"):
-        (folder / "checkpoints" / name).mkdir()
-        (folder / "checkpoints" / name / "mine").write_text("mine")
-    with open_run(folder) as run:
-        assert run.newest() == 1
-        run.restore(STATE)
-        for step in (2, 3, 4):
-            run.save(step, STATE, {}, None)
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"3", "4", "notes", "1 (copy)"}
-    assert (folder / "checkpoints" / "notes" / "mine").read_text() == "mine"
-
-
-def test_an_empty_folder_that_is_named_like_a_newer_checkpoint_is_set_aside(tmp_path, capsys):
-    folder = tmp_path / "run"
-    with open_run(folder) as run:
-        run.start(0)
-        run.save(1, {**STATE, "step": jnp.full(2, 1)}, {}, None)
-    (folder / "checkpoints" / "7").mkdir()
-    with open_run(folder) as run:
-        assert run.restore(STATE)[0]["step"].tolist() == [1, 1]
-    assert "checkpoint of step 7 is damaged" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("how", [cut, spoil, lambda path: path.write_text("")])
-def test_a_damaged_config_or_record_of_data_is_refused_by_name_and_with_a_remedy(tmp_path, how):
-    folder = tmp_path / "run"
-    config = make_config()
-    with runs.Run(folder, config, LANES, {"digits": "a"}) as run:
-        run.start(0)
-    remedies = {"data.json": "Delete it if the data are the same", "config.json": "Put a copy"}
-    for name, remedy in remedies.items():
-        before = (folder / name).read_bytes()
-        how(folder / name)
-        for _ in range(2):  # the second time as the first: it is not locked
-            with pytest.raises(InputError, match=f"{name} is damaged .*{remedy}"):
-                runs.Run(folder, config, LANES, {"digits": "a"})
-        if name == "config.json":
-            for read in (runs.load, runs.read_config):
-                with pytest.raises(InputError, match="config.json is damaged"):
-                    read(folder)
-        (folder / name).write_bytes(before)
-    (folder / "data.json").unlink()  # as told
-    runs.Run(folder, config, LANES, {"digits": "a"}).close()
-    assert json.loads((folder / "data.json").read_text()) == {"digits": "a"}
-
-
-def test_an_empty_finished_json_still_says_that_the_run_is_finished(tmp_path):
-    with open_run(tmp_path / "run") as run:
-        run.finish(1)
-    (tmp_path / "run/finished.json").write_text("")
-    open_run(tmp_path / "run").close()
-    assert runs.is_finished(tmp_path / "run")
-
-
-def test_a_half_written_line_of_the_dead_is_dropped(tmp_path):
-    with open_run(tmp_path / "run") as run:
-        run.start(0)
-        for lane in (0, 1):
-            run.bury(lane, 2, "the loss is nan")
-    path = tmp_path / "run/dead.jsonl"
-    path.write_bytes(path.read_bytes()[:-9] + b"\xff")
-    with open_run(tmp_path / "run") as run:
-        assert run.buried() == {0}
-        run.start(2)
-    assert len(path.read_text().splitlines()) == 1
-
-
-def test_where_the_last_checkpoint_cannot_be_written_the_folder_is_let_go_of(tmp_path, monkeypatch):
-    said = "RESOURCE_EXHAUSTED: Failed to write 9 bytes: No room [os_error_code='28']"
-    with pytest.raises(OSError, match="Errno 28"), open_run(tmp_path / "run") as run:
+def test_a_failed_last_checkpoint_releases_the_folder(folder, monkeypatch):
+    text = "RESOURCE_EXHAUSTED: Failed to write 9 bytes: No room [os_error_code='28']"
+    with pytest.raises(OSError, match="No room"), open_run(folder) as run:
         run.start(0)
 
         def late(wait=run._checkpoints.wait_until_finished):
             monkeypatch.undo()
             wait()
-            raise ValueError(said)
+            raise ValueError(text)
 
-        run.save(1, STATE, {}, None)
+        save(run, 1)
         monkeypatch.setattr(run._checkpoints, "wait_until_finished", late)
     assert run._file.closed
-    open_run(tmp_path / "run").close()
+    open_run(folder).close()
 
 
-def test_a_run_is_not_resumed_on_other_data(tmp_path):
-    config = make_config()
-    with runs.Run(tmp_path / "run", config, LANES, {"mnist": "a", "digits": "b"}):
-        pass
-    with runs.Run(tmp_path / "run", config, LANES, {"mnist": "a"}):
-        pass
-    with pytest.raises(InputError, match="other data: digits has changed"):
-        runs.Run(tmp_path / "run", config, LANES, {"mnist": "a", "digits": "c"})
-    with runs.Run(tmp_path / "run", config, LANES, {"mnist": "a", "digits": "b"}):
-        pass  # the lock was let go of
+# --- Rows and sessions ---
 
 
-@pytest.mark.parametrize("mode, best", [("min", 2), ("max", 3)])
-def test_the_newest_two_and_the_best_checkpoint_are_kept(tmp_path, mode, best):
-    with open_run(tmp_path / "run", **{"select.mode": mode}) as run:
-        run.start(0)
-        for step, score in enumerate([0.5, 0.3, 0.9, 0.6, 0.5, 0.4], start=1):
-            run.save(step, STATE, {}, score)
-    kept = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()}
-    assert kept == {best, 5, 6}
-
-
-def test_the_best_checkpoint_is_known_to_later_sessions(tmp_path):
-    for scores in ((0.5, 0.1, 0.9), (0.7, None, 0.8)):
-        with open_run(tmp_path / "run") as run:
-            first = (run.newest() or 0) + 1
-            run.start(first - 1)
-            for step, score in enumerate(scores, start=first):
-                run.save(step, STATE, {}, score)
-    kept = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()}
-    assert kept == {2, 5, 6}
-
-
-def test_rows_beyond_the_checkpoint_are_dropped(tmp_path):
-    with open_run(tmp_path / "run") as run:
+def test_rows_beyond_the_checkpoint_are_dropped(folder):
+    with open_run(folder) as run:
         write_steps(run, 1, 2, 3)
-    with open_run(tmp_path / "run") as run:
+    with open_run(folder) as run:
         run.start(2)
-    _, rows = runs.load(tmp_path / "run")
-    assert [row["step"] for row in rows] == [1, 1, 2, 2]
+    assert [row["step"] for row in runs.load(folder)[1]] == [1, 1, 2, 2]
 
 
-def test_a_half_written_last_row_is_dropped(tmp_path):
-    with open_run(tmp_path / "run") as run:
+def test_rows_missing_before_the_checkpoint_raise(folder):
+    with open_run(folder) as run:
+        write_steps(run, 1, 2)
+        save(run, 2)
+    path = folder / "metrics.jsonl"
+    whole = path.read_text()
+    for left in ("", whole[:50], whole[: whole.index("\n") + 1]):
+        path.write_text(left)
+        with open_run(folder) as run:
+            run.restore(STATE)
+            with pytest.raises(InputError, match="of 4 rows up to step 2. Put the whole file"):
+                run.start(2)
+        assert path.read_text() == left
+
+
+@pytest.mark.parametrize("name, count", [("metrics", 2), ("sessions", 2), ("diverged", 1)])
+def test_a_half_written_last_line_is_dropped(folder, name, count):
+    with open_run(folder) as run:
         write_steps(run, 1)
-    path = tmp_path / "run/metrics.jsonl"
-    path.write_text(path.read_text() + '{"step": 1, "sp')
-    assert len(runs.load(tmp_path / "run")[1]) == 2
-    with open_run(tmp_path / "run") as run:
+        run.diverge(0, runs.Divergence(1, "the loss is nan"))
+    path = folder / f"{name}.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 1, "sp\xff')
+    assert len(runs.load(folder)[1]) == 2
+    with open_run(folder) as run:
         run.start(1)
-    assert path.read_text().endswith("}\n") and path.read_text().count("\n") == 2
+        assert run.diverged == {0}
+    assert path.read_text().endswith("}\n") and len(runs.read_rows(path)) == count
 
 
-def test_a_broken_row_in_the_middle_is_refused_by_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(InputError, match="metrics.jsonl line 2 is not JSON"):
-        runs.read_rows(path)
-
-
-def test_a_session_tells_what_the_numbers_may_depend_on(tmp_path):
-    with open_run(tmp_path / "run") as run:
+def test_sessions_record_what_numbers_depend_on(folder):
+    with open_run(folder) as run:
         run.start(0)
-    with open_run(tmp_path / "run") as run:
-        run.start(0)
-    sessions = [json.loads(s) for s in (tmp_path / "run/sessions.jsonl").read_text().splitlines()]
-    assert len(sessions) == 2
+    (session,) = runs.read_rows(folder / "sessions.jsonl")
     wanted = {"time", "command", "step", "commit", "python", "versions", "device", "backend"}
-    assert wanted <= sessions[0].keys() and "jax" in sessions[0]["versions"]
+    assert wanted <= session.keys() and "jax" in session["versions"]
 
 
-def test_a_half_written_session_does_not_spoil_the_next(tmp_path):
-    with open_run(tmp_path / "run") as run:
-        run.start(0)
-    path = tmp_path / "run/sessions.jsonl"
-    path.write_text(path.read_text() + '{"time": "20')
-    with open_run(tmp_path / "run") as run:
-        run.start(0)
-    assert len(runs.read_rows(path)) == 2
-
-
-def test_finished_runs_are_told_from_others(tmp_path):
-    with open_run(tmp_path / "run") as run:
+def test_a_run_is_finished_once_it_says_so(folder):
+    with open_run(folder) as run:
         write_steps(run, 1)
-        assert not runs.is_finished(tmp_path / "run")
+        assert not runs.is_finished(folder)
         run.finish(1)
-    assert runs.is_finished(tmp_path / "run")
-    assert list(runs.find(tmp_path)) == [tmp_path / "run"]
+    assert runs.is_finished(folder) and list(runs.find(folder.parent)) == [folder]
 
 
-def test_tensorboard_shows_the_rows_and_none_twice(tmp_path):
+def test_tensorboard_shows_each_row_once(folder):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with open_run(tmp_path / "run") as run:
+    with open_run(folder) as run:
         write_steps(run, 1, 2, 3)
-    with open_run(tmp_path / "run") as run:
+    with open_run(folder) as run:
         run.start(2)
         run.write(4, None, "update", {"loss": np.array([0.4, 0.8])})
-    events = EventAccumulator(str(tmp_path / "run/events/seed=1,lr=0.001"))
+    events = EventAccumulator(str(folder / "events/seed=1,lr=0.001"))
     events.Reload()
     (tag,) = events.Tags()["tensors"]
     assert tag == "update/loss" and [e.step for e in events.Tensors(tag)] == [1, 2, 4]
 
 
-def test_a_machine_without_tensorboard_trains_and_says_so(tmp_path, monkeypatch, capsys):
+def test_training_works_without_tensorboard(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
-    with open_run(tmp_path / "run") as run:
+    with open_run(folder) as run:
         write_steps(run, 1)
     assert "No tensorboard" in capsys.readouterr().out
-    assert len(runs.load(tmp_path / "run")[1]) == 2
+    assert len(runs.load(folder)[1]) == 2
+
+
+# --- The reader ---
+
+SELECT = dict(split="valid", metric="error", mode="min")
+CONFIG = dict(experiment="mnist", seeds=[0, 1], lr=[0.1, 0.2], steps="4 steps", select=SELECT)
+ROW = dict(step=1, epoch=None, split="valid", seed=0, lr=0.1, error=0.5)
+
+
+def store(folder, errors, mode="min", **diverged):
+    """Write a run with a reading of config.select for each (step, seed, lr)."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | dict(select=SELECT | dict(mode=mode))))
+    rows = [
+        ROW | dict(step=step, seed=seed, lr=lr, error=error)
+        for (step, seed, lr), error in errors.items()
+    ]
+    runs.write_rows(folder / "metrics.jsonl", rows)
+    for name, lines in diverged.items():
+        runs.write_rows(folder / f"{name}.jsonl", lines)
+    return runs.read(folder)
+
+
+def of_all(values, step):
+    lanes = [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)]
+    return {(step, *lane): value for lane, value in zip(lanes, values, strict=True)}
+
+
+def test_scores_are_means_over_lanes(folder):
+    errors = of_all([1, 2, 3, 4], 1) | of_all([2, 0, 4, 0], 2) | {(3, 0, 0.1): 0.0}
+    run = store(folder, errors)
+    assert run.lanes == [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)] == run.remaining
+    assert run.scores() == {1: 2.5, 2: 1.5}  # step 3 lacks lanes
+    assert run.scores([(0, 0.1), (1, 0.1)]) == {1: 2, 2: 3}
+    assert run.best() == (2, 1.5) and run.best(steps=[1, 3]) == (1, 2.5)
+    assert run.best([(0, 0.1)]) == (3, 0.0) and run.progress() == 3 and run.progress("epoch") == 0
+
+
+@pytest.mark.parametrize("mode, best", [("min", (2, 0.2)), ("max", (5, 0.8))])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_never_wins(folder, mode, best, bad):
+    errors = dict(enumerate([bad, 0.2, bad, 0.7, 0.8], start=1))
+    run = store(folder, {(step, 0, 0.1): x for step, x in errors.items()}, mode)
+    assert run.best([(0, 0.1)]) == best and run.best([(0, 0.1)], steps=[1, 3]) is None
+    json.loads((folder / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("name", ["diverged", "dead"])  # now and in earlier versions
+def test_scores_leave_out_diverged_lanes(folder, name):
+    lines = [dict(step=2, seed=0, lr=0.1, cause="the loss is nan")]
+    run = store(folder, of_all([9, 1, 2, 3], 1), **{name: lines})
+    assert run.diverged == {(0, 0.1): (2, "the loss is nan")}
+    assert run.remaining == [(0, 0.2), (1, 0.1), (1, 0.2)] and run.scores() == {1: 2}
+    lines += [dict(line, seed=seed, lr=lr) for line in lines for seed, lr in run.remaining]
+    lines[2] |= dict(step=7)
+    run = store(folder, of_all([9, 1, 2, 3], 1), **{name: lines})
+    assert run.remaining == [(1, 0.1)] and run.best() == (1, 2)  # the last to diverge
+
+
+def test_a_run_is_read_before_its_first_row(folder):
+    open_run(folder).close()
+    run = runs.read(folder)
+    assert (run.rows, run.sessions, run.finished, run.best()) == ([], [], False, None)
+    assert runs.read_config(folder).to_dict() == make_config().to_dict()  # tuples too
+    with pytest.raises(InputError, match="is no run folder: there is no .*config.json"):
+        runs.read(folder.parent)
+
+
+NO_OBJECTS = ["12", "null", "[" * 100_000, "9" * 5000]
+CHANGED_ROWS = [
+    *(dict(step=value) for value in ("1", 1.5, math.nan, None)),
+    *(dict(lr=value) for value in ("fast", None, 10**400)),
+    *(dict(error=value) for value in ("low", [], 10**400)),
+    *(dict(seed=None), dict(epoch="first")),
+]
+CHANGED_CONFIGS = [
+    *(dict(seeds=value) for value in (0, ["0"], [None])),
+    *(dict(experiment=1), dict(lr=[None]), dict(steps=None)),
+    *(dict(select=value) for value in ("error", {}, SELECT | dict(mode="mni"))),
+]
+
+
+def assert_one_line(error):
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *NO_OBJECTS,
+        *(json.dumps(ROW | change) for change in CHANGED_ROWS),
+        *(json.dumps({k: v for k, v in ROW.items() if k != name}) for name in ROW),
+        '{"st',
+    ],
+    ids=lambda text: text[:75],
+)
+def test_malformed_rows_raise_one_line(folder, line):
+    store(folder, {(1, 0, 0.1): 0.5})
+    path = folder / "metrics.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n{json.dumps(ROW)}\n")
+    for read in (runs.read, runs.load):
+        with pytest.raises(InputError, match="metrics.jsonl line 2 is damaged") as error:
+            read(folder)
+        assert_one_line(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*NO_OBJECTS, "{}", "", *(json.dumps(CONFIG | change) for change in CHANGED_CONFIGS)],
+    ids=lambda text: text[:75],
+)
+def test_malformed_configs_raise_one_line(folder, text):
+    store(folder, {})
+    (folder / "config.json").write_text(text)
+    for read in (runs.read, runs.load, runs.read_config):
+        with pytest.raises(InputError, match="config.json is damaged .*Put a copy") as error:
+            read(folder)
+        assert_one_line(error)
+
+
+@pytest.mark.parametrize("name", ["sessions", "evaluations", "diverged", "dead"])
+@pytest.mark.parametrize("line", [*NO_OBJECTS, "{}"], ids=lambda text: text[:5])
+def test_malformed_lines_of_other_files_raise_one_line(folder, name, line):
+    store(folder, {})
+    (folder / f"{name}.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=f"{name}.jsonl line 1 is damaged") as error:
+        runs.read(folder)
+    assert_one_line(error)
+
+
+@pytest.mark.parametrize("damage", [cut, spoil, lambda path: path.write_text("")])
+@pytest.mark.parametrize(
+    "name, remedy",
+    [("config.json", "Put a copy"), ("data.json", "Delete it if the data are the same")],
+)
+def test_a_damaged_file_is_named_with_a_remedy(folder, damage, name, remedy):
+    open_run(folder, {"digits": "a"}).close()
+    damage(folder / name)
+    for _ in range(2):  # the second time as the first: it is not locked
+        with pytest.raises(InputError, match=f"{name} is damaged .*{remedy}"):
+            open_run(folder, {"digits": "a"})
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "null"])  # earlier versions wrote the first
+def test_a_metric_that_was_not_finite_is_read(folder, text):
+    store(folder, {(1, 0, 0.1): 0.5})
+    path = folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace("0.5", text))
+    (row,) = runs.read(folder).rows
+    assert not math.isfinite(row.values["error"])
 
 
 # --- Runs of earlier versions ---
 
 RESULTS = Path(__file__).parent.parent / "results"
+STORED = {p.parent: json.loads(p.read_text()) for p in sorted(RESULTS.rglob("config.json"))}
 
 
 def module_of(config):
@@ -450,65 +470,51 @@ def former(config: dict) -> dict:
     return config | dict(data_seed=0)
 
 
-STORED = {p.parent: json.loads(p.read_text()) for p in sorted(RESULTS.rglob("config.json"))}
+def test_stored_runs_are_read_under_the_present_names():
+    for folder, stored in STORED.items():
+        config, rows = runs.load(folder)
+        known = runs.as_json(module_of(config).get_config(config["scale"]))
+        assert set(config) == set(known), folder  # none left and none missing
+        for row in runs.RENAMED:
+            if config["experiment"] in row.experiments and row.old in stored:
+                assert row.old not in config and config[row.new] == row.convert(stored[row.old])
+        text = (folder / "metrics.jsonl").read_text()
+        assert rows and "".join(map(runs.to_line, rows)) == text, folder
+        assert runs.read(folder).best() or config["norm"] in config["norms"]
 
 
 @pytest.mark.parametrize(
     "folder",
-    [folder for folder, config in STORED.items() if runs.is_former(config)],
+    {stored["experiment"]: f for f, stored in STORED.items() if runs.is_former(stored)}.values(),
     ids=lambda p: str(p.relative_to(RESULTS)),
 )
-def test_former_runs_are_read_and_resumed(folder, tmp_path):
-    stored = STORED[folder]
-    config, rows = runs.load(folder)
-    known = runs.as_json(module_of(config).get_config(config["scale"]))
-    assert set(config) == set(known)  # under the present names, none left and none missing
-    for row in runs.RENAMED:
-        if config["experiment"] in row.experiments and row.old in stored:
-            assert row.old not in config and config[row.new] == row.convert(stored[row.old])
-    assert rows and config["norm"] in config["norms"]
+def test_former_runs_are_opened_unchanged(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
-    lanes = [(seed, lr) for seed in config["seeds"] for lr in config["lr"]]
-    run = runs.Run(tmp_path / "run", runs.read_config(folder), lanes)
-    assert run.data_seed == stored["data_seed"]
-    run.close()
+    with runs.Run(tmp_path / "run", runs.read_config(folder), runs.read(folder).lanes) as run:
+        assert run.data_seed == STORED[folder]["data_seed"]
     assert (tmp_path / "run/config.json").read_text() == (folder / "config.json").read_text()
 
 
-def test_stored_configs_have_the_present_keys():
-    for folder, stored in STORED.items():
-        config = runs.modernize(stored)
-        known = module_of(config).get_config(config["scale"])
-        assert set(config) == set(known), folder
-
-
 @pytest.mark.parametrize("name", ["mnist", "attentive_reader", "skip_thoughts", "handwriting"])
-def test_the_command_of_a_former_run_resumes_it(name, tmp_path):
-    """Its defaults were other ones; the folder keeps them, and its own names."""
+def test_the_command_of_a_former_run_resumes_it(name, folder):
+    """Its defaults were others; the folder keeps them, and its own names."""
     config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    (tmp_path / "run").mkdir()
-    path, old = tmp_path / "run/config.json", former(runs.as_json(config))
+    folder.mkdir()
+    path, old = folder / "config.json", former(runs.as_json(config))
     path.write_text(json.dumps(old))
     for steps in (config.steps, "9 steps", "9 steps"):
         config.steps = steps
-        with runs.Run(tmp_path / "run", config, LANES) as run:
+        with runs.Run(folder, config, LANES) as run:
             assert run.data_seed == 0
         assert json.loads(path.read_text()) == old | dict(steps=steps)
     config.batch_size += 1
     with pytest.raises(InputError, match="was made by another config .batch_size"):
-        runs.Run(tmp_path / "run", config, LANES)
+        runs.Run(folder, config, LANES)
 
 
-def test_dropout_rates_are_those_of_the_stored_keep():
-    stored = dict(experiment="attentive_reader", keep=0.9, words=3, data_seed=0)
-    found = runs.modernize(stored)
-    assert found["dropout_rate"] == 0.1 and found["embedding_dim"] == 3
-    assert "keep" not in found and found["schedule"] == dict(kind="constant", tau=0.0)
-
-
-def test_a_new_run_is_not_taken_for_a_former_one(tmp_path):
-    open_run(tmp_path / "run", data_seed=0).close()
+def test_a_new_run_is_not_taken_for_a_former_one(folder):
+    open_run(folder, data_seed=0).close()
     with pytest.raises(InputError, match="data_seed: 0 -> -1"):
-        open_run(tmp_path / "run")
+        open_run(folder)
     own = dict(experiment="mine", words=7, longest=2)  # another experiment's keys stay as they are
     assert runs.modernize(own | dict(data_seed=3)).items() >= own.items()

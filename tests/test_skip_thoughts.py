@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from configs import skip_thoughts as config_file
-from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Curve
 from experiments.datasets import arrays, vocabulary
 from experiments.datasets.vocabulary import END, UNKNOWN
-from experiments.skip_thoughts import claims, figures
 from experiments.skip_thoughts.model import cross_entropy
 from experiments.skip_thoughts.task import Task, Triples, triples
 from ln.errors import InputError
@@ -295,54 +293,3 @@ def test_it_learns_to_tell_neighbours_and_scores_the_validation_set(make_task):
         state, metrics = call(state, batches)
         losses.append(float(metrics["nll"][0, 0]))
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
-
-
-# --- Claims ---
-
-
-def curves(gain, seeds=2, panels=claims.TASKS):
-    """Layer norm ahead of no norm by a gain at every reading."""
-    x, found = np.arange(1.0, 21), {}
-    for panel, falling in panels.items():
-        up = 1 - np.exp(-x / 5)
-        for norm, shift in (("none", 0.0), ("layer", gain)):
-            noise = 0.001 * np.arange(seeds)[:, None]
-            found[panel, norm] = Curve(x, (-1 if falling else 1) * (up + shift + noise))
-    return found
-
-
-def test_claim_20_is_decided_by_all_panels():
-    assert claims.claim_20(curves(0.05)).word == CONFIRMED
-    assert claims.claim_20(curves(0.05, panels=claims.BUILT_IN)).word == CONFIRMED
-    assert claims.claim_20(curves(-0.05)).word == CONTRADICTED
-    mixed = curves(0.05) | {k: v for k, v in curves(-0.05).items() if k[0] == "mr"}
-    assert claims.claim_20(mixed).word == CONTRADICTED
-    assert claims.claim_20(curves(0.0)).word == NOT_DECIDED
-    assert claims.claim_20(curves(0.05, seeds=1)).word == NOT_DECIDED
-    assert claims.claim_20({}).word == NOT_TESTED
-
-
-def test_claim_21_compares_10_17_of_training_with_its_end():
-    assert claims.claim_21(curves(0.0)).word == CONFIRMED
-    backwards = {k: Curve(c.x, c.lanes[:, ::-1]) for k, c in curves(0.0).items()}
-    assert claims.claim_21(backwards).word == CONTRADICTED
-    assert claims.claim_21(curves(0.0, seeds=1)).word == NOT_DECIDED
-    (table,) = figures.TABLES
-    paper = {
-        (column.name, row.norm): Curve(np.zeros(1), np.array([[value]]))
-        for row in table.rows
-        for column, value in zip(table.columns, row.values, strict=True)
-    }
-    assert claims.claim_21(paper).word == CONFIRMED  # all but MR
-
-
-def test_claim_19_compares_measured_times():
-    def times(layer):
-        return {
-            ("seconds", n): Curve(np.zeros(1), np.array([[s]]))
-            for n, s in (("none", 2.0), ("layer", layer))
-        }
-
-    words = [claims.claim_19(times(s)).word for s in (2.2, 2.5, 2.7)]
-    assert words == [CONFIRMED, NOT_DECIDED, CONTRADICTED]
-    assert claims.claim_19({}).word == NOT_TESTED

@@ -1,10 +1,9 @@
-"""Figures and claims of §6.7 in the report; `experiments.curves` documents the fields."""
+"""Curves of §6.7: training loss, test error and activity of a convolutional network."""
 
-from experiments.curves import Figure, typed
+from experiments.curves import Figure, Panel
 
-UNITS = dict(where={}, x="epoch", x_label="epoch", landmarks=(1, 2, 3, 5, 8, 10, 12, 15, 20))
+EPOCHS = dict(x="epoch", landmarks=(1, 2, 3, 5, 8, 10, 12, 15, 20))
 ACTIVE = dict(
-    UNITS,
     split="test",
     label="active [%]",
     times=100,
@@ -13,21 +12,17 @@ ACTIVE = dict(
     summaries=(("mean", 1),),
 )
 
-FIGURES = typed(
-    Figure,
-    __name__,
-    dict(
+FIGURES = (
+    Figure(
         name="convnet",
         title="Convolutional networks",
         caption="Negative log likelihood (NLL) of the training set and test error of a small "
         "convolutional network. Layer norm is over all units of a layer, with a gain for each "
-        "channel; “units” has one for each unit, “channels” normalizes each position by itself, "
-        "which is not in the paper. The paper has no figure of it.",
-        source=None,
-        columns=2,
+        "channel; “units” has a gain for each unit; “channels”, which is not in the paper, "
+        "normalizes each position separately. The paper has no figure of this experiment.",
         panels=(
-            dict(
-                UNITS,
+            Panel(
+                **EPOCHS,
                 name="train_nll",
                 title="training set",
                 split="train",
@@ -39,49 +34,28 @@ FIGURES = typed(
                 summaries=(("mean", 3), ("min", 0)),
                 levels=(0.3, 0.1, 0.03, 0.01, 0.003),
             ),
-            dict(
-                UNITS,
+            Panel(
+                **EPOCHS,
                 name="test_error",
                 title="test set",
                 split="test",
                 metric="error",
                 label="error [%]",
                 times=100,
-                digits=".3f",
                 limits=(0.5, 5.0),
                 summaries=(("mean", 3), ("min", 0)),
             ),
         ),
     ),
-    dict(
+    Figure(
         name="convnet_activity",
         title="How often units are active",
-        caption="In how many of the test cases a unit of the first convolutional layer is above 0, "
-        "in the mean over the units at the border of the image and over all others. "
+        caption="Share of the test examples for which a unit of the first convolutional layer is "
+        "above 0: the mean over the units at the border of the image, and over all other units. "
         "`python -m scripts.sample convnet` draws it for every position.",
-        source=None,
-        columns=2,
         panels=(
-            dict(ACTIVE, name="border", title="at the border", metric="border_1"),
-            dict(ACTIVE, name="inside", title="inside", metric="inside_1"),
+            Panel(**EPOCHS, **ACTIVE, name="border", title="at the border", metric="border_1"),
+            Panel(**EPOCHS, **ACTIVE, name="inside", title="inside", metric="inside_1"),
         ),
-    ),
-)
-
-MAIN = dict(panel="train_nll", length=1)  # the curve that sums it up; steps of a sequence
-
-CLAIMS = (
-    dict(
-        number=27,
-        text="In convolutional networks layer normalization is faster than no norm, and batch "
-        "normalization faster than both.",
-        source="§6.7",
-        rule="claim_27",
-    ),
-    dict(
-        number=28,
-        text="That is because units near the border of the image are rarely active.",
-        source="§6.7",
-        rule="claim_28",
     ),
 )

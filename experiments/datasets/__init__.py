@@ -1,82 +1,146 @@
-"""Data sets by name. Preparing may download and convert; loading what is prepared needs only numpy.
+"""Data sets by name. Preparing may download and convert; loading a prepared one needs only numpy.
 
-To add one: a file here with ``prepare(data_dir, source=None)``, ending in `arrays.write`, and its
-name below; one that is built in has ``prepare(data_dir)``.
+To add one, put a module with a ``DATASET`` into ``corpora/`` or ``synthetic/``; its name is that
+of the data set. There is no other list of data sets.
 """
 
+from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import functools
 import importlib
 from pathlib import Path
+import pkgutil
+import tempfile
 
 import numpy as np
 
 from experiments.datasets import arrays
+from experiments.datasets.download import download
+from experiments.datasets.originals import Source
 from ln.errors import InputError, choose
 
-# Imported when prepared, not before: they may need large packages.
-MODULES = {
-    "binarized_digits": "experiments.datasets.binarized_digits",
-    "binarized_mnist": "experiments.datasets.binarized_mnist",
-    "books": "experiments.datasets.books",
-    "cifar10": "experiments.datasets.cifar10",
-    "cnn": "experiments.datasets.cnn",
-    "coco": "experiments.datasets.coco",
-    "digits": "experiments.datasets.digits",
-    "docs": "experiments.datasets.docs",
-    "iam": "experiments.datasets.iam",
-    "library": "experiments.datasets.library",
-    "mnist": "experiments.datasets.mnist",
-    "pen": "experiments.datasets.pen",
-    "scenes": "experiments.datasets.scenes",
-    "sentences": "experiments.datasets.sentences",
-    "stories": "experiments.datasets.stories",
-}
-# Need no files, so that loading prepares them where that is still to do.
-BUILT_IN = ("binarized_digits", "digits", "docs", "library", "pen", "scenes", "stories")
-# Built in -> what it stands in for.
-STANDS_FOR = {
-    "binarized_digits": "binarized_mnist",
-    "digits": "mnist",
-    "docs": "books",
-    "library": "sentences",
-    "pen": "iam",
-    "scenes": "coco",
-    "stories": "cnn",
-}
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A row of the table of data sets.
+
+    Attributes:
+        title: what people call it.
+        make: returns the arrays of a built-in data set.
+        stands_for: the data set that the built-in one replaces.
+        read: returns the arrays of an original one from its files.
+        needs: these files, for people.
+        budget: how many bytes they have at most, unpacked.
+        url: a folder on the web that has them, or a page that says how to get them.
+        downloads: the files in that folder that a command downloads.
+    """
+
+    title: str
+    make: Callable[[], arrays.Splits] | None = None
+    stands_for: str | None = None
+    read: Callable[[Source], arrays.Splits] | None = None
+    needs: str = ""
+    budget: int = 0
+    url: str = ""
+    downloads: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        is_original = self.read is not None and self.needs and self.budget
+        if bool(self.make) == bool(is_original):
+            raise TypeError(f"{self.title} must have either make, or read, needs and budget")
+
+
+@functools.cache
+def table() -> Mapping[str, Dataset]:
+    """Return all data sets by name."""
+    rows = {}
+    for kind in ("corpora", "synthetic"):
+        package = importlib.import_module(f"{__name__}.{kind}")
+        for module in pkgutil.iter_modules(package.__path__):
+            contents = importlib.import_module(f"{package.__name__}.{module.name}")
+            if hasattr(contents, "DATASET"):
+                rows[module.name] = contents.DATASET
+    return dict(sorted(rows.items()))
+
+
+def stand_in(name: str) -> str | None:
+    """Return the built-in data set that stands in for another, if there is one."""
+    return next((other for other, row in table().items() if row.stands_for == name), None)
 
 
 def real(name: str, data_dir: str | Path) -> str:
-    """The data set that a built-in one stands in for, where that is prepared; else its own name."""
-    other = STANDS_FOR.get(name)
+    """Return the data set that a built-in one stands in for, if it is prepared; else the name."""
+    other = table()[name].stands_for if name in table() else None
     return other if other and arrays.is_prepared(data_dir, other) else name
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Makes ``<data_dir>/<name>`` and says so.
+    """Make ``<data_dir>/<name>``.
 
     Args:
-        name: of the data set, a key of MODULES.
-        data_dir: where prepared data sets lie.
-        source: a folder with the original files; None downloads them or takes the built-in ones.
+        name: the data set.
+        data_dir: the folder of all prepared data sets.
+        source: a folder or archive with the original files; None downloads them or takes the
+            built-in ones.
 
     Raises:
-        InputError: unknown name, files that cannot be used, or files for what is built in.
+        InputError: unknown name, files that cannot be used, or files for a built-in data set.
     """
-    module = importlib.import_module(choose("data set", name, MODULES))
-    if name not in BUILT_IN:
-        module.prepare(data_dir, source)
-    elif source is None:
-        module.prepare(data_dir)
-    else:
+    row = choose("data set", name, table())
+    if row.make and source is not None:
         raise InputError(f"The data set {name} is built in: leave --from out.")
+    folder = Path(data_dir) / name
+    is_old = folder.exists() and bool(arrays.read(data_dir, name))  # raises if it is incomplete
+    try:
+        if is_old and source is None:
+            print(f"{name}: {folder} is there already, nothing to do")
+        elif row.make:
+            arrays.write(data_dir, name, row.make(), dict(source=row.title))
+        else:
+            _prepare_original(name, row, folder, source)
+    except (InputError, OSError):
+        # Another process may have been first, and have removed the temporary files of this one.
+        if is_old or not arrays.is_prepared(data_dir, name):
+            raise
+        print(f"{name}: {folder} is there already, nothing to do")
+
+
+def _prepare_original(name: str, row: Dataset, folder: Path, path: str | Path | None) -> None:
+    assert row.read
+    with contextlib.ExitStack() as stack:
+        try:
+            if path is None:
+                temporary = tempfile.TemporaryDirectory(prefix=name, ignore_cleanup_errors=True)
+                path = stack.enter_context(temporary)
+                download(name, row.url, row.downloads, Path(path))
+                origin = row.url
+            else:
+                origin = str(path)
+                if not Path(path).exists():
+                    raise InputError(f"{path} does not exist.")
+                print(f"{name}: reading {path}")
+            splits = row.read(Source(Path(path), name, row.budget, folder, stack))
+        except InputError as error:
+            raise InputError(f"{error} {needs(name)}") from error
+        arrays.write(folder.parent, name, splits, dict(source=f"{row.title} from {origin}"))
+
+
+def needs(name: str) -> str:
+    """Return the files that a data set is made of, and what to use without them."""
+    row = table()[name]
+    words = f"Needed: {row.needs}, and `python -m scripts.data {name} --from=DIR`."
+    if other := stand_in(name):
+        words += f" Without them, use the built-in data set `{other}`."
+    return words
 
 
 def load(name: str, data_dir: str | Path) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of a prepared data set, ``load(...)["train"]["x"]``, mapped read-only.
+    """Return the arrays of a prepared data set, ``load(...)["train"]["x"]``, mapped read-only.
 
     Raises:
-        InputError: unknown name, or not prepared; says how to do that.
+        InputError: unknown name, or not prepared; the message says how to prepare it.
     """
-    choose("data set", name, MODULES)
-    if name in BUILT_IN and not arrays.is_prepared(data_dir, name):
+    if choose("data set", name, table()).make and not arrays.is_prepared(data_dir, name):
         prepare(name, data_dir)
     return arrays.read(data_dir, name)

@@ -1,19 +1,32 @@
-"""Running English text as sentences and words."""
+"""Read text files as lines, and split English text into sentences and words."""
 
 from collections.abc import Iterator
+import io
 import re
+from typing import IO
 
-# What typesetters use, as a typewriter has it; the quotes of Treebank's files as well.
-_PLAIN = {
-    **dict.fromkeys("‘’‚′", "'"),
-    **dict.fromkeys("“”„″«»", '"'),
-    **dict.fromkeys("‐‑", "-"),
-    **dict.fromkeys("–—―", " -- "),
-    "…": " ... ",
-    "\u00ad": "",  # where a word may be broken at the end of a line
-    "_": " ",  # of _emphasis_
-}
-PLAIN = str.maketrans(_PLAIN)
+from ln.errors import InputError
+
+# Marks that nobody sees: a byte order mark stands wherever somebody joined two files with it.
+_CLEAN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
+# Half a pair of UTF-16, as JSON's "\ud83d" makes it: it is no character and has no UTF-8.
+_CLEAN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+_UNCLEAN = re.compile("[\ufeff\u200b\u2060\ud800-\udfff]")  # a search is faster than a translation
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes, as the error handler surrogateescape keeps them
+
+# Typographic characters and how a typewriter writes them; also the quotes of Treebank's files.
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚′", "'"),
+        **dict.fromkeys("“”„″«»", '"'),
+        **dict.fromkeys("‐‑", "-"),
+        **dict.fromkeys("–—―", " -- "),
+        "…": " ... ",
+        "\u00ad": "",  # a soft hyphen, where a word may break at the end of a line
+        "_": " ",  # of _emphasis_
+    }
+)
+_PLAIN |= _CLEAN
 
 ENDINGS = "(?:s|m|d|re|ve|ll)"  # of it's, I'm, he'd, …
 WORD = r"[^\W_]+"
@@ -31,7 +44,7 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 
-# A sentence ends with a stop and what closes there, if what follows begins like one.
+# A sentence ends with a stop and closing quotes or brackets if a capital or a number follows.
 STOP = re.compile(r"""[.!?…]+['"’”)\]]*\s+(?=['"‘“(\[]*[A-Z0-9])""")
 ABBREVIATION = re.compile(
     r"""(?:^|[\s'"‘“(\[—-]) (?:
@@ -42,17 +55,52 @@ ABBREVIATION = re.compile(
 )
 
 
-def tokenize(text: str) -> list[str]:
-    """The words of a text in lower case, and its punctuation marks, much as in the Penn Treebank:
-    "it", "'s"; "do", "n't"; "mr.". Tokens with spaces in between give the same tokens, and what is
-    between spaces gives the same alone.
+def clean(text: str) -> str:
+    """Return a text without invisible marks; halves of a character become U+FFFD."""
+    is_clean = text.isascii() or not _UNCLEAN.search(text)
+    return text if is_clean else text.translate(_CLEAN)
+
+
+def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str]:
+    """Yield the lines of an open UTF-8 file, clean and without blanks at either end.
+
+    A line ends with a newline, a carriage return or both. The file is read in pieces.
+
+    Args:
+        file: the open file.
+        name: what error messages call it.
+        legacy: the encoding of lines that are not UTF-8.
+
+    Raises:
+        InputError: a line is in neither encoding; the message names it.
     """
-    text = text.translate(PLAIN).replace("``", '"').replace("''", '"')
+    decoded = io.TextIOWrapper(file, "utf-8", errors="surrogateescape")
+    for n, line in enumerate(decoded, start=1):
+        if not line.isascii() and _NOT_UTF8.search(line):
+            try:
+                line = line.encode("utf-8", "surrogateescape").decode(legacy or "utf-8")
+            except UnicodeDecodeError as error:
+                known, remedy = "not UTF-8", "Convert it: `iconv -f WINDOWS-1252 -t UTF-8`."
+                if legacy:
+                    known, remedy = f"neither UTF-8 nor {legacy}", "Get the file again."
+                wrong = error.object[error.start : error.end]
+                raise InputError(f"{name}, line {n:,}: {wrong!r} is {known}. {remedy}") from error
+        yield clean(line).strip()
+
+
+def tokenize(text: str) -> list[str]:
+    """Return the words of a text in lower case and its punctuation marks.
+
+    The rules are much like those of the Penn Treebank: "it", "'s"; "do", "n't"; "mr.". Tokens that
+    are joined by spaces give the same tokens again, and each piece between spaces gives the same
+    tokens alone.
+    """
+    text = text.translate(_PLAIN).replace("``", '"').replace("''", '"')
     return TOKEN.findall(text.lower())
 
 
 def sentences(paragraph: str) -> Iterator[str]:
-    """The sentences of a paragraph, with the quotes and brackets that close behind their ends."""
+    """Yield the sentences of a paragraph, with the quotes and brackets that close behind them."""
     first = 0
     for stop in STOP.finditer(paragraph):
         before = paragraph[max(first, stop.start() - 12) : stop.end()]

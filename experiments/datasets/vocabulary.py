@@ -1,51 +1,69 @@
-"""Words by number, and lists of words as arrays: what all data sets of texts have in common."""
+"""Store words as numbers and lists of words as arrays, as all data sets of text do."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-END = 0  # of a text, or nothing
+END = 0  # the end of a text, or padding
 UNKNOWN = 1  # a word that is not in the vocabulary
-SPECIAL = 2  # numbers that are no words of the vocabulary; its first word has the next
+SPECIAL = 2  # how many numbers are not words; the first word of the vocabulary has number 2
 
 
-def of(texts: Iterable[str]) -> list[str]:
-    """The words of texts by decreasing count, those of equal count as they come first."""
+def by_count(texts: Iterable[str]) -> list[str]:
+    """Return the words of texts by decreasing count, words of equal count as they come first."""
     counts = Counter(word for text in texts for word in text.split())
     return [word for word, _ in counts.most_common()]
 
 
 def join(words: Iterable[str]) -> np.ndarray:
-    """Words, of which none contains a newline, as uint8 ``[m]``."""
+    """Return words, none of which contains a newline, as uint8 ``[m]``."""
     return np.frombuffer("\n".join(words).encode(), np.uint8)
 
 
 def split(words: np.ndarray) -> list[str]:
-    """What was joined."""
+    """Return the words that `join` joined."""
     return bytes(words).decode().split("\n")
 
 
 def numbers(words: Sequence[str]) -> dict[str, int]:
-    """The number of each word of a vocabulary."""
+    """Return the number of each word of a vocabulary."""
     return {word: number for number, word in enumerate(words, start=SPECIAL)}
 
 
+def ragged(
+    texts: Iterable[Iterable[str]], number_of: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return texts of words as numbers, one behind another, and where each text starts.
+
+    Returns:
+        tokens int32 ``[n]`` and starts int64 ``[N + 1]``, from 0 to n: text k is
+        ``tokens[starts[k]:starts[k + 1]]``.
+    """
+    tokens, starts = array("i"), [0]
+    for words in texts:
+        tokens.extend(number_of.get(word, UNKNOWN) for word in words)
+        starts.append(len(tokens))
+    return np.array(tokens, np.int32), np.array(starts, np.int64)
+
+
 def decode(tokens: Iterable[int], words: Sequence[str]) -> str:
-    """The text of some numbers, with a question mark for each word that is not known."""
+    """Return the text of numbers, with a question mark for each unknown word."""
     return " ".join("?" if k == UNKNOWN else words[k - SPECIAL] for k in tokens)
 
 
-def pad(tokens: np.ndarray, starts: np.ndarray, texts, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Some of the texts that lie one behind another in tokens, side by side.
+def pad(tokens, starts, texts, T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return some texts of a ragged array side by side, cut or padded to T words.
 
     Args:
-        tokens, starts: text n is ``tokens[starts[n]:starts[n + 1]]``.
-        texts: which, ``[B]``.
-        T: what does not fit is cut.
+        tokens, starts: the array, as `ragged` returns it.
+        texts: the indices of the texts, ``[B]``.
+        T: the length of the result.
 
     Returns:
-        int32 ``[B, T]``, END behind each text, and how long the texts are, ``[B]``.
+        int32 ``[B, T]``, END behind each text, and the lengths of the texts before they are cut,
+        ``[B]``.
     """
     first, ends = starts[texts], starts[texts + 1]
     at = first[:, None] + np.arange(T)

@@ -1,4 +1,4 @@
-"""Data as functions of the step: order of an epoch, padding, and work done one step ahead.
+"""Data as functions of the step: the order of an epoch, padding, and prefetching.
 
 Batches are pure functions of (step, seed), so that resuming needs no iterator state.
 """
@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 def remember_epochs(function: Callable[..., Result]) -> Callable[..., Result]:
     """Cache ``function(*arguments, epoch)`` for the two newest epochs of each ``arguments``.
 
-    Lanes with orders of their own differ in their seed, which is among the arguments. So the cache
-    grows with the number of lanes and not with the number of epochs, and no lane evicts another's.
+    Lanes with different orders have different seeds, which are among the arguments. So the cache
+    grows with the number of lanes, not of epochs, and no lane evicts the order of another.
     """
     cache: dict[tuple, dict[int, Result]] = {}
 
@@ -41,7 +41,7 @@ def remember_epochs(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def schedule_seed(data_seed: int) -> int:
-    """Return the seed of what all lanes share, such as the padded length of each batch."""
+    """Return the seed of all that lanes share, such as the padded length of each batch."""
     return max(data_seed, 0)
 
 
@@ -136,9 +136,9 @@ class Buckets:
 
 
 def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cuts arrays ``[N, ...]`` into blocks ``[N/size, size, ...]``, the last one padded.
+    """Return arrays ``[N, ...]`` as blocks ``[N/size, size, ...]``, the last one padded.
 
-    Returns them with weights ``[N/size, size]``: 1 for a case, 0 for padding.
+    With them come weights ``[N/size, size]``: 1 for an example, 0 for padding.
     """
     n = len(next(iter(arrays.values())))
     count = -(-n // size)
@@ -151,7 +151,7 @@ def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarr
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields function(item) for every item; a thread works on the next while the caller works."""
+    """Yield function(item) for every item; a thread prepares the next while the caller works."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
         waiting: deque = deque()
         try:

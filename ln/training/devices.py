@@ -1,6 +1,7 @@
-"""All devices at work on one run: its lanes, or the cases of its batches, or both, are spread over
-those of a machine, or of all processes of the run. No task and no model knows; what crosses devices
-is the compiler's affair.
+"""All devices train one run: a mesh holds its lanes, the examples of its batches, or both.
+
+The devices are those of one machine, or of all processes of the run. Tasks and models do not see
+the mesh; the compiler adds the communication.
 """
 
 import hashlib
@@ -18,11 +19,11 @@ LANES, CASES = "lanes", "cases"
 
 
 class Spread(NamedTuple):
-    """How a run lies on devices.
+    """How a run is sharded over devices.
 
     Attributes:
-        mesh: of the axes LANES and CASES; None on one device, where nothing is to be done.
-        batch_size: B, how many cases a batch has.
+        mesh: with the axes LANES and CASES; None on one device, which needs no sharding.
+        batch_size: B, the number of examples in a batch.
     """
 
     mesh: Mesh | None = None
@@ -30,10 +31,10 @@ class Spread(NamedTuple):
 
     @classmethod
     def over(cls, devices: list, lanes: int, batch_size: int) -> "Spread":
-        """As many devices along the lanes as divide both; the others share each batch.
+        """Return a mesh of as many devices along the lanes as divide both; the rest share batches.
 
         Raises:
-            InputError: what is left of the devices does not divide the batch.
+            InputError: the devices that share a batch do not divide it.
         """
         n = len(devices)
         if n == 1:
@@ -44,7 +45,7 @@ class Spread(NamedTuple):
             below = batch_size - batch_size % sharing
             sizes = " or ".join(str(size) for size in (below, below + sharing) if size)
             raise InputError(
-                f"{lanes} lane(s) and config.batch_size={batch_size} cannot be spread over {n} "
+                f"{lanes} lane(s) and config.batch_size={batch_size} do not fit on {n} "
                 f"devices: take a multiple of {n} lanes (config.seeds times config.lr), or "
                 f"config.batch_size={sizes}; or let it see fewer devices."
             )
@@ -54,13 +55,13 @@ class Spread(NamedTuple):
         return cls(mesh, batch_size)
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """Of an array whose first axes are spread along these; not on one device."""
+        """Return the sharding of an array whose first axes are sharded along these mesh axes."""
         assert self.mesh is not None
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     @property
     def outputs(self):
-        """Where a call leaves the state ``[lanes, ...]`` and the metrics ``[K, lanes]``."""
+        """Return the shardings of the state ``[lanes, ...]`` and the metrics ``[K, lanes]``."""
         return None if self.mesh is None else (self.sharding(LANES), self.sharding())
 
     @property
@@ -81,14 +82,14 @@ class Spread(NamedTuple):
         return slice(min(start for start, _, _ in ends), max(stop for _, stop, _ in ends))
 
     def state(self, state: Any) -> Any:
-        """A state, leaves ``[lanes, ...]`` that each process has whole, on its devices."""
+        """Put a state on the devices; each process has its leaves ``[lanes, ...]`` whole."""
         if self.mesh is None:
             return state
-        of_lanes = self.sharding(LANES)
+        by_lane = self.sharding(LANES)
 
         def put(leaf):
             whole = np.asarray(leaf)
-            return jax.make_array_from_callback(whole.shape, of_lanes, whole.__getitem__)
+            return jax.make_array_from_callback(whole.shape, by_lane, whole.__getitem__)
 
         return jax.tree.map(put, state)
 
@@ -98,8 +99,8 @@ class Spread(NamedTuple):
         Args:
             batches: leaves ``[K, cases, ...]`` of the `rows` of this process, and ``[K]`` of
                 numbers.
-            lanes: 0 if all lanes share a batch; else leaves have an axis of the process's `lanes`
-                behind K, and there are so many in all.
+            lanes: 0 if all lanes share a batch; else the number of all lanes, and leaves have an
+                axis of the process's own `lanes` behind K.
         """
         if self.mesh is None:
             return jax.device_put(batches)
@@ -116,7 +117,7 @@ class Spread(NamedTuple):
         return jax.tree.map(put, batches)
 
     def gathered(self, tree: Any) -> Any:
-        """Arrays of all devices as one device has them, in each process."""
+        """Return whole arrays, in each process."""
         if self.mesh is None:
             return tree
         if jax.process_count() == 1:
@@ -127,34 +128,36 @@ class Spread(NamedTuple):
 ALONE = Spread()
 
 
-# --- What several processes of a run have to agree on ---
+# --- Agreement of several processes ---
 
 
 def check_same(text: str) -> None:
-    """Raises InputError, in every process, where the processes have different texts."""
+    """Raise InputError, in every process, if the processes have different texts."""
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
     digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
-    if others := [n for n, found in enumerate(digests) if (found != digests[0]).any()]:
+    if differing := [n for n, row in enumerate(digests) if (row != digests[0]).any()]:
         raise InputError(
-            f"Process {', '.join(map(str, others))} has another config or other data than process "
-            f"0: start all processes with the same flags, and with the same data."
+            f"Process {', '.join(map(str, differing))} has another config or other data than "
+            f"process 0: start all processes with the same flags, and with the same data."
         )
 
 
 def of_first(tree: Any) -> Any:
-    """The arrays that process 0 has, in every process, bit for bit; the others' give the shapes."""
+    """Return the arrays of process 0 in every process, bit for bit; all have the same shapes."""
     if jax.process_count() == 1:
         return tree
     bits = jax.tree.map(lambda leaf: np.asarray(leaf).view(f"u{leaf.dtype.itemsize}"), tree)
     bits = multihost_utils.broadcast_one_to_all(bits)  # a sum with zeros; of floats −0 + 0 is 0
-    return jax.tree.map(lambda found, leaf: np.asarray(found).view(leaf.dtype), bits, tree)
+    return jax.tree.map(lambda sent, leaf: np.asarray(sent).view(leaf.dtype), bits, tree)
 
 
 class Anybody:
-    """Whether any process asks for something. All learn it after the same call, the one behind that
-    in which it was asked, so that none has to wait for the others."""
+    """A collective flag: returns whether any process has asked to stop.
+
+    A request becomes visible to all processes one call later, so that no process waits.
+    """
 
     def __init__(self):
         self.before = np.bool_(False)
@@ -163,8 +166,8 @@ class Anybody:
         if jax.process_count() == 1:
             return asks
         devices = np.array(jax.devices())
-        everybody = NamedSharding(Mesh(devices, "all"), PartitionSpec("all"))
-        asking = jax.make_array_from_callback(devices.shape, everybody, lambda _: np.array([asks]))
+        sharding = NamedSharding(Mesh(devices, "all"), PartitionSpec("all"))
+        asking = jax.make_array_from_callback(devices.shape, sharding, lambda _: np.array([asks]))
         before, self.before = self.before, _any(asking)
         return bool(before)
 

@@ -1,4 +1,4 @@
-"""Optimizers, clips and schedules by config; what ends in the direction of an update.
+"""Optimizers, clips and schedules by config, which return the direction of an update.
 
 Some are those of the code behind the paper rather than of the literature: see each docstring.
 """
@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from ln.errors import InputError, choose
+from ln.training import ranges
 
 
 def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTransformation:
-    """Adam with the bias correction of the authors' code for §6.1 and §6.3, at step t = 1, 2, …
+    """Return Adam with the bias correction of the authors' code for §6.1 and §6.3, at t = 1, 2, …
 
         direction = √(1 − (1−b2)^t) / (1 − (1−b1)^t) · m / (√v + eps)
 
-    It has the complements of b1 and b2 where Adam has b1 and b2 themselves. So the correction is
+    It uses the complements of b1 and b2 in place of b1 and b2. So the correction is
     about 1 from the second step on: with the usual values an update is 3.5 times the learning rate
     at first, 6.6 times around step 12, and close to Adam's after some 2,000 steps.
     """
@@ -38,7 +39,7 @@ def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTrans
 
 
 def clip_each(most: float) -> optax.GradientTransformation:
-    """Shortens the gradient of each array by itself, to an L2 norm of at most ``most``."""
+    """Clip the gradient of each array separately, to an L2 norm of at most ``most``."""
 
     def clip(grad):
         return grad / jnp.maximum(1, jnp.linalg.norm(grad.ravel()) / most)
@@ -47,11 +48,11 @@ def clip_each(most: float) -> optax.GradientTransformation:
 
 
 def clip_root(above: float) -> optax.GradientTransformation:
-    """Where the norm of all gradients together is above ``above``, multiplies them by
-    √(above / norm): the clipping of the reader's code for §6.2, with 100.
+    """Multiply all gradients by √(above / norm) if their common norm is larger than ``above``.
 
-    The code means a norm of 10, but compares the norm with its square and divides by its root. Of
-    large gradients, such as layer norm's in long loops at the start, this leaves the others more.
+    This is the clipping of the reader's code for §6.2, with 100. The code intends a norm of 10, but
+    compares the norm with its square and divides by its root. So large gradients, such as those of
+    layer norm in long loops at the start, stay larger.
     """
 
     def clip(grads, params=None):
@@ -62,6 +63,7 @@ def clip_root(above: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
+CLIPS = dict(clip=optax.clip_by_global_norm, clip_each=clip_each, clip_root=clip_root)
 OPTIMIZERS = {
     "adam": optax.scale_by_adam,
     "adam_uncorrected": scale_by_adam_uncorrected,
@@ -78,10 +80,10 @@ def inverse_sqrt(tau: float) -> optax.Schedule:
 
 
 def make_schedule(config) -> optax.Schedule | None:
-    """Return what the learning rates of all lanes are multiplied with, None if they are constant.
+    """Return the factor of the learning rates of all lanes, None if they are constant.
 
     Raises:
-        InputError: an unknown kind or key, a tau that the kind does not take, or an invalid one.
+        InputError: an unknown kind or key, a tau that the kind does not take, or an invalid tau.
     """
     schedule = dict(kind="constant", tau=0.0) | dict(config.get("schedule") or {})
     for key in schedule:
@@ -106,16 +108,17 @@ def make_schedule(config) -> optax.Schedule | None:
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
-    """The gradient transformation of ``config.optimizer``, ending in a direction.
+    """Return the gradient transformation of ``config.optimizer``, which returns a direction.
 
-    Before it gradients are clipped: ``config.clip`` bounds the norm of all of them together,
-    ``config.clip_each``, where a config has it, that of each array; ``config.clip_root``, where it
-    has that, is for `clip_root`; 0 is none. The step size is ``state.lr``, so that lanes can differ
-    in it, times the factor of ``config.schedule``.
+    First it clips gradients: ``config.clip`` bounds their common norm, ``config.clip_each`` that of
+    each array, and ``config.clip_root`` is the bound of `clip_root`; 0 means no clip, and the last
+    two are optional keys. The step size is ``state.lr``, so that lanes can differ in it, times
+    the factor of ``config.schedule``.
 
     Raises:
-        InputError: an unknown kind or schedule, or options of another.
+        InputError: an unknown kind or schedule, or options that the kind does not take.
     """
+    ranges.check({key: config[key] for key in (*CLIPS, "optimizer") if key in config})
     schedule, options = make_schedule(config), dict(config.optimizer)
     kind = options.pop("kind")
     make = choose("config.optimizer.kind", kind, OPTIMIZERS)
@@ -126,15 +129,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
             f"config.optimizer: {kind} does not take all of {', '.join(options)} ({error}). Give "
             f"only options of {kind} in the config file."
         ) from error
-    clips = [
-        clip(most)
-        for clip, most in (
-            (optax.clip_by_global_norm, config.clip),
-            (clip_each, config.get("clip_each", 0.0)),
-            (clip_root, config.get("clip_root", 0.0)),
-        )
-        if most
-    ]
+    clips = [clip(most) for key, clip in CLIPS.items() if (most := config.get(key, 0.0))]
     # A constant rate adds nothing, so that its state is that of checkpoints without a schedule.
     factor = [optax.scale_by_schedule(schedule)] if schedule else []
     return optax.chain(*clips, direction, *factor)

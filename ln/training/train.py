@@ -1,12 +1,11 @@
-"""The trainer. It knows steps, lanes and when to log, evaluate and save; it does not know what is
-being learned.
+"""The trainer: steps, lanes, and when to log, evaluate and save. It does not know what is learned.
 
-A lane is one (seed, learning rate). All lanes of a run train in one vmapped program on the same
-batches, so every leaf of `State` has a leading lane axis that no task or model mentions:
-``lane(state, 0)`` is the way to look at one. A single run is a run of one lane.
+A lane is one (seed, learning rate). All lanes of a run train in one vmapped program, so every leaf
+of `State` has a leading lane axis that no task or model mentions: ``lane(state, 0)`` returns one. A
+single run is a run of one lane.
 
-A lane whose loss or state stops being finite is dead: nothing more is written of it, checkpoints
-keep its state from before, and the others go on. Lanes do not mix: it is computed on and ignored.
+A lane whose loss or state stops being finite has diverged: it gets no more rows, and the others
+continue. Lanes do not mix, so it is computed on and ignored.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ import numpy as np
 import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
-from ln.training import data, runs
+from ln.training import data, ranges, runs
 from ln.training.devices import ALONE, Anybody, Spread, check_same, of_first
 from ln.training.optim import make_optimizer
 
@@ -41,11 +40,11 @@ Scores = dict[str, dict[str, float]]  # split -> metric -> value
 
 
 class Task:
-    """One experiment of the paper, as the trainer sees it.
+    """One experiment, as the trainer sees it.
 
     Attributes:
-        steps_per_epoch: updates per pass over the training set; None where there is no such thing.
-        data: digests of its data sets by name, by which a resumed run knows that they are the same.
+        steps_per_epoch: updates per pass over the training set; None if there is no such thing.
+        data: digests of its data sets by name, so that a resumed run notices other data.
         arrays: the training set, from which `gather` takes batches.
     """
 
@@ -54,18 +53,19 @@ class Task:
     arrays: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(self, config):
+        ranges.check(config)
         self.config = config
 
     def example(self) -> Batch:
-        """A random batch of the right shapes: it initializes the model and feeds the tests."""
+        """Return a random batch of the right shapes, to initialize the model and for tests."""
         raise NotImplementedError
 
     def init(self, key) -> Variables:
-        """Fresh variables. A pure function of the key: the trainer vmaps it over the lanes."""
+        """Return fresh variables; a pure function of the key, which is vmapped over lanes."""
         raise NotImplementedError
 
     def loss(self, variables: Variables, batch: Batch, key, train: bool):
-        """Returns loss, (stats, metrics): a scalar, the new running statistics, scalars to log."""
+        """Return loss, (stats, metrics): a scalar, the new running statistics, scalars to log."""
         raise NotImplementedError
 
     def shape(self, step: int) -> Hashable:
@@ -107,13 +107,12 @@ class Task:
         return self.gather(self.arrays, self.indices(step, seed, rows), self.shape(step))
 
     def evaluate(self, variables: Variables) -> Scores:
-        """Scores of one lane on whole splits, {"test": {"error": 0.013}}, from held-out data."""
+        """Return the scores of one lane on whole splits, such as {"test": {"error": 0.013}}."""
         raise NotImplementedError
 
 
 class State(flax.struct.PyTreeNode):
-    """Everything that changes, or that may differ between lanes. In `fit` every leaf is
-    ``[lanes, ...]``."""
+    """Everything that changes or differs between lanes. Leaves are ``[lanes, ...]`` in `fit`."""
 
     step: jax.Array
     seed: jax.Array
@@ -124,7 +123,7 @@ class State(flax.struct.PyTreeNode):
 
 
 def init_state(task: Task, optimizer, seed, lr) -> State:
-    """The state of one lane before its first step."""
+    """Return the state of one lane before its first step."""
     variables = task.init(jax.random.key(seed))
     params = variables["params"]
     return State(
@@ -138,7 +137,7 @@ def init_state(task: Task, optimizer, seed, lr) -> State:
 
 
 def train_step(task: Task, optimizer, state: State, batch: Batch):
-    """One update of one lane. Returns the new state, and scalars: the loss, and the task's own."""
+    """Return the state of one lane after an update, and scalars: the loss and the task's own."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
     def loss(params):
@@ -151,28 +150,28 @@ def train_step(task: Task, optimizer, state: State, batch: Batch):
     return new, {"loss": value, **metrics}
 
 
-def lane(tree, n: int):
-    """One lane of a tree whose leaves are ``[lanes, ...]``."""
+def lane(tree, n: int | np.ndarray):
+    """Return one lane, or some, of a tree whose leaves are ``[lanes, ...]``."""
     return jax.tree.map(lambda leaf: leaf[n], tree)
 
 
 def init_lanes(task: Task, optimizer, lanes: list[tuple[int, float]]) -> State:
-    """The state of every (seed, learning rate) before its first step."""
+    """Return the state of every (seed, learning rate) before its first step."""
     seeds, rates = (jnp.array(column) for column in zip(*lanes, strict=True))
     return jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
 
 
 def variables_of(state: State, n: int) -> Variables:
-    """What the model of lane n is applied with."""
+    """Return the variables of the model of lane n."""
     return {"params": lane(state.params, n), "stats": lane(state.stats, n)}
 
 
 def make_call(task: Task, optimizer, spread: Spread = ALONE, own_batches: bool = False) -> Callable:
-    """Compiles K steps of all lanes as one call: (state, batches) -> (state, metrics).
+    """Compile K steps of all lanes as one call: (state, batches) -> (state, metrics).
 
     ``batches`` has leaves ``[K, ...]`` that all lanes share or, with own_batches, ``[K, lanes,
-    ...]``; metrics are ``[K, lanes]``. The state's memory is reused: the state that went in must
-    not be read again.
+    ...]``; metrics are ``[K, lanes]``. The memory of the state is reused: do not read the input
+    state again.
     """
     step = partial(train_step, task, optimizer)
 
@@ -231,41 +230,41 @@ def _stack(trees: list) -> Any:
 
 
 def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
-    """Compiles the means of per-case metrics over a whole split.
+    """Compile the means of per-example metrics over a whole split.
 
     Args:
         per_case: (variables, batch) -> {metric: ``[B]``}.
         arrays: the split, leaves ``[N, ...]``.
-        block: how many cases to hold in memory at once.
+        block: how many examples to hold in memory at once.
 
     Returns:
-        variables -> {metric: float}, each case with the same weight.
+        variables -> {metric: float}, each example with the same weight.
     """
-    cases = len(next(iter(arrays.values())))
-    batches, weights = jax.device_put(data.blocks(arrays, min(block, cases)))
+    examples = len(next(iter(arrays.values())))
+    batches, weights = jax.device_put(data.blocks(arrays, min(block, examples)))
 
     @jax.jit
     def sums(variables, batches, weights):
-        def of_block(block):
+        def sum_block(block):
             batch, weight = block
             return jax.tree.map(lambda m: (weight * m).sum(), per_case(variables, batch))
 
-        return jax.lax.map(of_block, (batches, weights))
+        return jax.lax.map(sum_block, (batches, weights))
 
     total = float(weights.sum())
 
     def means(variables):
-        found = jax.device_get(sums(variables, batches, weights))
-        return {name: float(s.sum(dtype=np.float64)) / total for name, s in found.items()}
+        blocks = jax.device_get(sums(variables, batches, weights))
+        return {name: float(s.sum(dtype=np.float64)) / total for name, s in blocks.items()}
 
     return means
 
 
 def in_steps(name: str, text: str, steps_per_epoch: int | None) -> int:
-    """Reads a length such as "65 epochs", "300 steps" or "300".
+    """Return the number of steps of a length such as "65 epochs", "300 steps" or "300".
 
     Raises:
-        InputError: not of that form, not positive, or epochs where the task has none.
+        InputError: not of that form, not positive, or in epochs although the task has none.
     """
     number, _, unit = str(text).strip().partition(" ")
     try:
@@ -285,7 +284,7 @@ def in_steps(name: str, text: str, steps_per_epoch: int | None) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When to do what, in steps; a function of the step alone, so that resuming changes nothing."""
+    """When to do what: a function of the step alone, so that resuming changes nothing."""
 
     steps: int
     log_every: int
@@ -295,13 +294,10 @@ class Plan:
 
     @classmethod
     def of(cls, config, task: Task) -> "Plan":
-        if config.steps_per_call < 1:
-            raise InputError(
-                f"config.steps_per_call is {config.steps_per_call}; it must be 1 or more."
-            )
-        lengths = ("steps", "log_every", "eval_every", "save_every")
-        found = {k: in_steps(k, config[k], task.steps_per_epoch) for k in lengths}
-        return cls(**found, steps_per_call=config.steps_per_call)
+        ranges.check(config)
+        names = ("steps", "log_every", "eval_every", "save_every")
+        lengths = {name: in_steps(name, config[name], task.steps_per_epoch) for name in names}
+        return cls(**lengths, steps_per_call=config.steps_per_call)
 
     def due(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self.steps
@@ -309,9 +305,11 @@ class Plan:
     def calls(
         self, step: int, shape: Callable[[int], Hashable] = lambda step: None
     ) -> Iterator[range]:
-        """The steps of each call from here to the end. Calls stop where something is due, and where
-        the next batch has another shape. With several shapes a call has steps_per_call steps or 1:
-        two programs to compile for each shape, not one for every length of a call.
+        """Yield the steps of each call from here to the end.
+
+        A call stops before something is due and before a batch of another shape. With several
+        shapes a call has steps_per_call steps or 1: two programs to compile for each shape, not
+        one for every length of a call.
         """
         while step < self.steps:
             every = (self.log_every, self.eval_every, self.save_every)
@@ -331,7 +329,7 @@ def make_lanes(config) -> list[tuple[int, float]]:
     Raises:
         InputError: there is no pair or one twice, or a seed, rate or config.data_seed is invalid.
     """
-    lanes = list(itertools.product(config.seeds, config.lr))
+    lanes, data_seed = list(itertools.product(config.seeds, config.lr)), config.get("data_seed", -1)
     if not lanes or len(set(lanes)) < len(lanes):
         raise InputError(
             f"config.seeds={tuple(config.seeds)} and config.lr={tuple(config.lr)} must each name "
@@ -339,12 +337,9 @@ def make_lanes(config) -> list[tuple[int, float]]:
         )
     for seed, lr in lanes:
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise InputError(
-                f"config.seeds has {seed!r}; a seed is a whole number from 0 to 2³¹−1."
-            )
+            raise InputError(f"config.seeds has {seed!r}; give whole numbers from 0 to 2³¹−1.")
         if not isinstance(lr, int | float) or not 0 < lr < math.inf:
             raise InputError(f"config.lr has {lr!r}; a learning rate is a positive number.")
-    data_seed = config.get("data_seed", -1)
     if not isinstance(data_seed, int) or not -1 <= data_seed < 2**31:
         raise InputError(
             f"config.data_seed is {data_seed!r}; give -1, for an order of the data by seed, or a "
@@ -354,55 +349,55 @@ def make_lanes(config) -> list[tuple[int, float]]:
 
 
 class Call(NamedTuple):
-    """A dispatched call: the steps it makes, and its metrics ``[K, lanes]``, still on their way."""
+    """A dispatched call: its steps, and its metrics ``[K, lanes]``, still on the device."""
 
     steps: range
     metrics: dict[str, jax.Array]
 
 
 class Means:
-    """Means of the updates' metrics since the last row. The sums are part of a checkpoint."""
+    """The means of the updates' metrics since the last row. Checkpoints contain the sums."""
 
     def __init__(self, sums: dict[str, np.ndarray]):
         self.sums = dict(sums)  # name -> [lanes], and the count of updates
 
     def add(self, metrics: dict[str, np.ndarray]) -> None:
-        """Adds metrics ``[K, lanes]`` of K updates."""
+        """Add metrics ``[K, lanes]`` of K updates."""
         counted = {**metrics, "count": np.ones_like(metrics["loss"])}
         for name, values in counted.items():
             self.sums[name] = self.sums.get(name, 0.0) + values.sum(0, dtype=np.float64)
 
     def take(self) -> dict[str, np.ndarray]:
-        """Returns the means ``[lanes]`` and starts anew."""
+        """Return the means ``[lanes]`` and start anew."""
         sums, self.sums = self.sums, {}
         count = sums.pop("count")
         return {name: values / count for name, values in sums.items()}
 
 
 class Progress:
-    """One line: a living one on a terminal, else a plain one every ten seconds."""
+    """A line that is overwritten on a terminal, else a new line every ten seconds."""
 
     def __init__(self, name: str, first: int, steps: int, unit: str = "step", value: str = "loss"):
         self.name, self.first, self.steps = name, first, steps
         self.unit, self.value = unit, value
-        self.is_terminal = sys.stdout.isatty()
+        self.start, self.end = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
         self.began = self.shown = time.monotonic()
 
-    def show(self, step: int, loss: np.ndarray) -> None:
+    def show(self, step: int, values: np.ndarray) -> None:
         now, last = time.monotonic(), step == self.steps
-        if now - self.shown < (0.2 if self.is_terminal else 10) and not last:
+        if now - self.shown < (0.2 if self.start else 10) and not last:
             return
         self.shown = now
         rate = (step - self.first) / max(now - self.began, 1e-9)  # of this session only
         eta = datetime.timedelta(seconds=round((self.steps - step) / rate))
-        losses = " ".join(f"{value:.4g}" for value in loss[:4]) + (" …" if len(loss) > 4 else "")
-        line = (
-            f"{self.name}  {self.unit} {step:,}/{self.steps:,} ({step / self.steps:.0%})  "
-            f"{rate:,.1f} {self.unit}s/s  {self.value} {losses}  ETA {eta}"
+        text = " ".join(f"{value:.4g}" for value in values[:4]) + (" …" if len(values) > 4 else "")
+        print(
+            f"{self.start}{self.name}  {self.unit} {step:,}/{self.steps:,} "
+            f"({step / self.steps:.0%})  {rate:,.1f} {self.unit}s/s  {self.value} {text}  "
+            f"ETA {eta}",
+            end="\n" if last else self.end,
+            flush=True,
         )
-        print(f"\r\033[K{line}" if self.is_terminal else line, end="", flush=True)
-        if last or not self.is_terminal:
-            print(flush=True)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -410,14 +405,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a request to save and stop after the current call.
+    """Turn Ctrl-C or SIGTERM into a request to save and stop after the current call.
 
-    What comes within the same second is the same request: a cluster's signal may come from the
-    cluster and from the process that started this one.
+    A second Ctrl-C ends the process. A second SIGTERM does not: a cluster and the command that
+    started this process may each send one.
     """
 
     def __init__(self):
-        self.asked, self.since = False, 0.0
+        self.asked = False
         self.before: dict = {}
 
     def __enter__(self):
@@ -428,82 +423,79 @@ class Interrupt:
 
     def _ask(self, number, frame):
         if not self.asked:
-            self.asked, self.since = True, time.monotonic()
             print("\nStopping after this call, to save …", flush=True)
-        elif time.monotonic() - self.since > 1:
-            self.__exit__()  # it ends the process as usual
-            signal.raise_signal(number)
+        self.asked = True
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
     def __exit__(self, *_):
         for s, handler in self.before.items():
             signal.signal(s, handler)
 
 
-class Death(NamedTuple):
-    """What ended a lane, and after which step."""
-
-    lane: int
-    step: int
-    cause: str
-
-
-def bad_losses(call: Call, loss: np.ndarray) -> list[Death]:
-    """The lanes of a call in which a loss ``[K, lanes]`` is not finite, each at the first one."""
+def bad_losses(steps: range, loss: np.ndarray) -> dict[int, runs.Divergence]:
+    """Return the lanes of a call in which a loss ``[K, lanes]`` is not finite."""
     bad = ~np.isfinite(loss)
     first = bad.argmax(0)
-    return [
-        Death(int(n), call.steps[first[n]] + 1, f"the loss is {loss[first[n], n]}")
-        for n in np.flatnonzero(bad.any(0))
-    ]
-
-
-def bad_states(state: State, step: int) -> list[Death]:
-    """The lanes in which a parameter, statistic or moment is not finite, with one of these."""
-    found: dict[int, Death] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        finite = np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
-        for n in np.flatnonzero(~finite).tolist():
-            cause = f"State{jax.tree_util.keystr(path)} is not finite"
-            found.setdefault(n, Death(n, step, cause))
-    return list(found.values())
-
-
-def evaluate(
-    task: Task, state: State, dead: Collection[int] = ()
-) -> dict[str, dict[str, list[float]]]:
-    """Evaluates the lanes; returns split -> metric -> one value per lane, NaN for dead ones."""
-    lanes = range(len(state.step))
-    scores = {n: task.evaluate(variables_of(state, n)) for n in lanes if n not in dead}
     return {
-        split: {
-            name: [scores[n][split][name] if n in scores else math.nan for n in lanes]
-            for name in values
-        }
-        for split, values in next(iter(scores.values())).items()
+        n: runs.Divergence(steps[first[n]] + 1, f"the loss is {loss[first[n], n]}")
+        for n in np.flatnonzero(bad.any(0)).tolist()
     }
 
 
+def bad_states(state: State, step: int) -> dict[int, runs.Divergence]:
+    """Return the lanes in which a parameter, statistic or moment is not finite."""
+    divergences: dict[int, runs.Divergence] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        finite = np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
+        cause = f"State{jax.tree_util.keystr(path)} is not finite"
+        for n in np.flatnonzero(~finite).tolist():
+            divergences.setdefault(n, runs.Divergence(step, cause))
+    return divergences
+
+
+def evaluate(
+    task: Task, state: State, diverged: Collection[int] = ()
+) -> dict[str, dict[str, dict[int, float]]]:
+    """Return split -> metric -> lane -> value for the lanes that have not diverged."""
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for n in (n for n in range(len(state.step)) if n not in diverged):
+        for split, scores in task.evaluate(variables_of(state, n)).items():
+            for name, score in scores.items():
+                values.setdefault(split, {}).setdefault(name, {})[n] = score
+    return values
+
+
+def step_of(state: State) -> int:
+    """Return the step of a state: in runs of earlier versions, diverged lanes are behind."""
+    return int(np.max(state.step))
+
+
 def fit(task: Task, config, workdir: Path | str) -> State:
-    """Trains every lane of the config, from the newest checkpoint in workdir if there is one.
+    """Train every lane of the config, from the newest checkpoint in workdir if there is one.
 
-    All processes of jax.distributed call it alike. The first writes the run folder, and only there
-    need it be; the others compute the same, each on its part of the lanes or batches.
+    All processes of jax.distributed call it. The first writes the run folder, which the others need
+    not see; they compute the same, each on its part of the lanes or batches.
 
-    Steps go to the device ``config.steps_per_call`` at a time; the next batches are prepared on a
-    thread meanwhile, and metrics are fetched one call late, so that the device never waits.
+    The device gets ``config.steps_per_call`` steps at a time. A thread prepares the next batches
+    meanwhile, and metrics are fetched one call late, so that the device never waits.
 
     Returns:
         The last state; every leaf has a leading lane axis.
 
     Raises:
-        InputError: a setting or the folder cannot be used, devices do not divide lanes and batch,
-            or processes differ (before anything is computed); the device has too little memory, or
+        InputError: a setting or the folder is invalid, devices do not divide lanes and batch, or
+            processes differ (before anything is computed); the device has too little memory, or
             the disk is full.
         DivergedError: in every lane a loss or parameter is not finite. The last checkpoint is from
-            before.
+            before the last of them.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    plan, lanes, optimizer = Plan.of(config, task), make_lanes(config), make_optimizer(config)
+    plan, lanes, optimizer = (
+        Plan.of(config, task),
+        make_lanes(config),
+        make_optimizer(config),
+    )
     spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
     check_same(json.dumps([same, dict(task.data)], sort_keys=True))
@@ -517,12 +509,7 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         devices += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
         print(f"{run.folder}: {len(lanes)} lane(s) on {devices}", flush=True)
         try:
-            fresh = init_lanes(task, optimizer, lanes)
-            # Process 0 alone knows the folder, whose run may be from before data orders by lane.
-            seeds = data_seeds(lanes, int(of_first(np.int32(run.data_seed))))
-            call = make_call(task, optimizer, spread, len(seeds) > 1)
-            prepare = partial(batches_of, task, spread=spread, seeds=seeds)
-            return _train(task, plan, call, prepare, fresh, run, interrupt, spread)
+            return Training(task, plan, run, spread).train(optimizer, interrupt)
         except DivergedError as error:
             raise DivergedError(
                 f"{error} Training stopped; {run.kept()}. "
@@ -538,7 +525,7 @@ def fit(task: Task, config, workdir: Path | str) -> State:
 
 
 def load(task: Task, workdir: Path | str, which: str = "best") -> State:
-    """The state in a checkpoint of a run of this task, which may still go on.
+    """Return the state in a checkpoint of a run of this task, which may still be training.
 
     Args:
         which: "best" by config.select, "newest", or a step.
@@ -553,86 +540,103 @@ def load(task: Task, workdir: Path | str, which: str = "best") -> State:
     return runs.read_checkpoint(workdir, which, fresh)
 
 
-def _train(
-    task: Task,
-    plan: Plan,
-    call: Callable,
-    prepare: Callable[[range], tuple[range, Batch]],
-    state: State,
-    run: runs.Run | runs.Elsewhere,
-    interrupt: Interrupt,
-    spread: Spread,
-) -> State:
-    state, sums = run.restore(state)
-    state = of_first(state)
-    steps_of_lanes = np.asarray(state.step)
-    state = spread.state(state)
-    first, means = int(steps_of_lanes.max()), Means(sums)
-    dead = set(np.flatnonzero(steps_of_lanes < first).tolist())
-    if first > plan.steps:
-        raise InputError(
-            f"{run.folder} has a checkpoint of step {first:,} already: config.steps must be that "
-            f"or more."
-        )
-    run.start(first)
-    for n in dead - run.buried():
-        run.bury(n, int(steps_of_lanes[n]) + 1, "what ended it is not in dead.jsonl any more")
-    if first:
-        print(f"Resuming at step {first:,}.", flush=True)
-    progress, select = Progress(task.config.experiment, first, plan.steps), task.config.select
+@dataclasses.dataclass
+class Training:
+    """The training of one run.
 
-    def write(step, split, metrics):
-        epoch = step / task.steps_per_epoch if task.steps_per_epoch else None
-        run.write(step, epoch, split, metrics, dead)
+    Attributes:
+        diverged: numbers of the lanes that have diverged. All processes agree on them, also those
+            that do not write the run.
+    """
 
-    def bury(deaths: list[Death]) -> None:
-        """Goes on without these lanes, where any other is left."""
-        for death in deaths:
-            if death.lane in dead:
-                continue
-            dead.add(death.lane)
-            run.bury(*death)
-            seed, lr = run.lanes[death.lane]
-            where = f"at step {death.step} in lane {death.lane} (seed {seed}, lr {lr:g})."
-            words = f"{death.cause[0].upper()}{death.cause[1:]} {where}"
-            if len(dead) == len(run.lanes):
-                raise DivergedError(words if len(dead) == 1 else f"{words} All lanes are dead.")
-            print(f"{words} This lane is dead; the others go on.", flush=True)
+    task: Task
+    plan: Plan
+    run: runs.Run | runs.Elsewhere
+    spread: Spread
+    diverged: set[int] = dataclasses.field(default_factory=set)
 
-    def settle(done: Call | None) -> None:
-        """Fetches the metrics of a call, and writes a row where one is due."""
-        if done is None:
+    def resume(self, fresh: State) -> tuple[State, int]:
+        """Return the state to start from, the same in all processes, and its step."""
+        state, sums = self.run.restore(fresh)
+        state, self.means = of_first(state), Means(sums)
+        first = step_of(state)
+        if first > self.plan.steps:
+            raise InputError(
+                f"{self.run.folder} has a checkpoint of step {first:,} already: config.steps must "
+                f"be that or more."
+            )
+        self.run.start(first)
+        mask = of_first(np.isin(np.arange(len(self.run.lanes)), list(self.run.diverged)))
+        self.diverged = set(np.flatnonzero(mask).tolist())
+        if first:
+            print(f"Resuming at step {first:,}.", flush=True)
+        self.progress = Progress(self.task.config.experiment, first, self.plan.steps)
+        return self.spread.state(state), first
+
+    def train(self, optimizer, interrupt: Interrupt) -> State:
+        state, first = self.resume(init_lanes(self.task, optimizer, self.run.lanes))
+        # Only process 0 knows the folder, whose run may be older than orders of the data by lane.
+        seeds = data_seeds(self.run.lanes, int(of_first(np.int32(self.run.data_seed))))
+        call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
+        prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds)
+        waiting, anybody = None, Anybody()
+        for steps, batches in data.ahead(prepare, self.plan.calls(first, self.task.shape)):
+            state, metrics = call(state, batches)
+            self.settle(waiting)
+            waiting, step = Call(steps, metrics), steps[-1] + 1
+            stopping = anybody(interrupt.asked)
+            evaluating = self.plan.due(self.plan.eval_every, step)
+            saving = self.plan.due(self.plan.save_every, step) or stopping
+            if evaluating or saving:
+                self.settle(waiting)
+                waiting, whole = None, self.spread.gathered(state)
+            if evaluating:
+                self.evaluate(whole, step)
+            if saving:
+                self.mark(bad_states(whole, step))
+                self.run.save(step, whole, self.means.sums)
+            if stopping and step < self.plan.steps:
+                raise Interrupted(f"Saved step {step:,} in {self.run.folder}")
+        self.run.finish(self.plan.steps)
+        return state
+
+    def settle(self, call: Call | None) -> None:
+        """Fetch the metrics of a call, and write a row if one is due."""
+        if call is None:
             return
-        step, metrics = done.steps[-1] + 1, jax.device_get(done.metrics)
-        bury(bad_losses(done, metrics["loss"]))
-        is_dead = np.isin(np.arange(len(run.lanes)), list(dead))
-        means.add({name: np.where(is_dead, 0.0, values) for name, values in metrics.items()})
-        if plan.due(plan.log_every, step):
-            write(step, "update", means.take())
-        progress.show(step, metrics["loss"][-1])
+        step, metrics = call.steps[-1] + 1, jax.device_get(call.metrics)
+        self.mark(bad_losses(call.steps, metrics["loss"]))
+        left_out = np.isin(np.arange(len(self.run.lanes)), list(self.diverged))
+        self.means.add({name: np.where(left_out, 0.0, x) for name, x in metrics.items()})
+        if self.plan.due(self.plan.log_every, step):
+            self.write(step, "update", self.means.take())
+        self.progress.show(step, metrics["loss"][-1])
 
-    waiting, anybody = None, Anybody()
-    for steps, batches in data.ahead(prepare, plan.calls(first, task.shape)):
-        state, metrics = call(state, batches)
-        settle(waiting)
-        waiting, step, score = Call(steps, metrics), steps[-1] + 1, None
-        stopping = anybody(interrupt.asked)
-        evaluating, saving = plan.due(plan.eval_every, step), plan.due(plan.save_every, step)
-        if not (evaluating or saving or stopping):
-            continue
+    def evaluate(self, state: State, step: int) -> None:
+        scores, select = evaluate(self.task, state, self.diverged), self.task.config.select
+        split = choose("config.select.split", select.split, scores)
+        choose("config.select.metric", select.metric, split)
+        for split, columns in scores.items():
+            self.write(step, split, columns)
 
-        settle(waiting)
-        waiting, whole = None, spread.gathered(state)
-        if evaluating:
-            scores = evaluate(task, whole, dead)
-            for split, columns in scores.items():
-                write(step, split, columns)
-            split = choose("config.select.split", select.split, scores)
-            score = float(np.nanmean(choose("config.select.metric", select.metric, split)))
-        if saving or stopping:
-            bury(bad_states(whole, step))
-            run.save(step, whole, means.sums, score, dead)
-        if stopping and step < plan.steps:
-            raise Interrupted(f"Saved step {step:,} in {run.folder}")
-    run.finish(plan.steps)
-    return state
+    def write(self, step: int, split: str, metrics: Mapping) -> None:
+        epochs = self.task.steps_per_epoch
+        self.run.write(step, step / epochs if epochs else None, split, metrics)
+
+    def mark(self, divergences: Mapping[int, runs.Divergence]) -> None:
+        """Continue without these lanes.
+
+        Raises:
+            DivergedError: no other lane is left.
+        """
+        for n, (step, cause) in divergences.items():
+            if n in self.diverged:
+                continue
+            self.diverged.add(n)
+            self.run.diverge(n, divergences[n])
+            seed, lr = self.run.lanes[n]
+            words = f"{cause[0].upper()}{cause[1:]} at step {step} in lane {n} "
+            words += f"(seed {seed}, lr {lr:g})."
+            if len(self.diverged) == len(self.run.lanes):
+                raise DivergedError(words + " All lanes have diverged." * (len(self.diverged) > 1))
+            print(f"{words} This lane has diverged; the others continue.", flush=True)

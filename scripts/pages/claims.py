@@ -1,255 +1,194 @@
-"""All claims of the paper, with what the analysis, the runs and the paper's own curves say."""
+"""All claims of the paper, with the estimates and verdicts of the analysis and of the runs."""
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterable
 import dataclasses
 import inspect
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-import experiments
-from experiments import across
-from experiments.curves import CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED, Pace, Verdict
+from experiments import rules
+from experiments.claims import CLAIMS
+from experiments.curves import Column, Panel
+from experiments.rules import Cell, Claim, Row, Verdict
 from experiments.theory import theory
-from scripts.pages.sections import (
-    Gathered,
-    Section,
-    gather,
-    main_panel,
-    read_sections,
-)
+from experiments.theory.checks import Check
+from ln.errors import InputError
+from scripts.pages.sections import Gathered, Section, gather, read_sections
 
-PAIR = "none", "layer"  # the norms whose paces are compared
-ORDER = CONTRADICTED, CONFIRMED, NOT_DECIDED, NOT_TESTED
-ANALYSIS = "python -m scripts.report --theory"
-EVERYTHING = ("all experiments at small scale", "python -m scripts.reproduce")
+ANALYSIS, TIMING = "Analysis", "Timing"
+FULL, REDUCED = "Training at the paper’s scale", "Training at reduced scale"
+
+Pair = tuple[Section, Gathered]  # runs with the same settings, norms apart, and their curves
 
 
 class Finding(NamedTuple):
-    """What one set of runs, a benchmark or the analysis says of a statement.
+    """What the analysis, a benchmark or a set of runs says of a claim.
 
     Attributes:
+        group: one of the four kinds of evidence above.
         source: where its numbers come from, in words.
         details: the command that shows more of them, or "".
     """
 
+    group: str
     verdict: Verdict
     source: str
-    details: str
+    details: str = ""
 
 
-@dataclasses.dataclass
-class Statement:
-    """A claim, or a part of it, and the rule that decides it.
+class Entry(NamedTuple):
+    """A claim on the page: it is in the group of its best evidence.
 
     Attributes:
-        place: in the paper.
-        paper: the verdict by the same rule on the paper's own data; None where these do not do.
-        needs: (what it takes, command) of ways to test it.
+        paper: the estimates from the published curves and tables.
     """
 
-    text: str
-    place: str
-    rule: str
-    paper: Verdict | None
-    needs: tuple[tuple[str, str], ...]
-    findings: list[Finding] = dataclasses.field(default_factory=list)
+    claim: Claim
+    findings: list[Finding]
+    paper: list[Row]
 
     @property
-    def decided(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.verdict.word != NOT_TESTED]
+    def shown(self) -> list[Finding]:
+        return [f for f in self.findings if f.verdict.word != rules.NOT_TESTED]
 
     @property
-    def lacking(self) -> dict[str, list[str]]:
-        """What is missing -> the sources of which it is missing, where runs do not test it."""
-        found: dict[str, list[str]] = {}
-        for verdict, source, _ in self.findings:
-            if verdict.word == NOT_TESTED:
-                found.setdefault(verdict.because, []).append(source)
-        return found
+    def group(self) -> str:
+        groups = {finding.group for finding in self.shown} or {f.group for f in self.findings}
+        return next((group for group in (ANALYSIS, TIMING, FULL) if group in groups), REDUCED)
 
     @property
     def word(self) -> str:
-        return overall([finding.verdict.word for finding in self.findings])
-
-
-@dataclasses.dataclass
-class Claim:
-    """A claim of the paper, which may be several statements.
-
-    Attributes:
-        rules: of its statements, each once; in place of one that an earlier claim has, its number.
-    """
-
-    number: int
-    statements: list[Statement] = dataclasses.field(default_factory=list)
-    rules: list[str | int] = dataclasses.field(default_factory=list)
+        return overall(f.verdict.word for f in self.findings if f.group == self.group)
 
     @property
-    def word(self) -> str:
-        return overall([statement.word for statement in self.statements])
-
-    @property
-    def shown(self) -> Statement:
-        """The statement that stands for it in the overview."""
-        return next(one for one in self.statements if one.word == self.word)
-
-    @property
-    def by_source(self) -> dict[str, str]:
-        """Source -> its verdicts, such as "confirmed", or "2 confirmed, 2 not decided"."""
-        words: dict[str, list[str]] = {}
-        for statement in self.statements:
-            for verdict, source, _ in statement.decided:
-                words.setdefault(source, []).append(verdict.word)
-        return {source: counted(found) for source, found in words.items()}
+    def lacking(self) -> dict[str, int]:
+        """Return what is missing -> the number of sets of runs that lack it."""
+        verdicts = (finding.verdict for finding in self.findings)
+        return collections.Counter(v.because for v in verdicts if v.word == rules.NOT_TESTED)
 
 
-def overall(words: list[str]) -> str:
-    """One word for several verdicts: contradicted where any of them is, else the best of them."""
-    return next((word for word in ORDER if word in words), NOT_TESTED)
+def overall(words: Iterable[str]) -> str:
+    """Return the verdict that all decided sets of runs share, else "not decided"."""
+    known = set(words) - {rules.NOT_TESTED}
+    decided = known - {rules.NOT_DECIDED}
+    if len(decided) == 1:
+        return decided.pop()
+    return rules.NOT_DECIDED if known else rules.NOT_TESTED
 
 
-def counted(words: list[str]) -> str:
-    if len(words) == 1:
-        return words[0]
-    return ", ".join(f"{words.count(word)} {word}" for word in ORDER if word in words)
+# --- Verdicts of the analysis, of runs and of the benchmark ---
 
 
-class Decided(NamedTuple):
-    """A claim of an experiment by its runs; paper is None where the paper's data do not do."""
-
-    claim: dict
-    rule: str
-    ours: Verdict
-    paper: Verdict | None
-    source: str
-
-
-def decide(section: Section, found: Gathered) -> list[Decided]:
-    """The claims of an experiment by the same rule on our curves and on the published ones; by a
-    benchmark, not by runs, what asks for nothing but its times."""
-    rules, decided = experiments.part(section.experiment, "claims"), []
-    for claim in getattr(section.figures_file, "CLAIMS", ()):
-        rule = getattr(rules, claim["rule"])
-        ours, source = rule(found.times), "the benchmark in results/speed"
-        if ours.word == NOT_TESTED:
-            ours, source = rule(found.ours), section.source
-        paper = rule(found.theirs)
-        has_paper = paper.word != NOT_TESTED
-        decided.append(Decided(claim, rule_of(rule), ours, paper if has_paper else None, source))
-    return decided
+def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
+    """Return what the checks of a claim's number say: all must hold."""
+    checks = [check for check in checks if check.number == claim.number]
+    holds = {check.holds for check in checks}
+    word = rules.CONFIRMED if holds == {True} else rules.NOT_DECIDED if holds else rules.NOT_TESTED
+    if False in holds:
+        word = rules.ERRATUM if claim.is_erratum else rules.CONTRADICTED
+    verdict = Verdict(word, " ".join(check.because for check in checks))
+    return Finding(ANALYSIS, verdict, "the analysis", "python -m scripts.report --theory")
 
 
-def rule_of(function) -> str:
-    return " ".join(inspect.getdoc(function).split())
+def panels_of(section: Section) -> dict[str, Panel | Column]:
+    """Return the panels and columns of an experiment by name."""
+    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
+    return panels | {column.name: column for table in section.tables for column in table.columns}
 
 
-def gains(gathered: list[tuple[Section, Gathered]], paper: bool) -> dict[str, across.Gain]:
-    """Source -> how much faster layer norm is there; of each experiment by those of its runs that
-    tell, and of these by the ones nearest to the paper's setting."""
-    found: dict[str, tuple[str, across.Gain]] = {}  # by experiment
-    for section, one in sorted(gathered, key=lambda of: len(of[0].changes)):
-        main = getattr(section.figures_file, "MAIN", None)
-        if main is None or section.experiment in found:
-            continue
-        _, panel = main_panel(section, one._replace(ours={}) if paper else one)
-        pair = [(one.theirs if paper else one.ours).get((panel.name, norm)) for norm in PAIR]
-        if any(curve is None or not curve.complete for curve in pair):
-            continue
-        config = section.config_file.get_config("paper") if paper else section.runs[0].config
-        factor = float(np.median(Pace.of(*pair, panel.falling).factors))
-        gain = across.Gain(section.experiment, main["length"], config["batch_size"], factor)
-        found[section.experiment] = section.source, gain
-    return dict(found.values())
+def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
+    """Return what a set of runs says, or all sets of a claim about a trend."""
+    section = pairs[0][0]
+    full = claim.is_timing or all(
+        s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs
+    )
+    configs = [[run.stored.config for run in section.runs] or [{}] for section, _ in pairs]
+    cells = [Cell(c[0], p[1].ours | p[1].times) for c, p in zip(configs, pairs, strict=True)]
+    verdict = rules.decide(claim, cells, panels_of(section), full)
+    if claim.is_timing:
+        return Finding(TIMING, verdict, "the benchmark in results/speed")
+    source = section.source if len(pairs) == 1 else f"runs in {' and '.join(section.folders)}"
+    if any(config.get("data_seed", 0) >= 0 for config in itertools.chain(*configs)):
+        source += ", all seeds with one order of the data"
+    details = " ".join(f"python -m scripts.report --runs={place}" for place in section.folders)
+    return Finding(FULL if full else REDUCED, verdict, source, details)
+
+
+def in_paper(claim: Claim, pair: Pair) -> list[Row]:
+    """Return the estimates from the paper's own curves and tables."""
+    section, curves = pair
+    return rules.in_paper(claim, curves.theirs, panels_of(section))
+
+
+def claims_of(section: Section, curves: Gathered) -> list[tuple[Claim, Verdict, list[Row]]]:
+    """Return the claims of a section's experiment, their verdicts and the paper's numbers."""
+    claims = [c for c in CLAIMS if c.experiment == section.experiment and not c.is_trend]
+    pair = section, curves
+    return [(claim, by_runs(claim, [pair]).verdict, in_paper(claim, pair)) for claim in claims]
+
+
+# --- The page ---
 
 
 def read_sets(root: Path) -> list[Section]:
-    """The sets of runs below root: in the same folder, with the same settings, norms apart."""
-    sections = read_sections(root, apart=True)
-    of_source: dict[str, list[Section]] = {}
+    """Return the sets of runs below root: those with the same settings, norms and seeds apart.
+
+    Folders that contain the same runs are different sets.
+    """
+    sets: list[Section] = []
+    for section in read_sections(root, apart=True)[0]:
+        n = next((n for n, known in enumerate(sets) if is_complement(known, section)), len(sets))
+        runs = [run for known in sets[n : n + 1] for run in known.runs]
+        sets[n : n + 1] = [dataclasses.replace(section, runs=[*runs, *section.runs])]
+    count = collections.Counter(section.source for section in sets)
+    for n, section in enumerate(sets, start=1):
+        section.mark = f", set {n}" if count[section.source] > 1 else ""
+    return sets
+
+
+def is_complement(known: Section, section: Section) -> bool:
+    """Return whether two sections have the same settings and no run in common."""
+    both = dataclasses.replace(section, runs=[*known.runs, *section.runs])
+    if dataclasses.replace(known, runs=both.runs) != both:
+        return False
+    try:
+        return all([both.series(panel.where) for f in both.figures for panel in f.panels])
+    except InputError:  # the same curve twice
+        return False
+
+
+def collect(sections: list[Section]) -> list[Entry]:
+    """Return all claims with what is known of them."""
+    checks = [check for f in theory.DEMONSTRATIONS for check in f(theory.SEED).checks]
+    names = dict.fromkeys(claim.experiment for claim in CLAIMS if claim.parts)
+    empty = [Section(name, "paper", [], []) for name in names]  # with the paper's curves and times
+    papers = {section.experiment: (section, gather(section)) for section in empty}
+    runs = collections.defaultdict(list)
     for section in sections:
-        of_source.setdefault(section.source, []).append(section)
-    for same in of_source.values():
-        for n, section in enumerate(same, start=1):
-            section.mark = f", set {n}" if len(same) > 1 else ""
-    return sections
-
-
-Part = tuple[int, Statement, Finding | None]  # the number of a claim, and what was found of it
-
-
-def of_analysis() -> Iterator[Part]:
-    for function in theory.DEMONSTRATIONS:
-        shown = function(theory.SEED)
-        for claim in shown.claims:
-            if claim.number is not None:
-                statement = Statement(claim.text, claim.source, shown.rule, None, ())
-                yield claim.number, statement, Finding(claim.verdict, "the analysis", ANALYSIS)
-
-
-def of_runs(gathered: list[tuple[Section, Gathered]]) -> Iterator[Part]:
-    for section, found in gathered:
-        sweep = f"python -m scripts.sweep --config=configs/{section.experiment}.py"
-        needs = ("minutes, on built-in data", f"{sweep}:small"), ("the paper’s setting", sweep)
-        details = " ".join(f"python -m scripts.report --runs={place}" for place in section.folders)
-        for claim, rule, ours, paper, source in decide(section, found):
-            statement = Statement(claim["text"], claim["source"], rule, paper, needs)
-            if source != section.source:  # a benchmark
-                yield claim["number"], statement, Finding(ours, source, "")
-            else:
-                finding = Finding(ours, source, details) if section.runs else None
-                yield claim["number"], statement, finding
-
-
-def of_all(gathered: list[tuple[Section, Gathered]]) -> Iterator[Part]:
-    """Claim 29, which compares experiments."""
-    ((claim,), rule) = across.CLAIMS, across.claim_29
-    ours, theirs = (gains(gathered, paper) for paper in (False, True))
-    paper, found = rule(list(theirs.values())), rule(list(ours.values()))
-    statement = Statement(claim["text"], claim["source"], rule_of(rule), paper, (EVERYTHING,))
-    verdict = Verdict(found.word, f"{found.because} They are {'; '.join(ours)}.")
-    finding = Finding(verdict, f"{len(ours)} sets of runs", "") if ours else None
-    yield claim["number"], statement, finding
-
-
-def collect(sections: list[Section]) -> list[Claim]:
-    """All claims, with what the analysis and the sets of runs found of each."""
-    without = sorted(set(experiments_with_claims()) - {one.experiment for one in sections})
-    empty = [Section(name, "paper", [], []) for name in without]
-    gathered = [(section, gather(section)) for section in sections + empty]
-    claims: dict[int, Claim] = {}
-    for number, new, finding in (*of_analysis(), *of_runs(gathered), *of_all(gathered)):
-        statements = claims.setdefault(number, Claim(number)).statements
-        known = next((one for one in statements if one.text == new.text), None)
-        if known is None:
-            statements.append(known := new)
-        if finding is not None and finding not in known.findings:  # a benchmark's comes again
-            known.findings.append(finding)
-    return [claims[number] for number in sorted(claims)]
-
-
-def experiments_with_claims() -> list[str]:
-    names = experiments.names("figures")
-    return [n for n in names if hasattr(experiments.part(n, "figures"), "CLAIMS")]
-
-
-def set_rules(claims: list[Claim]) -> None:
-    """A rule that several claims share stands below the first of them."""
-    first: dict[str, int] = {}
-    for claim in claims:
-        for rule in dict.fromkeys(statement.rule for statement in claim.statements):
-            number = first.setdefault(rule, claim.number)
-            claim.rules.append(rule if number == claim.number else number)
+        runs[section.experiment].append((section, gather(section)))
+    entries = []
+    for claim in CLAIMS:
+        if not claim.parts:
+            entries.append(Entry(claim, [by_analysis(claim, checks)], []))
+            continue
+        paper, pairs = papers[claim.experiment], runs[claim.experiment]
+        sets = collections.defaultdict(list)
+        for pair in [paper] if claim.is_timing else pairs:
+            sets[tuple(pair[0].folders) if claim.is_trend else id(pair)].append(pair)
+        findings = [by_runs(claim, group) for group in sets.values()]
+        entries.append(Entry(claim, findings, in_paper(claim, paper)))
+    return entries
 
 
 def page(root: Path | None) -> tuple[dict, dict[str, bytes]]:
-    """What the template shows of all claims, by the analysis alone where root is None; there are no
-    pictures."""
+    """Return what the template shows of all claims, and no pictures; root None: no runs."""
     sections = [] if root is None else read_sets(root)
-    claims = collect(sections)
-    set_rules(claims)
-    count = collections.Counter(claim.word for claim in claims)
-    ordered = {word: count[word] for word in (CONFIRMED, CONTRADICTED, NOT_DECIDED, NOT_TESTED)}
-    return dict(claims=claims, count=ordered, sections=sections, root=root and root.as_posix()), {}
+    groups: dict[str, list[Entry]] = {ANALYSIS: [], TIMING: [], FULL: [], REDUCED: []}
+    for entry in collect(sections):
+        groups[entry.group].append(entry)
+    counts = {name: collections.Counter(e.word for e in groups[name]) for name in groups}
+    laws = [" ".join(inspect.getdoc(rule).split()) for rule in rules.RULES]
+    shown = dict(groups=groups, counts=counts, laws=laws, sections=sections)
+    return shown | dict(root=root and root.as_posix()), {}

@@ -1,13 +1,16 @@
 """Pictures of curves, ours over the paper's, and of panels of the analysis."""
 
-import dataclasses
+from collections.abc import Iterable, Sequence
+import itertools
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 import numpy as np
 
+from experiments.curves import Curve, Panel
 from experiments.pictures import png
+from scripts.pages.sections import Curves, of_panel
 
 # Name, colour (Okabe and Ito's, told apart by the colour-blind) and marker (for black and white).
 STYLES = dict(
@@ -23,27 +26,46 @@ STYLES = dict(
 )
 FURTHER = (("#cc79a7", "P"), ("#e69f00", "v"), ("#56b4e9", "X"))  # for other names, in turn
 GRID = "#e0e0e0"
+STROKES = dict(
+    ours=dict(linewidth=1.8, zorder=3),
+    paper=dict(linewidth=1.2, zorder=2, alpha=0.5, linestyle=(0, (4, 2)), markerfacecolor="white"),
+)
 
 
-def styles_of(norms) -> dict[str, tuple]:
-    """norm -> (name, colour, marker), in the order in which they are drawn and tabulated."""
+def styles_of(norms: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return norm -> (name, colour, marker), in the order in which they are drawn and tabulated."""
+    norms = dict.fromkeys(norms)
     others = [norm for norm in norms if norm not in STYLES]
     further = {norm: (norm, *FURTHER[n % len(FURTHER)]) for n, norm in enumerate(others)}
     return {norm: style for norm, style in STYLES.items() if norm in norms} | further
 
 
-def draw(panels, columns: int, ours: dict, theirs: dict) -> bytes:
-    """Draws panels with a common legend below; returns a PNG.
-
-    Args:
-        ours, theirs: (panel, norm) -> curve.
-    """
-    norms = styles_of(dict.fromkeys(norm for _, norm in [*ours, *theirs]))
+def grid_of(panels: Sequence, columns: int, height: float, legend: float = 0.0):
+    """Return a picture, and an iterator of its axes with their panels; sizes are in inches."""
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.3 * rows + 0.6), dpi=150, layout="constrained")
+    size = 4.6 * columns, height * rows + legend
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    return figure, ((figure.add_subplot(rows, columns, n), p) for n, p in enumerate(panels, 1))
+
+
+def label(axes, title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(True, color=GRID, linewidth=0.6)
+
+
+# --- Curves of training ---
+
+
+def draw(panels: Sequence[Panel], columns: int, ours: Curves, theirs: Curves) -> bytes:
+    """Return panels with a common legend below, as a PNG."""
+    figure, grid = grid_of(panels, columns, 3.3, legend=0.6)
+    drawn = (of_panel(panel, curves) for panel in panels for curves in (ours, theirs))
+    styles = styles_of(itertools.chain(*drawn))
     lines: dict[str, Line2D] = {}  # one of each name, for the legend
-    for n, panel in enumerate(panels, start=1):
-        lines |= draw_panel(figure.add_subplot(rows, columns, n), panel, norms, ours, theirs)
+    for axes, panel in grid:
+        lines |= draw_panel(axes, panel, styles, of_panel(panel, ours), of_panel(panel, theirs))
     names = sorted(lines, key=lambda name: name.endswith(", paper"))
     figure.legend(
         [lines[name] for name in names],
@@ -56,95 +78,64 @@ def draw(panels, columns: int, ours: dict, theirs: dict) -> bytes:
     return png(figure)
 
 
-def draw_panel(axes, panel, norms: dict, ours: dict, theirs: dict) -> dict[str, Line2D]:
-    """Draws the curves of a panel, the paper's below ours; returns a line of each by its name."""
-    panel = dataclasses.replace(panel, x_log=panel.x_log or is_short(panel, ours, theirs))
+def draw_panel(
+    axes, panel: Panel, styles: dict, ours: dict[str, Curve], theirs: dict[str, Curve]
+) -> dict[str, Line2D]:
+    """Draw the curves of a panel, the paper's below ours; return a line of each by its name."""
     axes.set_yscale("log" if panel.log else "linear")
-    axes.set_xscale("log" if panel.x_log else "linear")
+    axes.set_xscale("log" if panel.x_log or is_short(ours, theirs) else "linear")
     lines = {}
     for who, curves in (("paper", theirs), ("ours", ours)):
-        for norm, (name, colour, marker) in norms.items():
-            if (panel.name, norm) in curves:
-                curve = curves[panel.name, norm]
-                lines[f"{name}, {who}"] = draw_curve(axes, curve, panel, who, colour, marker)
-    axes.set_ylim(y_limits(panel, ours, theirs))
+        for norm, (name, colour, marker) in styles.items():
+            if norm in curves:
+                line = draw_curve(axes, curves[norm], panel.times, who, colour, marker)
+                lines[f"{name}, {who}"] = line
+    axes.set_ylim(y_limits(panel, [*ours.values(), *(theirs.values() if panel.log else ())]))
     axes.margins(x=0.02)
-    missing = not any(name == panel.name for name, _ in ours)
-    axes.set_title(panel.title + (" (no run of ours)" if missing else ""), fontsize=11)
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.label)
-    axes.grid(True, color=GRID, linewidth=0.6)
+    label(axes, panel.title + ("" if ours else " (no run of ours)"), panel.x_label, panel.label)
     return lines
 
 
-def draw_curve(axes, curve, panel, who: str, colour: str, marker: str):
-    """Draws the mean line, and the band from the lowest to the highest lane."""
-    ours = who == "ours"
-    low, high = panel.times * curve.lanes.min(0), panel.times * curve.lanes.max(0)
-    axes.fill_between(curve.x, low, high, color=colour, alpha=0.22 if ours else 0.10, linewidth=0)
-    if ours:  # the lanes, too: a mean hides that one has not fallen yet
-        axes.plot(curve.x, panel.times * curve.lanes.T, color=colour, alpha=0.5, linewidth=0.6)
-    (line,) = axes.plot(
-        curve.x,
-        panel.times * curve.mean,
-        color=colour,
-        alpha=1.0 if ours else 0.5,
-        linestyle="-" if ours else (0, (4, 2)),
-        linewidth=1.8 if ours else 1.2,
-        marker=marker,
-        markersize=4.5,
-        markerfacecolor=colour if ours else "white",
-        markevery=marked(curve, panel),
-        zorder=3 if ours else 2,
-    )
+def draw_curve(axes, curve: Curve, times: float, who: str, colour: str, marker: str) -> Line2D:
+    """Draw the mean line, and the band from the lowest to the highest lane."""
+    x, lanes, alpha = curve.x, times * curve.lanes, 0.22 if who == "ours" else 0.10
+    axes.fill_between(x, lanes.min(0), lanes.max(0), color=colour, alpha=alpha, linewidth=0)
+    if who == "ours":  # the lanes, too: a mean hides that one has not fallen yet
+        axes.plot(x, lanes.T, color=colour, alpha=0.5, linewidth=0.6)
+    style = dict(color=colour, marker=marker, markersize=4.5, markevery=max(1, len(x) // 8))
+    (line,) = axes.plot(x, times * curve.mean, **style, **STROKES[who])
     return line
 
 
-def marked(curve, panel) -> list[int]:
-    """The readings with a marker: few, and evenly along the x axis however noisy the curve."""
-    if panel.x_log:
-        places = np.geomspace(curve.x[curve.x > 0][0], curve.x[-1], 8)
-    else:
-        places = np.linspace(curve.x[0], curve.x[-1], 8)
-    return np.unique(np.searchsorted(curve.x, places)).tolist()
+def is_short(ours: dict[str, Curve], theirs: dict[str, Curve]) -> bool:
+    """Return whether our runs end before a fifth of the paper's: a streak on a linear axis."""
+    end, full = (max((c.x[-1] for c in curves.values()), default=0) for curves in (ours, theirs))
+    return 0 < end < 0.2 * full
 
 
-def is_short(panel, ours: dict, theirs: dict) -> bool:
-    """Whether our runs end before a fifth of the paper's: a streak on a linear axis."""
-    ends = [
-        max((curve.x[-1] for (name, _), curve in curves.items() if name == panel.name), default=0)
-        for curves in (ours, theirs)
-    ]
-    return 0 < ends[0] < 0.2 * ends[1]
-
-
-def y_limits(panel, ours: dict, theirs: dict) -> tuple[float, float]:
-    """The panel's limits, widened: on a log axis to all lines, else to most of ours.
+def y_limits(panel: Panel, curves: Iterable[Curve]) -> tuple[float, float]:
+    """Return the panel's limits, widened: on a log axis to whole curves, else to most of them.
 
     A linear axis cuts off the worst tenth (the start, and spikes), as the paper's does.
     """
-    low, high = panel.limits
-    for (name, _), curve in [*ours.items(), *(theirs.items() if panel.log else ())]:
+    most = (0.0, 1.0) if panel.log else (0.0, 0.9) if panel.falling else (0.1, 1.0)
+    ends = list(panel.limits or ())
+    for curve in curves:
         values = panel.times * curve.mean
         values = values[np.isfinite(values) & ((values > 0) | (not panel.log))]
-        if name == panel.name and len(values):
-            most = (0.0, 0.9) if panel.falling else (0.1, 1.0)
-            ends = np.quantile(values, (0, 1) if panel.log else most)
-            low, high = min(low, ends[0]), max(high, ends[1])
-    return (low / 2, high * 2) if panel.log else (low, high + 0.02 * (high - low))
+        ends += np.quantile(values, most).tolist() if len(values) else []
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    return (low / 2, high * 2) if panel.log else (low, high + 0.02 * (high - low or 1.0))
 
 
-def draw_panels(panels, columns: int) -> bytes:
-    """Draws panels of experiments/theory/theory.py; returns a PNG."""
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.6 * rows), dpi=150, layout="constrained")
-    for n, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(rows, columns, n)
-        axes.set_title(panel.title, fontsize=11)
-        if panel.matrix is None:
-            draw_lines(axes, panel)
-        else:
-            draw_matrix(axes, panel)
+# --- Panels of the analysis ---
+
+
+def draw_panels(panels: Sequence, columns: int) -> bytes:
+    """Return panels of section 5 as a PNG."""
+    figure, grid = grid_of(panels, columns, 3.6)
+    for axes, panel in grid:
+        (draw_lines if panel.matrix is None else draw_matrix)(axes, panel)
     return png(figure)
 
 
@@ -155,7 +146,7 @@ def draw_lines(axes, panel) -> None:
         else:  # ordered: from dark to light, without the palest
             colour, marker = colormaps["viridis"](0.9 * line.style), "osD^vPX"[n % 7]
         axes.plot(
-            range(len(line.y)) if line.x is None else line.x,
+            line.x,
             line.y,
             color=colour,
             linewidth=1.5,
@@ -169,22 +160,20 @@ def draw_lines(axes, panel) -> None:
     if panel.x_log:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
-    axes.grid(True, color=GRID, linewidth=0.6)
+    label(axes, panel.title, panel.x_label, panel.y_label)
     axes.legend(fontsize=8, frameon=False)
 
 
 def draw_matrix(axes, panel) -> None:
-    """Draws a picture of a matrix, with lines between the blocks of the units."""
-    size = len(panel.matrix)
+    """Draw a picture of a matrix, with lines between the blocks of the units."""
+    size = len(panel.matrix) / panel.blocks
     axes.imshow(panel.matrix, cmap="RdBu_r", vmin=-panel.limit, vmax=panel.limit)
-    for n in range(1, panel.blocks):
-        edge = n * size / panel.blocks - 0.5
+    for edge in size * np.arange(1, panel.blocks) - 0.5:
         axes.axhline(edge, color="#4d4d4d", linewidth=0.6)
         axes.axvline(edge, color="#4d4d4d", linewidth=0.6)
-    centres = [(n + 0.5) * size / panel.blocks - 0.5 for n in range(panel.blocks)]
-    names = [f"unit {n + 1}" for n in range(panel.blocks)]
+    centres = size * (np.arange(panel.blocks) + 0.5) - 0.5
+    names = [f"unit {n}" for n in range(1, panel.blocks + 1)]
+    axes.set_title(panel.title, fontsize=11)
     axes.set_xticks(centres, names, fontsize=8)
     axes.set_yticks(centres, names, fontsize=8, rotation=90, va="center")
     axes.tick_params(length=0)

@@ -1,48 +1,51 @@
-"""Runs as the results section of a paper: a summary, then section by section its figures, tables
-and claims."""
+"""Runs as the results section of a paper: a summary, then its figures, tables and claims."""
 
 import base64
 from pathlib import Path
 
-from scripts.pages.claims import decide
+from scripts.pages.claims import claims_of
 from scripts.pages.drawing import draw
 from scripts.pages.sections import Section, gather, read_sections
 from scripts.pages.tables import evaluations, rows_of, summary, table_of
 
 
 def page(root: Path) -> tuple[dict, dict[str, bytes]]:
-    """What the template shows of all runs below root, and its pictures by file name."""
-    sections, pictures = [], {}
-    for n, section in enumerate(read_sections(root), start=1):
-        shown, drawn = show(section, f"{n}-{section.experiment}-{section.scale}")
-        sections.append(shown)
+    """Return what the template shows of all runs below root, and its pictures by file name."""
+    sections, broken = read_sections(root)
+    shown, pictures = [], {}
+    for n, section in enumerate(sections, start=1):
+        entry, drawn = show(section, f"{n}-{section.experiment}-{section.scale}")
+        shown.append(entry)
         pictures |= drawn
-    return dict(sections=sections, root=root.as_posix()), pictures
+    return dict(sections=shown, root=root.as_posix(), broken=broken), pictures
 
 
 def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
-    """What the template shows of a section, and its pictures by file name."""
-    found, pictures, figures = gather(section), {}, []
-    for figure in found.figures:
-        panels, curves = figure["panels"], (figure["ours"], figure["theirs"])
-        file = f"{slug}-{figure['name']}.png"
-        pictures[file] = draw(panels, figure["columns"], *curves)
+    """Return what the template shows of a section, and its pictures by file name."""
+    gathered, figures, pictures = gather(section), [], {}
+    ours, theirs = gathered.ours, gathered.theirs
+    drawn = {name for name, _ in [*ours, *theirs]}
+    for figure in section.figures:
+        if not any(panel.name in drawn for panel in figure.panels):
+            continue  # a figure that is not in the paper, of which these runs have nothing
+        file = f"{slug}-{figure.name}.png"
+        pictures[file] = draw(figure.panels, figure.columns, ours, theirs)
         embedded = [  # one by one, so that a phone shows them below each other
             (
                 f"{panel.label}, {panel.title}",
-                base64.b64encode(draw([panel], 1, *curves)).decode(),
+                base64.b64encode(draw([panel], 1, ours, theirs)).decode(),
             )
-            for panel in panels
+            for panel in figure.panels
         ]
-        tables = [table_of(panel, *curves) for panel in panels]
-        figures.append(dict(figure, file=file, pictures=embedded, tables=tables))
+        numbers = [table_of(panel, ours, theirs) for panel in figure.panels]
+        figures.append(dict(figure=figure, file=file, pictures=embedded, tables=numbers))
     shown = dict(
         section=section,
         slug=slug,
         figures=figures,
-        tables=[dict(table, rows=rows_of(table)) for table in found.tables],
+        tables=[dict(table=table, rows=rows_of(table, ours)) for table in section.tables],
         evaluations=evaluations(section),
-        claims=decide(section, found),
-        summary=summary(section, found),
+        claims=claims_of(section, gathered),
+        summary=summary(section, gathered),
     )
     return shown, pictures

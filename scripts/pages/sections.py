@@ -1,21 +1,21 @@
-"""Run folders, grouped to sections of a report, and the curves and numbers in them."""
+"""Stored runs, grouped into the sections of a report, and the curves and numbers in them."""
 
-import collections
-from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
+import functools
 import importlib
-import importlib.util
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 import experiments
-from experiments.curves import Curve, Figure, Panel, Table, at_best, from_rows, published
+from experiments.curves import Curve, Figure, Panel, Table, at_best, from_readings, published
 from ln.errors import InputError
 from ln.training import runs
+from ln.training.runs import Lane, Reading, Stored
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
@@ -26,95 +26,82 @@ ASIDE = (
     *("log_every", "save_every"),
 )
 
+Curves = dict[tuple[str, str], Curve]  # (panel or column, norm) -> curve
+
+
+# --- From run folders to sections ---
+
 
 @dataclasses.dataclass
-class Run:
-    """A run folder as the report sees it.
+class Shown:
+    """A run, or several that differ in nothing but their seeds, and the part that the page shows.
 
     Attributes:
-        rows, evaluations: of the lanes of one learning rate that are not dead: where a run has
-            several rates, the best by its config.select of those with the fewest dead lanes.
-        lanes: what became of every lane, if there are several learning rates or dead ones.
+        lr: the best learning rate of those with the fewest diverged lanes, by config.select.
+        lanes: the lanes of this rate that have not diverged.
         changes: how the config differs from the nearest run of the paper's sweep.
     """
 
-    folder: Path
-    config: dict
-    rows: list[dict]
-    evaluations: list[dict]
-    sessions: list[dict]
-    finished: bool
+    stored: Stored
     lr: float
+    lanes: list[Lane]
     changes: list[str]
-    lanes: list[dict] = dataclasses.field(default_factory=list)
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
+    @functools.cached_property
+    def readings(self) -> list[Reading]:
+        return [reading for reading in self.stored.rows if reading.lane in self.lanes]
 
-    @property
-    def seeds(self) -> str:
-        return ", ".join(map(str, self.config["seeds"]))
-
-    @property
-    def dead(self) -> list[str]:
-        """What ended the lanes that are dead."""
-        return [
-            f"seed {lane['seed']} at learning rate {lane['lr']}, {lane['fate']}"
-            for lane in self.lanes
-            if lane["fate"]
-        ]
+    @functools.cached_property
+    def best(self) -> dict[Lane, int]:
+        """Return the best step of each lane by config.select; none before the first evaluation."""
+        best = {lane: self.stored.best([lane]) for lane in self.lanes}
+        return {lane: step_and_score[0] for lane, step_and_score in best.items() if step_and_score}
 
     @property
     def progress(self) -> str:
-        planned = str(self.config["steps"])
+        planned = str(self.stored.config["steps"])
         unit = "epoch" if "epoch" in planned else "step"
-        return f"{self.rows[-1][unit] if self.rows else 0:,g} of {planned}"
-
-    @property
-    def commands(self) -> list[str]:
-        """What was typed, each once: a run that was stopped has several sessions."""
-        return list(dict.fromkeys(f"python {session['command']}" for session in self.sessions))
+        return f"{self.stored.progress(unit):,g} of {planned}"
 
     @property
     def versions(self) -> str:
-        found = [" ".join(pair) for s in self.sessions for pair in s["versions"].items()]
-        return ", ".join(dict.fromkeys(found))
-
-    @property
-    def commits(self) -> str:
-        found = [str(session["commit"]) for session in self.sessions]
-        return ", ".join(dict.fromkeys(text[:10] + text[40:] for text in found))
-
-    def every(self, key: str) -> str:
-        """What the sessions say of a key, each value once."""
-        return ", ".join(dict.fromkeys(str(session[key]) for session in self.sessions))
+        pairs = [pair for session in self.stored.sessions for pair in session["versions"].items()]
+        return ", ".join(dict.fromkeys(f"{name} {version}" for name, version in pairs))
 
 
 @dataclasses.dataclass
 class Section:
-    """The runs of one experiment that differ from the paper in the same way, norms apart."""
+    """The runs of one experiment that differ from the paper in the same way, norms apart.
+
+    Attributes:
+        mark: distinguishes sections of the same source.
+    """
 
     experiment: str
     scale: str
     changes: list[str]
-    runs: list[Run]
-    mark: str = ""  # tells it from others of the same source
-
-    @property
-    def config_file(self):
-        return config_file(self.experiment)
+    runs: list[Shown]
+    mark: str = ""
 
     @property
     def figures_file(self):
-        """The module of the experiment's figures.py, or None."""
+        """Return the module of the experiment's figures.py, or None."""
         return experiments.part(self.experiment, "figures")
 
-    @property
+    @functools.cached_property
     def figures(self) -> tuple[Figure, ...]:
-        """What figures.py says to draw; without such a file, every metric."""
-        file = self.figures_file
-        return file.FIGURES if file else default_figures(self)
+        """Return the figures of figures.py; without such a file, every metric."""
+        return self.figures_file.FIGURES if self.figures_file else (default_figure(self),)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return getattr(self.figures_file, "TABLES", ())
+
+    @property
+    def place(self) -> tuple:
+        """Return a key to sort by: the paper's figures in order, the nearest to it first."""
+        first = self.figures[0].name
+        return not first.startswith("figure_"), first, self.experiment, len(self.changes)
 
     @property
     def name(self) -> str:
@@ -122,7 +109,7 @@ class Section:
 
     @property
     def label(self) -> str:
-        """The scale, and whether it is the paper's setting."""
+        """Return the scale, and whether it is the paper's setting."""
         if not self.changes:
             return "the paper’s setting"
         return f"scale {self.scale}" + (", changed" if self.scale == "paper" else "")
@@ -133,276 +120,218 @@ class Section:
 
     @property
     def seeds(self) -> str:
-        return " or ".join(dict.fromkeys(run.seeds for run in self.runs))
+        texts = (", ".join(map(str, shown.stored.config["seeds"])) for shown in self.runs)
+        return " or ".join(dict.fromkeys(texts))
 
     @property
     def norms(self) -> str:
-        return ", ".join(dict.fromkeys(run.config["norm"] for run in self.runs))
+        return ", ".join(dict.fromkeys(shown.stored.config["norm"] for shown in self.runs))
 
     @property
     def folders(self) -> list[str]:
-        """Those in which its run folders lie."""
-        return sorted({run.folder.parent.as_posix() for run in self.runs})
+        """Return the folders that contain its run folders."""
+        return sorted({shown.stored.folder.parent.as_posix() for shown in self.runs})
 
     @property
     def source(self) -> str:
-        """Where its numbers come from, as a reader wants to know it."""
+        """Return where its numbers come from, in words."""
         return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}{self.mark}"
 
-
-def config_file(experiment: str):
-    """The module of an experiment's config."""
-    return importlib.import_module(f"configs.{experiment}")
-
-
-def read_run(folder: Path) -> Run:
-    config, rows = runs.load(folder)
-    dead = runs.read_dead(folder)
-    lr = best_lr(config, rows, dead)
-
-    def shown(rows: list[dict]) -> list[dict]:
-        return [row for row in rows if row["lr"] == lr and (row["seed"], lr) not in dead]
-
-    return Run(
-        folder=folder,
-        config=config,
-        rows=shown(rows),
-        evaluations=shown(runs.read_rows(folder / "evaluations.jsonl")),
-        sessions=runs.read_rows(folder / "sessions.jsonl"),
-        finished=runs.is_finished(folder),
-        lr=lr,
-        changes=changes_against_paper(config),
-        lanes=lanes_of(config, rows, dead) if len(config["lr"]) > 1 or dead else [],
-    )
+    def series(self, where) -> dict[str, Shown]:
+        """Return norm -> the runs whose config agrees with where, merged."""
+        groups: dict[str, list[Shown]] = {}
+        for shown in self.runs:
+            if all(shown.stored.config.get(key) == value for key, value in where.items()):
+                groups.setdefault(shown.stored.config["norm"], []).append(shown)
+        return {norm: merge(group) for norm, group in groups.items()}
 
 
-def best_lr(config: dict, rows: list[dict], dead: Mapping[tuple, dict]) -> float:
-    """The learning rate whose mean over seeds of config.select was best at any evaluation, of those
-    with the fewest dead lanes."""
-    select = config["select"]
-    sign = 1 if select["mode"] == "min" else -1
-    deaths = collections.Counter(lr for _, lr in dead)
-    readings: dict[tuple, list[float]] = {}
-    for row in rows:
-        if row["split"] == select["split"] and (row["seed"], row["lr"]) not in dead:
-            readings.setdefault((row["lr"], row["step"]), []).append(sign * row[select["metric"]])
-    order = {key: (deaths[key[0]], sum(v) / len(v)) for key, v in readings.items()}
-    return min(order, key=order.__getitem__)[0] if order else config["lr"][0]
-
-
-def lanes_of(config: dict, rows: list[dict], dead: Mapping[tuple, dict]) -> list[dict]:
-    """What became of every lane of a run: its best score by config.select, and whether it lives."""
-    select, found = config["select"], []
-    best = {"min": min, "max": max}[select["mode"]]
-    for lr, seed in itertools.product(config["lr"], config["seeds"]):
-        mine = [row for row in rows if (row["seed"], row["lr"]) == (seed, lr)]
-        scores = {r["step"]: r[select["metric"]] for r in mine if r["split"] == select["split"]}
-        step = best(scores, key=scores.__getitem__, default=None)
-        death = dead.get((seed, lr))
-        found.append(
-            dict(
-                lr=f"{lr:g}",
-                seed=str(seed),
-                updates=f"{max((row['step'] for row in mine), default=0):,}",
-                score="–" if step is None else f"{scores[step]:.4g}",
-                at="–" if step is None else f"{step:,}",
-                fate=f"dead at {death['step']:,}: {death['cause']}" if death else "",
-            )
-        )
-    return found
-
-
-def changes_against_paper(config: dict) -> list[str]:
-    """The differences to the nearest run of the paper's sweep, norm and ASIDE apart."""
-    module, norm = config_file(config["experiment"]), config["norm"]
-
-    def compared(config):
-        chosen = {norm: config["norms"].get(norm, {})}
-        return {k: v for k, v in config.items() if k not in ASIDE} | {"norms": chosen}
-
-    found = []
-    for point in module.sweep():
-        paper = module.get_config("paper")
-        paper.update_from_flattened_dict(point)
-        found.append(runs.differences(compared(runs.as_json(paper)), compared(config)))
-    return min(found, key=len)
-
-
-def read_sections(root: Path, apart: bool = False) -> list[Section]:
-    """All runs below root.
-
-    Args:
-        apart: whether runs that do not lie in the same folder are different sections in any case.
+def merge(group: list[Shown]) -> Shown:
+    """Return runs as one curve of each panel.
 
     Raises:
-        InputError: there are none.
+        InputError: they differ in more than their seeds, or have a seed in common.
+    """
+    first, stored = group[0], [shown.stored for shown in group]
+    seeds = [seed for run in stored for seed in run.config["seeds"]]
+    if len(set(seeds)) < len(seeds) or any(shown.changes != first.changes for shown in group):
+        raise InputError(
+            f"{' and '.join(str(run.folder) for run in stored)} are the same curve of the same "
+            f"figure. Use --runs to name a folder that contains only one of them."
+        )
+    merged = dataclasses.replace(
+        first.stored,
+        rows=[reading for shown in group for reading in shown.readings],
+        finished=all(run.finished for run in stored),
+    )
+    return Shown(merged, first.lr, [lane for shown in group for lane in shown.lanes], first.changes)
+
+
+def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[str]]:
+    """Return the sections of all runs below root, and the errors of broken runs; print these.
+
+    Args:
+        apart: whether runs in different folders always belong to different sections.
+
+    Raises:
+        InputError: there is no run that can be read.
     """
     sections: dict[tuple, Section] = {}
+    broken = []
     for folder in runs.find(root):
-        name = runs.load(folder)[0]["experiment"]
-        if importlib.util.find_spec(f"configs.{name}") is None:
-            raise InputError(
-                f"{folder} is of experiment {name!r}, but there is no configs/{name}.py."
-            )
-        run = read_run(folder)
-        changes = [text for text in run.changes if not text.startswith("norms.")]
-        key = (name, run.config["scale"], *changes, folder.parent if apart else None)
-        sections.setdefault(key, Section(name, run.config["scale"], changes, [])).runs.append(run)
+        try:
+            shown = choose_lanes(runs.read(folder))
+        except InputError as error:
+            broken.append(str(error))
+            print(f"Skipped a broken run: {error}")
+            continue
+        name, scale = shown.stored.config["experiment"], shown.stored.config["scale"]
+        changes = [text for text in shown.changes if not text.startswith("norms.")]
+        key = (name, scale, *changes, folder.parent if apart else None)
+        sections.setdefault(key, Section(name, scale, changes, [])).runs.append(shown)
     if not sections:
         raise InputError(
-            f"There is no run to report in {root}. First train some: "
+            f"There is no run to report in {root}. {' '.join(broken) or 'First train some:'} "
             f"python -m scripts.sweep --config=configs/mnist.py:small --root={root.as_posix()}"
         )
-    return list(sections.values())
+    return sorted(sections.values(), key=lambda section: section.place), broken
 
 
-def default_figures(section: Section) -> tuple[Figure, ...]:
-    """Return a figure of every metric of every split for each setting of the runs, which is all
-    but norms and seeds: the page of an experiment without figures.py.
+def choose_lanes(run: Stored) -> Shown:
+    """Return a run with the lanes of its best learning rate."""
+
+    def remaining(lr: float) -> list[Lane]:
+        return [lane for lane in run.lanes if lane[1] == lr and lane not in run.diverged]
+
+    def order(lr: float) -> tuple[int, float]:
+        best = run.best(remaining(lr))
+        return -len(remaining(lr)), run.sign * best[1] if best else math.inf
+
+    lr = min(map(float, run.config["lr"]), key=order)
+    return Shown(run, lr, remaining(lr), changes_against_paper(run))
+
+
+def changes_against_paper(run: Stored) -> list[str]:
+    """Return the differences to the nearest run of the paper's sweep, norm and ASIDE apart.
+
+    Raises:
+        InputError: the config is of no experiment, or lacks keys that all of them have.
     """
-    first = section.runs[0].config
-    varied = {
-        key
-        for run in section.runs
-        for key, value in run.config.items()
-        if key not in (*ASIDE, "norms") and value != first.get(key)
-    }
-    settings: list[dict] = []
-    for run in section.runs:
-        setting = {key: run.config.get(key) for key in sorted(varied)}
-        settings += [setting] if setting not in settings else []
-    return tuple(
-        Figure(
-            name=f"metrics_{n}",
-            title=", ".join(["All metrics", *(f"{k} {v}" for k, v in setting.items())]),
-            caption=f"Every metric of every split. experiments/{section.experiment}/figures.py, "
-            "which does not exist, would choose and describe them.",
-            source=None,
-            columns=2,
-            panels=tuple(default_panels(section, setting, n)),
-        )
-        for n, setting in enumerate(settings, start=1)
-    )
+    config, name = run.config, run.config["experiment"]
+    if name not in experiments.names():
+        raise InputError(f"{run.folder} is a run of {name!r}, which is no experiment here.")
+    kinds = dict(norm=str, norms=dict, scale=str)
+    if not all(isinstance(config.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"{run.folder}/config.json lacks norm, norms or scale. Restore the file.")
+    here = compared(config, config["norm"])
+    papers = (compared(paper, config["norm"]) for paper in papers_of(name))
+    return min((runs.differences(paper, here) for paper in papers), key=len)
 
 
-def default_panels(section: Section, where: dict, n: int) -> Iterator[Panel]:
-    """Yield a panel for each split and metric, that of config.select first."""
-    select = section.runs[0].config["select"]
+def compared(config: dict, norm: str) -> dict:
+    """Return the part of a config in which runs are compared."""
+    kept = {key: value for key, value in config.items() if key not in ASIDE}
+    return kept | {"norms": {norm: config["norms"].get(norm, {})}}
+
+
+@functools.cache
+def papers_of(experiment: str) -> list[dict]:
+    """Return the configs of the paper's sweep; of an experiment without figures.py, one config.
+
+    Figures show the runs of a sweep side by side, so these belong to one section.
+    """
+    module, configs = importlib.import_module(f"configs.{experiment}"), []
+    for point in module.sweep() if experiments.part(experiment, "figures") else [{}]:
+        config = module.get_config("paper")
+        config.update_from_flattened_dict(point)
+        configs.append(runs.as_json(config))
+    return configs
+
+
+def default_figure(section: Section) -> Figure:
+    """Return a panel for every metric of every split, that of config.select first."""
+    select = section.runs[0].stored.config["select"]
     main = select["split"], select["metric"]
-    values: dict[tuple[str, str], list[float]] = {main: []}  # before the first evaluation, too
-    for _, group in groups_of(section, where):
-        for row in (row for run in group for row in run.rows):
-            for name in row.keys() - {"step", "epoch", "split", "seed", "lr"}:
-                if np.isfinite(row[name]):
-                    values.setdefault((row["split"], name), []).append(row[name])
-    for split, metric in sorted(values, key=lambda key: (key != main, key)):
-        middle = float(np.median(values[split, metric] or [0.0]))
-        yield Panel(
-            name=f"{n} {split} {metric}",
+    readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
+    others = sorted({(reading.split, name) for reading in readings for name in reading.values})
+    panels = (
+        Panel(
+            name=f"{split} {metric}",
             title=split,
-            where=where,
             split=split,
             metric=metric,
             label=metric,
             digits=".4g",
-            limits=(middle, middle + 1e-3 * (abs(middle) or 1)),  # widened to the curves
-            x="step",
-            x_label="update",
             summaries=(("mean", 1), ("min", 0), ("max", 0)),
             falling=(split, metric) != main or select["mode"] == "min",
         )
+        for split, metric in dict.fromkeys([main, *others])
+    )
+    return Figure(
+        name="metrics",
+        title="All metrics",
+        caption=f"Every metric of every split. A file experiments/{section.experiment}/figures.py "
+        "would choose and describe them.",
+        panels=tuple(panels),
+    )
 
 
-def groups_of(section: Section, where) -> Iterator[tuple[str, list[Run]]]:
-    """Yields (norm, its runs) of the runs whose config agrees with where; they differ in nothing
-    but their seeds.
-
-    Raises:
-        InputError: they differ in more, or have a seed in common.
-    """
-    groups: dict[str, list[Run]] = {}
-    for run in section.runs:
-        if all(run.config.get(key) == value for key, value in where.items()):
-            groups.setdefault(run.config["norm"], []).append(run)
-    for norm, group in groups.items():
-        seeds = [seed for run in group for seed in run.config["seeds"]]
-        if len(set(seeds)) < len(seeds) or any(run.changes != group[0].changes for run in group):
-            raise InputError(
-                f"{' and '.join(str(run.folder) for run in group)} are the same curve of the same "
-                f"figure. Name a folder by --runs that holds only one of them."
-            )
-        yield norm, group
-
-
-def curves_of(section: Section, panels: Iterable[Panel]) -> dict[tuple[str, str], Curve]:
-    """(panel, norm) -> curve of the runs that belong in a panel; runs that differ in nothing but
-    their seeds are one curve."""
-    found = {}
-    for panel in panels:
-        for norm, group in groups_of(section, panel.where):
-            rows = [row for run in group for row in run.rows]
-            curve = from_rows(rows, panel, complete=all(run.finished for run in group))
-            if curve is not None:
-                found[panel.name, norm] = curve
-    return found
-
-
-def numbers_of(section: Section, table: Table) -> tuple[dict, dict]:
-    """The numbers of a table as curves of one reading, (column, norm) -> curve: ours, each lane's
-    at its best step by config.select, and the paper's."""
-    ours, theirs = {}, {}
-    for norm, group in groups_of(section, {}):
-        rows, select = [row for run in group for row in run.rows], group[0].config["select"]
-        for column in table.columns:
-            curve = at_best(rows, select, column, all(run.finished for run in group))
-            if curve is not None:
-                ours[column.name, norm] = curve
-    for row in table.rows:
-        for column, value in zip(table.columns, row.values, strict=True):
-            if row.norm is not None and value is not None:
-                theirs[column.name, row.norm] = Curve(np.zeros(1), np.array([[value]]))
-    return ours, theirs
+# --- From sections to curves ---
 
 
 class Gathered(NamedTuple):
-    """What the runs of a section and the paper have to say.
+    """The curves of a section: of its panels, and of one reading for the columns of its tables.
 
     Attributes:
-        figures: those of FIGURES that there is something of, with their panels.
-        tables: those of TABLES.
-            Both have their own part of ours and theirs.
-        ours, theirs: all curves, (panel or column, norm) -> curve.
         times: of training steps, by a benchmark, ("seconds", norm) -> curve.
     """
 
-    figures: list[dict]
-    tables: list[dict]
-    ours: dict
-    theirs: dict
-    times: dict
+    ours: Curves
+    theirs: Curves
+    times: Curves
 
 
 def gather(section: Section) -> Gathered:
-    module = section.figures_file
-    times = seconds(**module.SPEED) if hasattr(module, "SPEED") else {}
-    found = Gathered([], [], {}, {}, times)
+    ours: dict[tuple[str, str], Curve | None] = {}
+    theirs: Curves = {}
     for figure in section.figures:
-        theirs = published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
-        ours = curves_of(section, figure.panels)
-        if theirs or ours:  # else a figure of ours alone, of which these runs have nothing
-            found.figures.append(dict(vars(figure), ours=ours, theirs=theirs))
-    for table in getattr(module, "TABLES", ()):
-        ours, theirs = numbers_of(section, table)
-        found.tables.append(dict(vars(table), ours=ours, theirs=theirs))
-    for entry in found.figures + found.tables:
-        found.ours.update(entry["ours"])
-        found.theirs.update(entry["theirs"])
-    return found
+        theirs |= published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
+        for panel in figure.panels:
+            for norm, shown in section.series(panel.where).items():
+                curve = from_readings(shown.readings, panel, shown.stored.finished)
+                ours[panel.name, norm] = curve
+    for table in section.tables:
+        theirs |= printed(table)
+        for norm, shown in section.series({}).items():
+            for column in table.columns:
+                curve = at_best(shown.readings, shown.best, column, shown.stored.finished)
+                ours[column.name, norm] = curve
+    speed = getattr(section.figures_file, "SPEED", None)
+    drawn = {key: curve for key, curve in ours.items() if curve is not None}
+    return Gathered(drawn, theirs, seconds(**speed) if speed else {})
 
 
-def seconds(name: str, case: str, peers: dict[str, str]) -> dict:
-    """The times of training steps by results/speed/<name>.json, ("seconds", norm) -> a curve with a
-    lane for each round; peers: norm -> its name there."""
+def of_panel(panel: Panel, curves: Curves) -> dict[str, Curve]:
+    """Return norm -> curve in a panel."""
+    return {norm: curve for (name, norm), curve in curves.items() if name == panel.name}
+
+
+def printed(table: Table) -> Curves:
+    """Return the published numbers of a table, as curves of one reading."""
+    return {
+        (column.name, row.norm): Curve(np.zeros(1), np.array([[value]]))
+        for row in table.rows
+        for column, value in zip(table.columns, row.values, strict=True)
+        if row.norm is not None and value is not None
+    }
+
+
+def seconds(name: str, case: str, peers: dict[str, str]) -> Curves:
+    """Return the times of training steps in results/speed/<name>.json, a lane for each round.
+
+    Args:
+        peers: norm -> its name in the file.
+    """
     path = SPEED / f"{name}.json"
     measured = json.loads(path.read_text())["cases"][case]["peers"] if path.is_file() else {}
     return {
@@ -412,10 +341,8 @@ def seconds(name: str, case: str, peers: dict[str, str]) -> dict:
     }
 
 
-def main_panel(section: Section, found: Gathered) -> tuple[str, Panel]:
-    """The panel that sums a section up, below the title of its figure: that of MAIN,
-    or the first one with curves."""
+def main_panel(section: Section, gathered: Gathered) -> tuple[str, Panel]:
+    """Return the first panel with curves, below the title of its figure: it sums a section up."""
     panels = [(figure.title, panel) for figure in section.figures for panel in figure.panels]
-    name = getattr(section.figures_file, "MAIN", {}).get("panel")
-    drawn = {panel for panel, _ in found.ours or found.theirs}
-    return min(panels, key=lambda of: (of[1].name not in drawn, of[1].name != name))
+    drawn = {name for name, _ in gathered.ours or gathered.theirs}
+    return min(panels, key=lambda pair: pair[1].name not in drawn)

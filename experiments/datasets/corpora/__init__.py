@@ -1,0 +1,1 @@
+"""The original data sets, which are downloaded or read from files of the user."""

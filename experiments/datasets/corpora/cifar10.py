@@ -1,0 +1,70 @@
+"""CIFAR-10 (Krizhevsky 2009), for §6.7: 60,000 images of 32 x 32 pixels in ten classes.
+
+Either the binary version (data_batch_1.bin, …, data_batch_5.bin, test_batch.bin: a label, then
+3,072 bytes, red, green, blue) or the version for Python (data_batch_1, …, test_batch: pickles, in
+which nothing is executed); in a folder, or in the archives cifar-10-{binary,python}.tar.gz.
+
+Prepared: ``x`` uint8 ``[N, 3072]`` in order of height, width and color; ``y`` int32 ``[N]``.
+"""
+
+import re
+
+import numpy as np
+
+from experiments.datasets import Dataset, arrays, pickles
+from experiments.datasets.originals import Source, collect
+from ln.errors import InputError
+
+SIDE, COLORS, CLASSES = 32, 3, 10
+D = COLORS * SIDE * SIDE
+EXAMPLES = 10_000  # of a file
+VALID = 5_000  # the last of the 50,000, ours
+NAMES = (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch")
+NAME = re.compile(rf"(?:.*/)?({'|'.join(NAMES)})(?:\.bin)?")
+ARCHIVE = re.compile(r"cifar-10-(?:binary|python)\.tar(?:\.gz)?")
+
+
+def read(source: Source) -> arrays.Splits:
+    """Return 45,000 training, 5,000 validation and 10,000 test examples."""
+    files = collect(source, NAME, NAMES, ARCHIVE)
+    *trained, test = (decode(place, data) for place, data in files.values())
+    x, y = map(np.concatenate, zip(*trained, strict=True))
+    return dict(
+        train=dict(x=x[:-VALID], y=y[:-VALID]),
+        valid=dict(x=x[-VALID:], y=y[-VALID:]),
+        test=dict(x=test[0], y=test[1]),
+    )
+
+
+def decode(place: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return images ``[N, D]`` and labels ``[N]`` of a file of either version.
+
+    Raises:
+        InputError: they are not those of CIFAR-10.
+    """
+    try:
+        if place.endswith(".bin"):
+            rows = np.frombuffer(data, np.uint8).reshape(EXAMPLES, 1 + D)
+            x, y = rows[:, 1:], rows[:, 0]
+        else:
+            batch = pickles.load(place, data)
+            x, y = batch["data"].values, np.array(batch["labels"])
+        planes = x.reshape(EXAMPLES, COLORS, SIDE, SIDE)
+        y = y.astype(np.int32, casting="same_kind").reshape(EXAMPLES)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{place}: expected {EXAMPLES:,} images of {D:,} bytes and their labels ({error})."
+        ) from error
+    if not 0 <= y.min() <= y.max() < CLASSES:
+        raise InputError(f"{place}: expected labels from 0 to 9, found {y.min()} to {y.max()}.")
+    return planes.transpose(0, 2, 3, 1).reshape(EXAMPLES, D), y
+
+
+DATASET = Dataset(
+    title="CIFAR-10",
+    read=read,
+    needs="cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the files in it",
+    budget=2**29,
+    url="https://www.cs.toronto.edu/~kriz/",
+    downloads=("cifar-10-binary.tar.gz",),
+)

@@ -1,0 +1,271 @@
+"""Read cloze questions about news: the CNN corpus of Hermann et al. (2015), and its format.
+
+The source is a folder or an archive with either of
+
+    questions/{training,validation,test}/*.question    as deepmind/rc-data makes them
+    dict.pkl, {train4,valid4}_{pass,qs,ans}.pkl        the authors' own passages of four sentences,
+                                                       top4.zip
+
+A question file has five parts with an empty line between: the address, the passage, the question,
+the answer, and the entities, ``@entity3:their name`` a line. Passage and question are lower-case
+tokens with blanks between; the numbers of entities mean nothing; ``@placeholder`` is asked for.
+
+Of a passage the four sentences nearest to the question are kept ("top4"), in their order. The
+authors do not say what nearest means. Here a sentence ends with ``.``, ``!`` or ``?`` and the
+quotes or brackets that close behind it; it is the nearer, the more different words of the question
+it has, not counting punctuation and @placeholder; of equals the first is nearest.
+
+The vocabulary has the words that occur more than once in the shortened training set, the most
+frequent first, and all entities. Whole numbers are one word, ``@number``. Entities keep their
+numbers.
+
+The pickles come from strangers: `pickles.load` runs no code in them. They have no test set, so the
+data set has none; their vocabulary is that of dict.pkl, in the order of its numbers.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import io
+import itertools
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
+from experiments.datasets.cloze import ENTITY, PLACEHOLDER
+from experiments.datasets.originals import Source, compare, table_of
+from ln.errors import InputError
+
+SENTENCES = 4
+NUMBER = "@number"
+SPLITS = dict(training="train", validation="valid", test="test")  # folder -> split
+COUNTS = dict(train=380_298, valid=3_924, test=3_198)  # questions of CNN
+TOP4 = dict(train="train4", valid="valid4")  # split -> first part of the names of its pickles
+PARTS = ("pass", "qs", "ans")
+EOS, UNK, NUM = 1, 2, 3  # the authors' numbers; NIL is 0
+NO_WORD = "@unknown"  # a number of the authors' without a word
+ENDS = frozenset(".!?")
+CLOSING = frozenset(("'", "''", '"', "”", "’", ")", "]"))
+DROPPED = 10, 0.01  # questions of a split that may be unusable: so many, or this share
+
+# The Daily Mail questions have the same names; people keep them beside CNN's.
+QUESTION = re.compile(
+    r"(?!.*dailymail/)(?:.*/)?(?P<folder>training|validation|test)/(?P<name>[^/]+)\.question"
+)
+PICKLE = re.compile(r"(?:.*/)?(?P<pickle>dict|(?:train4|valid4)_(?:pass|qs|ans))\.pkl")
+FILE = re.compile(f"{QUESTION.pattern}|{PICKLE.pattern}")
+
+
+class Question(NamedTuple):
+    """A question: words with one blank between."""
+
+    passage: str
+    question: str
+    answer: str
+
+
+Questions = dict[str, list[Question]]  # by split
+Dropped = dict[str, list[str]]  # why questions are left out, by split
+
+
+def read(source: Source) -> arrays.Splits:
+    """Return the splits of a source; print what was read, what was left out, and why.
+
+    Raises:
+        InputError: files are missing, or too many cannot be used.
+    """
+    questions, dropped, pickled = read_files(source)
+    if pickled:
+        questions, dropped, words = from_pickles(pickled)
+    else:
+        words = vocabulary_of(questions)
+        for split, count in COUNTS.items():
+            compare(f"questions of {split}", len(questions[split]), count)
+    for split in questions:
+        check(split, len(questions[split]), dropped[split])
+    splits = {
+        split: cloze.pack(*zip(*used, strict=True), words) for split, used in questions.items()
+    }
+    splits["train"]["words"] = vocabulary.join(words)
+    rows = {split: facts(questions[split], splits[split], dropped[split]) for split in splits}
+    print(table_of(rows), f"  vocabulary: {len(words):,} words", sep="\n")
+    return splits
+
+
+def read_files(source: Source) -> tuple[Questions, Dropped, dict[str, Any]]:
+    """Return the questions of question files, why some are left out, and the data of pickles."""
+    named: dict[str, dict[str, Question]] = {split: {} for split in SPLITS.values()}
+    dropped: Dropped = {split: [] for split in named}
+    pickled: dict[str, Any] = {}
+    for path, file in source.files(FILE):
+        folder, name, pickle = FILE.fullmatch(path).group("folder", "name", "pickle")
+        data = file.read()
+        if pickle:
+            pickled[pickle] = pickles.load(path, data)
+            continue
+        try:
+            named[SPLITS[folder]][name] = parse(name, data)
+        except InputError as error:
+            dropped[SPLITS[folder]].append(str(error))
+    # In the order of their names, which an archive need not have.
+    questions = {split: [files[name] for name in sorted(files)] for split, files in named.items()}
+    return questions, dropped, pickled
+
+
+def check(split: str, used: int, dropped: Sequence[str]) -> None:
+    """Raise an InputError if a split has no questions or too many that cannot be used."""
+    total = used + len(dropped)
+    count, share = DROPPED
+    if not total:
+        raise InputError(f"There are no questions of {split}.")
+    if not used or len(dropped) > max(count, share * total):
+        raise InputError(
+            f"{len(dropped):,} of {total:,} questions of {split} cannot be used. The first: "
+            f"{dropped[0]}"
+        )
+    if dropped:
+        print(f"  left out of {split}: {len(dropped):,}. The first: {text.clean(dropped[0])}")
+
+
+def facts(questions: Sequence[Question], split: Mapping, dropped: Sequence[str]) -> dict[str, str]:
+    """Return the column of a split in the table: how much it has, and how hard it is."""
+    lengths, asked = np.diff(split["passage_starts"]), np.diff(split["question_starts"])
+    is_there, is_most_frequent = 0, 0
+    for passage, _, answer in questions:
+        entities = Counter(word for word in passage.split(" ") if word.startswith(ENTITY))
+        is_there += answer in entities
+        # Of equally frequent entities the first counts.
+        is_most_frequent += answer in dict(entities.most_common(1))
+    return {
+        "questions": f"{len(questions):,}",
+        "left out": f"{len(dropped):,}",
+        "words in the nearest sentences, mean": f"{lengths.mean():.1f}",
+        "… at most": f"{lengths.max():,}",
+        "words in the question, mean": f"{asked.mean():.1f}",
+        "unknown words in passages": f"{np.mean(split['passages'] == vocabulary.UNKNOWN):.2%}",
+        "the answer is in these sentences": f"{is_there / len(questions):.1%}",
+        "… and is their most frequent entity": f"{is_most_frequent / len(questions):.1%}",
+    }
+
+
+# --- Questions ---
+
+
+def parse(name: str, data: bytes) -> Question:
+    """Return the question of a file.
+
+    Raises:
+        InputError: the file has another format, or nobody could answer the question.
+    """
+    parts = "\n".join(text.lines(io.BytesIO(data), name)).rstrip("\n").split("\n\n")
+    if len(parts) != 5:
+        raise InputError(f"{name}: {len(parts)} parts instead of 5.")
+    _, passage, question, answer, names = parts
+    entities = {line.split(":", 1)[0] for line in names.split("\n")}
+    asked = question.split()
+    if not passage:
+        raise InputError(f"{name}: empty passage.")
+    if PLACEHOLDER not in asked:
+        raise InputError(f"{name}: no {PLACEHOLDER} in the question.")
+    if answer not in entities or not answer.startswith(ENTITY):
+        raise InputError(f"{name}: the answer is none of its entities.")
+    return Question(numbered(nearest(passage.split(), asked)), numbered(asked), answer)
+
+
+def numbered(words: Iterable[str]) -> str:
+    return " ".join(NUMBER if word.isdigit() else word for word in words)
+
+
+def nearest(passage: list[str], question: list[str]) -> list[str]:
+    """Return the words of the sentences nearest to a question, in their order."""
+    asked = {word for word in question if word != PLACEHOLDER and any(map(str.isalnum, word))}
+    parts = sentences(passage)
+    order = sorted(range(len(parts)), key=lambda n: -len(asked & set(parts[n])))
+    return [word for n in sorted(order[:SENTENCES]) for word in parts[n]]
+
+
+def sentences(words: list[str]) -> list[list[str]]:
+    """Return a text, cut behind each end of a sentence and the quotes or brackets there."""
+    parts: list[list[str]] = [[]]
+    ended = False
+    for word in words:
+        if ended and word not in CLOSING:
+            parts.append([])
+            ended = False
+        parts[-1].append(word)
+        ended = ended or word in ENDS
+    return parts
+
+
+def vocabulary_of(questions: Questions) -> list[str]:
+    """Return the words of the training set that occur more than once, and all entities."""
+    counts = Counter(words_of(questions["train"]))
+    every = (word for used in questions.values() for word in words_of(used))
+    entities = {word for word in every if word.startswith(ENTITY)}
+    words = [word for word, count in counts.most_common() if count > 1 or word in entities]
+    return words + sorted(entities - set(words))
+
+
+def words_of(questions: Iterable[Question]) -> Iterator[str]:
+    return (word for part in itertools.chain(*questions) for word in part.split(" "))
+
+
+# --- The authors' pickles ---
+
+
+def from_pickles(pickled: Mapping[str, Any]) -> tuple[Questions, Dropped, list[str]]:
+    """Return the questions of the pickles, why some are left out, and the vocabulary.
+
+    Raises:
+        InputError: a pickle is missing, or has other data.
+    """
+    wanted = ["dict", *(f"{name}_{part}" for name in TOP4.values() for part in PARTS)]
+    if missing := [f"{name}.pkl" for name in wanted if name not in pickled]:
+        raise InputError(f"{', '.join(missing)} missing.")
+    try:
+        word_of = {n: python_3(word) for word, n in pickled["dict"].items() if n > UNK}
+    except (AttributeError, TypeError):
+        raise InputError("dict.pkl must map words to numbers.") from None
+    word_of[NUM] = NUMBER
+    if not any(word.startswith(ENTITY) for word in word_of.values()):
+        raise InputError(f"dict.pkl has no words that begin with {ENTITY}.")
+    questions: Questions = {split: [] for split in TOP4}
+    dropped: Dropped = {split: [] for split in TOP4}
+    for split, name in TOP4.items():
+        parts = [texts_of(f"{name}_{part}", pickled, word_of) for part in PARTS]
+        if len(set(map(len, parts))) > 1:
+            raise InputError(f"The three {name} pickles differ in length.")
+        for row, question in enumerate(itertools.starmap(Question, zip(*parts, strict=True))):
+            if all(question) and " " not in question.answer:
+                questions[split].append(question)
+            else:
+                dropped[split].append(f"{name}, row {row}: empty, or several answers.")
+    return questions, dropped, [word_of[n] for n in sorted(word_of)]
+
+
+def texts_of(name: str, pickled: Mapping[str, Any], word_of: Mapping[int, str]) -> list[str]:
+    """Return the lists of numbers of a pickle as texts, without ends."""
+    try:
+        return [" ".join(word_of.get(n, NO_WORD) for n in row if n > EOS) for row in pickled[name]]
+    except TypeError:
+        raise InputError(f"{name}.pkl must be lists of numbers.") from None
+
+
+def python_3(word: str) -> str:
+    """Return a text of Python 2, whose bytes were read as Latin-1, if it was UTF-8; one word."""
+    try:
+        word = word.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        pass  # it was a text already
+    return re.sub("[ \n]", "_", text.clean(word))
+
+
+DATASET = Dataset(
+    title="cloze questions in the format of rc-data",
+    read=read,
+    needs="folders questions/{training,validation,test} with .question files, or an archive of "
+    "them, or the authors' top4.zip",
+    budget=2**32,
+    url="https://cs.nyu.edu/~kcho/DMQA/",
+)

@@ -1,0 +1,132 @@
+"""Read the five tasks that sentence vectors are tried on (§6.3, table 3).
+
+    python -m scripts.data sentences --from=DIR
+
+The files are those that skip-thoughts' code reads; SentEval's names are known too. MR (Pang and Lee
+2005), CR (Hu and Liu 2004), SUBJ (Pang and Lee 2004), MPQA (Wiebe et al. 2005) are two files each,
+with a sentence a line. Class 1 comes first: positive sentences, and in SUBJ the objective ones,
+from plots; the subjective ones are from reviews. SICK (Marelli et al. 2014) has pairs of sentences
+with scores of their relatedness from 1 to 5, separated by tabs.
+"""
+
+import re
+
+import numpy as np
+
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.originals import Source, compare
+from ln.errors import InputError
+
+CLASSES = {  # task -> the files of class 1 and of class 0
+    "mr": ("rt-polarity.pos", "rt-polarity.neg"),
+    "cr": ("custrev.pos", "custrev.neg"),
+    "subj": ("plot.tok.gt9.5000", "quote.tok.gt9.5000"),
+    "mpqa": ("mpqa.pos", "mpqa.neg"),
+}
+SICK = {  # split -> file
+    "sick_train": "SICK_train.txt",
+    "sick_valid": "SICK_trial.txt",
+    "sick_test": "SICK_test_annotated.txt",
+}
+TASKS: dict[str, tuple[str, ...]] = {**CLASSES, "sick": tuple(SICK.values())}
+COUNTS = {  # file -> sentences, or pairs, of the original
+    **{"rt-polarity.pos": 5331, "rt-polarity.neg": 5331, "custrev.pos": 2405, "custrev.neg": 1366},
+    **{"plot.tok.gt9.5000": 5000, "quote.tok.gt9.5000": 5000, "mpqa.pos": 3311, "mpqa.neg": 7292},
+    **{"SICK_train.txt": 4500, "SICK_trial.txt": 500, "SICK_test_annotated.txt": 4927},
+}
+SENTEVAL = {"subj.objective": "plot.tok.gt9.5000", "subj.subjective": "quote.tok.gt9.5000"}
+# Names as people have them: in small letters or capitals, with or without .txt.
+NAMES = {name.lower().removesuffix(".txt"): name for name in COUNTS} | SENTEVAL
+FILE = re.compile(rf"(?:.*/)?({'|'.join(map(re.escape, NAMES))})(?:\.txt)?", re.IGNORECASE)
+
+
+def read(source: Source) -> arrays.Splits:
+    """Return the tasks of a source, each as a split, or three. A task may be missing as a whole.
+
+    Raises:
+        InputError: files are missing, doubled, empty or broken.
+    """
+    lines: dict[str, list[str]] = {}
+    for place, file in source.files(FILE):
+        name = NAMES[FILE.fullmatch(place)[1].lower()]
+        if name in lines:
+            raise InputError(f"{source.path} has several {name}, {place} is one. Keep one.")
+        # MR and SUBJ are in Windows' encoding.
+        lines[name] = list(text.lines(file, place, legacy="cp1252"))
+    check_names(source, lines)
+    splits = {
+        task: classes(*(sentences(name, lines[name]) for name in names))
+        for task, names in CLASSES.items()
+        if names[0] in lines
+    }
+    splits |= {split: pairs(name, lines[name]) for split, name in SICK.items() if name in lines}
+    for task, split in splits.items():
+        print(f"  {task:<12}{len(split.get('labels', split.get('scores'))):>7,}")
+    return splits
+
+
+def check_names(source: Source, names) -> None:
+    """Raise an InputError if a task has only some of its files, or none has any."""
+    missing = {task: [n for n in files if n not in names] for task, files in TASKS.items()}
+    partly = {t: lacking for t, lacking in missing.items() if 0 < len(lacking) < len(TASKS[t])}
+    if lacking := partly or (not names and missing):
+        what = "; ".join(f"{task}: {', '.join(files)}" for task, files in lacking.items())
+        raise InputError(f"{source.path} lacks files ({what}).")
+    if left_out := [task for task, files in missing.items() if files]:
+        print(f"sentences: {', '.join(left_out)} left out, their files are not in {source.path}")
+
+
+def sentences(name: str, lines: list[str]) -> list[str]:
+    """Return the sentences of a file.
+
+    Raises:
+        InputError: there are none.
+    """
+    kept = list(filter(None, lines))
+    if not kept:
+        raise InputError(f"{name} has no sentences.")
+    compare(f"sentences of {name}", len(kept), COUNTS[name])
+    return kept
+
+
+def classes(positive: list[str], negative: list[str]) -> dict[str, np.ndarray]:
+    """Return the split of a task of two classes."""
+    labels = np.repeat(np.array([1, 0], np.int8), [len(positive), len(negative)])
+    return dict(text=vocabulary.join(positive + negative), labels=labels)
+
+
+def pairs(name: str, lines: list[str]) -> dict[str, np.ndarray]:
+    """Return the pairs of a file of SICK, with or without its header.
+
+    Raises:
+        InputError: a line is not a row of the table, or there are no rows.
+    """
+    texts, scores = [], []
+    for number, line in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not line or cells[0] == "pair_ID":
+            continue
+        try:
+            a, b, score = cells[1], cells[2], float(cells[3])
+        except (IndexError, ValueError):
+            score = np.nan
+        if not 1 <= score <= 5:
+            raise InputError(
+                f"{name}, line {number:,}: expected a number, two sentences and a score from 1 to "
+                f"5, separated by tabs; found {line[:80]!r}."
+            )
+        texts += [a, b]
+        scores.append(score)
+    if not scores:
+        raise InputError(f"{name} has no pairs.")
+    compare(f"pairs of {name}", len(scores), COUNTS[name])
+    return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
+
+
+DATASET = Dataset(
+    title="sentence tasks",
+    read=read,
+    needs=f"a folder or archive with {', '.join(COUNTS)}",
+    budget=2**27,
+    url="the papers named in experiments/datasets/corpora/sentences.py",
+)

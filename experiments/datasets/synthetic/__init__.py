@@ -1,0 +1,1 @@
+"""The built-in substitutes, which need no files."""

@@ -1,0 +1,84 @@
+"""The built-in stand-in for the five sentence tasks of §6.3, made of Python's documentation.
+
+The tasks have the form of `sentences`, and the sentences are those of `docs`:
+
+    topic   is a sentence about networks (1), or about tools for development (0)?
+    style   is it from the language's reference (1), or from a docstring (0)?
+    pairs   how related are two sentences? The second begins as the first and goes on as another
+            sentence; the score is 1 + 4 × the share of the words that both have.
+
+A model trained on docs has seen these sentences, unlike those of the five tasks.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.synthetic import docs
+
+NETWORK = frozenset(
+    ("asyncio", "email", "http", "urllib", "xmlrpc", "smtplib", "imaplib", "poplib", "ftplib")
+    + ("telnetlib", "nntplib", "ssl", "socket", "socketserver", "wsgiref", "mailbox", "cgi")
+)
+TOOLS = frozenset(
+    ("unittest", "doctest", "pdb", "bdb", "typing", "inspect", "importlib", "pydoc", "ast")
+    + ("distutils", "traceback", "logging", "dis", "timeit", "profile", "trace", "code", "tokenize")
+)
+PER_CLASS = 1000
+PAIRS = dict(train=1000, valid=200, test=500)
+LEAST = 6  # words of a sentence
+
+
+def some(sentences: list[str], count: int) -> list[str]:
+    """Return as many of the sentences, evenly spread, or all if there are fewer."""
+    places = np.linspace(0, len(sentences) - 1, min(count, len(sentences)))
+    return [sentences[n] for n in places.round().astype(int)]
+
+
+def classes(positive: list[str], negative: list[str]) -> dict[str, np.ndarray]:
+    """Return the split of a task of two classes."""
+    ones, zeros = some(positive, PER_CLASS), some(negative, PER_CLASS)
+    labels = np.repeat(np.array([1, 0], np.int8), [len(ones), len(zeros)])
+    return dict(text=vocabulary.join(ones + zeros), labels=labels)
+
+
+def related(a: str, b: str) -> float:
+    """Return a score from 1, no word in common, to 5, the same words."""
+    a_words, b_words = Counter(text.tokenize(a)), Counter(text.tokenize(b))
+    return 1 + 4 * (a_words & b_words).total() / max(a_words.total(), b_words.total())
+
+
+def pairs(sentences: list[str], count: int, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return a split of pairs."""
+    texts = []
+    for n, m in random.integers(len(sentences), size=(count, 2)):
+        a, other = sentences[n].split(), sentences[m].split()
+        k = random.integers(len(a), endpoint=True)
+        texts += [" ".join(a), " ".join(a[:k] + other[k:])]
+    scores = [related(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
+    return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
+
+
+def make() -> arrays.Splits:
+    """Return the two tasks of classes and the three splits of pairs."""
+    network, tools, language, docstrings = [], [], [], []  # sentences
+    for name, sentences in docs.all_books():
+        package = name.split("/")[0]
+        kept = [sentence for sentence in sentences if len(sentence.split()) >= LEAST]
+        (language if package == docs.LANGUAGE else docstrings).extend(kept)
+        network += kept if package in NETWORK else []
+        tools += kept if package in TOOLS else []
+    random = np.random.default_rng(0)
+    return dict(
+        topic=classes(network, tools),
+        style=classes(language, docstrings),
+        **{f"pairs_{name}": pairs(language + docstrings, n, random) for name, n in PAIRS.items()},
+    )
+
+
+DATASET = Dataset(
+    title="sentence tasks made of the documentation of this Python",
+    stands_for="sentences",
+    make=make,
+)
