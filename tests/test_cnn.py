@@ -32,14 +32,14 @@ rain fell . trains ran in 2015 ! who stays open ? @entity1 stays .
 def test_the_four_nearest_sentences_are_kept_in_order(end):
     question = cnn.parse("a", QUESTION.replace("\n", end).encode())
     # words of the question: will, stay, open, mayor, says
-    assert question.passage == (
+    assert question[0] == (
         "( @entity2 ) the mayor of @entity0 said that @entity1 would stay open . "  # 3
         '" it is old , " he said . '  # 0, but the first of those
         "rain fell . "  # 0, and the second
         "who stays open ?"  # 1
     )
-    assert question.question == "@placeholder will stay open , mayor says"
-    assert question.answer == "@entity1"
+    assert question[1] == "@placeholder will stay open , mayor says"
+    assert question[2] == "@entity1"
 
 
 def test_quotes_and_brackets_close_with_their_sentence():

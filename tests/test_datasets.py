@@ -230,7 +230,8 @@ def test_the_second_of_two_preparations_finds_the_first(
 def test_built_in_data_sets_stand_for_original_ones(data_dir, monkeypatch):
     rows = datasets.table()
     assert {rows[name].stands_for for name in BUILT_IN} <= set(ORIGINAL)
-    assert all(rows[name].needs and rows[name].url for name in ORIGINAL)
+    assert all(rows[name].needs and rows[name].url and rows[name].budget for name in ORIGINAL)
+    assert not set(ORIGINAL) & set(BUILT_IN)
     assert datasets.real("docs", data_dir) == "docs"
     monkeypatch.setattr(arrays, "is_prepared", lambda data_dir, name: name == "books")
     assert datasets.real("docs", data_dir) == "books"
@@ -239,12 +240,6 @@ def test_built_in_data_sets_stand_for_original_ones(data_dir, monkeypatch):
 
 def test_a_helper_file_is_no_data_set():
     assert "letters" not in datasets.table() and "__init__" not in datasets.table()
-
-
-def test_an_incomplete_row_fails_at_import():
-    for fields in (dict(), dict(read=len), dict(make=dict, read=len, needs="files", budget=1)):
-        with pytest.raises(TypeError, match="toy must have either"):
-            datasets.Dataset(title="toy", **fields)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -274,12 +269,6 @@ def test_a_place_without_the_files_says_what_is_needed(tmp_path, data_dir, name)
     with refused(tmp_path / "nowhere", "does not exist", help_line):
         datasets.prepare(name, data_dir, tmp_path / "nowhere")
     assert not data_dir.exists() or names(data_dir) == []
-
-
-@pytest.mark.parametrize("use", [datasets.load, datasets.prepare])
-def test_a_misspelt_name_is_refused_with_the_nearest(data_dir, use):
-    with refused("'mnits'", "Did you mean 'mnist'?"):
-        use("mnits", data_dir)
 
 
 def test_loading_prepared_data_imports_no_preparing_package(source, data_dir):

@@ -100,10 +100,3 @@ def test_relatedness_counts_shared_words():
     split = library.pairs(["one two three", "four five"], 20, np.random.default_rng(0))
     assert len(vocabulary.split(split["text"])) == 40
     assert set(np.round(split["scores"], 3)) > {1.0, 5.0}
-
-
-def test_built_in_classes_are_balanced():
-    texts = [f"sentence {n}" for n in range(5000)]
-    split = library.classes(texts, texts[:10])
-    assert split["labels"].sum() == 1000 and len(split["labels"]) == 1010
-    assert vocabulary.split(split["text"])[0] == texts[0]

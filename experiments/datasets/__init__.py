@@ -45,11 +45,6 @@ class Dataset:
     url: str = ""
     downloads: tuple[str, ...] = ()
 
-    def __post_init__(self):
-        is_original = self.read is not None and self.needs and self.budget
-        if bool(self.make) == bool(is_original):
-            raise TypeError(f"{self.title} must have either make, or read, needs and budget")
-
 
 @functools.cache
 def table() -> Mapping[str, Dataset]:

@@ -100,7 +100,7 @@ class Source:
     """The place of the original files.
 
     Attributes:
-        path: a folder, an archive (.zip, .tar, .tar.gz, .tar.xz) or a file.
+        path: a folder or an archive (.zip, .tar, .tar.gz, .tar.xz).
         name: the data set.
         budget: how many bytes its files may have in all, unpacked.
         folder: the folder of the data set to make.
@@ -222,29 +222,24 @@ def _opened(path: Path, budget: Budget) -> io.BufferedReader:
 
 
 def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the members of an archive, or the file itself if it is none."""
+    """Yield the members of an archive."""
     # The archive as a whole has a budget too: its headers may be as hostile as its members.
     whole = Budget(budget.name, budget.total, printed=math.inf)
     with readable(path), _opened(path, whole) as stream:
-        start = stream.peek(tarfile.BLOCKSIZE)[: tarfile.BLOCKSIZE]
+        start = stream.peek()
         if start.startswith(b"PK\3\4"):
             members = _zip_members(path, wanted)
-        elif _is_tar(start):
+        elif start[257:262] == b"ustar":
             members = _tar_members(stream, wanted)
         else:
-            members = iter([(_unpacked_name(path.name), stream)])
-            if not _is_wanted(_unpacked_name(path.name), wanted):
-                raise InputError(f"{path} is no archive, and no file of {budget.name}.")
+            raise InputError(f"{path} is no .zip, .tar or packed .tar.")
         for name, member in members:
             with _limited(member, f"{path}/{name}", budget) as file:
                 yield name, file
-        # tarfile takes an end inside a header for the end of the archive. Packed files are read to
-        # their ends, where truncation and a wrong checksum show; a plain tar has whole blocks.
-        if _is_tar(start):
-            while stream.read(2**20):
-                pass
-            if whole.spent % tarfile.BLOCKSIZE:
-                raise tarfile.ReadError("it ends inside a block")
+        # tarfile takes a truncated header for the end of the archive. Read packed files to their
+        # ends, where truncation and a wrong checksum show.
+        while stream.read(2**20):
+            pass
 
 
 def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
@@ -262,10 +257,3 @@ def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[str, I
             file = archive.extractfile(member) if member.isreg() else None
             if file and _is_wanted(member.name, wanted):
                 yield member.name, file
-
-
-def _is_tar(block: bytes) -> bool:
-    try:
-        return bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
-    except tarfile.HeaderError:
-        return False

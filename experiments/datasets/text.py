@@ -11,7 +11,6 @@ from ln.errors import InputError
 _CLEAN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 # Half a pair of UTF-16, as JSON's "\ud83d" makes it: it is no character and has no UTF-8.
 _CLEAN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-_UNCLEAN = re.compile("[\ufeff\u200b\u2060\ud800-\udfff]")  # a search is faster than a translation
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes, as the error handler surrogateescape keeps them
 
 # Typographic characters and how a typewriter writes them; also the quotes of Treebank's files.
@@ -57,8 +56,7 @@ ABBREVIATION = re.compile(
 
 def clean(text: str) -> str:
     """Return a text without invisible marks; halves of a character become U+FFFD."""
-    is_clean = text.isascii() or not _UNCLEAN.search(text)
-    return text if is_clean else text.translate(_CLEAN)
+    return text if text.isascii() else text.translate(_CLEAN)
 
 
 def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str]:

@@ -192,7 +192,7 @@ def mapped(file: IO[bytes], dtype) -> np.ndarray:
 DATASET = Dataset(
     title="books",
     read=read,
-    needs="a folder or archive of books as .txt files, or one such file; the name of a file with a "
+    needs="a folder or archive of books as .txt files; the name of a file with a "
     f"sentence in each line must begin with {LIST}",
     budget=2**35,
     url="BookCorpus is not public any more",

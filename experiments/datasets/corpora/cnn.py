@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import io
 import itertools
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
@@ -45,7 +45,7 @@ EOS, UNK, NUM = 1, 2, 3  # the authors' numbers; NIL is 0
 NO_WORD = "@unknown"  # a number of the authors' without a word
 ENDS = frozenset(".!?")
 CLOSING = frozenset(("'", "''", '"', "”", "’", ")", "]"))
-DROPPED = 10, 0.01  # questions of a split that may be unusable: so many, or this share
+DROPPED = 0.01  # of the questions of a split may be unusable, or 10 if these are more
 
 # The Daily Mail questions have the same names; people keep them beside CNN's.
 QUESTION = re.compile(
@@ -55,14 +55,7 @@ PICKLE = re.compile(r"(?:.*/)?(?P<pickle>dict|(?:train4|valid4)_(?:pass|qs|ans))
 FILE = re.compile(f"{QUESTION.pattern}|{PICKLE.pattern}")
 
 
-class Question(NamedTuple):
-    """A question: words with one blank between."""
-
-    passage: str
-    question: str
-    answer: str
-
-
+Question = tuple[str, str, str]  # passage, question and answer: words with one blank between
 Questions = dict[str, list[Question]]  # by split
 Dropped = dict[str, list[str]]  # why questions are left out, by split
 
@@ -112,10 +105,9 @@ def read_files(source: Source) -> tuple[Questions, Dropped, dict[str, Any]]:
 def check(split: str, used: int, dropped: Sequence[str]) -> None:
     """Raise an InputError if a split has no questions or too many that cannot be used."""
     total = used + len(dropped)
-    count, share = DROPPED
     if not total:
         raise InputError(f"There are no questions of {split}.")
-    if not used or len(dropped) > max(count, share * total):
+    if not used or len(dropped) > max(10, DROPPED * total):
         raise InputError(
             f"{len(dropped):,} of {total:,} questions of {split} cannot be used. The first: "
             f"{dropped[0]}"
@@ -145,7 +137,7 @@ def parse(name: str, data: bytes) -> Question:
         raise InputError(f"{name}: no {PLACEHOLDER} in the question.")
     if answer not in entities or not answer.startswith(ENTITY):
         raise InputError(f"{name}: the answer is none of its entities.")
-    return Question(numbered(nearest(passage.split(), asked)), numbered(asked), answer)
+    return numbered(nearest(passage.split(), asked)), numbered(asked), answer
 
 
 def numbered(words: Iterable[str]) -> str:
@@ -204,7 +196,7 @@ def from_pickles(pickled: Mapping[str, Any]) -> tuple[Questions, Dropped, list[s
             parts = [texts_of(pickled[f"{name}_{part}"], word_of) for part in PARTS]
             for row, question in enumerate(zip(*parts, strict=True)):
                 if all(question) and " " not in question[-1]:
-                    questions[split].append(Question(*question))
+                    questions[split].append(question)
                 else:
                     dropped[split].append(f"{name}, row {row}: empty, or several answers.")
     except KeyError as error:

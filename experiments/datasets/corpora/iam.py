@@ -101,10 +101,10 @@ def lengths(line: lines.Line) -> np.ndarray:
 def check(split: str, total: int, dropped: Counter) -> None:
     """Print how many lines are left out; raise InputError if they are more than DROPPED_AT_MOST."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common() if count)
-    if dropped.total() > DROPPED_AT_MOST * total:
+    if not total or dropped.total() > DROPPED_AT_MOST * total:
         raise InputError(
             f"Of the {total:,} lines of {split} more than {DROPPED_AT_MOST:.0%} cannot be used: "
-            f"{reasons}."
+            f"{reasons or 'there are none'}."
         )
     print(f"  {split}: {total:,} lines, left out: {reasons or 'none'}")
 
@@ -116,7 +116,7 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
     """Return the contents of all files of a folder or archive.
 
     Raises:
-        InputError: one is missing, damaged, or a list of something else.
+        InputError: a list is missing, or a file is damaged.
     """
     forms: Forms = {}
     texts: Texts = {}
@@ -134,15 +134,8 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
                 of_form[int(number)] = strokes_of(file.read())
         else:
             texts.setdefault(form, texts_of(file.read(), name))
-    missing = [name for name in LISTS if name not in forms]
-    missing += [] if points else [f"files of {STROKES}"]
-    missing += [] if texts else [f"files of {TEXTS}"]
-    if missing:
+    if missing := [name for name in LISTS if name not in forms]:
         raise InputError(f"{source.path} has no {', '.join(missing)}.")
-    for name in LISTS:
-        for form in forms[name] or ["nothing"]:
-            if not re.fullmatch(FORM, form):
-                raise InputError(f"{name} must have forms like a01-000u, found {form[:20]!r}.")
     return forms, texts, points
 
 
