@@ -259,7 +259,8 @@ def fit(state, batches, epochs):
         x, p, share = batch
 
         def loss(weights):
-            return -(share[:, None] * p * log_probabilities(weights, x)).sum()
+            W, b = weights
+            return -(share[:, None] * p * jax.nn.log_softmax(x @ W + b)).sum()
 
         change, moments = ADAM.update(jax.grad(loss)(weights), moments)
         return (optax.apply_updates(weights, change), moments), None
@@ -270,15 +271,11 @@ def fit(state, batches, epochs):
         )
 
 
-def log_probabilities(weights, x):
-    W, b = weights
-    return jax.nn.log_softmax(x @ W + b)
-
-
 def predict(weights, x) -> np.ndarray:
     """Return the mean score ``[N]``."""
+    W, b = weights
     with jax.default_matmul_precision("highest"):
-        return np.exp(np.asarray(log_probabilities(weights, x))) @ CLASSES
+        return np.exp(np.asarray(jax.nn.log_softmax(x @ W + b))) @ CLASSES
 
 
 def pearson(x, y) -> float:

@@ -14,7 +14,7 @@ import os
 
 from absl import flags
 
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
 
 FROM = flags.DEFINE_string(
@@ -56,7 +56,6 @@ def main(argv: list[str]) -> None:
             f"Known: {', '.join(datasets.table())}."
         )
     name = argv[1]
-    choose("data set", name, datasets.table())
     datasets.prepare(name, data_dir, source)
     for key, array in datasets.arrays.manifest(data_dir, name)["arrays"].items():
         print(f"  {key:<24} {array['dtype']:<8} {array['shape']}")

@@ -49,10 +49,6 @@ def test_quotes_and_brackets_close_with_their_sentence():
     assert cnn.sentences(["a"]) == [["a"]]
 
 
-def test_a_whole_number_is_one_word():
-    assert cnn.numbered("in 2015 10.5 3rd 7".split()) == "in @number 10.5 3rd @number"
-
-
 @pytest.mark.parametrize(
     "change, reason",
     [

@@ -196,14 +196,6 @@ def test_transcripts_may_have_blank_lines_and_percent_signs(tmp_path, files):
     assert_prepared(prepared(tmp_path, files), expected())
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
-def test_letters_with_accents_are_of_class_0(tmp_path, files, encoding):
-    odd = "caf\xe9 \x85 na\xefve"
-    text = files[text_path(FORM)].decode().replace("Mr. Gaitskell from az", odd)
-    files[text_path(FORM)] = text.encode(encoding)
-    assert unpacked(prepared(tmp_path, files)["train"])[0][1] == "caf? ? na?ve"
-
-
 # --- What is left out ---
 
 

@@ -10,7 +10,7 @@ import pytest
 from experiments import datasets
 from experiments.datasets import lines
 from experiments.datasets.synthetic import pen
-from experiments.datasets.synthetic.letters import CORNER, LETTERS, LIFT, SMOOTH
+from experiments.datasets.synthetic.letters import LETTERS
 
 DIGEST = "b4da52ca373d60d8defde4118b61d0d4c1d86505bc4cf897db984acb1fb321df"
 SPLITS = ("train", "valid", "test")
@@ -28,13 +28,6 @@ def written():
         split: [line for number in numbers for line in pen.written_by(number)]
         for split, numbers in pen.WRITERS.items()
     }
-
-
-@pytest.fixture(scope="module")
-def hands():
-    """Return two writers: one who joins no letters, and one who joins all that can be."""
-    numbers = [next(n for n in range(20) if len(hand(n).joins) == joins) for joins in (0, 12)]
-    return [hand(number) for number in numbers]
 
 
 def hand(number):
@@ -115,21 +108,3 @@ def distances(points, templates):
     there = np.minimum.reduceat(between, starts[:-1], axis=1).mean(0)
     back = np.add.reduceat(between.min(0), starts[:-1]) / np.diff(starts)
     return there + back
-
-
-# --- Curves ---
-
-
-def test_a_corner_stays_sharp_between_straight_lines():
-    points = np.array([[0.0, 0], [3, 4], [6, 0]])
-    (up, down), _ = pen.curves(points, np.array([SMOOTH, CORNER, LIFT]))
-    along = np.linspace(0, 1, pen.FINE + 1)[:, None]
-    np.testing.assert_allclose(up, along * [3, 4], atol=1e-12)
-    np.testing.assert_allclose(down, [3, 4] + along * [3, -4], atol=1e-12)
-
-
-def test_nothing_is_drawn_while_the_pen_is_lifted():
-    points = np.array([[0.0, 0], [1, 0], [5, 5], [6, 5]])
-    segments, lifted = pen.curves(points, np.array([SMOOTH, LIFT, SMOOTH, LIFT]))
-    np.testing.assert_allclose(segments[:, [0, -1]], points.reshape(2, 2, 2), atol=1e-12)
-    assert lifted.tolist() == [True, True]

@@ -111,9 +111,6 @@ def test_captions_are_true_and_the_last_says_all(made, texts):
             assert [len(each) for each in said] == [1, 2, 3, 4, 5]
 
 
-# --- Pictures ---
-
-
 # --- Features ---
 
 
