@@ -139,6 +139,14 @@ def test_words_of_the_first_validation_images_are_known(tmp_path, files, monkeyp
     assert decoded(found)["valid"][-5].endswith(" ? ?")
 
 
+def test_features_may_lie_in_one_other_folder(tmp_path, files):
+    other = {name.replace("10crop", "resnet"): data for name, data in files.items()}
+    assert_prepared(prepared(tmp_path / "one", other))
+    more = {name.replace("resnet", "vgg"): data for name, data in other.items()}
+    with refused("images/10crop/train.npy"):
+        prepared(tmp_path / "two", other | more)
+
+
 def test_captions_in_latin_1_may_end_with_blank_lines(tmp_path, files):
     files["val.txt"] = files["val.txt"].decode().encode("latin-1") + b"\r\n\n"
     assert_prepared(prepared(tmp_path, files))

@@ -9,7 +9,7 @@ The authors' own, 113,287 / 5,000 / 5,000 images:
 
     train.txt, val.txt, test.txt     captions, one a line, blanks between their words; the first
                                      five are of the first image, and so on
-    images/10crop/train.npy, ...     float32 [N, 4096]
+    images/10crop/train.npy, ...     float32 [N, 4096]; or the one other folder in images/
 
 Karpathy's, where there is no train.txt:
 
@@ -140,7 +140,9 @@ def read_folder(folder: Path) -> arrays.Splits:
         sentences, names = {split: lines(root / f"{s}.txt") for split, s in SPLITS.items()}, {}
     else:
         sentences, names = read_karpathy(root / KARPATHY)
-    images = {s: features(root / "images/10crop" / f"{stem}.npy") for s, stem in SPLITS.items()}
+    folders = [path.parent for path in root.glob("images/*/train.npy")]
+    folder = folders[0] if len(folders) == 1 else root / "images/10crop"
+    images = {split: features(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
     for split, values in images.items():
         count, width = CAPTIONS * len(values), values.shape[1]
         check(f"{values.path}: for its rows", count, len(sentences[split]), "captions")
