@@ -74,7 +74,9 @@ def write(data_dir, content=None):
     return data_dir / "toy"
 
 
-def test_arrays_are_read_as_they_were_written(tmp_path, capsys):
+@pytest.mark.parametrize("block", [1, 5, 2**24])
+def test_arrays_are_read_as_they_were_written(tmp_path, monkeypatch, capsys, block):
+    monkeypatch.setattr(arrays, "BLOCK", block)
     folder = write(tmp_path)
     read = arrays.read(tmp_path, "toy")
     for split, expected in splits().items():
@@ -85,22 +87,6 @@ def test_arrays_are_read_as_they_were_written(tmp_path, capsys):
     assert not read["train"]["x"].flags.writeable
     assert f"prepared in {folder}" in capsys.readouterr().out
     assert names(tmp_path) == ["toy"]
-
-
-@pytest.mark.parametrize("block", [1, 200, 2**24])
-@pytest.mark.parametrize("shape, dtype", [((7, 5, 3), np.float32), ((50,), bool), ((0, 4), "<i8")])
-def test_a_file_is_that_of_np_save(tmp_path, monkeypatch, shape, dtype, block):
-    monkeypatch.setattr(arrays, "BLOCK", block)
-    values = np.random.RandomState(0).randint(0, 9, shape).astype(dtype)
-    np.save(tmp_path / "expected.npy", values)
-    entry = arrays.save(tmp_path / "a.npy", values)
-    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
-    assert entry == dict(
-        shape=list(shape),
-        dtype=str(values.dtype),
-        sha256=hashlib.sha256(values.tobytes()).hexdigest(),
-        bytes=(tmp_path / "a.npy").stat().st_size,
-    )
 
 
 def no_manifest(folder):

@@ -78,11 +78,11 @@ def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str
             try:
                 line = line.encode("utf-8", "surrogateescape").decode(legacy or "utf-8")
             except UnicodeDecodeError as error:
-                known, remedy = "not UTF-8", "Convert it: `iconv -f WINDOWS-1252 -t UTF-8`."
-                if legacy:
-                    known, remedy = f"neither UTF-8 nor {legacy}", "Get the file again."
                 wrong = error.object[error.start : error.end]
-                raise InputError(f"{name}, line {n:,}: {wrong!r} is {known}. {remedy}") from error
+                raise InputError(
+                    f"{name}, line {n:,}: {wrong!r} is not UTF-8. Convert the file, as by "
+                    "`iconv -f WINDOWS-1252 -t UTF-8`."
+                ) from error
         yield clean(line).strip()
 
 
