@@ -28,7 +28,6 @@ OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/sa
 
 KINDS = {  # type of an option -> how its flag is made; others are texts
     int: flags.DEFINE_integer,
-    int | None: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
     list[str] | None: flags.DEFINE_multi_string,
@@ -54,10 +53,9 @@ def load(name: str):
 def prepare(argv: list[str]) -> str:
     """Define the flags of the experiment that is named in argv; return the text of --help."""
     names = experiments.names("samples")
-    name = next((word for word in argv[1:] if word in names), None)
-    if name is None and not "".join(argv[1:2]).startswith("-"):
-        name = "".join(argv[1:2])
-    return load(name).__doc__ if name else __doc__.format(names=", ".join(names))
+    named = [word for word in argv[1:] if word in names]
+    named += [word for word in argv[1:2] if not word.startswith("-")]  # misspelt
+    return load(named[0]).__doc__ if named else __doc__.format(names=", ".join(names))
 
 
 def main(argv):
@@ -65,7 +63,9 @@ def main(argv):
         names = ", ".join(experiments.names("samples"))
         raise InputError(f"Give one experiment of {names}, and --workdir=DIR; --help has examples.")
     samples, out = load(argv[1]), Path(OUT.value or Path(WORKDIR.value) / "samples")
-    if out.exists() and not (out / RECORD).is_file() and not (out.is_dir() and is_empty(out)):
+    # A killed process may have left unfinished files, and no record.
+    in_use = out.is_file() or any(path.suffix != ".tmp" for path in out.glob("*"))
+    if in_use and not (out / RECORD).is_file():
         raise InputError(
             f"--out={out} is not empty and was not made by this command. Choose another folder."
         )
@@ -115,11 +115,6 @@ def write(out: Path, files: dict[str, str | bytes | Path], record: dict) -> None
         else:
             write_atomically(out / name, content)
         print(out / name)
-
-
-def is_empty(folder: Path) -> bool:
-    """Return whether a folder has nothing but what a killed process may have left unfinished."""
-    return all(path.suffix == ".tmp" for path in folder.iterdir())
 
 
 if __name__ == "__main__":

@@ -40,12 +40,7 @@ class Options:
     seed: int = option(0, "seed of all that is random", lower_bound=0)
     count: int = option(3, "samples of each text", lower_bound=1)
     prime: str | None = option(None, "SPLIT:N, a real line to continue")
-    steps: int | None = option(
-        None,
-        "points at most, without those of the prime; default: twice as many as the longest text "
-        "takes in the training set, and without text as many as training lines have at most",
-        lower_bound=1,
-    )
+    steps: int = option(0, "points at most, besides the prime; 0: enough", lower_bound=0)
     split: str = option("test", "split of the real lines")
     cases: int = option(2, "real lines that are shown", lower_bound=1)
 
@@ -66,7 +61,7 @@ class Sample(NamedTuple):
     points: np.ndarray
     phi: np.ndarray | None
     given: int
-    finished: bool
+    finished: bool = True
 
 
 class Line(NamedTuple):
@@ -150,22 +145,17 @@ def write(task, variables, options: Options, texts: list[str]) -> list[Sample]:
     beginning, given = None, 0
     if options.prime is not None:
         split, n = find(task, options.prime)
-        beginning = points_in(split, n)
-        given = len(beginning) - 1
+        beginning, given = points_in(split, n), int(split["length"][n])
         texts = [f"{text_in(split, n)} {text}" for text in texts]
     texts = [text for text in texts for _ in range(options.count)]
-    inputs = [lines.encode(text) for text in texts], jax.random.key(options.seed), given + steps
-    written = task.write(variables, *inputs, bias=options.bias, prime=beginning)
-    written = jax.device_get(written)
+    classes, key = [lines.encode(text) for text in texts], jax.random.key(options.seed)
+    inputs = variables, classes, key, given + steps
+    written = jax.device_get(task.write(*inputs, bias=options.bias, prime=beginning))
     samples = []
     for b, text in enumerate(texts):
-        phi, size = None, given + steps
-        if written.phi is not None:
-            phi = written.phi[:, b, : len(text) + 1]
-            size = until_end(phi, given)
-        points = np.pad(written.points[:size, b], ((1, 0), (0, 0)))
-        finished = phi is None or size < len(phi)
-        samples.append(Sample(text, points, None if phi is None else phi[:size], given, finished))
+        points = np.pad(written.points[:, b], ((1, 0), (0, 0)))
+        phi = None if written.phi is None else written.phi[:, b, : len(text) + 1]
+        samples.append(until_end(Sample(text, points, phi, given)))
     return samples
 
 
@@ -178,14 +168,17 @@ def steps_for(task, characters: int) -> int:
     return math.ceil(2 * ratio * characters) if characters else task.config.length
 
 
-def until_end(phi: np.ndarray, given: int) -> int:
-    """Return how many points come before the window ``[T, U + 1]`` is at the end of the text.
+def until_end(sample: Sample) -> Sample:
+    """Return a sample without what comes after the window is at the end of the text.
 
-    T if it never is. The given points are there in any case, and the first.
+    The given points stay in any case, and the first.
     """
-    first = max(given, 1)
-    at_end = phi[first:].argmax(1) == phi.shape[1] - 1
-    return first + int(np.append(at_end, True).argmax())
+    if sample.phi is None:
+        return sample
+    first, end = max(sample.given, 1), len(sample.text)
+    size = first + int(np.append(sample.phi[first:].argmax(1) == end, True).argmax())
+    shown = dict(points=sample.points[: size + 1], phi=sample.phi[:size])
+    return sample._replace(**shown, finished=size < len(sample.phi))
 
 
 # --- Lines, and a page of them ---
@@ -234,18 +227,18 @@ def draw(drawn: list[Line]):
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
+    pen = dict(linewidth=PEN * POINT, solid_capstyle="round", clip_on=False)
+    pen |= dict(markersize=PEN * POINT, markeredgewidth=0)
+    font = dict(fontsize=FONT * POINT, color=GREY, parse_math=False)
     right, y = 0.0, float(MARGIN)
     for line in drawn:
         points = np.concatenate([stroke for _, stroke in line.strokes])
         corner, (width, height) = points.min(0), np.ptp(points, 0)
-        font = dict(fontsize=FONT * POINT, color=GREY, parse_math=False)
         axes.text(MARGIN, y + FONT, line.caption, **font)
         y += 2 * FONT
         for colour, stroke in line.strokes:
-            # A stroke of one point is drawn as a dot.
-            dot = dict(marker="o", markersize=PEN * POINT, markeredgewidth=0)
-            pen = dict(color=colour, linewidth=PEN * POINT, solid_capstyle="round", clip_on=False)
-            axes.plot(*(stroke - corner + [MARGIN, y]).T, **pen, **dot if len(stroke) == 1 else {})
+            placed, is_dot = stroke - corner + [MARGIN, y], len(stroke) == 1
+            axes.plot(*placed.T, color=colour, marker="o" if is_dot else "", **pen)
         y += height + 2 * MARGIN
         right = max(right, width, 0.65 * FONT * len(line.caption))  # letters of common fonts
     right += 2 * MARGIN

@@ -8,8 +8,10 @@ neighbours.txt, .html  the --count nearest to each of the first --cases of them:
                        them, and among 2,000 of --split; and which words the model knows
 """
 
+from collections import Counter
 from collections.abc import Callable
 import dataclasses
+from functools import partial
 from pathlib import Path
 import shutil
 
@@ -52,35 +54,35 @@ def sample(task, variables, options: Options) -> dict[str, str | Path]:
         given = read(Path(options.sentences))
     if options.word_vectors:
         task.config.word_vectors = options.word_vectors
-    encoder, known = task.encoder(variables), set(task.words)
+    encode, known = partial(task.encoder(variables), end=options.end), set(task.words)
     unknown = unknown_words(given, known)
 
-    def encode(sentences):
-        return encoder(sentences, options.end)
-
-    asked = given[: options.cases]
-    queries = encode(asked)
-    path = Path(options.out) / "vectors.npy.tmp"
-    to_given = write_vectors(path, encode, given, queries, unknown)
-    to_others = encode(others) @ queries.T
-    sections = [
-        Section(
-            Text(sentence),
-            [] if (words := read_as(sentence, known)) is None else [[Text(f"Read as: {words}")]],
-            [
-                ("Nearest of the same sentences", nearest(given, to_given[:, k], sentence, count)),
-                ("Nearest of the run’s text", nearest(others, to_others[:, k], sentence, count)),
+    def section(k: int) -> Section:
+        sentence, read_as = asked[k], " ".join(as_read(asked[k], known))
+        further = LOST in read_as and read_as != sentence
+        columns = {
+            "Nearest of the same sentences": (given, to_given[:, k]),
+            "Nearest of the run’s text": (others, to_others[:, k]),
+        }
+        return Section(
+            title=Text(sentence),
+            paragraphs=[[Text(f"Read as: {read_as}")]] if further else [],
+            lists=[
+                (name, nearest(sentences, cosines, sentence, options.count))
+                for name, (sentences, cosines) in columns.items()
             ],
         )
-        for count in [options.count]
-        for k, sentence in enumerate(asked)
-    ]
+
+    asked = given[: options.cases]
+    queries, path = encode(asked), Path(options.out) / "vectors.npy.tmp"
+    to_given = write_vectors(path, encode, given, queries, unknown)
+    to_others = encode(others) @ queries.T
     about = (
         f"{len(given):,} sentences; {unknown:.1%} of their words are not among the {len(known):,} "
         f"that the model was trained with; in {len(others):,} sentences of the run’s text, "
         f"{unknown_words(others, known):.1%}. {LOST} stands for such a word. Numbers are cosines."
     )
-    page = Page("Neighbours of sentences", about, sections)
+    page = Page("Neighbours of sentences", about, [section(k) for k in range(len(asked))])
     return {
         "vectors.npy": path,
         "sentences.txt": "\n".join(given) + "\n",
@@ -148,25 +150,15 @@ def of_split(task, split, most: int) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def known_words(sentence: str, known: set[str]) -> list[str]:
+def as_read(sentence: str, known: set[str]) -> list[str]:
     """Return the words of a sentence as the model reads them."""
     return [word if word in known else LOST for word in english.tokenize(sentence)]
 
 
-def read_as(sentence: str, known: set[str]) -> str | None:
-    """Return how the model reads a sentence with unknown words; None if it shows already."""
-    words = known_words(sentence, known)
-    text = " ".join(words)
-    return text if LOST in words and text != sentence else None
-
-
 def unknown_words(sentences: list[str], known: set[str]) -> float:
     """Return the share of unknown words."""
-    words = unknown = 0
-    for sentence in sentences:
-        read = known_words(sentence, known)
-        words, unknown = words + len(read), unknown + read.count(LOST)
-    return unknown / max(words, 1)
+    counts = Counter(word for sentence in sentences for word in as_read(sentence, known))
+    return counts[LOST] / max(counts.total(), 1)
 
 
 def nearest(sentences: list[str], cosines, asked: str, count: int) -> list[Item]:
