@@ -31,9 +31,9 @@ def option(default, help: str, **limits) -> Any:
 
 
 def png(figure) -> bytes:
-    """Return a matplotlib figure as a PNG."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
+    """Return a matplotlib figure as a PNG of at most LARGEST pixels a side."""
+    file, most = io.BytesIO(), LARGEST / max(figure.get_size_inches())
+    figure.savefig(file, format="png", dpi=min(figure.dpi, most))
     return file.getvalue()
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.datasets import lines
-from experiments.pictures import DPI, LARGEST, POINT, option, png, svg
+from experiments.pictures import DPI, POINT, option, png, svg
 from ln.errors import InputError, choose
 
 # Lengths are in pixels.
@@ -103,11 +103,12 @@ def texts_of(task, given: list[str] | None, real) -> list[str]:
     if given and not task.config.text:
         raise InputError("--text: this run writes without text (config.text); leave it out.")
     for text in given or ():
-        unknown = sorted(set(text) - set(lines.ALPHABET))
+        unknown = ", ".join(map(repr, sorted(set(text) - set(lines.ALPHABET))))
         if unknown or not text.strip():
+            wrong = f"has unknown characters ({unknown})" if unknown else "is empty"
             raise InputError(
-                f"--text={text!r} is empty or has unknown characters ({', '.join(unknown)}); give "
-                f"letters from a to z, small or capital, spaces, and {lines.ALPHABET[-3:]!r}."
+                f"--text={text!r} {wrong}; give letters from a to z, small or capital, spaces, "
+                f"and {lines.ALPHABET[-3:]!r}."
             )
     if not task.config.text:
         return [""]
@@ -224,7 +225,7 @@ def draw(drawn: list[Line]):
     """Return a figure of lines one below another, each under its caption, all at one scale."""
     from matplotlib.figure import Figure
 
-    figure = Figure()
+    figure = Figure(dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     pen = dict(linewidth=PEN * POINT, solid_capstyle="round", clip_on=False)
@@ -244,7 +245,6 @@ def draw(drawn: list[Line]):
     right += 2 * MARGIN
     axes.set(xlim=(0, right), ylim=(y, 0))
     figure.set_size_inches(right / DPI, y / DPI)
-    figure.set_dpi(DPI * min(1, LARGEST / max(right, y)))
     return figure
 
 
@@ -257,9 +257,8 @@ def windows(samples: list[Sample], scale: np.ndarray) -> bytes:
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    heights = [height for s in samples for height in (1 + 0.16 * len(s.text), 1.2)]
-    size = 11, sum(heights)
-    figure = Figure(size, dpi=min(DPI, LARGEST / size[1]), layout="constrained")
+    heights = [height for sample in samples for height in (1 + 0.16 * len(sample.text), 1.2)]
+    figure = Figure((11, sum(heights)), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0]
     for sample, above, below in zip(samples, axes[::2], axes[1::2], strict=True):
         characters = [*sample.text.replace(" ", "␣"), "end"]
