@@ -57,20 +57,15 @@ def sample(task, variables, options: Options) -> dict[str, str | Path]:
     encode, known = partial(task.encoder(variables), end=options.end), set(task.words)
     unknown = unknown_words(given, known)
 
-    def section(k: int) -> Section:
-        sentence, read_as = asked[k], " ".join(as_read(asked[k], known))
+    def section(k: int, sentence: str) -> Section:
+        read_as = " ".join(as_read(sentence, known))
         further = LOST in read_as and read_as != sentence
-        columns = {
-            "Nearest of the same sentences": (given, to_given[:, k]),
-            "Nearest of the run’s text": (others, to_others[:, k]),
-        }
+        same = nearest(given, to_given[:, k], sentence, options.count)
+        of_run = nearest(others, to_others[:, k], sentence, options.count)
         return Section(
             title=Text(sentence),
             paragraphs=[[Text(f"Read as: {read_as}")]] if further else [],
-            lists=[
-                (name, nearest(sentences, cosines, sentence, options.count))
-                for name, (sentences, cosines) in columns.items()
-            ],
+            lists=[("Nearest of the same sentences", same), ("Nearest of the run’s text", of_run)],
         )
 
     asked = given[: options.cases]
@@ -82,7 +77,8 @@ def sample(task, variables, options: Options) -> dict[str, str | Path]:
         f"that the model was trained with; in {len(others):,} sentences of the run’s text, "
         f"{unknown_words(others, known):.1%}. {LOST} stands for such a word. Numbers are cosines."
     )
-    page = Page("Neighbours of sentences", about, [section(k) for k in range(len(asked))])
+    sections = [section(k, sentence) for k, sentence in enumerate(asked)]
+    page = Page("Neighbours of sentences", about, sections)
     return {
         "vectors.npy": path,
         "sentences.txt": "\n".join(given) + "\n",
