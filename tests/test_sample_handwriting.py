@@ -132,16 +132,6 @@ def test_the_svg_has_captions_as_text():
     assert "&lt;a&gt; &amp; $b$</text>" in svg(draw([Line("<a> & $b$", [(INK, np.eye(2))])]))
 
 
-def test_the_png_shows_strokes_at_their_places():
-    stroke = np.array([[0.0, 0.0], [0.0, 40.0], [100.0, 40.0]])  # down, then to the right: an L
-    figure = draw([Line("", [(INK, stroke)])])
-    rows, columns = np.nonzero(pixels_of(png(figure)).max(-1) < 100)
-    (left, top), (right, bottom) = strokes_of(figure)[0][1][[0, 2]]
-    assert (columns.min(), columns.max()) == pytest.approx((left, right), abs=2)
-    assert (rows.min(), rows.max()) == pytest.approx((top, bottom), abs=2)
-    assert (rows > bottom - 3).sum() > 2 * (rows < top + 20).sum()
-
-
 @pytest.mark.parametrize("stroke", [[[0, 0]], [[0, 0], [1e6, 1e4]]], ids=["dot", "long"])
 def test_a_dot_and_a_long_stroke_are_visible(stroke):
     pixels = pixels_of(png(draw([Line("", [(INK, np.array(stroke))])])))
