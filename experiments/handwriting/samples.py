@@ -40,7 +40,7 @@ class Options:
     seed: int = option(0, "seed of all that is random", lower_bound=0)
     count: int = option(3, "samples of each text", lower_bound=1)
     prime: str | None = option(None, "SPLIT:N, a real line to continue")
-    steps: int = option(0, "points at most, besides the prime; 0: enough", lower_bound=0)
+    steps: int = option(0, "most points behind the prime; 0: twice the usual", lower_bound=0)
     split: str = option("test", "split of the real lines")
     cases: int = option(2, "real lines that are shown", lower_bound=1)
 
