@@ -15,12 +15,11 @@ up again once. When a run fails the others go on; the command then ends with exi
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
-stops what is not worth its time: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
-<study>/trial=7, judged by its best evaluation in the mean over its seeds. Where only lr is
-searched, --lanes=8 makes eight trials lanes of one program. Several of these commands may be at
-work on the same folder; a trial whose command was killed is taken up by another one, or the same
-given again, from its checkpoint. Trials are kept in journal.log; for many machines that see one
-folder, in --storage=postgresql://USER@HOST/NAME. In a grid lr=log:1e-4:1e-2:5 is five values.
+stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
+<study>/trial=7, judged by its best evaluation in the mean over its seeds. Several of these commands
+may work on the same folder; if one is killed, another one, or the same given again, takes up its
+trials from their checkpoints. Trials are stored in journal.log; for many machines that share the
+folder, in --storage=postgresql://USER@HOST/NAME. A grid takes lists, as in lr=1e-4,1e-3,1e-2.
 
 --plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
 <stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin
