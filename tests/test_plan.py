@@ -1,6 +1,5 @@
 """A plan of runs: its stages, scores, estimates, and the command."""
 
-import itertools
 import math
 import os
 from pathlib import Path
@@ -33,7 +32,6 @@ HALVING = dict(
     config="configs/mnist.py:tiny",
     grid=dict(optimizer=dict(b2=[0.999, 0.99]), lr=[0.1, 0.2]),
     published="figure_6",
-    tie=0.05,
     score={"nll_batch{batch_size}": dict(split="train", metric="nll", weight=2.0)},
     rungs=[dict(keep=2, curves=[CURVES]), dict(curves=[LONGER])],
 )
@@ -52,7 +50,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning
 
 
 def make(kind, table, root, **changes):
-    return stages.build(kind, "the stage", table | changes, root=root)
+    return kind(**(table | changes), root=root)
 
 
 def sweep(root, **changes):
@@ -100,17 +98,11 @@ def names(wave):
 @pytest.mark.parametrize(
     "make, changes, message",
     [
-        (sweep, dict(minuts=3), "no key 'minuts'. Did you mean 'minutes'"),
-        (sweep, dict(minutes="4"), "minutes is '4'; it must be of type float"),
         (sweep, dict(steps="four"), "'four' is not a length"),
         (sweep, dict(grid=dict(norm=["none", "none"])), "2 runs would have the folder"),
-        (sweep, dict(grid=dict(init=["a/b", "c"])), "1 runs would have the folder"),
-        (sweep, dict(grid=dict(steps=["1 step", "2 steps"])), "'steps' is given twice"),
-        (halving, dict(published="figure_66"), "Did you mean 'figure_6'"),
-        (halving, dict(rungs=[dict(curves=[CURVES | dict(lr=1)])]), "'lr' is given twice"),
-        (halving, dict(rungs=[dict(curves=[CURVES | dict(norm="layr")])]), "nll_batch4, layer"),
+        (halving, dict(published="figure_66"), "figure_66.csv is missing"),
+        (halving, dict(rungs=[dict(curves=[CURVES | dict(norm="layr")])]), "of nll_batch4, layr"),
         (halving, dict(rungs=[dict(curves=[CURVES | dict(epochs=[99])])]), "no epoch 99"),
-        (fair, dict(settings=dict(lr=0.1)), "'lr' is given twice"),
     ],
 )
 def test_a_wrong_stage_raises(make, changes, message, tmp_path):
@@ -131,12 +123,11 @@ def tiny(name, kind="sweep"):
     "text, message",
     [
         ("[[stage]\n", "cannot be used"),
-        ('stage = ["x"]\n', r"each begins with \[\[stage\]\]"),
-        ('[[stage]]\nname = "a"\nkind = "fair"\n', "plan.toml .* stage 'a' has no 'config'"),
-        ("", r"each begins with \[\[stage\]\]"),
+        ("", "there is no 'stage'"),
+        ('[[stage]]\nname = "a"\nkind = "fair"\n', "plan.toml .* stage 'a': .* 'config'"),
         (tiny("a", "sweeep"), "Did you mean 'sweep'"),
-        (tiny("a") + tiny("a"), "'a': two stages have this name"),
-        (tiny("a") + 'settings_of = "a"\n', "it must be an earlier stage"),
+        (tiny("a") + "minuts = 1\n", "stage 'a': .* 'minuts'"),
+        (tiny("a") + 'settings_of = "b"\n', "stage 'a': there is no 'b'"),
     ],
 )
 def test_a_broken_file_raises(text, message, tmp_path):
@@ -202,7 +193,7 @@ def test_halving_keeps_the_best(tmp_path):
     stage = halving(tmp_path)
     waves = stage.waves()
     first = next(waves)
-    assert len(first) == len(stage.known()) == 4 and len(stage.unsettled()) == 6
+    assert first == stage.known() == stage.unsettled() and len(first) == 4
     diverge(first[0])
     for run, factor in zip(first[1:], (4, 0.5, 1.5), strict=True):
         write_factor(run, [factor])
@@ -212,26 +203,23 @@ def test_halving_keeps_the_best(tmp_path):
 
 
 def test_the_score_is_the_mean_distance(tmp_path):
-    stage = halving(tmp_path)
+    stage = halving(tmp_path, rungs=HALVING["rungs"][1:])
     setting = stages.product(stage.grid)[0]
-    run = next(r for wave in stage.waves() for r in wave if r.steps == "2 epochs")
+    run = next(stage.waves())[0]
     write_factor(run, [2.0, 0.25])
     expected = 2.0 * (math.log(2) + math.log(4)) / 2
-    assert stage.score_of(stage.rungs[1], setting) == pytest.approx(expected)
+    assert stage.score_of(stage.rungs[0], setting) == pytest.approx(expected)
     write_factor(run, [2.0])  # no reading after the second epoch
-    assert stage.score_of(stage.rungs[1], setting) == math.inf
+    assert stage.score_of(stage.rungs[0], setting) == math.inf
 
 
-@pytest.mark.parametrize("tie, chosen", [(0.0, "0.99"), (0.5, "0.999")])
-def test_a_tie_goes_to_the_first(tie, chosen, tmp_path):
-    stage = halving(tmp_path, tie=tie, rungs=HALVING["rungs"][1:])
+def test_the_best_setting_is_chosen(tmp_path):
+    stage = halving(tmp_path, rungs=HALVING["rungs"][1:])
     assert "no setting has readings" in stage.table()
     (wave,) = stage.waves()
     for run, factor in zip(wave, (1.2, 3, 1.1, 4), strict=True):
         write_factor(run, [factor, factor])
-    table = stage.table()
-    assert f"[stage.choice]\noptimizer.b2 = {chosen}\nlr = 0.1" in table
-    assert table.count("<- chosen") == 1
+    assert "[stage.choice]\noptimizer.b2 = 0.99\nlr = 0.1" in stage.table()
 
 
 # --- Fair learning rates ---
@@ -248,7 +236,7 @@ def test_fair_takes_the_best_inside(tmp_path):
     waves = stage.waves()
     grid = next(waves)
     write_readings(grid[2:4], lambda norm, lr: 0.5)  # too few to decide anything
-    assert sum(map(len, stage.waves())) == 2 * (4 + 2) * 2 + 2 * 2 * 6
+    assert stage.known() == grid
     assert len(grid) == 2 * 4 * 2 and {run.steps for run in grid} == {"4 steps"}
     best = dict(none=3e-3, layer=1e-2)
     write_readings(grid, lambda norm, lr: abs(math.log(lr / best[norm])))
@@ -258,7 +246,7 @@ def test_fair_takes_the_best_inside(tmp_path):
     rates = {(norm, rate) for norm in best for rate in (best[norm], common)}
     assert final == {f"norm={n},lr={lr},seeds={s}" for n, lr in rates for s in range(2, 8)}
     table = stage.table()
-    assert table.count("<- chosen") == 2 and "edge" not in table
+    assert table.count("<- best") == 2 and "edge" not in table
 
 
 def test_fair_widens_at_most_twice(tmp_path):
@@ -274,7 +262,7 @@ def test_fair_widens_at_most_twice(tmp_path):
         ["norm=layer,lr=0.3", "norm=none,lr=0.0001"],
     ]
     assert {name.split(",")[1] for name in names(next(waves))} >= {"lr=0.3", "lr=0.0001"}
-    assert stage.table().count("<- chosen, at the edge") == 2
+    assert stage.table().count("<- best at 4 steps, at the edge") == 2
 
 
 def test_more_may_be_better(tmp_path):
@@ -282,7 +270,6 @@ def test_more_may_be_better(tmp_path):
     stage = fair(tmp_path, config="configs/order_embeddings.py:tiny")
     write_readings(next(stage.waves()), lambda norm, lr: 5 - abs(lr - 1e-2), metric="sum")
     assert stage.best("none", stage.rates) == stage.common() == 1e-2
-    assert "0.01     5        (5, 5)  <- chosen" in stage.table()
 
 
 def test_a_diverged_seed_loses(tmp_path):
@@ -291,7 +278,6 @@ def test_a_diverged_seed_loses(tmp_path):
     write_readings(grid, lambda norm, lr: abs(math.log(lr / 3e-3)))
     diverge(next(r for r in grid if "norm=layer,lr=0.003,seeds=1" in r.folder.name))
     assert stage.best("none", stage.rates) == 3e-3 and stage.best("layer", stage.rates) != 3e-3
-    assert "0.003    nan" in stage.table() and "diverged" in stage.table()
 
 
 def test_a_norm_that_always_diverges_trains_no_more(tmp_path):
@@ -305,10 +291,9 @@ def test_a_norm_that_always_diverges_trains_no_more(tmp_path):
     assert (next(waves), next(waves)) == ([], [])
     assert {name.split(",")[0] for name in names(next(waves))} == {"norm=layer"}
     assert stage.common() == 1e-2  # the diverged norm has no vote
-    assert "none         all diverged" in stage.table() and stage.table().count("chosen") == 2
     for run in grid:
         diverge(run)
-    assert stage.unsettled() == [] and "There is no common rate" in stage.table()
+    assert stage.unsettled() == [] and "The common rate is None" in stage.table()
 
 
 @pytest.mark.parametrize(
@@ -319,15 +304,6 @@ def test_ties_prefer_the_middle(losses, best, tmp_path):
     by_rate = dict(zip(stage.rates, losses, strict=True))
     write_readings(next(stage.waves()), lambda norm, lr: by_rate[lr])
     assert stage.best("none", stage.rates) == stage.common() == best
-
-
-def test_rankings_compare_lengths(tmp_path):
-    stage = fair(tmp_path, check_ranking=True, norms=["none"])
-    for run in itertools.chain(*stage.waves()):
-        lr = float(run.folder.name.split(",")[1].partition("=")[2])
-        distance = abs(math.log(lr / 3e-3))
-        write_run(run, {4: distance, 12: -distance})
-    assert "Kendall's tau -1.00" in stage.table()
 
 
 # --- The runner ---
@@ -426,7 +402,6 @@ def test_a_damaged_run_stops_its_stage(runner, capsys):
     [
         (dict(settings=dict(hiden=3)), "Unknown config key 'hiden"),
         (dict(config="configs/mnits.py"), "no config file configs/mnits.py. Did you mean"),
-        (dict(settings=dict(lr="(0.1, 0.2)", seeds=3), grid=dict(norm=["none"])), "2 lanes"),
     ],
 )
 def test_a_wrong_config_has_a_clear_line(changes, message, tmp_path):
@@ -467,7 +442,7 @@ def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     assert f"-> {place}" in capsys.readouterr().out and not place.exists()
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists and is not a run"):
+    with pytest.raises(InputError, match="is not the run"):
         collect.collect([stage], tmp_path / "results")
     assert os.listdir(place) == ["notes.txt"]
     place.rename(tmp_path / "away")
@@ -487,29 +462,21 @@ def test_collect_drops_update_rows(finished, tmp_path):
     assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
-def test_collect_keeps_another_run(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "file, old, new",
+    [("config.json", '"none"', '"batch"'), ("metrics.jsonl", '"step": 4', '"step": 9')],
+)
+def test_collect_keeps_another_or_longer_run(file, old, new, finished, tmp_path):
     stage, place = finished
     collect.collect([stage], tmp_path / "results")
-    text = (place / "config.json").read_text()
-    (place / "config.json").write_text(text.replace('"none"', '"batch"', 1))
+    text = (place / file).read_text()
+    assert old in text
+    (place / file).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match="not the run"):
-        collect.collect([stage], tmp_path / "results")
-    (place / "config.json").write_text(text)
-    monkeypatch.setattr(collect, "MOST", 10)
-    with pytest.raises(InputError, match="would take"):
         collect.collect([stage], tmp_path / "results")
 
 
 # --- The plan of the results ---
-
-
-@pytest.mark.parametrize("stage", stages.read(PLAN, Path("runs/plan")), ids=lambda s: s.name)
-def test_the_plan_knows_its_configs(stage):
-    planned = {run.folder: run for wave in stage.waves() for run in wave}
-    assert planned
-    for run in planned.values():
-        config = run.resolved()
-        assert config.norm in config.norms and len(config.seeds) == len(config.lr) == 1
 
 
 def test_the_recorded_choice_follows_from_the_stored_runs():
@@ -545,7 +512,6 @@ def test_a_stopped_plan_goes_on(tmp_path):
     timed = run("--minutes=0.25", "--workers=2")
     assert timed.returncode == 0, timed.stdout + timed.stderr
     assert "The time is up" in timed.stdout
-    assert "tiny: " in timed.stdout.partition("What remains")[2]
 
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     while "Resuming at step" not in process.stdout.readline():

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 import sys
-import tempfile
 import threading
 import time
 
@@ -20,14 +19,6 @@ COLLECT = flags.DEFINE_bool("collect", False, "plan: copies finished runs beside
 
 def minutes(runs) -> float:
     return sum(run.minutes for run in runs)
-
-
-def unsettled(stage) -> list:
-    """Return the runs of a stage that are left, none if one is damaged: `Runner.train` says so."""
-    try:
-        return stage.unsettled()
-    except InputError:
-        return []
 
 
 class Runner:
@@ -53,8 +44,7 @@ class Runner:
             self.show(stage)
             for wave in stage.waves():
                 self.train_wave(stage, [run for run in wave if run.folder not in self.lost])
-                undone = stage.adaptive and not all(run.settled for run in wave)
-                if self.stopping.asked or undone:
+                if self.stopping.asked:
                     return
             if not stage.unsettled():
                 print(stage.table(), flush=True)
@@ -79,27 +69,22 @@ class Runner:
         )
 
     def show(self, stage) -> None:
-        """Print how far the stage is and when it and the plan end."""
-        total, left = sum(map(len, stage.waves())), stage.unsettled()
-        n = self.stages.index(stage)
-        coming = sum(minutes(unsettled(later)) for later in self.stages[n:])
+        """Print how far the stage is, and when its known runs end."""
+        known, left = stage.known(), stage.unsettled()
         # How long this machine takes for a minute of the plan's file, as the jobs so far show it.
         spent = (time.monotonic() - self.began) / 60
         pace = spent / self.estimated if self.estimated else 1 / self.workers
         print(
-            f"stage {n + 1} of {len(self.stages)}: {stage.name}, {total - len(left)}/{total} runs, "
-            f"ETA {pace * minutes(left):.0f} min, of the plan {pace * coming:.0f} min",
+            f"stage {self.stages.index(stage) + 1} of {len(self.stages)}: {stage.name}, "
+            f"{len(known) - len(left)}/{len(known)} runs, ETA {pace * minutes(left):.0f} min",
             flush=True,
         )
 
     def status(self) -> int:
-        """Print what is left; return the exit status of the command."""
+        """Print what has failed; return the exit status of the command."""
         if self.stopping.asked:
             why = "Stopped" if self.stopping.by_signal else "The time is up"
-            print(f"{why}; the same command goes on from here. What remains:")
-            for stage in self.stages:
-                if left := unsettled(stage):
-                    print(f"  {stage.name}: {len(left)} runs, {minutes(left):.0f} min")
+            print(f"{why}; the same command goes on from here. --dry_run lists what remains.")
         status = jobs.report(self.lost)
         if self.failed:
             print(f"{len(self.failed)} stages failed:", *self.failed, sep="\n  ", file=sys.stderr)
@@ -111,41 +96,27 @@ class Runner:
 
 
 def check(stage) -> None:
-    """Check the runs of a stage that have not begun.
+    """Check the known runs of a stage that have not begun.
 
     Raises:
         InputError: the stage needs a choice, or a run cannot be trained.
     """
-    from ln.training import train
-
     if stage.settings_of:
         raise InputError(
             f"It needs the choice of {stage.settings_of}, which is not recorded yet. "
             f"Train that stage, and paste the [stage.choice] that it prints into the plan."
         )
-    runs = {run.folder: run for wave in stage.waves() for run in wave if not run.begun}
-    for run in runs.values():
-        config = jobs.checked(run.folder.name, run.resolved(), {})
-        if len(lanes := train.make_lanes(config)) != 1:
-            raise InputError(f"{run.folder.name} has {len(lanes)} lanes; give one seed and lr.")
+    for run in {run.folder: run for run in stage.known() if not run.begun}.values():
+        jobs.checked(run.folder.name, run.resolved(), {})
 
 
 def list_stages(stages: list) -> None:
-    """Print the runs and minutes of each stage, and the folders if a stage was named.
-
-    Raises:
-        InputError: a run is damaged.
-    """
+    """Print the known runs and minutes of each stage, and the folders if a stage was named."""
     for stage in stages:
-        known = stage.known()
-        left = [run for run in known if not run.settled]
-        rest = stage.unsettled()
-        more = f", at most {len(rest)} runs and {minutes(rest):.0f} min" if stage.adaptive else ""
-        if stage.settings_of:
-            more += f", needs the choice of {stage.settings_of}"
+        known, left = stage.known(), stage.unsettled()
         print(
             f"{stage.name}: {len(known)} runs known, {len(known) - len(left)} finished, "
-            f"{len(left)} to do, {minutes(left):.0f} min{more}"
+            f"{len(left)} to do, {minutes(left):.0f} min"
         )
         if ONLY.value:
             print(*(f"  {run.folder}, {run.steps}" for run in left), sep="\n")
@@ -171,7 +142,6 @@ def run(root: Path, workers: int, dry_run: bool) -> int:
         return 0
     with writing(root, "--root"):
         root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
     with jobs.Stopping(seconds) as stopping:
         runner = Runner(stages, workers, stopping)
         for stage in stages:

@@ -222,8 +222,8 @@ class Trial:
     def end(self, status: int) -> None:
         """Tell the study how the trial ended, unless its run is to be taken up again.
 
-        A run that was killed is taken up once, and one that another process is training (the
-        process of a killed launcher) until that has ended. A stopped one waits for the next command.
+        A run that was killed is taken up once. A run that another process is training, which a
+        killed launcher left, is tried until that ends. A stopped run waits for the next command.
         """
         from ln.training import runs
 
