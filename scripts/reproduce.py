@@ -103,7 +103,7 @@ def train(config, root: Path, stopping: jobs.Stopping) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return grid.train(todo, jobs.start_here(WORKERS.value), WORKERS.value, stopping)
+    return grid.train(todo, jobs.start_here, WORKERS.value, stopping)
 
 
 def write_page(words: list[str], stopping: jobs.Stopping) -> int:

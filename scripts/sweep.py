@@ -76,7 +76,7 @@ def main(_):
     todo = grid.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")
-    start, slots = jobs.start_here(WORKERS.value), WORKERS.value
+    start, slots = jobs.start_here, WORKERS.value
     if ENGINE.value == "slurm" and todo:
         start, slots = slurm.start_there(root / "submitit", WORKERS.value)
     with jobs.Stopping() as stopping:

@@ -331,7 +331,7 @@ def runner(tmp_path, monkeypatch):
                     write_run(by_config[job], {})
                 yield Pretended(job, ended)
 
-        monkeypatch.setattr(jobs, "start_here", lambda workers: lambda some: list(start(some)))
+        monkeypatch.setattr(jobs, "start_here", lambda some: list(start(some)))
         monkeypatch.setattr(jobs, "LOOK", 0)
         monkeypatch.setattr(plan, "check", lambda stage: None)
         return plan.Runner([stage], 1, jobs.Stopping()), stage, attempts

@@ -61,7 +61,7 @@ class Runner:
 
         self.lost |= jobs.train(
             [run.job for run in by_folder.values()],
-            jobs.start_here(self.workers),
+            jobs.start_here,
             self.workers,
             self.stopping,
             lambda job: by_folder[job.folder].settled,
