@@ -412,7 +412,6 @@ def test_a_wrong_config_has_a_clear_line(changes, message, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--minutes=nan"], "--minutes=nan is not a time"),
         (["--space=lr=1,2", "--trials=3"], "takes no --space, --trials"),
         (["--root=README.md/x"], "Cannot write to README.md"),
     ],

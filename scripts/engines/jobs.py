@@ -4,6 +4,7 @@ import collections
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import functools
+import math
 import os
 from pathlib import Path
 import signal
@@ -109,27 +110,31 @@ class Stopping:
         working: the processes, as `watch` sets them. Ctrl-C reaches them by itself, SIGTERM not.
     """
 
-    def __init__(self, seconds: float | None = None):
+    def __init__(self, seconds: float = math.inf):
         self.asked = self.by_signal = False
         self.working: list = []
-        self._timer = threading.Timer(seconds, self._ask) if seconds is not None else None
+        self._deadline = time.monotonic() + seconds
 
-    def _ask(self, *received) -> None:
-        self.asked, self.by_signal = True, self.by_signal or bool(received)
+    def _ask(self) -> None:
+        self.asked = True
         for process in self.working:
             process.stop()
 
+    def _receive(self, *_) -> None:
+        self.by_signal = True
+        self._ask()
+
+    def look(self) -> None:
+        """Ask if the time is up."""
+        if not self.asked and time.monotonic() >= self._deadline:
+            self._ask()
+
     def __enter__(self):
         signals = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._ask) for number in signals}
-        if self._timer:
-            self._timer.daemon = True
-            self._timer.start()
+        self._before = {number: signal.signal(number, self._receive) for number in signals}
         return self
 
     def __exit__(self, *_):
-        if self._timer:
-            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -191,6 +196,7 @@ def watch(
     stopping.working = working = []
     try:
         while True:
+            stopping.look()
             room = 0 if stopping.asked else slots - len(working)
             started = start(room) if room else []
             working += started
