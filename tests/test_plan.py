@@ -346,10 +346,7 @@ def test_finished_runs_are_skipped(runner, capsys):
     tiny.train(stage)
     assert attempts == {layer.job: 1} and tiny.status() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(", ETA")[0] for line in lines if line.startswith("stage")] == [
-        "stage 1 of 1: tiny, 1/2 runs",
-        "stage 1 of 1: tiny, 2/2 runs",
-    ]
+    assert "stage 1 of 1: tiny, 1/2 runs, 1 min" in lines
 
 
 @pytest.mark.parametrize(

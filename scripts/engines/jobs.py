@@ -37,14 +37,14 @@ class Job(NamedTuple):
 # --- Configs ---
 
 
-def parse(define: Callable, words: list[str], experiment: str) -> ConfigDict:
+def parse(define: Callable, words: list[str]) -> ConfigDict:
     """Return the config that a definition of ml_collections makes of these flags."""
     values, argv = flags.FlagValues(), ["", *words]
     try:
         define(flag_values=values, sys_argv=argv)
         values(argv)
     except cli.FLAG_ERRORS as error:
-        raise cli.as_input_error(error, experiment) from error
+        raise cli.as_input_error(error) from error
     return values.config
 
 
@@ -58,7 +58,7 @@ def read_config(name: str) -> ConfigDict:
     word = f"--config={name}"
     cli.check_config_file(word)
     define = functools.partial(config_flags.DEFINE_config_file, "config")
-    return parse(define, [word], "")
+    return parse(define, [word])
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -70,7 +70,7 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     copy = config.copy_and_resolve_references()  # ConfigDict(config) would share nested ones
     define = functools.partial(config_flags.DEFINE_config_dict, "config", copy)
     words = [f"--config.{key}={value}" for key, value in values.items()]
-    return parse(define, words, config.experiment)
+    return parse(define, words)
 
 
 def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -115,14 +115,10 @@ class Stopping:
         self.working: list = []
         self._deadline = time.monotonic() + seconds
 
-    def _ask(self) -> None:
-        self.asked = True
+    def _ask(self, *received) -> None:
+        self.asked, self.by_signal = True, self.by_signal or bool(received)
         for process in self.working:
             process.stop()
-
-    def _receive(self, *_) -> None:
-        self.by_signal = True
-        self._ask()
 
     def look(self) -> None:
         """Ask if the time is up."""
@@ -131,7 +127,7 @@ class Stopping:
 
     def __enter__(self):
         signals = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._receive) for number in signals}
+        self._before = {number: signal.signal(number, self._ask) for number in signals}
         return self
 
     def __exit__(self, *_):
@@ -220,13 +216,11 @@ def train(
     slots: int,
     stopping: Stopping,
     is_done: Callable[[Job], bool],
-    ended: Callable[[Job, int], None] = lambda job, status: None,
 ) -> dict[Path, int]:
     """Train jobs, and once more those that were killed or that another process had.
 
     Args:
         is_done: whether there is nothing left to do.
-        ended: called with each job as it ends, and with its exit status.
 
     Returns:
         The exit status of each job that is not done, by folder.
@@ -254,7 +248,6 @@ def train(
             # A run that is stopped while it starts cannot save, and ends by the signal.
             elif status and not (killed and stopping.asked) and not is_done(job):
                 left[job.folder] = status
-            ended(job, status)
     return left
 
 

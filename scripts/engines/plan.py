@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 import sys
-import time
 
 from absl import flags
 
@@ -32,7 +31,6 @@ class Runner:
     def __init__(self, stages: list, workers: int, stopping: jobs.Stopping):
         self.stages, self.workers, self.stopping = stages, workers, stopping
         self.lost, self.failed = dict[Path, int](), list[str]()
-        self.began, self.estimated = time.monotonic(), 0.0  # minutes of the jobs that have ended
 
     def train(self, stage) -> None:
         """Train the waves of a stage, and print its table when all of them are done.
@@ -41,9 +39,9 @@ class Runner:
         """
         try:
             check(stage)
-            self.show(stage)
             for wave in stage.waves():
-                self.train_wave(stage, [run for run in wave if run.folder not in self.lost])
+                self.show(stage)
+                self.train_wave([run for run in wave if run.folder not in self.lost])
                 if self.stopping.asked:
                     return
             if not stage.unsettled():
@@ -52,31 +50,22 @@ class Runner:
             self.failed.append(f"{stage.name}: {error}")
             print(f"error: {self.failed[-1]}", file=sys.stderr, flush=True)
 
-    def train_wave(self, stage, wave: list) -> None:
+    def train_wave(self, wave: list) -> None:
         by_folder = {run.folder: run for run in wave if not run.settled}
-
-        def ended(job: jobs.Job, status: int) -> None:
-            self.estimated += by_folder[job.folder].minutes if status == 0 else 0
-            self.show(stage)
-
         self.lost |= jobs.train(
             [run.job for run in by_folder.values()],
             jobs.start_here,
             self.workers,
             self.stopping,
             lambda job: by_folder[job.folder].settled,
-            ended,
         )
 
     def show(self, stage) -> None:
-        """Print how far the stage is, and when its known runs end."""
+        """Print how many of the known runs of a stage are done, and how long the rest takes."""
         known, left = stage.known(), stage.unsettled()
-        # How long this machine takes for a minute of the plan's file, as the jobs so far show it.
-        spent = (time.monotonic() - self.began) / 60
-        pace = spent / self.estimated if self.estimated else 1 / self.workers
         print(
             f"stage {self.stages.index(stage) + 1} of {len(self.stages)}: {stage.name}, "
-            f"{len(known) - len(left)}/{len(known)} runs, ETA {pace * minutes(left):.0f} min",
+            f"{len(known) - len(left)}/{len(known)} runs, {minutes(left) / self.workers:.0f} min",
             flush=True,
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import contextlib
 import itertools
 from pathlib import Path
-import sys
 from typing import Any
 
 from absl import flags
@@ -207,12 +206,16 @@ class Trial:
         return status
 
     def report(self, prune: bool) -> None:
+        """Tell the study the new scores, each the mean over seeds; stop the run if it lags."""
+        from ln.training import runs
+
         metrics = self.job.folder / "metrics.jsonl"
         size = metrics.stat().st_size if metrics.exists() else 0
         if not self.open or size == self.size:  # to read a long file takes longer than LOOK
             return
         self.size = size
-        for value in scores(self.job.folder)[self.told :]:
+        run = runs.read(self.job.folder)
+        for value in list(run.scores(run.lanes).values())[self.told :]:
             self.told += 1
             self.trial.report(value, self.told)
             if prune and self.trial.should_prune():
@@ -250,14 +253,6 @@ class Trial:
         params = ", ".join(f"{key} {value}" for key, value in self.trial.params.items())
         score = "" if value is None else f", {value:.4g}"
         print(f"Trial {self.number}: {state.lower()}{score} ({params})", flush=True)
-
-
-def scores(folder: Path) -> list[float]:
-    """Return the score of each evaluation of a run, the mean over its seeds."""
-    from ln.training import runs
-
-    run = runs.read(folder)
-    return list(run.scores(run.lanes).values())
 
 
 class Search:
@@ -348,8 +343,6 @@ class Search:
             print("Stopped; the same command goes on from here.", flush=True)
             return cli.INTERRUPTED
         print("\n".join(self.summary()), flush=True)
-        if self.failed:
-            print(f"{self.failed} trials failed; see above.", file=sys.stderr)
         return 1 if self.failed else 0
 
     def summary(self) -> Iterator[str]:
