@@ -1,9 +1,7 @@
-"""A plan of runs: its stages, scores, estimates, and the command."""
+"""A plan of runs: its stages, their scores, and the command."""
 
 import math
-import os
 from pathlib import Path
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from ln.errors import InputError
 from ln.training import runs
 from scripts import cli
 from scripts.engines import collect, jobs, plan, stages
+from tests.test_scripts import run as run_command
 
 PROJECT = Path(__file__).parent.parent
 PLAN = PROJECT / "results" / "plan.toml"
@@ -49,20 +48,16 @@ FAIR = dict(
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
 
 
-def make(kind, table, root, **changes):
-    return kind(**(table | changes), root=root)
-
-
 def sweep(root, **changes):
-    return make(stages.Sweep, SWEEP, root, **changes)
+    return stages.Sweep(**(SWEEP | changes), root=root)
 
 
 def halving(root, **changes):
-    return make(stages.Halving, HALVING, root, **changes)
+    return stages.Halving(**(HALVING | changes), root=root)
 
 
 def fair(root, **changes):
-    return make(stages.Fair, FAIR, root, **changes)
+    return stages.Fair(**(FAIR | changes), root=root)
 
 
 def write_run(run, values, split="valid", metric="error", finished=True):
@@ -172,11 +167,6 @@ def test_settled_runs_reach_their_length(tmp_path):
     assert short.settled and not long.settled
     diverge(long)
     assert long.settled
-
-
-def test_lengths_share_the_minutes(tmp_path):
-    waves = sweep(tmp_path, steps=["1 step", "4 steps"], minutes=8.0).waves()
-    assert [wave[0].minutes for wave in waves] == [2, 6]
 
 
 # --- Halving ---
@@ -370,10 +360,9 @@ def test_failures_end_in_a_status(first, second, tries, expected, runner, capsys
 
 
 def test_a_failed_run_is_not_continued(runner):
-    statuses = {"norm=none": 0, "norm=layer": 2}
-    tiny, stage, attempts = runner(lambda name, _: statuses[name], steps=["2 steps", "4 steps"])
+    tiny, stage, attempts = runner(lambda name, _: 2, steps=["2 steps", "4 steps"])
     tiny.train(stage)
-    assert sorted(job.folder.name for job in attempts) == ["norm=layer", "norm=none", "norm=none"]
+    assert len(attempts) == 2
 
 
 def test_a_wrong_value_stops_its_stage(tmp_path, capsys):
@@ -395,18 +384,6 @@ def test_a_damaged_run_stops_its_stage(runner, capsys):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(settings=dict(hiden=3)), "Unknown config key 'hiden"),
-        (dict(config="configs/mnits.py"), "no config file configs/mnits.py. Did you mean"),
-    ],
-)
-def test_a_wrong_config_has_a_clear_line(changes, message, tmp_path):
-    with pytest.raises(InputError, match=message):
-        plan.check(sweep(tmp_path, **changes))
-
-
-@pytest.mark.parametrize(
     "words, message",
     [
         (["--space=lr=1,2", "--trials=3"], "takes no --space, --trials"),
@@ -414,8 +391,7 @@ def test_a_wrong_config_has_a_clear_line(changes, message, tmp_path):
     ],
 )
 def test_wrong_flags_are_one_line(words, message):
-    words = ("-m", "scripts.sweep", f"--plan={PLAN}", "--only=claim_29", *words)
-    done = subprocess.run((sys.executable, *words), cwd=PROJECT, capture_output=True, text=True)
+    done = run_command("scripts.sweep", f"--plan={PLAN}", "--only=claim_29", *words)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -440,12 +416,7 @@ def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     (place / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not the run"):
         collect.collect([stage], tmp_path / "results")
-    assert os.listdir(place) == ["notes.txt"]
-    place.rename(tmp_path / "away")
-    collect.collect([stage], tmp_path / "results")
-    (place / "notes.txt").write_text("mine")
-    collect.collect([stage], tmp_path / "results")
-    assert (place / "notes.txt").read_text() == "mine"
+    assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
 def test_collect_drops_update_rows(finished, tmp_path):
@@ -454,7 +425,7 @@ def test_collect_drops_update_rows(finished, tmp_path):
     rows = runs.read_rows(path)
     runs.write_rows(path, [rows[0] | dict(split="update"), *rows])
     collect.collect([stage], tmp_path / "results")
-    assert os.listdir(place.parent) == ["norm=none"]
+    assert [path.name for path in place.parent.iterdir()] == ["norm=none"]
     assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
@@ -486,46 +457,29 @@ def test_the_recorded_choice_follows_from_the_stored_runs():
 @pytest.mark.slow
 def test_a_stopped_plan_goes_on(tmp_path):
     every = ", ".join(f'{k}_every = "500 steps"' for k in ("log", "eval", "save"))
-    text = f"""
-    [[stage]]
-    name = "tiny"
-    kind = "sweep"
-    config = "configs/mnist.py:tiny"
-    settings = {{ data_dir = "{tmp_path.as_posix()}", {every} }}
-    grid = {{ norm = ["none", "layer"], seeds = 5 }}
-    steps = ["100 steps", "STEPS"]
-    minutes = 0.1
-    """
+    settings = f'settings = {{ data_dir = "{tmp_path.as_posix()}", {every} }}\n'
     path, root = tmp_path / "plan.toml", tmp_path / "runs"
-    path.write_text(text.replace("STEPS", "9000000 steps"))
-    command = (sys.executable, "-m", "scripts.sweep", f"--plan={path}", f"--root={root}")
+    path.write_text(tiny("tiny").replace("4 steps", "9000000 steps") + settings)
+    words = ("scripts.sweep", f"--plan={path}", f"--root={root}")
 
-    def run(*words):
-        return subprocess.run(
-            (*command, *words), cwd=PROJECT, capture_output=True, text=True, timeout=200
-        )
+    timed = run_command(*words, "--minutes=0.25")
+    assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
 
-    timed = run("--minutes=0.25", "--workers=2")
-    assert timed.returncode == 0, timed.stdout + timed.stderr
-    assert "The time is up" in timed.stdout
-
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    while "Resuming at step" not in process.stdout.readline():
-        pass
-    time.sleep(1)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    command = (sys.executable, "-m", *words)
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        while "Resuming at step" not in process.stdout.readline():
+            pass
+        time.sleep(1)
+        process.terminate()
+        process.communicate(timeout=60)
     assert process.returncode == 130
 
-    reached = max(runs.read(folder).progress() for folder in runs.find(root))
-    length = f"{int(max(reached, 100)) + 1_000} steps"
-    path.write_text(text.replace("STEPS", length))
-    done = run("--workers=2")
+    (folder,) = runs.find(root)
+    length = f"{int(runs.read(folder).progress()) + 1_000} steps"
+    path.write_text(path.read_text().replace("9000000 steps", length))
+    done = run_command(*words)
     assert done.returncode == 0, done.stdout + done.stderr
-    for folder in runs.find(root):
-        stored = runs.read(folder)
-        assert (stored.config["seeds"], stored.config["steps"]) == ([5], length)
-        keys = [(row.step, row.split) for row in stored.rows]
-        assert stored.finished and len(keys) == len(set(keys))
-    listed = run("--dry_run")
-    assert "4 runs known, 4 finished, 0 to do" in listed.stdout
+    stored = runs.read(folder)
+    keys = [(row.step, row.split, row.seed) for row in stored.rows]
+    assert stored.finished and len(keys) == len(set(keys)) and stored.config["steps"] == length
+    assert "1 runs known, 1 finished, 0 to do" in run_command(*words, "--dry_run").stdout
