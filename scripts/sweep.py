@@ -72,7 +72,7 @@ def main(_):
         if GRID.value or DRY_RUN.value:
             raise InputError("--engine=optuna takes --space instead of --grid, and no --dry_run.")
         sys.exit(search.run(config, root, WORKERS.value))
-    points = grid.read(GRID.value, config) if GRID.value else grid.listed(config)
+    points = grid.read(GRID.value) if GRID.value else grid.listed(config)
     todo = grid.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")

@@ -230,7 +230,7 @@ def test_fair_takes_the_best_inside(tmp_path):
     assert len(grid) == 2 * 4 * 2 and {run.steps for run in grid} == {"4 steps"}
     best = dict(none=3e-3, layer=1e-2)
     write_readings(grid, lambda norm, lr: abs(math.log(lr / best[norm])))
-    assert (next(waves), next(waves)) == ([], [])
+    assert next(waves) == next(waves) == grid
     common = stage.common()
     final = set(names(next(waves)))
     rates = {(norm, rate) for norm in best for rate in (best[norm], common)}
@@ -244,7 +244,7 @@ def test_fair_widens_at_most_twice(tmp_path):
     waves = stage.waves()
     widened = []
     for _ in range(3):
-        wave = next(waves)
+        wave = [run for run in next(waves) if not run.settled]
         write_readings(wave, lambda norm, lr: lr if norm == "none" else -lr)
         widened.append(sorted({name.split(",seeds")[0] for name in names(wave)}))
     assert widened[1:] == [
@@ -278,7 +278,7 @@ def test_a_norm_that_always_diverges_trains_no_more(tmp_path):
     for run in grid:
         if "norm=none" in run.folder.name:
             diverge(run)
-    assert (next(waves), next(waves)) == ([], [])
+    assert next(waves) == next(waves) == grid
     assert {name.split(",")[0] for name in names(next(waves))} == {"norm=layer"}
     assert stage.common() == 1e-2  # the diverged norm has no vote
     for run in grid:
@@ -346,7 +346,7 @@ def test_finished_runs_are_skipped(runner, capsys):
         (-9, -9, 2, 1),
         (2, 2, 1, 1),  # an error would come again
         (cli.BUSY, 0, 2, 0),
-        (cli.BUSY, cli.BUSY, 2, cli.BUSY),
+        (cli.BUSY, cli.BUSY, 2, 0),  # the other process trains it
     ],
 )
 def test_failures_end_in_a_status(first, second, tries, expected, runner, capsys):

@@ -128,7 +128,6 @@ def test_a_space_is_read():
     "texts, sampler, words",
     [
         (["lr"], "tpe", "write KEY=log:LOW:HIGH"),
-        (["lrr=log:1e-4:1e-2"], "tpe", "Did you mean 'lr'"),
         (["lr=lg:1e-4:1e-2"], "tpe", "Did you mean 'log'"),
         (["lr=log:0:1"], "tpe", "numbers in order"),
         (["lr=log:1e-2:1e-4"], "tpe", "lr=log:LOW:HIGH"),

@@ -25,12 +25,12 @@ class Runner:
 
     Attributes:
         lost: the exit status of each run that is left, by folder.
-        failed: why a stage has ended, in words.
+        failed: whether a stage ended by an error.
     """
 
     def __init__(self, stages: list, workers: int, stopping: jobs.Stopping):
         self.stages, self.workers, self.stopping = stages, workers, stopping
-        self.lost, self.failed = dict[Path, int](), list[str]()
+        self.lost, self.failed = dict[Path, int](), False
 
     def train(self, stage) -> None:
         """Train the waves of a stage, and print its table when all of them are done.
@@ -47,8 +47,8 @@ class Runner:
             if not stage.unsettled():
                 print(stage.table(), flush=True)
         except InputError as error:
-            self.failed.append(f"{stage.name}: {error}")
-            print(f"error: {self.failed[-1]}", file=sys.stderr, flush=True)
+            self.failed = True
+            print(f"error: stage {stage.name}: {error}", file=sys.stderr, flush=True)
 
     def train_wave(self, wave: list) -> None:
         by_folder = {run.folder: run for run in wave if not run.settled}
@@ -75,12 +75,8 @@ class Runner:
             why = "Stopped" if self.stopping.by_signal else "The time is up"
             print(f"{why}; the same command goes on from here. --dry_run lists what remains.")
         status = jobs.report(self.lost)
-        if self.failed:
-            print(f"{len(self.failed)} stages failed:", *self.failed, sep="\n  ", file=sys.stderr)
         if self.stopping.by_signal:
             return cli.INTERRUPTED
-        if self.lost and not status and not self.stopping.asked:
-            return cli.BUSY  # the runs that another process is at work on
         return 1 if self.failed else status
 
 

@@ -51,11 +51,10 @@ def read_space(texts: list[str], config) -> dict[str, Any]:
     """Return optuna's distribution of each key.
 
     Raises:
-        InputError: a key is unknown or its values are wrong, or there is not one learning rate.
+        InputError: the text has another form, or there is not one learning rate.
     """
-    keys = jobs.flat(config.to_dict())
     form = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,..."
-    space = dict(grid.split(text, "--space", keys, form) for text in texts)
+    space = dict(grid.split(text, "--space", form) for text in texts)
     if "seeds" in space:
         raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
     if "lr" not in space and len(config.lr) > 1:
@@ -354,8 +353,7 @@ class Search:
         states = ", ".join(f"{number} {state}" for state, number in count.items())
         yield f"{len(trials)} trials in {self.folder}: {states}."
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        done.sort(key=lambda trial: trial.value, reverse=select.mode == "max")
-        for trial in done[:5]:
+        for trial in sorted(done, key=lambda t: t.value, reverse=select.mode == "max")[:5]:
             params = " ".join(f"--config.{key}={value}" for key, value in trial.params.items())
             score = f"{select.split} {select.metric} {trial.value:.5g}"
             yield f"  {score}  trial {trial.number}  {params}"

@@ -149,7 +149,8 @@ class Stage:
 
     def known(self) -> list[Run]:
         """Return the runs of all waves so far; a run counts once for each of its lengths."""
-        return list(itertools.chain(*self.waves()))
+        waves = itertools.chain(*self.waves())
+        return list({(run.folder, run.steps): run for run in waves}.values())
 
     def unsettled(self) -> list[Run]:
         """Return the known runs that are left."""
@@ -332,23 +333,20 @@ class Fair(Stage):
         ]
 
     def waves(self):
-        grids: dict[str, list[float]] = {norm: [] for norm in self.norms}
         for times in range(WIDENINGS + 1):
             wave = []
-            for norm, known in grids.items():
-                grids[norm] = self.grid(norm, times)
-                new = [rate for rate in grids[norm] if rate not in known]
-                wave += self.runs(norm, new, SHORT_SEEDS, self.length_short)
+            for norm in self.norms:
+                wave += self.runs(norm, self.grid(norm, times), SHORT_SEEDS, self.length_short)
             yield wave
             if not all(run.settled for run in wave):
                 return
         wave = []
-        for norm, rates in grids.items():
-            if (best := self.best(norm, rates)) is None:
-                continue
-            wave += self.runs(norm, dict.fromkeys((best, self.common())), self.seeds, self.steps)
-            if self.check_ranking:
-                wave += self.runs(norm, rates, SHORT_SEEDS, self.steps)
+        for norm in self.norms:
+            rates = self.grid(norm)
+            if best := self.best(norm, rates):
+                both = dict.fromkeys((best, self.common()))
+                wave += self.runs(norm, both, self.seeds, self.steps)
+                wave += self.runs(norm, rates, SHORT_SEEDS, self.steps) * self.check_ranking
         yield wave
 
     def grid(self, norm: str, times: int = WIDENINGS) -> list[float]:
