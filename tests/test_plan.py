@@ -93,7 +93,7 @@ def names(wave):
 @pytest.mark.parametrize(
     "make, changes, message",
     [
-        (sweep, dict(steps="four"), "'four' is not a length"),
+        (fair, dict(length_short="four"), "'four' is not a length"),
         (sweep, dict(grid=dict(norm=["none", "none"])), "2 runs would have the folder"),
         (halving, dict(published="figure_66"), "figure_66.csv is missing"),
         (halving, dict(rungs=[dict(curves=[CURVES | dict(norm="layr")])]), "of nll_batch4, layr"),

@@ -32,7 +32,7 @@ WIDENINGS = 2  # of a grid of learning rates, at most
 
 
 class Length(NamedTuple):
-    """A length such as "65 epochs" or "300 steps"."""
+    """A length such as "65 epochs" or "300 steps"; its unit is "epoch" or "step"."""
 
     count: float
     unit: str
@@ -45,10 +45,6 @@ class Length(NamedTuple):
         except ValueError as error:
             message = f'{text!r} is not a length; write "300 steps" or "65 epochs".'
             raise InputError(message) from error
-
-    def of(self, row: runs.Reading) -> float:
-        """Return how far a reading is, in this unit."""
-        return (row.epoch if self.unit == "epoch" else row.step) or 0
 
 
 def product(grid: dict | list[dict]) -> list[Point]:
@@ -101,10 +97,11 @@ class Run(NamedTuple):
 
     def readings(self) -> list[runs.Reading]:
         """Return the readings up to this length, none of a run that has not reached it."""
-        length = Length.read(self.steps)
-        rows = runs.read(self.folder).rows if self.begun else []
-        reached = any(length.of(row) >= length.count for row in rows)
-        return [row for row in rows if length.of(row) <= length.count] if reached else []
+        count, unit = Length.read(self.steps)
+        stored = runs.read(self.folder) if self.begun else None
+        if stored is None or stored.progress(unit) < count:
+            return []
+        return [row for row in stored.rows if (getattr(row, unit) or 0) <= count]
 
     def best(self) -> float:
         """Return the best score, NaN if the run diverged before its end or has none."""
@@ -190,11 +187,10 @@ class Sweep(Stage):
             raise InputError(f"{count} runs would have the folder {folder}; change their values.")
 
     def waves(self):
-        steps = [self.steps] if isinstance(self.steps, str) else self.steps
-        counts = [0.0, *(Length.read(text).count for text in steps)]
-        for text, (start, end) in zip(steps, itertools.pairwise(counts), strict=True):
-            minutes = self.minutes * (end - start) / counts[-1]
-            yield [self.run(point, text, minutes) for point in product(self.grid)]
+        lengths = [self.steps] if isinstance(self.steps, str) else self.steps
+        minutes = self.minutes / len(lengths)
+        for steps in lengths:
+            yield [self.run(point, steps, minutes) for point in product(self.grid)]
 
 
 @dataclasses.dataclass(kw_only=True)
