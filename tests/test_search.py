@@ -240,6 +240,14 @@ def test_a_silent_data_base_raises(trainer, tmp_path):
             make_search(tmp_path, "lr=log:1e-4:1e-2", storage=url)
 
 
+def test_a_damaged_journal_raises(trainer, tmp_path):
+    make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
+    journal = tmp_path / "search" / "journal.log"
+    journal.write_bytes(b"{\n" + journal.read_bytes())
+    with pytest.raises(InputError, match="journal.log cannot be opened .*another --study"):
+        make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
+
+
 def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
     backend = optuna.storages.journal.JournalFileBackend
     append, room = backend.append_logs, iter(range(6))
