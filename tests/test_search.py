@@ -210,7 +210,7 @@ def test_trials_of_dead_launchers_are_taken_up(trainer, tmp_path, capsys):
     first.lock.release()  # as the system does when it dies
     (again,) = b.start(1)
     assert again.job == first.job and again.told == 1
-    assert "left of trial=0." in capsys.readouterr().out
+    assert "trial=0: taking up what was left" in capsys.readouterr().out
     assert a.start(1) == []
 
 
@@ -306,7 +306,7 @@ def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
     a.kill()  # its run loses the pipe to write to and dies of that, or is waited for
     texts = [launcher.communicate(timeout=300)[0] for launcher in launchers]
     assert b.returncode == 0, texts
-    assert f"left of {mine.name}." in texts[1]
+    assert f"{mine.name}: taking up what was left" in texts[1]
     assert "3 trials in" in texts[1] and "3 complete." in texts[1]
     folders = sorted(folder.glob("trial=*"))
     assert len(folders) == 3

@@ -186,7 +186,7 @@ class Trial:
         for key, axis in search.space.items():
             self.trial._suggest(key, axis)  # the same values as before if the launcher was killed
         folder = search.folder / f"trial={self.number}"
-        print(folder, flush=True)
+        print(f"{folder}{': taking up what was left' if folder.exists() else ''}", flush=True)
         self.job = jobs.Job.make(folder, jobs.override(search.config, self.trial.params))
         self.process = jobs.Process(self.job)
 
@@ -296,42 +296,31 @@ class Search:
         """Take up trials that were left, or begin new ones; at most so many."""
         started: list[Trial] = []
         with self.asking:
-            while len(started) < room and (trial := self.left() or self.new()):
+            while len(started) < room and (trial := self.take() or (self.ask() and self.take())):
                 started.append(trial)
         return started
 
-    def left(self) -> Trial | None:
-        """Take up a trial whose launcher died, or whose run was killed."""
+    def take(self) -> Trial | None:
+        """Return a trial that has begun and that no launcher holds: it is new, or was left."""
         from optuna.trial import TrialState
 
         for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            lock = filelock.FileLock(self.folder / "claims" / f"trial={frozen.number}.lock")
             with contextlib.suppress(filelock.Timeout):
-                lock = self.claim(frozen.number)
-                print(f"Taking up what was left of trial={frozen.number}.", flush=True)
+                lock.acquire(timeout=0)
                 return Trial(self, frozen, lock)
         return None
 
-    def new(self) -> Trial | None:
+    def ask(self) -> bool:
         """Begin a trial, if one is due."""
         from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
         waiting = sum(trial.state == TrialState.WAITING for trial in trials)
         due = waiting if SAMPLER.value == "grid" else TRIALS.value - len(trials) + waiting
-        if due <= 0:
-            return None
-        number = self.study.ask().number
-        return Trial(self, self.study.get_trials(deepcopy=False)[number], self.claim(number))
-
-    def claim(self, number: int) -> filelock.FileLock:
-        """Return the lock of a trial, held.
-
-        Raises:
-            filelock.Timeout: another launcher holds it.
-        """
-        lock = filelock.FileLock(self.folder / "claims" / f"trial={number}.lock")
-        lock.acquire(timeout=0)
-        return lock
+        if due > 0:
+            self.study.ask()
+        return due > 0
 
     def run(self, workers: int) -> int:
         """Search until enough trials have ended; return the exit status."""
