@@ -328,7 +328,7 @@ def test_finished_runs_are_skipped(runner, capsys):
     tiny.train(stage)
     assert attempts == {layer.job: 1} and tiny.status() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "stage 1 of 1: tiny, 1/2 runs, 1 min" in lines
+    assert "stage 1 of 1: tiny, 1/2 runs, 1 min left" in lines
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Runner:
         known, left = stage.known(), stage.unsettled()
         print(
             f"stage {self.stages.index(stage) + 1} of {len(self.stages)}: {stage.name}, "
-            f"{len(known) - len(left)}/{len(known)} runs, {minutes(left) / self.workers:.0f} min",
+            f"{len(known) - len(left)}/{len(known)} runs, {minutes(left) / self.workers:.0f} min left",
             flush=True,
         )
 
