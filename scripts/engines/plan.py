@@ -63,9 +63,10 @@ class Runner:
     def show(self, stage) -> None:
         """Print how many of the known runs of a stage are done, and how long the rest takes."""
         known, left = stage.known(), stage.unsettled()
+        time = minutes(left) / self.workers
         print(
             f"stage {self.stages.index(stage) + 1} of {len(self.stages)}: {stage.name}, "
-            f"{len(known) - len(left)}/{len(known)} runs, {minutes(left) / self.workers:.0f} min left",
+            f"{len(known) - len(left)}/{len(known)} runs, {time:.0f} min left",
             flush=True,
         )
 
