@@ -21,9 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-import experiments
-from experiments.curves import Column, Curve, Panel
-from ln.errors import choose
+from experiments.curves import Curve, Panel
 
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"  # at the claim's data, size and length
 AGREES, DISAGREES = "agrees", "disagrees"  # at reduced scale
@@ -34,14 +32,13 @@ CELLS = 4  # of lengths and batch sizes that show a trend
 ERROR = 0.05  # the probability of a verdict if there is no effect
 EXACT = 12  # pairs up to which all sign patterns are enumerated
 
-EXPERIMENTS = (*experiments.names(), "theory")
 # Keys of configs that do not change the data, the size or the length of a run: how it is logged,
 # and the optimization, whose settings the paper mostly leaves open.
 ASIDE = "eval_every", "lr", "optimizer", "schedule", "init", "init_std"
 
 Key = tuple[str, str]  # (panel, norm)
 Curves = Mapping[Key, Curve]
-Panels = Mapping[str, Panel | Column]
+Panels = Mapping[str, Panel]
 
 
 # --- From curves to gains ---
@@ -184,7 +181,6 @@ class Part:
     Attributes:
         curve, baseline: their keys; the name of a panel may be a sum such as "r1+r5".
         margin: the gain must exceed it: a factor, or a difference in the unit of the metric.
-        falling: whether less is better; None: as the panel says.
         minus: the panel whose gain is subtracted.
         peak: the panel that says whether the baseline has peaked, if the baseline's cannot.
     """
@@ -193,7 +189,6 @@ class Part:
     curve: Key
     baseline: Key
     margin: float | None = None
-    falling: bool | None = None
     minus: str = ""
     peak: str = ""
 
@@ -230,15 +225,14 @@ def lookup(curves: Curves, key: Key) -> Curve | None:
     return dataclasses.replace(complete[0], x=x, lanes=y)
 
 
-def as_line(curve: Curve, name: str, panels: Panels, falling: bool | None = None) -> Line:
-    """Return a curve with its x counted from the start and less as better.
+def panel_of(name: str, panels: Panels) -> Panel:
+    """Return a panel, or the first of a sum. Times of a benchmark have none: make up one."""
+    return panels.get(name.partition("+")[0]) or Panel(name, "", "", "", label=name)
 
-    Args:
-        name: of its panel, which says both, unless falling does.
-    """
-    panel = panels.get(name.partition("+")[0])
-    falling = getattr(panel, "falling", True) if falling is None else falling
-    return Line(curve.x - getattr(panel, "x_plus", 0), curve.lanes if falling else -curve.lanes)
+
+def as_line(curve: Curve, panel: Panel) -> Line:
+    """Return a curve of a panel with its x counted from the start, and less as better."""
+    return Line(curve.x - panel.x_plus, curve.lanes if panel.falling else -curve.lanes)
 
 
 def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
@@ -250,7 +244,7 @@ def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     seeds = sorted(set.intersection(*map(set, names.values())))
 
     def line(key: Key) -> Line:
-        whole = as_line(known[key], key[0], panels, part.falling)
+        whole = as_line(known[key], panel_of(key[0], panels))
         return Line(whole.x, whole.y[..., [names[key].index(seed) for seed in seeds], :])
 
     gains = [part.rule(line(before), line(after)) for before, after in part.pairs]
@@ -314,7 +308,7 @@ def has_peaked(part: Part, curves: Curves, panels: Panels) -> bool:
     """Return whether the baseline's mean is best before the last tenth of its length."""
     for (name, norm), _ in part.pairs:
         name = part.peak or name
-        line = as_line(lookup(curves, (name, norm)), name, panels)
+        line = as_line(lookup(curves, (name, norm)), panel_of(name, panels))
         x, y = first_part(line) if part.rule is later else line
         if x[y.mean(0).argmin()] > 0.9 * x[-1]:
             return False
@@ -370,11 +364,6 @@ class Claim:
     is_timing: bool = False
     is_trend: bool = False
     is_erratum: bool = False
-
-    def __post_init__(self):
-        choose(f"experiment of claim {self.number}", self.experiment, dict.fromkeys(EXPERIMENTS))
-        if (self.experiment == "theory") == bool(self.parts):
-            raise ValueError(f"Claim {self.number} needs parts or the experiment theory, not both.")
 
 
 class Cell(NamedTuple):
@@ -462,11 +451,10 @@ def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
 
 def in_words(part: Part, gains: Gains, panels: Panels) -> Row:
     """Return gains as a row of a table."""
-    panel = panels.get(part.curve[0])
-    times, digits = getattr(panel, "times", 1.0), getattr(panel, "digits", ".3f")
+    panel = panel_of(part.curve[0], panels)
 
     def text(gain: float) -> str:
-        return f"{np.exp(gain):.2f}" if part.is_factor else f"{times * gain:+{digits}}"
+        return f"{np.exp(gain):.2f}" if part.is_factor else f"{panel.times * gain:+{panel.digits}}"
 
     if not gains.seeds:
         return Row(describe(part, panels), "–", "–", 0)
@@ -483,15 +471,16 @@ def describe(part: Part, panels: Panels) -> str:
     """Return what a part compares, such as "R@1 [%], recall at 1: layer against none, faster"."""
 
     def name(key: str) -> str:
-        panel = panels.get(key)
-        return ", ".join(getattr(panel, a) for a in ("label", "title") if hasattr(panel, a)) or key
+        panel = panel_of(key, panels)
+        return f"{panel.label}, {panel.title}" if panel.title else panel.label
 
-    (panel, norm), (other_panel, baseline) = part.curve, part.baseline
+    (key, norm), (other_key, baseline) = part.curve, part.baseline
     rule = part.rule.__doc__.partition(":")[0].lower()
-    where = " + ".join(name(key).partition(",")[0] for key in panel.split("+"))
-    where = where if "+" in panel else name(panel)
-    if panel != other_panel:
-        return f"{where} against {name(other_panel)}: {norm}, {rule}"
+    where = name(key)
+    if "+" in key:
+        where = " + ".join(panel_of(term, panels).label for term in key.split("+"))
+    if key != other_key:
+        return f"{where} against {name(other_key)}: {norm}, {rule}"
     if part.rule is later:
         return f"{where}: {norm}, {rule}"
     less = f", less the same at {name(part.minus)}" if part.minus else ""
