@@ -252,14 +252,15 @@ def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     return Gains(values, gains[0].bounds, tuple(seeds))
 
 
-def trend(ratios: Sequence[float], gains: Sequence[Gains]) -> Gains:
+def trend(cells: Sequence["Cell"], gains: Sequence[Gains]) -> Gains:
     """Trend: fit each seed's log factors by a line in log2 of length over batch size.
 
     The gain is its slope. Bounds count with their values.
     """
     seeds = sorted(set.intersection(*(set(gain.seeds) for gain in gains)))
     rows = [gain.values[[gain.seeds.index(seed) for seed in seeds]] for gain in gains]
-    x = np.log2(ratios) - np.mean(np.log2(ratios))
+    x = np.log2([cell.ratio for cell in cells])
+    x -= x.mean()
     return Gains.exact(x @ np.array(rows) / (x @ x))._replace(seeds=tuple(seeds))
 
 
@@ -432,9 +433,8 @@ def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:
 def slope(part: Part, cells: Sequence[Cell], panels: Panels) -> Gains | None:
     """Return the trend of a part over cells; None if some are not finished or they are too few."""
     gains = [measure(part, cell.curves, panels) for cell in cells]
-    ratios = [cell.ratio for cell in cells]
-    whole = len(set(ratios)) >= CELLS and None not in gains
-    return trend(ratios, gains) if whole else None
+    some = len({cell.ratio for cell in cells}) < CELLS or None in gains
+    return None if some else trend(cells, gains)
 
 
 def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:

@@ -3,24 +3,30 @@
 from experiments.curves import Figure, Panel, Table
 
 RANKS = dict(r1="R@1", r5="R@5", r10="R@10", mean="mean rank")
+RECALL = dict(
+    digits=".2f",
+    x_per=300,
+    landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
+    summaries=(("mean", 10), ("max", 0)),
+    falling=False,
+)
+PAIRS = RECALL | dict(
+    times=100, digits=".1f", limits=(50.0, 100.0), landmarks=(), summaries=(("mean", 10),)
+)
 
 
-def recall(K: int, limits: tuple[float, float], levels: tuple[float, ...]) -> Panel:
+def recall(K: int, **options) -> Panel:
     """Return the panel of image retrieval among the first K."""
     return Panel(
-        name=f"r{K}",
-        title=f"recall at {K}",
-        split="valid",
-        metric=f"image_r{K}",
-        label=f"R@{K} [%]",
-        digits=".2f",
-        limits=limits,
-        x_per=300,
-        landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
-        summaries=(("mean", 10), ("max", 0)),
-        levels=levels,
-        falling=False,
+        f"r{K}", f"recall at {K}", "valid", f"image_r{K}", f"R@{K} [%]", **RECALL, **options
     )
+
+
+def rank(what: str, key: str) -> Panel:
+    """Return a column of table 2."""
+    label = f"{what} retrieval {RANKS[key]}"
+    options = dict(digits=".1f", falling=key == "mean")
+    return Panel(f"table_2_{what}_{key}", "", "test", f"{what}_{key}", label, **options)
 
 
 FIGURES = (
@@ -48,17 +54,12 @@ FIGURES = (
         "no negative coordinates, so the two would be the same point.",
         panels=(
             Panel(
-                name="order",
-                title="captions that say less and more",
-                split="test",
-                metric="order",
-                label="pairs in order [%]",
-                times=100,
-                digits=".1f",
-                limits=(50.0, 100.0),
-                x_per=300,
-                summaries=(("mean", 10),),
-                falling=False,
+                "order",
+                "captions that say less and more",
+                "test",
+                "order",
+                "pairs in order [%]",
+                **PAIRS,
             ),
         ),
     ),
@@ -73,18 +74,6 @@ TABLES = (
         "of image retrieval on the validation set, chosen for each seed.",
         source="Ba, Kiros and Hinton (2016), table 2; a caption's rank is that of the best of an "
         "image's five",
-        columns=tuple(
-            Panel(
-                name=f"table_2_{what}_{key}",
-                title="",
-                split="test",
-                metric=f"{what}_{key}",
-                label=f"{what} retrieval {label}",
-                digits=".1f",
-                falling=key == "mean",
-            )
-            for what in ("caption", "image")
-            for key, label in RANKS.items()
-        ),
+        columns=tuple(rank(what, key) for what in ("caption", "image") for key in RANKS),
     ),
 )

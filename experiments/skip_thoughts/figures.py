@@ -52,13 +52,7 @@ FIGURES = (
         "after, in books that are not in the training set.",
         panels=(
             Panel(
-                **UPDATES,
-                name="nll",
-                title="validation",
-                split="valid",
-                metric="nll",
-                label="nats per word",
-                limits=(3.5, 5.0),
+                "nll", "validation", "valid", "nll", "nats per word", limits=(3.5, 5.0), **UPDATES
             ),
         ),
     ),

@@ -39,7 +39,9 @@ def fisher(n: dict[str, Any]) -> Picture:
         picture.matrix(title, matrix, limit=abs(F).max() / 2)  # so that small values show
     widths, errors = zip(*n["by_width"].items(), strict=True)
     label = "relative error of eq. 13"
-    axes = picture.lines("layer norm, wider layers", "units H", label, widths, {"mean": errors})
+    axes = picture.lines(
+        "layer norm, wider layers", "units H", label, widths, {"mean of 10 layers": errors}
+    )
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     return picture
