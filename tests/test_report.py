@@ -396,7 +396,7 @@ def test_metrics_without_figures_are_drawn(no_figures, tmp_path):
         assert set(names) == set(itertools.product(("train", "valid", "test"), ("error", "nll")))
         norms = itertools.product([panel.name for panel in figure.panels], ("none", "layer"))
         assert set(ours) == set(norms)
-        assert draw(figure.panels, 2, ours, ours).startswith(PNG)
+        assert draw(figure.panels[:1], 1, ours, ours).startswith(PNG)
 
 
 def test_a_run_without_metrics_has_a_default_page(no_figures, tmp_path):
