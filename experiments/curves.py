@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ln.errors import InputError, choose
+from ln.errors import choose
 from ln.training.runs import Lane, Reading
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
@@ -82,10 +82,6 @@ class Figure:
     caption: str
     source: str | None = None
     panels: tuple[Panel, ...]
-
-    def __post_init__(self):
-        if not isinstance(self.panels, tuple):
-            raise InputError(f"Panels of {self.name} must be a tuple; one of one needs a comma.")
 
     @property
     def columns(self) -> int:

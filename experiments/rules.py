@@ -199,9 +199,8 @@ class Part:
     @property
     def least(self) -> float:
         """Return the margin on the scale of gains."""
-        if self.is_factor:
-            return float(np.log(self.margin or 1.0))
-        return self.margin or 0.0
+        scale = np.log if self.is_factor else float
+        return 0.0 if self.margin is None else scale(self.margin)
 
     @property
     def pairs(self) -> list[tuple[Key, Key]]:
@@ -307,13 +306,13 @@ def outcome(gains: Sequence[np.ndarray], margins: Sequence[float], spare: int = 
 
 def has_peaked(part: Part, curves: Curves, panels: Panels) -> bool:
     """Return whether the baseline's mean is best before the last tenth of its length."""
-    for (name, norm), _ in part.pairs:
-        name = part.peak or name
+
+    def peaks(name: str, norm: str) -> bool:
         line = as_line(lookup(curves, (name, norm)), panel_of(name, panels))
         x, y = first_part(line) if part.rule is later else line
-        if x[y.mean(0).argmin()] > 0.9 * x[-1]:
-            return False
-    return True
+        return x[y.mean(0).argmin()] <= 0.9 * x[-1]
+
+    return all(peaks(part.peak or name, norm) for (name, norm), _ in part.pairs)
 
 
 class Row(NamedTuple):
@@ -394,13 +393,11 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     """
     curves = cells[0].curves
     parts = parts_of(claim, curves)
-    gains = [slope(parts[0], cells, panels)] if claim.is_trend else []
-    gains = gains or [measure(part, curves, panels) for part in parts]
-    rows = tuple(
-        in_words(part, gain, panels)
-        for part, gain in zip(parts, gains, strict=True)
-        if gain is not None
-    )
+    gains = [measure(part, curves, panels) for part in parts]
+    if claim.is_trend:
+        gains = [slope(parts[0], cells, panels)]
+    known = [pair for pair in zip(parts, gains, strict=True) if pair[1] is not None]
+    rows = tuple(in_words(part, gain, panels) for part, gain in known)
     if None in gains:
         some = any(row.pairs >= LEAST for row in rows)
         return Verdict(NOT_DECIDED if some else NOT_TESTED, lacking(claim, parts, curves), rows)
@@ -440,10 +437,7 @@ def slope(part: Part, cells: Sequence[Cell], panels: Panels) -> Gains | None:
 def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
     """Say which runs a claim still needs."""
     if claim.is_trend:
-        return (
-            f"It needs finished runs, with and without layer norm, at {CELLS} ratios of length to "
-            "batch size or more: stage claim_29 of results/plan.toml."
-        )
+        return f"It needs finished runs of both norms at {CELLS} ratios of length to batch size."
     keys = dict.fromkeys(key for part in parts for key in sorted(part.keys))
     names = [f"{norm} ({panel})" for panel, norm in keys if lookup(curves, (panel, norm)) is None]
     return f"It needs finished runs of {', '.join(names)}."

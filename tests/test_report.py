@@ -62,7 +62,6 @@ def test_figures_name_things_that_exist(name):
     [
         ("Panel(*'nsml', metrik=1),", "line 2: .* unexpected keyword argument 'metrik'"),
         ("Panel(*'ntsml', x='epohc'),", "line 2: .*'epohc'. Did you mean 'epoch'?"),
-        ("Panel(*'ntsml')", "line 3: Panels of f must be a tuple"),
     ],
 )
 def test_an_invalid_row_of_a_figure_gives_its_line(panel, message, monkeypatch, tmp_path):

@@ -49,9 +49,7 @@ FIGURES = (
         title="Order of captions",
         caption="For two captions of an image of which one says less than the other: how often the "
         "one that says less is nearer to lying above the other than the reverse. Chance is 50 %. "
-        "Only data that mark such pairs, such as the built-in scenes, have this metric. A caption "
-        "never lies above another in every coordinate: all points of the model have length 1 and "
-        "no negative coordinates, so the two would be the same point.",
+        "Only data that mark such pairs, such as the built-in scenes, have this metric.",
         panels=(
             Panel(
                 "order",
