@@ -101,18 +101,6 @@ def test_fisher_information_agrees_with_brute_force(norm):
     assert_all_close(F, brute_force(norm), 1e-8)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_half_the_quadratic_form_is_the_divergence(norm):
-    """Eq. 8, for a small step."""
-    delta = 1e-4 * np.random.default_rng(1).normal(size=THETA.shape)
-    divergence = 0
-    for y in outcomes():
-        before, after = (log_p(norm, theta, y) for theta in (THETA, THETA + delta))
-        divergence += (np.exp(before) * (before - after)).mean()
-    F = geometry.fisher_information(norm, THETA, X)
-    assert_all_close(geometry.quadratic_form(F, delta) / 2 / divergence, 1, 1e-3)
-
-
 def test_eq_13_lacks_terms_across_units_for_layer_norm():
     F, cov = brute_force("layer"), covariance("layer")
     assert_all_close(geometry.layer_norm_fisher(THETA, X, cov), F, 1e-8)

@@ -169,8 +169,8 @@ def write_folder(folder, config, rows, finished=True):
     return folder
 
 
-def write_run(root, norm, batch_size, error, nll, epochs=65, name=None, **changes):
-    """Write a run of figure 6: two seeds, 1 ± 0.1 times the values."""
+def write_run(root, norm, batch_size, error=0.01, nll=1e-3, epochs=65, name=None, **changes):
+    """Write a run of figure 6: two seeds, 0.9 and 1.1 times the values."""
     config = config_file.get_config("tiny")
     sizes = dict(norm=norm, batch_size=batch_size, seeds=(0, 1), steps="65 epochs")
     config.update_from_flattened_dict(sizes | changes)
@@ -179,7 +179,7 @@ def write_run(root, norm, batch_size, error, nll, epochs=65, name=None, **change
         | dict(error=error * (0.9 + 0.2 * seed) * lr / 1e-3, nll=nll * (0.9 + 0.2 * seed))
         for epoch in range(1, epochs + 1)
         for split in ("train", "valid", "test")
-        for seed in (0, 1)
+        for seed in config.seeds
         for lr in config.lr
     ]
     folder = root / "mnist" / (name or f"norm={norm},batch_size={batch_size}")
