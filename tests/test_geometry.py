@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.theory import geometry
-from experiments.theory.geometry import NORMS, TABLE_1, pack
+from experiments.theory.geometry import NORMS, TABLE_1
 from tests import reference
 
 N, D, H = 6, 3, 4  # examples, inputs, units
@@ -120,11 +120,9 @@ def test_dependent_outputs_couple_the_units(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_gain_metric_is_the_divergence_of_gaussians(norm):
-    """For Gaussian outputs of variance 1 a divergence is half a squared distance."""
-    moved = outputs(norm, THETA + pack(0 * W, 0, DELTA))
-    divergence = ((moved - outputs(norm)) ** 2).sum(1).mean() / 2
-    assert_all_close(DELTA @ geometry.gain_metric(norm, W, X, UNIT) @ DELTA / 2, divergence)
+def test_gain_metric_is_the_block_of_the_gains(norm):
+    block = geometry.eq_13(norm, THETA, X, CORRELATED)[:, -1, :, -1]
+    assert_all_close(geometry.gain_metric(norm, W, X, CORRELATED), block)
 
 
 def test_eq_32_holds_for_constant_variances_only():
