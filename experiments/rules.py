@@ -437,7 +437,7 @@ def slope(part: Part, cells: Sequence[Cell], panels: Panels) -> Gains | None:
 def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
     """Say which runs a claim still needs."""
     if claim.is_trend:
-        return f"It needs finished runs of both norms at {CELLS} ratios of length to batch size."
+        return f"It needs {CELLS} ratios of length to batch size: claim_29 in results/plan.toml."
     keys = dict.fromkeys(key for part in parts for key in sorted(part.keys))
     names = [f"{norm} ({panel})" for panel, norm in keys if lookup(curves, (panel, norm)) is None]
     return f"It needs finished runs of {', '.join(names)}."
