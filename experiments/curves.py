@@ -218,6 +218,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
+@functools.cache
 def published(path: Path) -> dict[tuple[str, str], Curve]:
     """Return the curves in results/published/<figure>.csv, (panel, norm) -> curve.
 

@@ -55,6 +55,8 @@ def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
 
 
 def main(_):
+    if THEORY.value and CLAIMS.value:
+        raise InputError("Give one of --theory and --claims.")
     kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "results"
     out = Path(OUT.value or ("report" if kind == "results" else f"report/{kind}"))
     file = out / PAGE
