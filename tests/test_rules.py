@@ -145,9 +145,7 @@ def curves():
         panels = panels_of(section)
         for (name, norm), curve in gather(section).ours.items():
             if len(curve.lanes) > 2 and curve.complete and len(curve.x) > 2:
-                sign = 1 if getattr(panels[name], "falling", True) else -1
-                x = curve.x - panels[name].x_plus
-                lines[section.source, name, norm] = Line(x, sign * curve.lanes)
+                lines[section.source, name, norm] = rules.as_line(curve, panels[name])
     return lines
 
 
