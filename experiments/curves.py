@@ -3,25 +3,29 @@
 from collections.abc import Iterable, Mapping
 import csv
 import dataclasses
+import functools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ln.errors import InputError, choose
+from ln.errors import choose
 from ln.training.runs import Lane, Reading
 
+PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 COUNTS = dict(step="update", epoch="epoch")  # what the x axis of a panel can count
 SUMMARIES = dict(mean=np.mean, median=np.median, min=np.min, max=np.max)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Panel:
-    """One pair of axes of a figure. `experiments.part` turns a wrong field into a one-line error.
+    """One pair of axes of a figure, or one column of a table.
+
+    `experiments.part` turns a wrong field into a one-line error.
 
     Attributes:
-        name: the panel's key in claims and in results/published/<figure>.csv.
+        name: its key in claims and in the file of its figure or table in results/published.
         split, metric: the readings that are drawn.
         label: of the y axis, with the unit.
         where: config keys and values of the runs that belong here; each norm is a curve.
@@ -79,35 +83,14 @@ class Figure:
     source: str | None = None
     panels: tuple[Panel, ...]
 
-    def __post_init__(self):
-        if not isinstance(self.panels, tuple):
-            raise InputError(f"Panels of {self.name} must be a tuple; one of one needs a comma.")
-
     @property
     def columns(self) -> int:
         """Return how many panels are side by side: three if they fill rows of three."""
         return 3 if len(self.panels) % 3 == 0 else min(len(self.panels), 2)
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One column of a table: the readings of a split's metric under a label.
-
-    Attributes:
-        name: its key in claims.
-        digits: format of a number on the page.
-    """
-
-    name: str
-    label: str
-    split: str
-    metric: str
-    digits: str = ".1f"
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """One row of published numbers.
+class Published(NamedTuple):
+    """One row of a table of the paper.
 
     Attributes:
         norm: the norm of ours to compare with, or None.
@@ -121,14 +104,32 @@ class Published:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """One of the TABLES of an experiment; source says where its rows come from."""
+    """One of the TABLES of an experiment: numbers at the best step, below those of the paper.
+
+    Attributes:
+        name: also of the file in results/published/tables with the paper's rows.
+        source: where these rows come from.
+        columns: panels, of which a table shows one reading.
+    """
 
     name: str
     title: str
     caption: str
     source: str
-    columns: tuple[Column, ...]
-    rows: tuple[Published, ...]
+    columns: tuple[Panel, ...]
+
+    @functools.cached_property
+    def rows(self) -> list[Published]:
+        rows = read_csv(PUBLISHED / "tables" / f"{self.name}.csv")
+        names = [column.name for column in self.columns]
+        return [
+            Published(
+                row["model"],
+                row["norm"] or None,
+                tuple(float(row[name]) if row[name] else None for name in names),
+            )
+            for row in rows
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,7 @@ def from_readings(readings: Iterable[Reading], panel: Panel, complete: bool) -> 
 
 
 def at_best(
-    readings: Iterable[Reading], best: Mapping[Lane, int], column: Column, complete: bool
+    readings: Iterable[Reading], best: Mapping[Lane, int], column: Panel, complete: bool
 ) -> Curve | None:
     """Return a column's value of each lane at its best step, as a curve of one reading.
 
@@ -211,20 +212,21 @@ def at_best(
     return Curve(np.array([np.mean(list(best.values()))]), y, complete, seeds)
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file of results/published, whose comments begin with #."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@functools.cache
 def published(path: Path) -> dict[tuple[str, str], Curve]:
     """Return the curves in results/published/<figure>.csv, (panel, norm) -> curve.
 
     The paper has bands, not runs. The two edges of a band stand in for lanes: the widest spread
     that the band allows, with the published line as its mean. Without a band, the line is one lane.
-
-    Raises:
-        InputError: the file is missing.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing; git restore it: it belongs to this repository.")
-    lines = path.read_text(encoding="utf-8").splitlines()
     points: dict[tuple[str, str], list] = {}
-    for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+    for row in read_csv(path):
         half = (float(row["high"]) - float(row["low"])) / 2 if row["low"] else math.nan
         point = float(row["x"]), float(row["y"]), half
         points.setdefault((row["panel"], row["norm"]), []).append(point)

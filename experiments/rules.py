@@ -21,9 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-import experiments
-from experiments.curves import Column, Curve, Panel
-from ln.errors import choose
+from experiments.curves import Curve, Panel
 
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"  # at the claim's data, size and length
 AGREES, DISAGREES = "agrees", "disagrees"  # at reduced scale
@@ -34,14 +32,13 @@ CELLS = 4  # of lengths and batch sizes that show a trend
 ERROR = 0.05  # the probability of a verdict if there is no effect
 EXACT = 12  # pairs up to which all sign patterns are enumerated
 
-EXPERIMENTS = (*experiments.names(), "theory")
 # Keys of configs that do not change the data, the size or the length of a run: how it is logged,
 # and the optimization, whose settings the paper mostly leaves open.
 ASIDE = "eval_every", "lr", "optimizer", "schedule", "init", "init_std"
 
 Key = tuple[str, str]  # (panel, norm)
 Curves = Mapping[Key, Curve]
-Panels = Mapping[str, Panel | Column]
+Panels = Mapping[str, Panel]
 
 
 # --- From curves to gains ---
@@ -184,7 +181,6 @@ class Part:
     Attributes:
         curve, baseline: their keys; the name of a panel may be a sum such as "r1+r5".
         margin: the gain must exceed it: a factor, or a difference in the unit of the metric.
-        falling: whether less is better; None: as the panel says.
         minus: the panel whose gain is subtracted.
         peak: the panel that says whether the baseline has peaked, if the baseline's cannot.
     """
@@ -193,7 +189,6 @@ class Part:
     curve: Key
     baseline: Key
     margin: float | None = None
-    falling: bool | None = None
     minus: str = ""
     peak: str = ""
 
@@ -204,9 +199,8 @@ class Part:
     @property
     def least(self) -> float:
         """Return the margin on the scale of gains."""
-        if self.is_factor:
-            return float(np.log(self.margin or 1.0))
-        return self.margin or 0.0
+        scale = np.log if self.is_factor else float
+        return 0.0 if self.margin is None else scale(self.margin)
 
     @property
     def pairs(self) -> list[tuple[Key, Key]]:
@@ -230,15 +224,14 @@ def lookup(curves: Curves, key: Key) -> Curve | None:
     return dataclasses.replace(complete[0], x=x, lanes=y)
 
 
-def as_line(curve: Curve, name: str, panels: Panels, falling: bool | None = None) -> Line:
-    """Return a curve with its x counted from the start and less as better.
+def panel_of(name: str, panels: Panels) -> Panel:
+    """Return a panel, or the first of a sum. Times of a benchmark have none: make up one."""
+    return panels.get(name.partition("+")[0]) or Panel(name, "", "", "", label=name)
 
-    Args:
-        name: of its panel, which says both, unless falling does.
-    """
-    panel = panels.get(name.partition("+")[0])
-    falling = getattr(panel, "falling", True) if falling is None else falling
-    return Line(curve.x - getattr(panel, "x_plus", 0), curve.lanes if falling else -curve.lanes)
+
+def as_line(curve: Curve, panel: Panel) -> Line:
+    """Return a curve of a panel with its x counted from the start, and less as better."""
+    return Line(curve.x - panel.x_plus, curve.lanes if panel.falling else -curve.lanes)
 
 
 def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
@@ -250,7 +243,7 @@ def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     seeds = sorted(set.intersection(*map(set, names.values())))
 
     def line(key: Key) -> Line:
-        whole = as_line(known[key], key[0], panels, part.falling)
+        whole = as_line(known[key], panel_of(key[0], panels))
         return Line(whole.x, whole.y[..., [names[key].index(seed) for seed in seeds], :])
 
     gains = [part.rule(line(before), line(after)) for before, after in part.pairs]
@@ -258,14 +251,15 @@ def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     return Gains(values, gains[0].bounds, tuple(seeds))
 
 
-def trend(ratios: Sequence[float], gains: Sequence[Gains]) -> Gains:
+def trend(cells: Sequence["Cell"], gains: Sequence[Gains]) -> Gains:
     """Trend: fit each seed's log factors by a line in log2 of length over batch size.
 
     The gain is its slope. Bounds count with their values.
     """
     seeds = sorted(set.intersection(*(set(gain.seeds) for gain in gains)))
     rows = [gain.values[[gain.seeds.index(seed) for seed in seeds]] for gain in gains]
-    x = np.log2(ratios) - np.mean(np.log2(ratios))
+    x = np.log2([cell.ratio for cell in cells])
+    x -= x.mean()
     return Gains.exact(x @ np.array(rows) / (x @ x))._replace(seeds=tuple(seeds))
 
 
@@ -312,13 +306,13 @@ def outcome(gains: Sequence[np.ndarray], margins: Sequence[float], spare: int = 
 
 def has_peaked(part: Part, curves: Curves, panels: Panels) -> bool:
     """Return whether the baseline's mean is best before the last tenth of its length."""
-    for (name, norm), _ in part.pairs:
-        name = part.peak or name
-        line = as_line(lookup(curves, (name, norm)), name, panels)
+
+    def peaks(name: str, norm: str) -> bool:
+        line = as_line(lookup(curves, (name, norm)), panel_of(name, panels))
         x, y = first_part(line) if part.rule is later else line
-        if x[y.mean(0).argmin()] > 0.9 * x[-1]:
-            return False
-    return True
+        return x[y.mean(0).argmin()] <= 0.9 * x[-1]
+
+    return all(peaks(part.peak or name, norm) for (name, norm), _ in part.pairs)
 
 
 class Row(NamedTuple):
@@ -371,11 +365,6 @@ class Claim:
     is_trend: bool = False
     is_erratum: bool = False
 
-    def __post_init__(self):
-        choose(f"experiment of claim {self.number}", self.experiment, dict.fromkeys(EXPERIMENTS))
-        if (self.experiment == "theory") == bool(self.parts):
-            raise ValueError(f"Claim {self.number} needs parts or the experiment theory, not both.")
-
 
 class Cell(NamedTuple):
     """The curves of runs that differ in nothing but norm and seed, and one of their configs."""
@@ -404,13 +393,11 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     """
     curves = cells[0].curves
     parts = parts_of(claim, curves)
-    gains = [slope(parts[0], cells, panels)] if claim.is_trend else []
-    gains = gains or [measure(part, curves, panels) for part in parts]
-    rows = tuple(
-        in_words(part, gain, panels)
-        for part, gain in zip(parts, gains, strict=True)
-        if gain is not None
-    )
+    gains = [measure(part, curves, panels) for part in parts]
+    if claim.is_trend:
+        gains = [slope(parts[0], cells, panels)]
+    known = [pair for pair in zip(parts, gains, strict=True) if pair[1] is not None]
+    rows = tuple(in_words(part, gain, panels) for part, gain in known)
     if None in gains:
         some = any(row.pairs >= LEAST for row in rows)
         return Verdict(NOT_DECIDED if some else NOT_TESTED, lacking(claim, parts, curves), rows)
@@ -443,18 +430,14 @@ def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:
 def slope(part: Part, cells: Sequence[Cell], panels: Panels) -> Gains | None:
     """Return the trend of a part over cells; None if some are not finished or they are too few."""
     gains = [measure(part, cell.curves, panels) for cell in cells]
-    ratios = [cell.ratio for cell in cells]
-    whole = len(set(ratios)) >= CELLS and None not in gains
-    return trend(ratios, gains) if whole else None
+    some = len({cell.ratio for cell in cells}) < CELLS or None in gains
+    return None if some else trend(cells, gains)
 
 
 def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
     """Say which runs a claim still needs."""
     if claim.is_trend:
-        return (
-            f"It needs finished runs, with and without layer norm, at {CELLS} ratios of length to "
-            "batch size or more: stage claim_29 of results/plan.toml."
-        )
+        return f"It needs {CELLS} ratios of length to batch size: claim_29 in results/plan.toml."
     keys = dict.fromkeys(key for part in parts for key in sorted(part.keys))
     names = [f"{norm} ({panel})" for panel, norm in keys if lookup(curves, (panel, norm)) is None]
     return f"It needs finished runs of {', '.join(names)}."
@@ -462,11 +445,10 @@ def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
 
 def in_words(part: Part, gains: Gains, panels: Panels) -> Row:
     """Return gains as a row of a table."""
-    panel = panels.get(part.curve[0])
-    times, digits = getattr(panel, "times", 1.0), getattr(panel, "digits", ".3f")
+    panel = panel_of(part.curve[0], panels)
 
     def text(gain: float) -> str:
-        return f"{np.exp(gain):.2f}" if part.is_factor else f"{times * gain:+{digits}}"
+        return f"{np.exp(gain):.2f}" if part.is_factor else f"{panel.times * gain:+{panel.digits}}"
 
     if not gains.seeds:
         return Row(describe(part, panels), "–", "–", 0)
@@ -483,15 +465,16 @@ def describe(part: Part, panels: Panels) -> str:
     """Return what a part compares, such as "R@1 [%], recall at 1: layer against none, faster"."""
 
     def name(key: str) -> str:
-        panel = panels.get(key)
-        return ", ".join(getattr(panel, a) for a in ("label", "title") if hasattr(panel, a)) or key
+        panel = panel_of(key, panels)
+        return f"{panel.label}, {panel.title}" if panel.title else panel.label
 
-    (panel, norm), (other_panel, baseline) = part.curve, part.baseline
+    (key, norm), (other_key, baseline) = part.curve, part.baseline
     rule = part.rule.__doc__.partition(":")[0].lower()
-    where = " + ".join(name(key).partition(",")[0] for key in panel.split("+"))
-    where = where if "+" in panel else name(panel)
-    if panel != other_panel:
-        return f"{where} against {name(other_panel)}: {norm}, {rule}"
+    where = name(key)
+    if "+" in key:
+        where = " + ".join(panel_of(term, panels).label for term in key.split("+"))
+    if key != other_key:
+        return f"{where} against {name(other_key)}: {norm}, {rule}"
     if part.rule is later:
         return f"{where}: {norm}, {rule}"
     less = f", less the same at {name(part.minus)}" if part.minus else ""

@@ -7,7 +7,6 @@ import itertools
 import json
 from pathlib import Path
 import re
-import subprocess
 import sys
 
 from absl import flags
@@ -19,7 +18,7 @@ from configs import mnist as config_file
 from configs import order_embeddings as order_config
 import experiments
 from experiments import curves
-from experiments.curves import Column, Curve, Panel
+from experiments.curves import PUBLISHED, Curve, Panel
 from ln.errors import InputError
 from ln.training import runs
 from ln.training.runs import Reading
@@ -30,7 +29,6 @@ from scripts.pages.tables import estimate
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED = ROOT / "results" / "published"
 
 
 def a_panel(**changes):
@@ -38,26 +36,6 @@ def a_panel(**changes):
 
 
 # --- Figures and published curves ---
-
-
-@pytest.mark.parametrize(
-    "panel, norm, epoch, value",
-    [
-        ("error_batch128", "layer", 64, 0.01295),
-        ("error_batch4", "batch", 20, 0.04225),
-        ("nll_batch128", "layer", 21, 1.5e-3),
-        ("nll_batch4", "layer", 64, 1.9e-4),
-    ],
-)
-def test_published_curves_pass_the_landmarks_of_figure_6(panel, norm, epoch, value):
-    mean = curves.published(PUBLISHED / "figure_6.csv")[panel, norm].at(epoch).mean()
-    assert mean == pytest.approx(value, rel=0.03 if panel.startswith("nll") else 1e-9)
-
-
-def test_a_published_curve_without_a_band_is_one_lane(tmp_path):
-    path = tmp_path / "f.csv"
-    path.write_text("# from somewhere\npanel,norm,x,y,low,high\np,layer,0,1,,\np,layer,1,2,,\n")
-    assert curves.published(path)["p", "layer"].lanes.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("name", experiments.names("figures"))
@@ -74,31 +52,24 @@ def test_figures_name_things_that_exist(name):
             assert {panel.name for panel in figure.panels} == {key[0] for key in published}
     for table in getattr(file, "TABLES", ()):
         names += [column.name for column in table.columns]
-        assert all(len(row.values) == len(table.columns) for row in table.rows)
         ours = {row.norm for row in table.rows} - {None, "month"}  # "month": more updates
         assert ours <= set(config_file.get_config().norms)
     assert len(set(names)) == len(names)  # claims find numbers by them
 
 
-PANEL_ROW = 'name="p", title="", split="test", metric="nll", label=""'
-
-
 @pytest.mark.parametrize(
-    "figure, panel, message",
+    "panel, message",
     [
-        ("", f"Panel({PANEL_ROW}, metrik=1),", "line 2: .* unexpected keyword argument 'metrik'"),
-        ("", 'Panel(name="p"),', "line 2: .* missing 4 required .*'title', 'split', 'metric'"),
-        ("", f'Panel({PANEL_ROW}, x="epohc"),', "line 2: .*'epohc'. Did you mean 'epoch'?"),
-        ("", f"Panel({PANEL_ROW})", "line 3: Panels of f must be a tuple"),
-        ("colour=1,", f"Panel({PANEL_ROW}),", "line 3: .* unexpected keyword argument 'colour'"),
+        ("Panel(*'nsml', metrik=1),", "line 2: .* unexpected keyword argument 'metrik'"),
+        ("Panel(*'ntsml', x='epohc'),", "line 2: .*'epohc'. Did you mean 'epoch'?"),
     ],
 )
-def test_an_invalid_row_of_a_figure_gives_its_line(figure, panel, message, monkeypatch, tmp_path):
+def test_an_invalid_row_of_a_figure_gives_its_line(panel, message, monkeypatch, tmp_path):
     path = tmp_path / "wrong" / "figures.py"
     path.parent.mkdir()
     path.write_text(
         f"from experiments.curves import Figure, Panel\npanels = ({panel})\n"
-        f'FIGURES = (Figure(name="f", title="", caption="", {figure} panels=panels),)\n'
+        f'FIGURES = (Figure(name="f", title="", caption="", panels=panels),)\n'
     )
     monkeypatch.setattr(experiments, "FOLDER", tmp_path)
     monkeypatch.setattr(experiments, "__path__", [str(tmp_path)])
@@ -131,18 +102,16 @@ def test_a_curve_has_the_readings_that_every_lane_has():
 
 
 def test_a_table_has_each_lanes_value_at_its_best_step():
-    column, best = Column("c", "", "test", "error"), {(0, 0.1): 20, (1, 0.1): 30}
+    column, best = a_panel(), {(0, 0.1): 20, (1, 0.1): 30}
     curve = curves.at_best(readings(), best, column, complete=True)
     assert curve.lanes.tolist() == [[20], [31]] and curve.x.tolist() == [25]
     assert curves.at_best(readings()[:-1], best, column, complete=True) is None
-    assert curves.at_best([], {}, column, complete=True) is None
 
 
 def test_an_unfinished_curve_has_no_last_values():
     x, lanes = np.arange(3.0), np.array([[3.0, 2.0, 1.0], [5.0, 4.0, 3.0]])
     assert Curve(x, lanes).last("mean", 2).tolist() == [1.5, 3.5]
     assert Curve(x, lanes).last("min", 0).tolist() == [1, 3]
-    assert Curve(x, lanes).last("mean", 4).tolist() == []
     assert Curve(x, lanes, complete=False).last("mean", 2).tolist() == []
 
 
@@ -157,7 +126,6 @@ def test_each_lane_first_reaches_a_level_or_never():
     [
         (82.3567, 0.1144, "82.36 ± 0.11"),
         (0.01234, 0.00056, "0.01234 ± 0.00056"),
-        (1234.5, 67.0, "1234 ± 67"),
         (1.0, None, "1.00"),
     ],
 )
@@ -173,11 +141,10 @@ def test_an_axis_shows_all_but_the_worst_tenth_of_a_curve(falling, limits):
     assert y_limits(a_panel(), []) == (0, 1.02)
 
 
-@pytest.mark.parametrize("end, short", [(19, True), (20, False), (65, False)])
+@pytest.mark.parametrize("end, short", [(19, True), (20, False)])
 def test_runs_that_end_early_have_a_logarithmic_axis(end, short):
     ours, theirs = ({"layer": Curve(np.array([1.0, x]), np.zeros((1, 2)))} for x in (end, 100))
-    assert is_short(ours, theirs) == short
-    assert not is_short(ours, {})
+    assert is_short(ours, theirs) == short and not is_short(ours, {})
 
 
 # --- The page ---
@@ -202,8 +169,8 @@ def write_folder(folder, config, rows, finished=True):
     return folder
 
 
-def write_run(root, norm, batch_size, error, nll, epochs=65, name=None, **changes):
-    """Write a run of figure 6: two seeds, 1 ± 0.1 times the values."""
+def write_run(root, norm, batch_size, error=0.01, nll=1e-3, epochs=65, name=None, **changes):
+    """Write a run of figure 6: two seeds, 0.9 and 1.1 times the values."""
     config = config_file.get_config("tiny")
     sizes = dict(norm=norm, batch_size=batch_size, seeds=(0, 1), steps="65 epochs")
     config.update_from_flattened_dict(sizes | changes)
@@ -212,7 +179,7 @@ def write_run(root, norm, batch_size, error, nll, epochs=65, name=None, **change
         | dict(error=error * (0.9 + 0.2 * seed) * lr / 1e-3, nll=nll * (0.9 + 0.2 * seed))
         for epoch in range(1, epochs + 1)
         for split in ("train", "valid", "test")
-        for seed in (0, 1)
+        for seed in config.seeds
         for lr in config.lr
     ]
     folder = root / "mnist" / (name or f"norm={norm},batch_size={batch_size}")
@@ -284,6 +251,12 @@ def row_of(page, label):
     return re.findall(r">([^<>]+)</td>", row[1])
 
 
+def cells_after(page, title):
+    """Return the cells of the rows below a title."""
+    table = page[page.index(title) :]
+    return [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+
+
 def test_sections_are_in_the_order_of_the_papers_figures(made):
     """A figure that is not in the paper is left out if the runs have nothing of it."""
     page, out, _ = made
@@ -301,8 +274,7 @@ def test_sections_are_in_the_order_of_the_papers_figures(made):
 def test_a_page_contains_its_pictures_and_names_every_norm(page):
     assert page.count('src="data:image/png;base64,iVBOR') == 3 + 1 + 3 + 4 + 4
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(""", page)
-    for name in ("no norm", "batch norm", "layer norm", "weight norm"):
-        assert f"{name}: ours" in page
+    assert all(f"{name} norm: ours" in page for name in ("batch", "layer", "weight"))
 
 
 def test_a_page_has_our_number_beside_the_papers(page):
@@ -335,19 +307,18 @@ def test_a_run_in_progress_is_labelled_and_has_no_last_values(page):
 def test_the_best_learning_rate_is_shown_and_all_lanes_are_listed(page):
     assert "0.001, best of 0.001, 0.002" in page
     assert "2.000 ± 0.283" in page and "4.000" not in page
-    table = page[page.index("All lanes of norm=none,batch_size=128") :]
-    rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:6]]
+    rows = cells_after(page, "All lanes of norm=none,batch_size=128")
     lanes = itertools.product(("0.001", "0.002"), ("0", "1"))
-    assert [tuple(row[:2]) for row in rows] == list(lanes)
+    assert [tuple(row[:2]) for row in rows[:4]] == list(lanes)
     assert "All lanes of norm=layer" not in page and "Diverged" not in page
 
 
 def test_a_page_lists_the_estimates_of_trained_models(page):
-    table = page[page.index("Estimates of trained models") :]
-    rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:4]]
-    assert [row[0] for row in rows] == ["layer norm"] * 2
-    assert [row[5:] for row in rows] == [["1", "83.00 ± 0.12", "10,000"]] * 2
-    assert "81.57 ± 0.12" in table and "99.00" not in table
+    rows = cells_after(page, "Estimates of trained models")
+    assert [row[:1] + row[5:] for row in rows[:2]] == [
+        ["layer norm", "1", "83.00 ± 0.12", "10,000"]
+    ] * 2
+    assert "81.57 ± 0.12" in page and "99.00" not in page
 
 
 def test_a_table_has_the_papers_rows_and_ours(page):
@@ -377,9 +348,6 @@ def test_diverged_lanes_are_named_and_no_curve_has_them(tmp_path):
     assert "seed 0 at learning rate 0.001, at 430: the loss is nan; seed 1" in page
     assert "<td>diverged at 640: the loss is inf</td>" in page
     assert "Curves and tables are of learning rate 0.002" in page  # no lane of it diverged
-    runs.write_rows(folder / "diverged.jsonl", [*diverged, dict(diverged[0], lr=2e-3, seed=1)])
-    shown = sections.choose_lanes(runs.read(folder))
-    assert shown.lr == 1e-3 and shown.lanes == [(1, 1e-3)]
 
 
 @pytest.mark.parametrize(
@@ -387,11 +355,8 @@ def test_diverged_lanes_are_named_and_no_curve_has_them(tmp_path):
     [
         ("config.json", "{}"),
         ("config.json", json.dumps(runs.as_json(config_file.get_config()) | dict(experiment="x"))),
-        ("config.json", json.dumps(runs.as_json(config_file.get_config()) | dict(norms=1))),
         ("metrics.jsonl", "12\n"),
-        ("sessions.jsonl", "[]\n"),
         ("diverged.jsonl", '{"seed": 0}\n'),
-        ("evaluations.jsonl", '{"seed": 0}\n'),
     ],
 )
 def test_a_broken_run_is_skipped_and_named(file, content, tmp_path):
@@ -400,7 +365,7 @@ def test_a_broken_run_is_skipped_and_named(file, content, tmp_path):
     (broken / file).write_text(content)
     (section,), (error,) = sections.read_sections(tmp_path)
     assert [shown.stored.folder for shown in section.runs] == [good]
-    assert error.startswith(str(broken))
+    assert str(broken) in error
 
 
 def test_a_page_ends_with_the_broken_runs(made):
@@ -430,20 +395,13 @@ def test_metrics_without_figures_are_drawn(no_figures, tmp_path):
         assert set(names) == set(itertools.product(("train", "valid", "test"), ("error", "nll")))
         norms = itertools.product([panel.name for panel in figure.panels], ("none", "layer"))
         assert set(ours) == set(norms)
-        assert draw(figure.panels[:1], 1, ours, {}).startswith(PNG)
+        assert draw(figure.panels[:1], 1, ours, ours).startswith(PNG)
 
 
 def test_a_run_without_metrics_has_a_default_page(no_figures, tmp_path):
     write_run(tmp_path, "layer", 4, error=0.02, nll=1.0, epochs=0)
     (shown,) = results.page(tmp_path)[0]["sections"]
     assert shown["figures"] == [] and shown["summary"]["rows"] == []
-
-
-def test_a_figure_is_drawn_over_the_papers(tmp_path):
-    write_run(tmp_path, "layer", 128, error=0.02, nll=1e-3, epochs=3)
-    ((section,), _) = sections.read_sections(tmp_path)
-    curves_, (figure,) = sections.gather(section), section.figures
-    assert draw(figure.panels, 2, curves_.ours, curves_.theirs).startswith(PNG)
 
 
 @pytest.mark.parametrize(
@@ -465,10 +423,3 @@ def test_bad_input_gives_one_line_and_no_page(root, out, message, tmp_path):
         page_of(tmp_path / "runs" / root, tmp_path / out)
     assert (tmp_path / "site" / "index.html").read_text() == "mine"
     assert not (tmp_path / "page").exists()
-
-
-def test_the_command_ends_with_one_line(tmp_path):
-    command = [sys.executable, "-m", "scripts.report", f"--runs={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(f"error: There is no run to report in {tmp_path}.")

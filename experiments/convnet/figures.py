@@ -2,15 +2,12 @@
 
 from experiments.curves import Figure, Panel
 
-EPOCHS = dict(x="epoch", landmarks=(1, 2, 3, 5, 8, 10, 12, 15, 20))
-ACTIVE = dict(
-    split="test",
-    label="active [%]",
-    times=100,
-    digits=".1f",
-    limits=(0.0, 60.0),
-    summaries=(("mean", 1),),
+EPOCHS = dict(
+    x="epoch", landmarks=(1, 2, 3, 5, 8, 10, 12, 15, 20), summaries=(("mean", 3), ("min", 0))
 )
+NATS = dict(log=True, digits=".2g", limits=(1e-3, 1.0), levels=(0.3, 0.1, 0.03, 0.01, 0.003))
+PERCENT = dict(times=100, limits=(0.5, 5.0))
+ACTIVE = EPOCHS | dict(times=100, digits=".1f", limits=(0.0, 60.0), summaries=(("mean", 1),))
 
 FIGURES = (
     Figure(
@@ -21,30 +18,8 @@ FIGURES = (
         "channel; “units” has a gain for each unit; “channels”, which is not in the paper, "
         "normalizes each position separately. The paper has no figure of this experiment.",
         panels=(
-            Panel(
-                **EPOCHS,
-                name="train_nll",
-                title="training set",
-                split="train",
-                metric="nll",
-                label="NLL [nats]",
-                log=True,
-                digits=".2g",
-                limits=(1e-3, 1.0),
-                summaries=(("mean", 3), ("min", 0)),
-                levels=(0.3, 0.1, 0.03, 0.01, 0.003),
-            ),
-            Panel(
-                **EPOCHS,
-                name="test_error",
-                title="test set",
-                split="test",
-                metric="error",
-                label="error [%]",
-                times=100,
-                limits=(0.5, 5.0),
-                summaries=(("mean", 3), ("min", 0)),
-            ),
+            Panel("train_nll", "training set", "train", "nll", "NLL [nats]", **NATS, **EPOCHS),
+            Panel("test_error", "test set", "test", "error", "error [%]", **PERCENT, **EPOCHS),
         ),
     ),
     Figure(
@@ -54,8 +29,8 @@ FIGURES = (
         "above 0: the mean over the units at the border of the image, and over all other units. "
         "`python -m scripts.sample convnet` draws it for every position.",
         panels=(
-            Panel(**EPOCHS, **ACTIVE, name="border", title="at the border", metric="border_1"),
-            Panel(**EPOCHS, **ACTIVE, name="inside", title="inside", metric="inside_1"),
+            Panel("border", "at the border", "test", "border_1", "active [%]", **ACTIVE),
+            Panel("inside", "inside", "test", "inside_1", "active [%]", **ACTIVE),
         ),
     ),
 )

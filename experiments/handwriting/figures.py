@@ -3,14 +3,14 @@
 from experiments.curves import Figure, Panel
 
 NLL = dict(
-    metric="nll",
-    label="NLL [nats per line]",
     digits=".1f",
     limits=(-900.0, 0.0),
     x_per=200,
     x_log=True,
     landmarks=(1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900),
 )
+LEVELS = -500.0, -600.0, -700.0, -750.0, -770.0, -800.0
+SINGLE = dict(summaries=(("median", 10),))
 
 FIGURES = (
     Figure(
@@ -26,17 +26,9 @@ FIGURES = (
         "its size, of lines of up to 500 points, in nats; training with layer norm is drawn up to "
         "282",
         panels=(
-            Panel(
-                **NLL,
-                name="test",
-                title="test",
-                split="test",
-                levels=(-500.0, -600.0, -700.0, -750.0, -770.0, -800.0),
-            ),
+            Panel("test", "test", "test", "nll", "NLL [nats per line]", **NLL, levels=LEVELS),
             # No levels and no minimum: those of single batches would be chance.
-            Panel(
-                **NLL, name="train", title="training", split="update", summaries=(("median", 10),)
-            ),
+            Panel("train", "training", "update", "nll", "NLL [nats per line]", **NLL, **SINGLE),
         ),
     ),
 )

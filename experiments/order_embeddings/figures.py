@@ -1,24 +1,32 @@
 """Figure 1 and table 2 (§6.1): retrieval with order embeddings."""
 
-from experiments.curves import Column, Figure, Panel, Published, Table
+from experiments.curves import Figure, Panel, Table
+
+RANKS = dict(r1="R@1", r5="R@5", r10="R@10", mean="mean rank")
+RECALL = dict(
+    digits=".2f",
+    x_per=300,
+    landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
+    summaries=(("mean", 10), ("max", 0)),
+    falling=False,
+)
+PAIRS = RECALL | dict(
+    times=100, digits=".1f", limits=(50.0, 100.0), landmarks=(), summaries=(("mean", 10),)
+)
 
 
-def recall(K: int, limits: tuple[float, float], levels: tuple[float, ...]) -> Panel:
+def recall(K: int, **options) -> Panel:
     """Return the panel of image retrieval among the first K."""
     return Panel(
-        name=f"r{K}",
-        title=f"recall at {K}",
-        split="valid",
-        metric=f"image_r{K}",
-        label=f"R@{K} [%]",
-        digits=".2f",
-        limits=limits,
-        x_per=300,
-        landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
-        summaries=(("mean", 10), ("max", 0)),
-        levels=levels,
-        falling=False,
+        f"r{K}", f"recall at {K}", "valid", f"image_r{K}", f"R@{K} [%]", **RECALL, **options
     )
+
+
+def rank(what: str, key: str) -> Panel:
+    """Return a column of table 2."""
+    label = f"{what} retrieval {RANKS[key]}"
+    options = dict(digits=".1f", falling=key == "mean")
+    return Panel(f"table_2_{what}_{key}", "", "test", f"{what}_{key}", label, **options)
 
 
 FIGURES = (
@@ -41,22 +49,15 @@ FIGURES = (
         title="Order of captions",
         caption="For two captions of an image of which one says less than the other: how often the "
         "one that says less is nearer to lying above the other than the reverse. Chance is 50 %. "
-        "Only data that mark such pairs, such as the built-in scenes, have this metric. A caption "
-        "never lies above another in every coordinate: all points of the model have length 1 and "
-        "no negative coordinates, so the two would be the same point.",
+        "Only data that mark such pairs, such as the built-in scenes, have this metric.",
         panels=(
             Panel(
-                name="order",
-                title="captions that say less and more",
-                split="test",
-                metric="order",
-                label="pairs in order [%]",
-                times=100,
-                digits=".1f",
-                limits=(50.0, 100.0),
-                x_per=300,
-                summaries=(("mean", 10),),
-                falling=False,
+                "order",
+                "captions that say less and more",
+                "test",
+                "order",
+                "pairs in order [%]",
+                **PAIRS,
             ),
         ),
     ),
@@ -71,31 +72,6 @@ TABLES = (
         "of image retrieval on the validation set, chosen for each seed.",
         source="Ba, Kiros and Hinton (2016), table 2; a caption's rank is that of the best of an "
         "image's five",
-        columns=(
-            Column("table_2_caption_r1", "caption retrieval R@1", "test", "caption_r1"),
-            Column("table_2_caption_r5", "caption retrieval R@5", "test", "caption_r5"),
-            Column("table_2_caption_r10", "caption retrieval R@10", "test", "caption_r10"),
-            Column("table_2_caption_mean", "caption retrieval mean rank", "test", "caption_mean"),
-            Column("table_2_image_r1", "image retrieval R@1", "test", "image_r1"),
-            Column("table_2_image_r5", "image retrieval R@5", "test", "image_r5"),
-            Column("table_2_image_r10", "image retrieval R@10", "test", "image_r10"),
-            Column("table_2_image_mean", "image retrieval mean rank", "test", "image_mean"),
-        ),
-        rows=(
-            Published(
-                "symmetric, Vendrov et al.", None, (45.4, None, 88.7, 5.8, 36.3, None, 85.8, 9.0)
-            ),
-            Published(
-                "order embeddings, Vendrov et al.",
-                None,
-                (46.7, None, 88.9, 5.7, 37.9, None, 85.9, 8.1),
-            ),
-            Published("order embeddings", "none", (46.6, 79.3, 89.1, 5.2, 37.8, 73.6, 85.7, 7.9)),
-            Published(
-                "order embeddings, layer norm",
-                "layer",
-                (48.5, 80.6, 89.8, 5.1, 38.9, 74.3, 86.3, 7.6),
-            ),
-        ),
+        columns=tuple(rank(what, key) for what in ("caption", "image") for key in RANKS),
     ),
 )

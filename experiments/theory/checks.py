@@ -1,12 +1,8 @@
 """What the demonstrations check, and what they return."""
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-
-SEED = 0
 EXACT = 1e-12  # below it a float64 number is 0 up to rounding
 DIFFERENT = 1e-2  # above it a number is not 0; a number in between fits neither
 
@@ -32,17 +28,6 @@ class Result(NamedTuple):
 
     checks: Sequence[Check]
     numbers: dict[str, Any]
-
-
-def float64(function: Callable[[int], Result]) -> Callable[[int], Result]:
-    """Make a demonstration run in float64, without changing the precision of other code."""
-
-    @wraps(function)
-    def run(seed: int = SEED) -> Result:
-        with jax.enable_x64(True):
-            return function(seed)
-
-    return run
 
 
 def check(

@@ -7,7 +7,7 @@ from jax.numpy.linalg import norm as size  # of an array with any number of axes
 import numpy as np
 
 from experiments.theory import geometry
-from experiments.theory.checks import EXACT, Check, Result, check, float64, sci
+from experiments.theory.checks import EXACT, Check, Result, check, sci
 from experiments.theory.geometry import NORMS, TABLE_1, gain_metric, pack, quadratic_form, unpack
 
 outputs = jax.jit(geometry.outputs, static_argnums=0)
@@ -37,7 +37,6 @@ def relative(value, expected) -> float:
     return float(size(value - expected) / size(expected))
 
 
-@float64
 def invariances(seed: int) -> Result:
     """Measure the largest change of an output under each transformation of Table 1."""
     random, theta, x, _ = draw(seed, N=64, D=7, H=5)
@@ -66,7 +65,6 @@ def invariances(seed: int) -> Result:
     return Result(checks, dict(x=x, theta=theta, change=change, table=TABLE_1))
 
 
-@float64
 def curvature(seed: int) -> Result:
     """Compare gradients and Fisher information after doubling all weights with those before.
 
@@ -115,7 +113,6 @@ def mean_error_of_eq_13(seed: int, H: int) -> float:
     return float(np.mean([error_of_eq_13(theta, x) for _, theta, x, _ in layers]))
 
 
-@float64
 def fisher(seed: int) -> Result:
     """Compare eq. 13 with the Fisher information by brute force."""
     _, theta, x, _ = draw(seed, N=16, D=4, H=4)
@@ -134,7 +131,6 @@ def fisher(seed: int) -> Result:
     return Result(checks, dict(x=x, theta=theta, errors=errors, by_width=by_width, F=pictures))
 
 
-@float64
 def magnitudes(seed: int) -> Result:
     """Measure ds² = ½ δᵀMδ of one random step δ in the gains, for inputs x and 10 x.
 
@@ -175,7 +171,6 @@ def magnitudes(seed: int) -> Result:
     return Result([check(11, [off for *_, off in rows.values()])], numbers)
 
 
-@float64
 def reparametrization(seed: int) -> Result:
     """Fit plain layers W' x + b' to each norm by least squares, on new examples.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.theory.checks import Check, Result, check, float64
+from experiments.theory.checks import Check, Result, check
 from experiments.theory.layers import draw, largest
 from experiments.theory.training import STEPS, TENTH, descend, network
 from ln.norm import Norm
@@ -61,7 +61,6 @@ def over_time(kind: str, xs) -> tuple[int, float]:
     return changed, largest(longer[: len(half)] - shorter)
 
 
-@float64
 def examples(seed: int) -> Result:
     """Compare layer norm with batch norm on single examples, online, and over time."""
     random, theta, x, _ = draw(seed, N=16, D=6, H=5)

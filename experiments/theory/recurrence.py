@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.theory.checks import Check, Result, float64
+from experiments.theory.checks import Check, Result
 from ln.norm import Norm
 from ln.rnn import RNN
 
@@ -67,7 +67,6 @@ def stability(setting: str, plain, layer) -> Check:
     return Check(12, f"Layer norm stabilizes the dynamics ({setting}).", holds, because)
 
 
-@float64
 def dynamics(seed: int) -> Result:
     """Read RNNs with input at the first step only, and with input at every step."""
     random = np.random.default_rng(seed)

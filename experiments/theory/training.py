@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.theory.checks import EXACT, Check, Result, check, float64, sci
+from experiments.theory.checks import EXACT, Check, Result, check, sci
 from experiments.theory.geometry import angle
 from ln.norm import layer_norm
 
@@ -67,7 +67,6 @@ def turns(W) -> tuple[np.ndarray, float]:
     return angles, angles[-TENTH:].mean() / angles[:TENTH].mean()
 
 
-@float64
 def growth(seed: int) -> Result:
     """Train from k W_0 for four k, at one learning rate, and at k² times this rate for W.
 

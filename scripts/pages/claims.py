@@ -8,11 +8,10 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import rules
+from experiments import rules, theory
 from experiments.claims import CLAIMS
-from experiments.curves import Column, Panel
+from experiments.curves import Panel
 from experiments.rules import Cell, Claim, Row, Verdict
-from experiments.theory import theory
 from experiments.theory.checks import Check
 from ln.errors import InputError
 from scripts.pages.sections import Gathered, Section, gather, read_sections
@@ -92,7 +91,7 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
     return Finding(ANALYSIS, verdict, "the analysis", "python -m scripts.report --theory")
 
 
-def panels_of(section: Section) -> dict[str, Panel | Column]:
+def panels_of(section: Section) -> dict[str, Panel]:
     """Return the panels and columns of an experiment by name."""
     panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
     return panels | {column.name: column for table in section.tables for column in table.columns}
@@ -161,7 +160,7 @@ def is_complement(known: Section, section: Section) -> bool:
 
 def collect(sections: list[Section]) -> list[Entry]:
     """Return all claims with what is known of them."""
-    checks = [check for f in theory.DEMONSTRATIONS for check in f(theory.SEED).checks]
+    checks = [check for result in theory.analysis().values() for check in result.checks]
     names = dict.fromkeys(claim.experiment for claim in CLAIMS if claim.parts)
     empty = [Section(name, "paper", [], []) for name in names]  # with the paper's curves and times
     papers = {section.experiment: (section, gather(section)) for section in empty}

@@ -1,6 +1,6 @@
 """Pictures of curves, ours over the paper's, and of panels of the analysis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import itertools
 
 from matplotlib import colormaps
@@ -40,14 +40,6 @@ def styles_of(norms: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {norm: style for norm, style in STYLES.items() if norm in norms} | further
 
 
-def grid_of(panels: Sequence, columns: int, height: float, legend: float = 0.0):
-    """Return a picture, and an iterator of its axes with their panels; sizes are in inches."""
-    rows = -(-len(panels) // columns)
-    size = 4.6 * columns, height * rows + legend
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    return figure, ((figure.add_subplot(rows, columns, n), p) for n, p in enumerate(panels, 1))
-
-
 def label(axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(x_label)
@@ -60,11 +52,14 @@ def label(axes, title: str, x_label: str, y_label: str) -> None:
 
 def draw(panels: Sequence[Panel], columns: int, ours: Curves, theirs: Curves) -> bytes:
     """Return panels with a common legend below, as a PNG."""
-    figure, grid = grid_of(panels, columns, 3.3, legend=0.6)
+    rows = -(-len(panels) // columns)
+    size = 4.6 * columns, 3.3 * rows + 0.6  # inches; the legend has 0.6
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     drawn = (of_panel(panel, curves) for panel in panels for curves in (ours, theirs))
     styles = styles_of(itertools.chain(*drawn))
     lines: dict[str, Line2D] = {}  # one of each name, for the legend
-    for axes, panel in grid:
+    for n, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, n)
         lines |= draw_panel(axes, panel, styles, of_panel(panel, ours), of_panel(panel, theirs))
     names = sorted(lines, key=lambda name: name.endswith(", paper"))
     figure.legend(
@@ -131,49 +126,29 @@ def y_limits(panel: Panel, curves: Iterable[Curve]) -> tuple[float, float]:
 # --- Panels of the analysis ---
 
 
-def draw_panels(panels: Sequence, columns: int) -> bytes:
-    """Return panels of section 5 as a PNG."""
-    figure, grid = grid_of(panels, columns, 3.6)
-    for axes, panel in grid:
-        (draw_lines if panel.matrix is None else draw_matrix)(axes, panel)
-    return png(figure)
+class Picture:
+    """A picture of panels in two columns, filled in reading order."""
 
+    def __init__(self, rows: int):
+        self.figure = Figure(figsize=(9.2, 3.6 * rows), dpi=150, layout="constrained")
+        self.axes = iter(self.figure.subplots(rows, 2).flat)
 
-def draw_lines(axes, panel) -> None:
-    for n, line in enumerate(panel.lines):
-        if line.style in STYLES:
-            _, colour, marker = STYLES[line.style]
-        else:  # ordered: from dark to light, without the palest
-            colour, marker = colormaps["viridis"](0.9 * line.style), "osD^vPX"[n % 7]
-        axes.plot(
-            line.x,
-            line.y,
-            color=colour,
-            linewidth=1.5,
-            marker=marker,
-            markersize=4.5,
-            markevery=(0.03 * n, 0.15),  # so that lines on top of each other can be told apart
-            label=line.name,
-        )
-    axes.set_yscale("log" if panel.y_log else "linear")
-    axes.set_ylim(panel.y_limits)
-    if panel.x_log:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-    label(axes, panel.title, panel.x_label, panel.y_label)
-    axes.legend(fontsize=8, frameon=False)
+    def lines(self, title: str, x_label: str, y_label: str, x, curves: Mapping[str, Sequence]):
+        """Draw curves, name -> y, from dark to light; return the axes."""
+        axes, colours = next(self.axes), colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
+        for n, (name, y) in enumerate(curves.items()):
+            # Markers at different places, so that lines on top of each other can be told apart.
+            style = dict(marker="osD^v"[n % 5], markersize=4.5, markevery=(0.03 * n, 0.15))
+            axes.plot(x, y, color=colours[n], linewidth=1.5, label=name, **style)
+        label(axes, title, x_label, y_label)
+        axes.legend(fontsize=8, frameon=False)
+        return axes
 
+    def matrix(self, title: str, matrix: np.ndarray, limit: float) -> None:
+        """Draw a matrix; red is positive, blue negative, with full colours at the limit."""
+        axes = next(self.axes)
+        axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(title, fontsize=11)
 
-def draw_matrix(axes, panel) -> None:
-    """Draw a picture of a matrix, with lines between the blocks of the units."""
-    size = len(panel.matrix) / panel.blocks
-    axes.imshow(panel.matrix, cmap="RdBu_r", vmin=-panel.limit, vmax=panel.limit)
-    for edge in size * np.arange(1, panel.blocks) - 0.5:
-        axes.axhline(edge, color="#4d4d4d", linewidth=0.6)
-        axes.axvline(edge, color="#4d4d4d", linewidth=0.6)
-    centres = size * (np.arange(panel.blocks) + 0.5) - 0.5
-    names = [f"unit {n}" for n in range(1, panel.blocks + 1)]
-    axes.set_title(panel.title, fontsize=11)
-    axes.set_xticks(centres, names, fontsize=8)
-    axes.set_yticks(centres, names, fontsize=8, rotation=90, va="center")
-    axes.tick_params(length=0)
+    def png(self) -> bytes:
+        return png(self.figure)

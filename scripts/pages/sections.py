@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 import experiments
-from experiments.curves import Curve, Figure, Panel, Table, at_best, from_readings, published
-from ln.errors import InputError
+from experiments import curves
+from experiments.curves import PUBLISHED, Curve, Figure, Panel, Table
+from ln.errors import InputError, choose
 from ln.training import runs
 from ln.training.runs import Lane, Reading, Stored
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-PUBLISHED, SPEED = RESULTS / "published", RESULTS / "speed"
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
 ASIDE = (
@@ -215,23 +215,17 @@ def changes_against_paper(run: Stored) -> list[str]:
     """Return the differences to the nearest run of the paper's sweep, norm and ASIDE apart.
 
     Raises:
-        InputError: the config is of no experiment, or lacks keys that all of them have.
+        InputError: the config is of no experiment.
     """
-    config, name = run.config, run.config["experiment"]
-    if name not in experiments.names():
-        raise InputError(f"{run.folder} is a run of {name!r}, which is no experiment here.")
-    kinds = dict(norm=str, norms=dict, scale=str)
-    if not all(isinstance(config.get(key), kind) for key, kind in kinds.items()):
-        raise InputError(f"{run.folder}/config.json lacks norm, norms or scale. Restore the file.")
-    here = compared(config, config["norm"])
-    papers = (compared(paper, config["norm"]) for paper in papers_of(name))
-    return min((runs.differences(paper, here) for paper in papers), key=len)
+    name, norm = run.config["experiment"], run.config["norm"]
+    choose(f"experiment in {run.folder}/config.json", name, dict.fromkeys(experiments.names()))
 
+    def compared(config: dict) -> dict:
+        kept = {key: value for key, value in config.items() if key not in ASIDE}
+        return kept | {"norms": {norm: config["norms"].get(norm, {})}}
 
-def compared(config: dict, norm: str) -> dict:
-    """Return the part of a config in which runs are compared."""
-    kept = {key: value for key, value in config.items() if key not in ASIDE}
-    return kept | {"norms": {norm: config["norms"].get(norm, {})}}
+    here = compared(run.config)
+    return min((runs.differences(compared(paper), here) for paper in papers_of(name)), key=len)
 
 
 @functools.cache
@@ -254,26 +248,15 @@ def default_figure(section: Section) -> Figure:
     main = select["split"], select["metric"]
     readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
     others = sorted({(reading.split, name) for reading in readings for name in reading.values})
-    panels = (
-        Panel(
-            name=f"{split} {metric}",
-            title=split,
-            split=split,
-            metric=metric,
-            label=metric,
-            digits=".4g",
-            summaries=(("mean", 1), ("min", 0), ("max", 0)),
-            falling=(split, metric) != main or select["mode"] == "min",
-        )
-        for split, metric in dict.fromkeys([main, *others])
-    )
-    return Figure(
-        name="metrics",
-        title="All metrics",
-        caption=f"Every metric of every split. A file experiments/{section.experiment}/figures.py "
-        "would choose and describe them.",
-        panels=tuple(panels),
-    )
+    style = dict(digits=".4g", summaries=(("mean", 1), ("min", 0), ("max", 0)))
+    panels = []
+    for split, metric in dict.fromkeys([main, *others]):
+        falling = (split, metric) != main or select["mode"] == "min"
+        name = f"{split} {metric}"
+        panels.append(Panel(name, split, split, metric, metric, **style, falling=falling))
+    file = f"experiments/{section.experiment}/figures.py"
+    caption = f"Every metric of every split. A file {file} would choose and describe them."
+    return Figure(name="metrics", title="All metrics", caption=caption, panels=tuple(panels))
 
 
 # --- From sections to curves ---
@@ -295,16 +278,16 @@ def gather(section: Section) -> Gathered:
     ours: dict[tuple[str, str], Curve | None] = {}
     theirs: Curves = {}
     for figure in section.figures:
-        theirs |= published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
+        theirs |= curves.published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
         for panel in figure.panels:
-            for norm, shown in section.series(panel.where).items():
-                curve = from_readings(shown.readings, panel, shown.stored.finished)
+            for norm, run in section.series(panel.where).items():
+                curve = curves.from_readings(run.readings, panel, run.stored.finished)
                 ours[panel.name, norm] = curve
     for table in section.tables:
         theirs |= printed(table)
-        for norm, shown in section.series({}).items():
+        for norm, run in section.series({}).items():
             for column in table.columns:
-                curve = at_best(shown.readings, shown.best, column, shown.stored.finished)
+                curve = curves.at_best(run.readings, run.best, column, run.stored.finished)
                 ours[column.name, norm] = curve
     speed = getattr(section.figures_file, "SPEED", None)
     drawn = {key: curve for key, curve in ours.items() if curve is not None}
@@ -332,7 +315,7 @@ def seconds(name: str, case: str, peers: dict[str, str]) -> Curves:
     Args:
         peers: norm -> its name in the file.
     """
-    path = SPEED / f"{name}.json"
+    path = RESULTS / "speed" / f"{name}.json"
     measured = json.loads(path.read_text())["cases"][case]["peers"] if path.is_file() else {}
     return {
         ("seconds", norm): Curve(np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None])
