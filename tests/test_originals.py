@@ -52,6 +52,12 @@ def test_single_files_may_be_packed(tmp_path, pack, end):
     assert read(folder) == FILES
 
 
+def test_a_single_file_is_a_source(tmp_path):
+    lay(tmp_path, {"a.txt": b"ay", "b.txt.gz": gzip.compress(b"bee")})
+    assert read(tmp_path / "a.txt") == {"a.txt": b"ay"}
+    assert read(tmp_path / "b.txt.gz") == {"b.txt": b"bee"}
+
+
 def test_archives_in_a_folder_come_after_its_files(tmp_path):
     packed = {"all.tar": tar({"z.txt": b"1", "a.txt": b"2"}), "other.tar": tar({"o.txt": b"3"})}
     folder = lay(tmp_path / "toy", {"b.txt": b"0"} | packed)

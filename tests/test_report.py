@@ -354,6 +354,7 @@ def test_diverged_lanes_are_named_and_no_curve_has_them(tmp_path):
     "file, content",
     [
         ("config.json", "{}"),
+        ("config.json", json.dumps(runs.as_json(config_file.get_config()) | dict(norms=3))),
         ("config.json", json.dumps(runs.as_json(config_file.get_config()) | dict(experiment="x"))),
         ("metrics.jsonl", "12\n"),
         ("diverged.jsonl", '{"seed": 0}\n'),

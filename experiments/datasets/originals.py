@@ -100,7 +100,7 @@ class Source:
     """The place of the original files.
 
     Attributes:
-        path: a folder or an archive (.zip, .tar, .tar.gz, .tar.xz).
+        path: a folder, an archive (.zip, .tar, .tar.gz, .tar.xz), or the only file of a data set.
         name: the data set.
         budget: how many bytes its files may have in all, unpacked.
         folder: the folder of the data set to make.
@@ -136,7 +136,12 @@ class Source:
         """
         budget = Budget(self.name, self.budget)
         if self.path.is_file():
-            yield from _members(self.path, wanted, budget)
+            name = _unpacked_name(self.path.name)
+            if _is_wanted(name, wanted):  # the only original file, by itself
+                with _opened(self.path, budget) as stream:
+                    yield name, stream
+            else:
+                yield from _members(self.path, wanted, budget)
             return
         packed = []
         for path in _walk(self.path):

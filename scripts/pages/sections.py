@@ -181,11 +181,13 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
     for folder in runs.find(root):
         try:
             shown = choose_lanes(runs.read(folder))
-        except InputError as error:
-            broken.append(str(error))
-            print(f"Skipped a broken run: {error}")
+            name, scale = shown.stored.config["experiment"], str(shown.stored.config["scale"])
+        except runs.MALFORMED as error:  # an InputError, or a key that only pages need
+            is_told = isinstance(error, InputError)
+            text = str(error) if is_told else f"{folder} has a malformed config ({error!r})."
+            broken.append(text)
+            print(f"Skipped a broken run: {text}")
             continue
-        name, scale = shown.stored.config["experiment"], shown.stored.config["scale"]
         changes = [text for text in shown.changes if not text.startswith("norms.")]
         key = (name, scale, *changes, folder.parent if apart else None)
         sections.setdefault(key, Section(name, scale, changes, [])).runs.append(shown)
