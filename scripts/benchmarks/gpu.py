@@ -24,7 +24,7 @@ from ln.errors import DivergedError
 from ln.training import runs, train
 from scripts.benchmarks import common, common_jax, lanes, rnn, step
 from scripts.benchmarks.common import TOLERANCE, Peer, Timing
-from scripts.engines import jobs, stages
+from scripts.engines import stages
 
 PLAN = Path(__file__).resolve().parents[2] / "results" / "plan.toml"
 
@@ -165,7 +165,7 @@ def bound(setting: Setting) -> Iterator[Row]:
     """
     timing = setting.timing._replace(rounds=3)
     for run in figure_6(Path("unused"), setting):
-        config = jobs.read_config([*run.words, f"--config.steps={run.steps}"])
+        config = run.resolved()
         if config.norm != "layer":
             continue
         task = experiments.load(config)
