@@ -126,6 +126,7 @@ LAYERS = {
     "none": [("Dense_0", "Identity_0"), ("Dense_1", "Identity_1"), ("Dense_2", "Identity_2")],
     "batch": [("Dense_0", "BatchNorm_0"), ("Dense_1", "BatchNorm_1"), ("Dense_2", "BatchNorm_2")],
     "layer": [("Dense_0", "LayerNorm_0"), ("Dense_1", "LayerNorm_1"), ("Dense_2", "Identity_0")],
+    "rms": [("Dense_0", "RMSNorm_0"), ("Dense_1", "RMSNorm_1"), ("Dense_2", "Identity_0")],
     "weight": [
         ("WeightNormDense_0", "Identity_0"),
         ("WeightNormDense_1", "Identity_1"),
@@ -143,6 +144,8 @@ def network(norm, p, x):
         a = x @ W
         if after.startswith("LayerNorm"):
             a = reference.layer_norm(a, p[after]["gain"], p[after]["bias"], EPSILON)
+        elif after.startswith("RMSNorm"):
+            a = reference.rms_norm(a, p[after]["gain"], p[after]["bias"], EPSILON)
         elif after.startswith("BatchNorm"):
             a = reference.batch_norm(a, p[after]["gain"], p[after]["bias"], EPSILON)
         else:
@@ -179,8 +182,10 @@ def test_logits_and_the_loss_follow_the_equations(task, lesson):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     loss, (_, metrics) = jax.jit(partial(task.loss, train=True))(variables, batch, None)
     nll = per_row(reference.negative_log_likelihood, logits, batch["y"]).mean()
-    error = np.mean(logits.argmax(1) != batch["y"])
-    assert dict(metrics) == pytest.approx(dict(nll=nll, error=error), rel=1e-5)
+    error = float((logits.argmax(1) != batch["y"]).mean())
+    assert {name: float(mean) for name, mean in metrics.items()} == pytest.approx(
+        dict(nll=nll, error=error), rel=1e-5
+    )
     assert loss == metrics["nll"]
 
 
