@@ -1,6 +1,13 @@
-"""Share what most experiments need: tasks on arrays of independent examples, and on images."""
+"""Share what the tasks of the experiments have in common.
 
-from functools import cached_property
+`Prepared` is a task on a prepared data set. `Cases` is one whose loss and scores are means over
+independent examples, and `Images` classifies images.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from functools import cached_property, partial, wraps
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -9,67 +16,126 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import datasets
+from experiments.datasets import vocabulary
 from ln.errors import InputError, choose
 from ln.norm import make_norm
 from ln.training import data, train
+from ln.training.train import Batch, Scores, Variables
 
 CLASSES = 10
 
-
-def redraw_matrices(variables, key, std: float):
-    """Return variables with every matrix drawn from N(0, std²); unchanged if std is 0."""
-    if not std:
-        return variables
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-    drawn = [
-        std * jax.random.normal(key, leaf.shape, leaf.dtype) if leaf.ndim > 1 else leaf
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return {**variables, "params": jax.tree.unflatten(tree, drawn)}
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class Cases(train.Task):
-    """A task on independent cases, in arrays that fit into memory.
+class Batches(Protocol):
+    """Say which examples make the batch of each step; `data.Buckets` is an example."""
 
-    An experiment gives the metrics of each case with `per_case`; they become the loss, what is
-    logged and the scores.
+    steps_per_epoch: int
+
+    def length(self, step: int) -> int | None:
+        """Return the padded length of a batch; None if all batches have one shape."""
+
+    def cases(self, step: int, seed: int) -> np.ndarray:
+        """Return the examples ``[batch_size]`` of a batch in the order of a seed."""
+
+
+class Shuffled:
+    """Batches of n examples of one shape, in an order that every epoch draws anew.
+
+    Raises:
+        InputError: a batch has more examples than the data set.
+    """
+
+    def __init__(self, n: int, batch_size: int):
+        self.n, self.batch_size = n, batch_size
+        self.cases(0, seed=0)  # raises
+        self.steps_per_epoch = n // batch_size
+
+    def length(self, step: int) -> None:
+        return None
+
+    def cases(self, step: int, seed: int) -> np.ndarray:
+        return data.batch_cases(step, self.n, self.batch_size, seed)
+
+
+class Prepared(train.Task):
+    """A task on the splits of a prepared data set.
+
+    An experiment gives its `model` and the model's `inputs`. Everything that costs time comes after
+    what can be wrong in a config.
+
+    Attributes:
+        splits: the data, ``splits["train"][name]``.
+        batches: which examples make the batch of each step.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        make_norm(config, train=True)  # raises for a misspelt norm, before the data are read
+        self.splits = self.load()
+        self.arrays = self.splits["train"]
+        self.batches = self.schedule()
+        self.steps_per_epoch = self.batches.steps_per_epoch
+
+    def load(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the data, ``load()["train"][name]``; large arrays are mapped, not read."""
+        return datasets.load(self.config.dataset, self.config.data_dir)
+
+    def schedule(self) -> Batches:
+        """Return the batches of training."""
+        return Shuffled(count(self.arrays), self.config.batch_size)
+
+    def buckets(self, lengths: np.ndarray, bounds: np.ndarray, run: int) -> data.Buckets:
+        """Return batches of examples of similar length; see `data.Buckets`."""
+        seed = data.schedule_seed(self.config.data_seed)
+        return data.Buckets(lengths, bounds, self.config.batch_size, run, seed)
+
+    def model(self, train: bool) -> nn.Module:
+        """Return the network, for training or for tests."""
+        raise NotImplementedError
+
+    def inputs(self, batch: Batch, key, train: bool) -> tuple:
+        """Return the model's arguments for a batch; the key is for anything random in them."""
+        raise NotImplementedError
+
+    def init(self, key) -> Variables:
+        inputs = self.inputs(self.example(), key, train=True)
+        variables = self.model(train=True).init(key, *inputs)
+        return redraw_matrices(variables, key, self.config.get("init_std", 0))
+
+    def apply(self, variables: Variables, batch: Batch, key, train: bool) -> tuple[Any, dict]:
+        """Return the model's outputs for a batch, and the new running statistics."""
+        inputs = self.inputs(batch, key, train)
+        outputs, new = self.model(train).apply(variables, *inputs, mutable=["stats"])
+        return outputs, new.get("stats", {})
+
+    def shape(self, step):
+        return self.batches.length(step)
+
+    def indices(self, step, seed, rows=slice(None)):
+        return self.batches.cases(step, seed)[rows]
+
+    def gather(self, arrays, indices, shape) -> Batch:
+        return {name: array[indices] for name, array in arrays.items()}
+
+
+class Cases(Prepared):
+    """A task on independent examples.
+
+    An experiment gives the metrics of each example with `per_case`; their means are the loss, what
+    is logged and the scores.
 
     Attributes:
         scored: the splits that are evaluated.
         objective: the metric whose mean is the loss.
-        splits: the data, ``splits["train"][name]``, one row a case.
     """
 
     scored: tuple[str, ...] = ("train", "valid", "test")
     objective: str = "nll"
 
-    def __init__(self, config):
-        super().__init__(config)
-        make_norm(config, train=True)  # refuses a misspelt norm before the data are read
-        self.splits = self.load()
-        self.arrays = self.splits["train"]
-        data.batch_cases(0, self.cases, config.batch_size, 0)  # raises if the batch is too large
-        self.steps_per_epoch = self.cases // config.batch_size
-
-    @property
-    def cases(self) -> int:
-        """The size of the training set."""
-        return len(next(iter(self.splits["train"].values())))
-
-    def load(self) -> dict[str, dict[str, np.ndarray]]:
-        """The data, ``load()["train"][name]``."""
-        return datasets.load(self.config.dataset, self.config.data_dir)
-
-    def per_case(self, variables, batch, key, train: bool):
-        """Returns metrics ``[B]`` and the new statistics."""
+    def per_case(self, variables: Variables, batch: Batch, key, train: bool):
+        """Return metrics ``[B]`` and the new statistics."""
         raise NotImplementedError
-
-    def indices(self, step, seed, rows=slice(None)):
-        return data.batch_cases(step, self.cases, self.config.batch_size, seed)[rows]
-
-    def gather(self, arrays, indices, shape):
-        return {name: array[indices] for name, array in arrays.items()}
 
     def loss(self, variables, batch, key, train):
         metrics, stats = self.per_case(variables, batch, key, train)
@@ -84,17 +150,40 @@ class Cases(train.Task):
 
         return {name: train.average(per_case, self.splits[name]) for name in self.scored}
 
-    def evaluate(self, variables):
+    def evaluate(self, variables) -> Scores:
         return {split: score(variables) for split, score in self.scorers.items()}
 
 
+class Images(Cases):
+    """Classification of images x (uint8 ``[B, D]``) into y (``[B]``) by a model's logits."""
+
+    def inputs(self, batch, key, train):
+        return (pixels(batch["x"]),)
+
+    def example(self):
+        random = np.random.default_rng(0)
+        B, D = self.config.batch_size, self.splits["train"]["x"].shape[-1]
+        x = random.integers(256, size=(B, D), dtype=np.uint8)
+        return dict(x=x, y=random.integers(CLASSES, size=B, dtype=np.int32))
+
+    def per_case(self, variables, batch, key, train):
+        logits, stats = self.apply(variables, batch, key, train)
+        return class_metrics(logits, batch["y"]), stats
+
+
 def pixels(x):
-    """Intensities in [0, 1]."""
+    """Return intensities from 0 to 1."""
     return x.astype(jnp.float32) / 255
 
 
+def class_metrics(logits, y) -> dict:
+    """Return how wrong logits ``[B, C]`` are about classes y ``[B]``: nll and error, ``[B]``."""
+    error = (logits.argmax(-1) != y).astype(jnp.float32)
+    return dict(nll=negative_log_likelihood(logits, y), error=error)
+
+
 def negative_log_likelihood(logits, y):
-    """−log softmax(logits)[y] in nats; logits ``[B, C]``, y ``[B]`` -> ``[B]``.
+    """Return −log softmax(logits)[y] in nats; logits ``[B, C]``, y ``[B]`` -> ``[B]``.
 
     Written as log(1 + Σ_others exp(a_other − a_y)), which stays exact down to 1e-38. The usual
     logsumexp(a) − a_y ends at float32's rounding of 1, 6e-8, where figure 6 goes down to 1e-10.
@@ -104,50 +193,118 @@ def negative_log_likelihood(logits, y):
     return softplus(logsumexp(others, -1))
 
 
-class Images(Cases):
-    """Classification of images x (uint8 ``[B, D]``) into y (``[B]``).
+# --- Models ---
 
-    An experiment says which `model`, and with `inputs` how it sees the images.
+
+def build(network: type[Network], config, train: bool, **attributes) -> Network:
+    """Return a network with these attributes; all others are the config's values of their names.
+
+    Its norm is that of the config, for training or for tests.
     """
-
-    def model(self, train: bool) -> nn.Module:
-        """The network: what `inputs` returns -> logits ``[B, 10]``."""
-        raise NotImplementedError
-
-    def inputs(self, x, key) -> tuple:
-        """The model's arguments for images x (uint8 ``[B, D]``); key for what is random in them."""
-        return (pixels(x),)
-
-    def example(self):
-        random = np.random.default_rng(0)
-        B, D = self.config.batch_size, self.splits["train"]["x"].shape[-1]
-        x = random.integers(256, size=(B, D), dtype=np.uint8)
-        return dict(x=x, y=random.integers(CLASSES, size=B, dtype=np.int32))
-
-    def init(self, key):
-        return self.model(train=True).init(key, *self.inputs(self.example()["x"], key))
-
-    def per_case(self, variables, batch, key, train):
-        inputs = self.inputs(batch["x"], key)
-        logits, new = self.model(train).apply(variables, *inputs, mutable=["stats"])
-        error = (logits.argmax(-1) != batch["y"]).astype(jnp.float32)
-        nll = negative_log_likelihood(logits, batch["y"])
-        return dict(nll=nll, error=error), new.get("stats", {})
+    names = {field.name for field in dataclasses.fields(network)} & set(config)
+    values = {name: config[name] for name in names}
+    return network(**values | dict(norm=make_norm(config, train)) | attributes)
 
 
-def some_cases(task, split: str, count: int | None):
-    """The arrays ``[count, ...]`` of cases of a split of a task, of all where count is None.
+def redraw_matrices(variables: Variables, key, std: float) -> Variables:
+    """Return variables with every matrix drawn from N(0, std²); unchanged if std is 0."""
+    if not std:
+        return variables
+    leaves, tree = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
+    drawn = [
+        std * jax.random.normal(key, leaf.shape, leaf.dtype) if leaf.ndim > 1 else leaf
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return {**variables, "params": jax.tree.unflatten(tree, drawn)}
 
-    They are spread evenly: binarized MNIST's test set, for one, begins with all its zeros.
+
+def compiled(method: Callable) -> cached_property:
+    """Compile a method once for each task."""
+    return cached_property(wraps(method)(lambda task: jax.jit(partial(method, task))))
+
+
+# --- Sequences of different lengths ---
+
+
+def round_up(n, multiple: int):
+    """Return the least multiple that is at least n."""
+    return -(-n // multiple) * multiple
+
+
+def even_bounds(lengths: np.ndarray, buckets: int, multiple: int) -> np.ndarray:
+    """Return the bounds of buckets with about as many examples each, at multiples of a number."""
+    shares = np.arange(1, buckets + 1) / buckets
+    bounds = round_up(np.quantile(lengths, shares, method="higher"), multiple)
+    return np.unique(bounds).astype(int)
+
+
+def padded(name: str, tokens, starts, texts, T: int, ends: int = 0) -> Batch:
+    """Return some texts of a ragged array as entries ``name`` and ``name_length`` of a batch.
+
+    Args:
+        tokens, starts, texts, T: see `vocabulary.pad`.
+        ends: how many of the END behind a text belong to it.
+    """
+    tokens, length = vocabulary.pad(tokens, starts, texts, T)
+    return {name: tokens, f"{name}_length": length + ends}
+
+
+def time_major(batch: Batch, *names: str) -> list:
+    """Return the named texts ``[B, T]`` of a batch as ``[T, B]``, each with its mask behind it."""
+    arrays = []
+    for name in names:
+        tokens = batch[name].T
+        arrays += [tokens, mask_of(len(tokens), batch[f"{name}_length"])]
+    return arrays
+
+
+def mask_of(T: int, lengths):
+    """Return which of T steps lie in sequences of these lengths ``[B]``: bool ``[T, B]``."""
+    return jnp.arange(T)[:, None] < lengths
+
+
+def by_length(lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return the numbers of examples in order of length, in blocks ``[size]``; the last is rest."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[n : n + size] for n in range(0, len(order), size)]
+
+
+def filled(batch: Batch, size: int) -> Batch:
+    """Return a batch with examples without words behind it, up to some size.
+
+    One program then does all blocks, and batch norm leaves these examples out.
+    """
+    return {name: data.fill(array, size) for name, array in batch.items()}
+
+
+def add_up(function: Callable, variables: Variables, blocks: Iterable[Batch]):
+    """Return the sums over blocks of the numbers that a compiled function returns for each."""
+    numbers = jax.device_get([function(variables, block) for block in blocks])
+    return jax.tree.map(lambda *values: sum(values), *numbers)
+
+
+# --- Examples ---
+
+
+def count(arrays: Mapping[str, np.ndarray]) -> int:
+    """Return the number of examples in the arrays of a split."""
+    return len(next(iter(arrays.values())))
+
+
+def some_cases(task: Prepared, split: str, cases: int | None) -> Mapping[str, np.ndarray]:
+    """Return the arrays ``[cases, ...]`` of examples of a split; of all if cases is None.
+
+    They are spread evenly: binarized MNIST's test set, for example, begins with all its zeros.
 
     Raises:
-        InputError: there is no such split, or it has fewer cases.
+        InputError: there is no such split, or it has fewer examples.
     """
     arrays = choose("split", split, task.splits)
-    if count is None:
+    if cases is None:
         return arrays
-    N = len(next(iter(arrays.values())))
-    if count > N:
-        raise InputError(f"--cases={count}: the split {split!r} has {N} cases.")
-    cases = [n * N // count for n in range(count)]
-    return {name: array[cases] for name, array in arrays.items()}
+    N = count(arrays)
+    if cases > N:
+        raise InputError(f"--cases={cases}: the split {split!r} has {N} cases.")
+    chosen = [n * N // cases for n in range(cases)]
+    return {name: array[chosen] for name, array in arrays.items()}

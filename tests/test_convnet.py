@@ -1,7 +1,6 @@
 """Convolutional networks: norms of conv layers against numpy, the model, activity."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from experiments.convnet.samples import Options, sample, table
 from experiments.convnet.task import Task, border, image_shape
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm, make_norm
-from ln.training import train
+from tests.learning import states_of
 
 FORMS = {
     "layer": ((1, 2, 3), (4,)),
@@ -51,21 +50,6 @@ def test_batch_norm_of_a_conv_layer_tests_with_averages_of_positions_and_cases()
     test = Norm("batch", ("conv",))("conv").apply({**variables, **new}, a[:1])
     expected = (a[:1] - a.mean((0, 1, 2))) / np.sqrt(a.var((0, 1, 2)) + EPSILON)
     np.testing.assert_allclose(test, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(kind="layer", sites=("conv",), over="layr"), "Did you mean 'layer'"),
-        (dict(kind="layer", sites=("conv",), gains="units"), "Did you mean 'unit'"),
-    ],
-    ids=["over", "gains"],
-)
-def test_forms_that_cannot_be_are_refused(options, message):
-    config = config_file.get_config()
-    config.norms.x, config.norm = options, "x"
-    with pytest.raises(InputError, match=message):
-        make_norm(config, train=True)
 
 
 # --- The network ---
@@ -165,22 +149,11 @@ def test_images_are_square_of_one_colour_or_of_three():
 @pytest.mark.parametrize("norm", list(config_file.get_config().norms))
 def test_every_norm_learns_the_batches_it_sees(make_task, norm):
     task = make_task(norm=norm, channels=(4, 8), hidden=16, batch_size=8)
-    optimizer = train.make_optimizer(task.config)
-    state = train.init_lanes(task, optimizer, [(0, 1e-2)])
-    batches = jax.tree.map(lambda leaf: jnp.stack([leaf] * 40), task.batch(0))
-    _, metrics = train.make_call(task, optimizer)(state, batches)
-    assert metrics["loss"][-1, 0] < 0.3 * metrics["loss"][0, 0]
+    _, losses = states_of(task, 40)
+    assert losses[-1] < 0.3 * losses[0]
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(channels=(2, 0)), "1 or more"),
-        (dict(channels=(2,) * 4), "allow 3"),
-        (dict(hidden=0), "1"),
-    ],
-    ids=["channels", "layers", "hidden"],
-)
-def test_sizes_that_cannot_be_are_refused(make_task, options, message):
-    with pytest.raises(InputError, match=message):
-        make_task(**options)
+@pytest.mark.parametrize("layers", [0, 4])
+def test_too_many_layers_or_none_raise(make_task, layers):
+    with pytest.raises(InputError, match=f"config.channels has {layers} layers.* allow 3"):
+        make_task(channels=(2,) * layers)

@@ -1,5 +1,7 @@
 """A folder with a task.py is an experiment; nothing else is."""
 
+import importlib
+import itertools
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 
 import experiments
 from ln.errors import InputError
+from ln.norm import make_norm
 
 
 def test_a_folder_with_a_task_is_an_experiment(monkeypatch, tmp_path):
@@ -30,6 +33,16 @@ def test_an_unknown_experiment_gives_the_nearest(name, near):
         experiments.load(ConfigDict(dict(experiment=name)))
     assert not near or f"Did you mean '{near}'?" in str(error.value)
     assert "Known: attentive_reader, " in str(error.value)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_run_of_a_sweep_is_a_config(name):
+    """It sets keys that the config has, and a norm that can be made, at every scale."""
+    file = importlib.import_module(f"configs.{name}")
+    for scale, run in itertools.product(file.SCALES, file.sweep()):
+        config = file.get_config(scale)
+        config.update_from_flattened_dict(run)
+        assert make_norm(config, train=True).kind == config.norms[config.norm].get("kind", "none")
 
 
 def test_models_import_neither_data_nor_training():

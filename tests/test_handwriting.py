@@ -9,10 +9,9 @@ from configs import handwriting as config_file
 from experiments.datasets.lines import CLASSES
 from experiments.handwriting.model import Mixture, Model, Noise
 from experiments.handwriting.task import Task, pad
-from ln.errors import InputError
 from ln.norm import EPSILON, Norm
-from ln.training import train
 from tests import reference
+from tests.learning import learn
 
 T, B, U, H, K, M = 4, 3, 5, 6, 2, 3
 PACE = -1.0
@@ -236,31 +235,19 @@ def test_samples_have_the_moments_of_the_mixture():
     np.testing.assert_allclose(found[:, 2].mean(), 1 / (1 + np.exp(-one.e)), atol=0.02)
 
 
-def test_a_bias_makes_samples_neater():
-    y = jnp.asarray(normal(1 + 6 * M))
-    without, with_bias = Mixture.of(y), Mixture.of(y, 1.0)
-    np.testing.assert_allclose(with_bias.log_sigma_1, without.log_sigma_1 - 1, rtol=1e-6)
-    assert with_bias.log_pi.max() > without.log_pi.max()
-
-
 # --- The task ---
 
 
 @pytest.fixture(scope="module")
-def config():
-    return config_file.get_config("tiny")
+def task():
+    return Task(config_file.get_config("tiny"))
 
 
-@pytest.fixture(scope="module")
-def task(config):
-    return Task(config)
-
-
-def test_every_batch_is_as_long_as_its_longest_lines_need(task, config):
+def test_every_batch_is_as_long_as_its_longest_lines_need(task):
     lengths = set()
     for step in range(task.steps_per_epoch):
         batch, bound = task.batch(step), task.shape(step)
-        assert batch["points"].shape == (config.batch_size, bound + 1, 3)
+        assert batch["points"].shape == (task.config.batch_size, bound + 1, 3)
         assert (batch["length"] <= bound).all()
         lengths.add(bound)
     assert lengths <= {10, 20}
@@ -295,16 +282,10 @@ def test_what_follows_the_last_predicted_point_changes_no_score(task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layer", "batch"])
-def test_a_few_updates_bring_the_likelihood_up_with_every_norm(kind, config):
-    config = config.copy_and_resolve_references()
-    config.norm = kind
-    config.buckets = 1
-    task, optimizer = Task(config), train.make_optimizer(config)
-    state = train.init_lanes(task, optimizer, [(0, 0.01)])
-    call, batches = train.make_call(task, optimizer), train.batches_of(task, range(30))[1]
-    state, metrics = call(state, batches)
-    nll = np.asarray(metrics["nll_per_point"])[:, 0]
-    assert np.isfinite(nll).all()
+def test_updates_raise_the_likelihood(kind):
+    config = config_file.get_config("tiny")
+    config.update(norm=kind, buckets=1)
+    _, _, nll = learn(Task(config), 30, lr=0.01, metric="nll_per_point")
     assert nll[-5:].mean() < nll[:5].mean() - 0.2
 
 
@@ -330,11 +311,3 @@ def test_parameters_are_about_as_many_as_in_the_paper():
     )
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert count + 3 * 3 * 400 == 3_653_751
-
-
-@pytest.mark.parametrize("name", ["hidden", "components", "mixtures", "length"])
-def test_a_size_that_cannot_be_is_refused_by_name(name, config):
-    config = config.copy_and_resolve_references()
-    config[name] = 0
-    with pytest.raises(InputError, match=f"config.{name} is 0; it must be 1 or more"):
-        Task(config)

@@ -4,7 +4,6 @@ from functools import partial
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,10 +11,10 @@ from configs import sequential_mnist as config_file
 from experiments import curves, datasets
 from experiments.sequential_mnist.task import Task
 from ln.errors import InputError
-from ln.norm import EPSILON, make_norm
-from ln.training import train
+from ln.norm import EPSILON
 from scripts.pages.sections import PUBLISHED
 from tests import reference
+from tests.learning import assert_all_change, states_of, variables_of
 
 NORMS = tuple(config_file.get_config().norms)
 SWEEP = list(config_file.sweep())
@@ -48,6 +47,7 @@ def test_published_hyperparameters_are_pinned():
         none={},
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),
+        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),
     )
 
 
@@ -57,15 +57,6 @@ def test_the_sweep_is_three_norms_in_order_and_permuted_with_noise_before_black_
     for run in SWEEP:
         noisy = run["norm"] != "none" and not run["permuted"]
         assert run.get("noise", 0.0) == (0.1 if noisy else 0.0)
-
-
-@pytest.mark.parametrize("scale", config_file.SCALES)
-@pytest.mark.parametrize("run", SWEEP, ids=[f"{r['norm']}-{r['permuted']}" for r in SWEEP])
-def test_every_run_of_the_sweep_applies_to_its_config(run, scale):
-    config = config_file.get_config(scale)
-    config.update_from_flattened_dict(run)
-    assert make_norm(config, train=True).kind == run["norm"]
-    assert config.permuted == run["permuted"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +90,7 @@ def test_validation_cases_are_the_last_in_the_original_order(data_dir):
 def test_a_step_sees_the_next_pixels_of_every_image_in_time_major_order(data_dir, pixels):
     task = task_of(data_dir, pixels_per_step=pixels)
     x = task.batch(0)["x"]
-    xs, noise = task.inputs(x, jax.random.key(0))
+    xs, noise = task.inputs(dict(x=x), jax.random.key(0), train=True)
     assert xs.shape == (64 // pixels, 4, pixels)
     assert not noise.any()
     for t, case in itertools.product(range(64 // pixels), range(4)):
@@ -109,7 +100,7 @@ def test_a_step_sees_the_next_pixels_of_every_image_in_time_major_order(data_dir
 
 def test_the_permutation_is_a_true_one_and_the_same_for_all_images(data_dir):
     task, x = task_of(data_dir, pixels_per_step=1, permuted=True), np.arange(64, dtype=np.uint8)
-    xs, _ = task.inputs(np.stack([x, x]), jax.random.key(0))
+    xs, _ = task.inputs(dict(x=np.stack([x, x])), jax.random.key(0), train=True)
     assert (xs[:, 0] == xs[:, 1]).all()
     order = np.round(xs[:, 0, 0] * 255)
     assert sorted(order) == list(range(64)) and (order != x).any()
@@ -129,25 +120,22 @@ def task(request, data_dir):
 
 @pytest.fixture(scope="module")
 def lesson(task):
-    """80 steps on one batch: the states before each of them and at the end, and the losses."""
-    optimizer = train.make_optimizer(task.config)
-    step = jax.jit(partial(train.train_step, task, optimizer))
-    init = jax.jit(partial(train.init_state, task, optimizer))
-    states, losses = [init(jnp.int32(0), jnp.float32(1e-2))], []
-    for _ in range(80):
-        state, metrics = step(states[-1], task.batch(0))
-        states.append(state)
-        losses.append(float(metrics["loss"]))
-    return states, losses
+    """Eighty updates on one batch."""
+    return states_of(task, 80)
+
+
+def test_updates_change_every_parameter_and_lower_the_loss(lesson):
+    (before, after, *_), losses = lesson
+    assert_all_change(before, after)
+    assert losses[-1] < losses[0] / 3
 
 
 def test_logits_are_those_of_the_equations_from_a_noisy_first_state(task, lesson):
     params, key = jax.tree.map(np.float64, lesson[0][20].params), jax.random.key(5)
-    xs, noise = task.inputs(task.batch(1)["x"], key)
+    variables, batch = variables_of(lesson[0][20]), task.batch(1)
+    xs, noise = task.inputs(batch, key, train=True)
     assert np.std(noise) == pytest.approx(0.1, rel=0.2)
-    found, _ = jax.jit(partial(task.model(train=True).apply, mutable=["stats"]))(
-        {"params": lesson[0][20].params, "stats": lesson[0][20].stats}, xs, noise
-    )
+    found, _ = jax.jit(partial(task.apply, train=True))(variables, batch, key)
     p, kind = params["LSTM_0"], task.config.norm
     carry = np.tile(p["c_0"], (16, 1)), p["h_0"] + np.float64(noise)
     mask = np.ones(xs.shape[:2], bool)
@@ -167,16 +155,6 @@ def test_weights_start_as_in_the_code_of_cooijmans_et_al(task, lesson):
     assert not p["c_0"].any() and not p["h_0"].any()
 
 
-def test_one_step_changes_every_parameter(lesson):
-    before, after = (jax.tree.leaves_with_path(state.params) for state in lesson[0][:2])
-    for (path, old), (_, new) in zip(before, after, strict=True):
-        assert (old != new).any(), path
-
-
-def test_it_learns_a_batch(lesson):
-    assert lesson[1][-1] < lesson[1][0] / 3
-
-
 def test_statistics_are_one_set_per_time_step(task, lesson):
     stats = lesson[0][-1].stats
     if task.config.norm != "batch":
@@ -184,14 +162,6 @@ def test_statistics_are_one_set_per_time_step(task, lesson):
         return
     assert stats["LSTM_0"]["norm_c"]["mean"].shape == (4, 16)
     assert (stats["LSTM_0"]["norm_c"]["count"] == 80).all()
-
-
-def test_scores_are_a_function_of_the_variables_noise_and_all(task, lesson):
-    state = lesson[0][-1]
-    variables = {"params": state.params, "stats": state.stats}
-    scores = task.evaluate(variables)
-    assert set(scores) == {"valid", "test"}
-    assert scores == task.evaluate(variables)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
@@ -211,21 +181,13 @@ def test_layer_norm_needs_noise_on_the_first_state_where_images_begin_black(data
     assert finite == (noise > 0)
 
 
-# --- Refusals, before any long work ---
-
-
 @pytest.mark.parametrize(
     "setting, value, words",
     [
         ("pixels_per_step", 5, "config.pixels_per_step is 5; it must divide the 64 pixels"),
-        ("pixels_per_step", 0, "config.pixels_per_step is 0"),
         ("valid_cases", 1497, "config.valid_cases is 1497; this data set has 1497 cases"),
-        ("valid_cases", 0, "config.valid_cases is 0"),
-        ("hidden", 0, "config.hidden is 0"),
-        ("norm", "bacth", "Did you mean 'batch'"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(setting, value, words, data_dir):
-    with pytest.raises(InputError) as caught:
+def test_settings_that_do_not_fit_the_data_raise(setting, value, words, data_dir):
+    with pytest.raises(InputError, match=words):
         task_of(data_dir, **{setting: value})
-    assert words in str(caught.value) and "\n" not in str(caught.value)

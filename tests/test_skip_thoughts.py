@@ -181,7 +181,7 @@ def test_an_epoch_has_every_triple_once_but_incomplete_batches_and_others_have_a
     batches = Triples(split, 9, block, batch_size=3, run=2, seed=0)
     epochs = [
         [
-            (batches.middles(step, seed=4), batches.length(step))
+            (batches.cases(step, seed=4), batches.length(step))
             for step in range(e * batches.steps_per_epoch, (e + 1) * batches.steps_per_epoch)
         ]
         for e in range(2)
@@ -194,13 +194,13 @@ def test_an_epoch_has_every_triple_once_but_incomplete_batches_and_others_have_a
             assert (np.diff(split["starts"])[middles] == length).all()
     assert [m.tolist() for m, _ in epochs[0]] != [m.tolist() for m, _ in epochs[1]]
     # A function of the step: asked in another order, it is the same.
-    again = Triples(split, 9, block, 3, 2, 0).middles(batches.steps_per_epoch + 1, seed=4)
+    again = Triples(split, 9, block, 3, 2, 0).cases(batches.steps_per_epoch + 1, seed=4)
     np.testing.assert_array_equal(again, epochs[1][1][0])
 
 
 def test_a_batch_has_the_sentences_around_a_middle_one_each_with_its_end(make_task):
     task = make_task(vocab_size=12)
-    batch, middles = task.batch(2), task.triples.middles(2, seed=0)
+    batch, middles = task.batch(2), task.batches.cases(2, seed=0)
     split = task.splits["train"]
     for b, middle in enumerate(middles):
         for name, i in (("previous", middle - 1), ("sentence", middle), ("next", middle + 1)):
@@ -214,12 +214,9 @@ def test_a_batch_has_the_sentences_around_a_middle_one_each_with_its_end(make_ta
     "options, message",
     [
         (dict(batch_size=5000), "batch_size is 5000"),
-        (dict(max_words=1), "max_words is 1"),
         (dict(max_words=2), "of less than"),
         (dict(conditioning="evry"), "every"),
-        (dict(chunk=0), "chunk is 0"),
         (dict(tasks="sentences"), "scripts.data sentences"),
-        (dict(norm="layr"), "layer"),
     ],
     ids=lambda value: None if isinstance(value, str) else next(iter(value)),
 )

@@ -1,13 +1,11 @@
 """Classify images with a convolutional network (§6.7)."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import tasks
 from experiments.convnet.model import Model
 from ln.errors import InputError
-from ln.norm import make_norm
 from ln.training import data
 
 COLOURS = {3 * 32 * 32: 3}  # numbers of an image -> its colours, where they are not 1
@@ -15,7 +13,7 @@ BLOCK = 1000  # images at once
 
 
 def image_shape(D: int) -> tuple[int, int, int]:
-    """Height, width and colours of an image of D numbers, which is square."""
+    """Return height, width and colours of a square image of D numbers."""
     colours = COLOURS.get(D, 1)
     side = round((D // colours) ** 0.5)
     return side, side, colours
@@ -30,35 +28,32 @@ class Task(tasks.Images):
     """
 
     def __init__(self, config):
-        if not config.channels:
-            raise InputError("config.channels is empty; give the channels of one layer or more.")
         super().__init__(config)
-        side, *_ = image_shape(self.splits["train"]["x"].shape[-1])
-        if side >> len(config.channels) < 1:
+        side, *_ = image_shape(self.arrays["x"].shape[-1])
+        most = side.bit_length() - 1
+        if not 1 <= len(config.channels) <= most:
             raise InputError(
-                f"config.channels has {len(config.channels)} layers; images of {side} x {side} "
-                f"pixels, which every layer halves, allow {side.bit_length() - 1}."
+                f"config.channels has {len(config.channels)} layers; give one or more. Images of "
+                f"{side} x {side} pixels, which every layer halves, allow {most}."
             )
 
     def load(self):
-        """The data, but only config.train_cases of the training set, if there are more."""
+        """Return the data, but no more than config.train_cases for training."""
         splits = super().load()
         train = {k: array[: self.config.train_cases] for k, array in splits["train"].items()}
         return {**splits, "train": train}
 
     def model(self, train):
-        config = self.config
-        return Model(tuple(config.channels), config.hidden, make_norm(config, train))
+        channels = tuple(self.config.channels)
+        return tasks.build(Model, self.config, train, channels=channels)
 
-    def inputs(self, x, key):
+    def inputs(self, batch, key, train):
+        x = batch["x"]
         return (tasks.pixels(x).reshape(len(x), *image_shape(x.shape[-1])),)
 
     def per_case(self, variables, batch, key, train):
-        (x,) = self.inputs(batch["x"], key)
-        (logits, activities), new = self.model(train).apply(variables, x, mutable=["stats"])
-        nll = tasks.negative_log_likelihood(logits, batch["y"])
-        error = (logits.argmax(-1) != batch["y"]).astype(jnp.float32)
-        metrics = dict(nll=nll, error=error)
+        (logits, activities), stats = self.apply(variables, batch, key, train)
+        metrics = tasks.class_metrics(logits, batch["y"])
         if not train:
             for k, h in enumerate(activities, start=1):
                 active = (h > 0).mean(-1)
@@ -66,24 +61,24 @@ class Task(tasks.Images):
                 metrics[f"border_{k}"] = active[:, edge].mean(1)
                 if not edge.all():
                     metrics[f"inside_{k}"] = active[:, ~edge].mean(1)
-        return metrics, new.get("stats", {})
+        return metrics, stats
+
+    @tasks.compiled
+    def active(self, variables, x, weights):
+        """Return the weighted sums over images of how many channels are active at each position."""
+        (_, activities), _ = self.apply(variables, dict(x=x), None, train=False)
+        return [jnp.tensordot(weights, (h > 0).mean(-1), 1) for h in activities]
 
     def activity(self, variables, x) -> list[np.ndarray]:
-        """How often units are active over images x (uint8 ``[N, D]``): of each convolutional layer
-        the share of cases, ``[height, width]``, in the mean over channels."""
-
-        @jax.jit
-        def sums(variables, x, weights):
-            _, activities = self.model(train=False).apply(variables, *self.inputs(x, None))
-            return [jnp.tensordot(weights, (h > 0).mean(-1), 1) for h in activities]
-
+        """Return how often units are active over images x (uint8 ``[N, D]``): of each convolutional
+        layer the share of cases, ``[height, width]``, in the mean over channels."""
         batches, weights = data.blocks(dict(x=x), min(BLOCK, len(x)))
-        found = [sums(variables, *block) for block in zip(batches["x"], weights, strict=True)]
-        return [np.asarray(sum(layer)) / len(x) for layer in zip(*found, strict=True)]
+        sums = [self.active(variables, *block) for block in zip(batches["x"], weights, strict=True)]
+        return [np.asarray(sum(layer)) / len(x) for layer in zip(*sums, strict=True)]
 
 
 def border(height: int, width: int) -> np.ndarray:
-    """Which positions are at the border, ``[height, width]``."""
+    """Return which positions are at the border: bool ``[height, width]``."""
     edge = np.ones((height, width), bool)
     edge[1:-1, 1:-1] = False
     return edge

@@ -5,7 +5,6 @@ import flax.linen as nn
 from experiments import tasks
 from experiments.mnist.model import Model
 from ln.errors import choose
-from ln.norm import make_norm
 
 INITIALIZERS = {
     "he_normal": nn.initializers.he_normal(),
@@ -15,11 +14,11 @@ INITIALIZERS = {
 
 
 class Task(tasks.Images):
-    """The network on single tasks."""
+    """Classification of images as vectors of pixels."""
 
     def __init__(self, config):
         self.init_W = choose("config.init", config.init, INITIALIZERS)
         super().__init__(config)
 
     def model(self, train):
-        return Model(self.config.hidden, make_norm(self.config, train), self.init_W)
+        return tasks.build(Model, self.config, train, init_W=self.init_W)

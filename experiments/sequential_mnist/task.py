@@ -6,52 +6,47 @@ import numpy as np
 from experiments import tasks
 from experiments.sequential_mnist.model import Model
 from ln.errors import InputError
-from ln.norm import make_norm
 
 
 class Task(tasks.Images):
-    """Images as sequences of ``config.pixels_per_step`` pixels."""
+    """Classification of images as sequences of ``config.pixels_per_step`` pixels."""
 
     scored = ("valid", "test")
 
     def load(self):
-        """All but the test cases anew: the last ``config.valid_cases`` in their original order are
-        for validation.
+        """Return the data with another validation set: the last config.valid_cases of all images
+        but the test set's, in their original order.
 
         Raises:
-            InputError: units, cases for validation or pixels per step that cannot be.
+            InputError: config.valid_cases or config.pixels_per_step does not fit the data.
         """
         splits, config = super().load(), self.config
         x, y = (np.concatenate([splits[s][k] for s in ("valid", "train")]) for k in ("x", "y"))
-        train = len(y) - config.valid_cases
-        if not 0 < config.valid_cases < len(y):
+        if config.valid_cases >= len(y):
             raise InputError(
                 f"config.valid_cases is {config.valid_cases}; this data set has {len(y)} cases to "
                 f"divide into training and validation."
             )
-        D = x.shape[1]
-        if config.pixels_per_step < 1 or D % config.pixels_per_step:
+        D, first = x.shape[1], len(y) - config.valid_cases
+        if D % config.pixels_per_step:
             raise InputError(
                 f"config.pixels_per_step is {config.pixels_per_step}; it must divide the "
                 f"{D} pixels of an image, as 1 does."
             )
-        # A true permutation. (That code draws indices with replacement: a third of the pixels
-        # never appear.) RandomState's numbers are the same in every version of numpy.
+        # A true permutation. (The code of Cooijmans et al. draws indices with replacement: a third
+        # of the pixels never appear.) RandomState's numbers are the same in every numpy.
         self.order = np.arange(D)
         if config.permuted:
             self.order = np.random.RandomState(config.permutation_seed).permutation(D)
-        return dict(
-            train=dict(x=x[:train], y=y[:train]),
-            valid=dict(x=x[train:], y=y[train:]),
-            test=splits["test"],
+        return splits | dict(
+            train=dict(x=x[:first], y=y[:first]), valid=dict(x=x[first:], y=y[first:])
         )
 
     def model(self, train):
-        config = self.config
-        return Model(config.hidden, make_norm(config, train), config.bias_inside)
+        return tasks.build(Model, self.config, train)
 
-    def inputs(self, x, key):
-        B = len(x)
-        xs = tasks.pixels(x)[:, self.order].reshape(B, -1, self.config.pixels_per_step)
-        noise = self.config.noise * jax.random.normal(key, (B, self.config.hidden))
-        return xs.swapaxes(0, 1), noise
+    def inputs(self, batch, key, train):
+        """Return pixels ``[T, B, D]`` and the noise ``[B, H]`` on the first state."""
+        x, config = tasks.pixels(batch["x"])[:, self.order], self.config
+        xs = x.reshape(len(x), -1, config.pixels_per_step).swapaxes(0, 1)
+        return xs, config.noise * jax.random.normal(key, (len(x), config.hidden))

@@ -135,6 +135,11 @@ class Buckets:
         return self.filling(seed, epoch)[bucket][number * self.batch_size :][: self.batch_size]
 
 
+def fill(array: np.ndarray, size: int) -> np.ndarray:
+    """Return an array ``[N, ...]`` with zeros behind it, ``[size, ...]``."""
+    return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
 def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return arrays ``[N, ...]`` as blocks ``[N/size, size, ...]``, the last one padded.
 
@@ -144,8 +149,7 @@ def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarr
     count = -(-n // size)
 
     def cut(array):
-        padding = [(0, count * size - n)] + [(0, 0)] * (array.ndim - 1)
-        return np.pad(array, padding).reshape(count, size, *array.shape[1:])
+        return fill(array, count * size).reshape(count, size, *array.shape[1:])
 
     return {k: cut(v) for k, v in arrays.items()}, cut(np.ones(n, np.float32))
 

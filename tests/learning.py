@@ -1,0 +1,47 @@
+"""Train tasks for a few updates, as tests of tasks do."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ln.training import train
+
+
+def states_of(task, steps: int, lr: float = 1e-2):
+    """Return the states before each of some updates on one batch and at the end, and the losses."""
+    optimizer = train.make_optimizer(task.config)
+    init = jax.jit(partial(train.init_state, task, optimizer))
+    step = jax.jit(partial(train.train_step, task, optimizer))
+    states, losses = [init(jnp.int32(0), jnp.float32(lr))], []
+    for _ in range(steps):
+        state, metrics = step(states[-1], task.batch(0))
+        states.append(state)
+        losses.append(float(metrics["loss"]))
+    return states, losses
+
+
+def variables_of(state):
+    return {"params": state.params, "stats": state.stats}
+
+
+def assert_all_change(before, after):
+    """Assert that an update changed every parameter."""
+    pairs = zip(
+        jax.tree.leaves_with_path(before.params), jax.tree.leaves(after.params), strict=True
+    )
+    for (path, old), new in pairs:
+        assert (old != new).any(), path
+
+
+def learn(task, steps: int, lr: float, metric: str = "loss"):
+    """Return variables before and after some updates, and a metric of each."""
+    optimizer = train.make_optimizer(task.config)
+    state = train.init_lanes(task, optimizer, [(0, lr)])
+    before = jax.device_get(train.variables_of(state, 0))
+    batches = train.batches_of(task, range(steps))[1]
+    state, metrics = train.make_call(task, optimizer)(state, batches)
+    values = np.asarray(metrics[metric])[:, 0]
+    assert np.isfinite(values).all()
+    return before, train.variables_of(state, 0), values
