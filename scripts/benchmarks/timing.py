@@ -16,7 +16,6 @@ from ln.errors import choose
 
 TOLERANCE = 1e-4  # of a loss or a gradient, relative
 LOSS = "the loss"
-PEAK = "product of 2048² matrices"  # the peer that shows the best rate of the machine
 
 
 # --- Peers ---
@@ -110,14 +109,11 @@ class Options(NamedTuple):
     Attributes:
         rounds: how often each peer is timed.
         seconds: of one round of one peer.
-        together: False if the memory does not hold all peers: then each is alive alone and has its
-            rounds in a row, A A B B C C.
         only: the peers to time; empty for all.
     """
 
     rounds: int
     seconds: float
-    together: bool = True
     only: tuple[str, ...] = ()
 
 
@@ -188,18 +184,7 @@ def compare(case: str, makers: Makers, options: Options) -> Results:
         makers: functions that make the peers. An error of the first one is raised.
     """
     makers = {name: choose("--peer", name, makers) for name in options.only or makers}
-    results, reference = Results({}, {}), Reference(len(makers))
-    alone = [{name: make} for name, make in makers.items()]
-    for group in [makers] if options.together else alone:
-        time_group(case, group, options, reference, results)
-    return results
-
-
-def time_group(
-    case: str, makers: Makers, options: Options, reference: Reference, results: Results
-) -> None:
-    """Check and time peers that are alive at once, and add them to the results."""
-    alive = []
+    results, reference, alive = Results({}, {}), Reference(len(makers)), []
     for name, make in makers.items():
         print(f"{case}: starting {name}", flush=True)
         try:
@@ -217,6 +202,7 @@ def time_group(
         print(f"{case}: round {number} of {options.rounds}", flush=True)
         for peer, calls, seconds in alive:
             seconds.append(peer.seconds_per_step(calls))
+    return results
 
 
 # --- Tables ---
@@ -232,7 +218,7 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
-def cells(peer: Measured, reference: Measured, peak: Measured | None) -> dict[str, str]:
+def cells(peer: Measured, reference: Measured) -> dict[str, str]:
     """Return the row of a peer in the table, by column."""
     low, ratio, high = np.percentile(ratios(peer, reference), [25, 50, 75])
     row = {
@@ -240,10 +226,8 @@ def cells(peer: Measured, reference: Measured, peak: Measured | None) -> dict[st
         "time / ours": f"{ratio:.2f}",
         "middle half": f"{low:.2f} to {high:.2f}",
     }
-    if peak is not None:  # peers that do not count their products have those of the reference
-        work = peer.facts.get("matmul_flops", reference.facts["matmul_flops"])
-        rate = peak.facts["matmul_flops"] / peak.seconds
-        row["of the peak"] = f"{work / peer.seconds / rate:.0%}"
+    if "matmul_flops" in peer.facts:
+        row["GFLOP/s"] = f"{peer.facts['matmul_flops'] / peer.seconds / 1e9:,.0f}"
     if "temporary_bytes" in peer.facts:
         row["temporary"] = f"{peer.facts['temporary_bytes'] / 2**20:.0f} MiB"
     if "compiling" in peer.facts:
@@ -254,8 +238,8 @@ def cells(peer: Measured, reference: Measured, peak: Measured | None) -> dict[st
 
 def table(results: Results) -> str:
     """Return a Markdown table with a row for each peer; the first is the reference."""
-    reference, peak = next(iter(results.peers.values())), results.peers.get(PEAK)
-    rows = {name: cells(peer, reference, peak) for name, peer in results.peers.items()}
+    reference = next(iter(results.peers.values()))
+    rows = {name: cells(peer, reference) for name, peer in results.peers.items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     lines += [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]
