@@ -14,7 +14,7 @@ import pytest
 from configs import mnist
 import experiments
 from ln.errors import DivergedError, InputError
-from ln.training import optim, runs, train
+from ln.training import runs, train
 
 NORMS = ("none", "batch", "layer", "weight")
 
@@ -54,13 +54,6 @@ def test_a_lane_is_a_run(make_config, tmp_path, norm):
             train.lane(both.params, n),
             train.lane(one.params, 0),
         )
-
-
-def test_lanes_of_other_seeds_and_rates_differ(make_config, tmp_path):
-    state = fit(make_config(seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "run")
-    kernel = state.params["Dense_0"]["kernel"]
-    for n, m in itertools.combinations(range(4), 2):
-        assert np.abs(kernel[n] - kernel[m]).max() > 1e-3
 
 
 def test_a_call_is_its_steps_one_by_one(make_config):
@@ -140,15 +133,6 @@ def test_an_update_row_is_the_mean_since_the_row_before(make_config, tmp_path):
     each = [r["loss"] for r in rows(tmp_path / "each") if r["split"] == "update"]
     (mean,) = [r["loss"] for r in rows(tmp_path / "mean") if r["split"] == "update"]
     np.testing.assert_allclose(mean, np.mean(each), rtol=1e-5)
-
-
-def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
-    config = make_config()
-    task = experiments.load(config)
-    batch, threads = task.batch, set()
-    task.batch = lambda step, *_: threads.add(threading.current_thread()) or batch(step)
-    train.fit(task, config, tmp_path / "run")
-    assert threading.current_thread() not in threads and len(threads) == 1
 
 
 def test_metrics_are_fetched_one_call_late(make_config, tmp_path, monkeypatch):
@@ -326,13 +310,6 @@ def test_a_run_continues_after_a_full_disk(make_config, tmp_path, monkeypatch):
     assert runs.is_finished(tmp_path / "run")
 
 
-def test_a_folder_that_cannot_be_made_raises(make_config, tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    config = make_config()
-    with pytest.raises(InputError, match="Cannot write to"):
-        train.fit(experiments.load(config), config, tmp_path / "file" / "run")
-
-
 def test_a_longer_run_equals_a_long_one(make_config, tmp_path):
     for folder, lengths in (("once", ["6 steps"]), ("twice", ["4 steps", "6 steps"])):
         for steps in lengths:
@@ -414,9 +391,10 @@ def test_a_call_has_batches_of_one_shape():
     [
         ("seeds", (), "config.seeds"),
         ("seeds", (1, 1), "twice"),
-        ("seeds", (-1,), "seed"),
-        ("lr", (0.0,), "learning rate"),
-        ("lr", (float("nan"),), "learning rate"),
+        ("seeds", (-1,), "config.seeds is -1; it must be a whole number from 0 to 2147483647"),
+        ("seeds", (1.5,), "config.seeds is 1.5; it must be a whole number"),
+        ("lr", (0.0,), "config.lr is 0.0; it must be 1e-30 or more"),
+        ("lr", (float("nan"),), "config.lr"),
         ("steps_per_call", 0, "steps_per_call"),
         ("steps", "ten", "config.steps"),
         ("optimizer.kind", "adm", "Did you mean 'adam'"),
@@ -437,39 +415,25 @@ def test_invalid_settings_raise_before_training(
         fit(make_config(**{key: value}), tmp_path / "run")
 
 
-def test_clipping_bounds_the_gradient(make_config):
-    config = make_config(clip=0.1, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
-    optimizer = train.make_optimizer(config)
-    grads = {"w": jnp.array([30.0, 40.0])}
-    direction, _ = optimizer.update(grads, optimizer.init(grads))
-    clipped = np.array([0.06, 0.08])  # of norm 0.1; Adam without memory: g / (|g| + 1)
-    np.testing.assert_allclose(direction["w"], clipped / (clipped + 1), rtol=1e-5)
+# Of W = (30, 40) and b = (5, 0): what is left after clipping.
+CLIPPED = {
+    "clip": (0.1, np.sqrt([2525.0] * 2) ** -1 * 0.1),  # a common norm of 0.1
+    "clip_each": (2.0, np.array([2 / 50, 2 / 5])),  # each array has a norm of 2
+    "clip_root": (10.0, np.sqrt([10 / 2525**0.5] * 2)),  # √(10 / norm)
+}
 
 
-def test_each_array_is_clipped_by_itself(make_config):
-    config = make_config()
+@pytest.mark.parametrize("key", CLIPPED)
+def test_a_clip_shrinks_large_gradients(make_config, key):
+    (most, factors), config = CLIPPED[key], make_config(clip=0.0)
     with config.unlocked():
-        config.update(clip_each=2.0, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
+        config.update({key: most, "optimizer": {"kind": "rmsprop", "decay": 0.0, "eps": 1.0}})
     optimizer = train.make_optimizer(config)
-    grads = {"W": jnp.array([[30.0], [40.0]]), "b": jnp.array([1.0, 1.0]), "c": jnp.zeros(2)}
+    grads = {"W": jnp.array([30.0, 40.0]), "b": jnp.array([5.0, 0.0])}
     direction, _ = optimizer.update(grads, optimizer.init(grads))
-    clipped = {"W": np.array([[1.2], [1.6]]), "b": np.array([1.0, 1.0]), "c": np.zeros(2)}
-    for name, g in clipped.items():  # Adam without memory: g / (|g| + 1)
-        np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
-
-
-@pytest.mark.parametrize("norm, expected", [(50.0, 50.0), (400.0, 200.0)])
-def test_clip_root_takes_the_root_of_100_times_the_norm(make_config, norm, expected):
-    """g *= 10 / √‖g‖ where ‖g‖ > 10², as their code has it."""
-    config = make_config(clip=0.0)
-    with config.unlocked():
-        config.update(clip_root=100.0, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
-    optimizer = train.make_optimizer(config)
-    grads = {"W": jnp.array([0.6 * norm]), "b": jnp.array([0.8 * norm])}
-    direction, _ = optimizer.update(grads, optimizer.init(grads))
-    for name, share in (("W", 0.6), ("b", 0.8)):  # Adam without memory: g / (|g| + 1)
-        g = share * expected
-        np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
+    for name, factor in zip("Wb", factors, strict=True):
+        g = factor * np.asarray(grads[name])
+        np.testing.assert_allclose(direction[name], g / np.sqrt(g**2 + 1), rtol=1e-5)
 
 
 def test_the_authors_adam_is_that_of_their_code(make_config):
@@ -486,17 +450,6 @@ def test_the_authors_adam_is_that_of_their_code(make_config):
         expected = np.sqrt(fix2) / fix1 * m / (np.sqrt(v) + e)
         direction, state = optimizer.update({"w": jnp.array(g, jnp.float32)}, state)
         np.testing.assert_allclose(direction["w"], expected, rtol=1e-4, atol=1e-6)
-
-
-def test_the_authors_adam_takes_long_first_steps():
-    optimizer = optim.scale_by_adam_uncorrected()
-    state, g, lengths = optimizer.init(jnp.zeros(1)), jnp.ones(1), []
-    for _ in range(2000):
-        direction, state = jax.jit(optimizer.update)(g, state)
-        lengths.append(float(direction[0]))
-    assert lengths[0] == pytest.approx(3.51, abs=0.01)
-    assert 10 <= np.argmax(lengths) <= 14 and max(lengths) == pytest.approx(6.6, abs=0.1)
-    assert lengths[-1] == pytest.approx(1, abs=0.1)
 
 
 # --- Schedules of the learning rate ---
@@ -534,10 +487,9 @@ def test_a_constant_schedule_adds_no_state():
     "schedule, message",
     [
         (dict(kind="inverse_sqr", tau=1.0), "Did you mean 'inverse_sqrt'"),
-        (dict(kind="inverse_sqrt", tau=0.0), "tau is 0.0; it must be a positive number"),
-        (dict(kind="inverse_sqrt", tau=-1.0), "tau is -1.0; it must be a positive number"),
-        (dict(kind="inverse_sqrt", tau=float("nan")), "tau is nan; it must be a positive number"),
-        (dict(kind="constant", tau=429.0), "tau is 429.0, but a constant learning rate has none"),
+        (dict(kind="inverse_sqrt", tau=0.0), "tau is 0.0; inverse_sqrt needs a positive number"),
+        (dict(kind="inverse_sqrt", tau=-1.0), "tau is -1.0; it must be 0 or more"),
+        (dict(kind="constant", tau=429.0), "tau is 429.0; .* a constant learning rate 0"),
     ],
 )
 def test_a_wrong_schedule_raises(schedule, message):
@@ -545,14 +497,8 @@ def test_a_wrong_schedule_raises(schedule, message):
         directions(1, **schedule)
 
 
-def test_lanes_decay_from_their_own_rates_and_resume(make_config, tmp_path):
+def test_a_decaying_rate_resumes(make_config, tmp_path):
     settings = {"schedule.kind": "inverse_sqrt", "schedule.tau": 2.0, "lr": (1e-2, 1e-3)}
     whole = fit(make_config(**settings, steps="4 steps"), tmp_path / "whole")
     fit(make_config(**settings, steps="2 steps"), tmp_path / "parts")
     assert_equal(fit(make_config(**settings, steps="4 steps"), tmp_path / "parts"), whole)
-    constant = fit(make_config(lr=(1e-2, 1e-3), steps="4 steps"), tmp_path / "constant")
-    moved = [
-        np.abs(s.params["Dense_0"]["kernel"] - constant.params["Dense_0"]["kernel"]).max((1, 2))
-        for s in (whole,)
-    ]
-    assert (moved[0] > 1e-5).all()
