@@ -102,23 +102,6 @@ def test_a_resumed_run_is_the_same_run(make_config, tmp_path, norm):
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
 
 
-def test_calls_of_another_length_are_the_same_run(make_config, tmp_path):
-    a = fit(make_config(steps_per_call=1), tmp_path / "a")
-    b = fit(make_config(steps_per_call=2), tmp_path / "b")
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
-
-
-def test_nothing_is_compiled_twice(make_config, tmp_path, monkeypatch):
-    calls = []
-    make_call = train.make_call
-    monkeypatch.setattr(
-        train, "make_call", lambda *args: calls.append(make_call(*args)) or calls[0]
-    )
-    fit(make_config(steps="8 steps"), tmp_path / "run")
-    fit(make_config(steps="16 steps"), tmp_path / "run2")
-    assert [call._cache_size() for call in calls[:1]] == [1]
-
-
 def test_each_lane_step_and_split_has_a_row(make_config, tmp_path):
     fit(make_config(seeds=(0, 1), log_every="1 step"), tmp_path / "run")
     written = [(r["step"], r["split"], r["seed"]) for r in rows(tmp_path / "run")]

@@ -31,7 +31,7 @@ import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
 from ln.training import data, ranges, runs
-from ln.training.devices import ALONE, Anybody, Spread, check_same, of_first
+from ln.training.devices import ALONE, Spread, any_of, check_same, of_first
 from ln.training.optim import make_optimizer
 
 Batch = dict[str, Any]
@@ -569,12 +569,12 @@ class Training:
         seeds = data_seeds(self.run.lanes, self.task.config.get("data_seed", -1))
         call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
         prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds)
-        waiting, anybody = None, Anybody()
+        waiting = None
         for steps, batches in data.ahead(prepare, self.plan.calls(first, self.task.shape)):
             state, metrics = call(state, batches)
             self.settle(waiting)
             waiting, step = Call(steps, metrics), steps[-1] + 1
-            stopping = anybody(interrupt.asked)
+            stopping = any_of(interrupt.asked)
             evaluating = self.plan.due(self.plan.eval_every, step)
             saving = self.plan.due(self.plan.save_every, step) or stopping
             if evaluating or saving:

@@ -120,7 +120,6 @@ class Options(NamedTuple):
 class Measured(NamedTuple):
     """The measurements of a peer."""
 
-    losses: list[float]
     differs_by: float | None  # from the reference, relative; None: not compared
     facts: Mapping[str, Any]
     seconds_per_step: list[float]  # by round
@@ -142,36 +141,23 @@ class Results(NamedTuple):
         return dict(peers=peers, missing=self.missing)
 
 
-class Reference:
-    """The numbers of the first peer, which the others must reproduce.
+class Reference(NamedTuple):
+    """The numbers of the first peer, which the others must reproduce up to its rounding."""
 
-    Args:
-        count: of peers. A single one is not compared.
-    """
+    numbers: Numbers
+    rounding: Mapping[str, float]
 
-    def __init__(self, count: int):
-        self.count, self.numbers, self.rounding = count, None, dict[str, float]()
-
-    def check(self, peer: Peer) -> Measured:
-        """Compare a peer with the reference; return its measurements, still without times.
+    def check(self, numbers: Numbers) -> float:
+        """Return by how much these numbers differ.
 
         Raises:
-            ValueError: it computes something else.
+            ValueError: by more than rounding.
         """
-        if peer.numbers is None or self.count == 1:
-            return Measured([], None, peer.facts, [])
-        numbers = peer.numbers()
-        if self.numbers is None:
-            self.numbers = numbers
-            self.rounding = differences(peer.rounded(), numbers) if peer.rounded else {}
         changes = differences(numbers, self.numbers)
         for what, change in changes.items():
             if not change <= max(TOLERANCE, 10 * self.rounding.get(what, 0)):  # also if it is NaN
-                raise ValueError(
-                    f"it computes something else: {what} differs by {change:.0e}; losses "
-                    f"{numbers.losses}, not {self.numbers.losses}"
-                )
-        return Measured(numbers.losses, max(changes.values()), peer.facts, [])
+                raise ValueError(f"it computes something else: {what} differs by {change:.0e}")
+        return max(changes.values())
 
 
 def compare(case: str, makers: Makers, options: Options) -> Results:
@@ -184,19 +170,24 @@ def compare(case: str, makers: Makers, options: Options) -> Results:
         makers: functions that make the peers. An error of the first one is raised.
     """
     makers = {name: choose("--peer", name, makers) for name in options.only or makers}
-    results, reference, alive = Results({}, {}), Reference(len(makers)), []
+    results, alive, reference = Results({}, {}), [], None
     for name, make in makers.items():
         print(f"{case}: starting {name}", flush=True)
         try:
-            peer = make()
-            measured = reference.check(peer)
+            peer, differs_by = make(), None
+            if peer.numbers and len(makers) > 1:
+                numbers = peer.numbers()
+                if reference is None:
+                    rounded = differences(peer.rounded(), numbers) if peer.rounded else {}
+                    reference = Reference(numbers, rounded)
+                differs_by = reference.check(numbers)
             calls = peer.calls_within(options.seconds)
         except Exception as error:  # such as a library that is not installed: the others go on
             if not results.peers:
                 raise
             results.missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
         else:
-            results.peers[name] = measured
+            results.peers[name] = measured = Measured(differs_by, peer.facts, [])
             alive.append((peer, calls, measured.seconds_per_step))
     for number in range(1, options.rounds + 1):
         print(f"{case}: round {number} of {options.rounds}", flush=True)
