@@ -2,11 +2,10 @@ r"""Count the kernels that XLA makes of a training step on a GPU, without a GPU.
 
     python -m scripts.count_kernels --experiment=draw           64 glimpses, 2 minutes
     python -m scripts.count_kernels --experiment=mnist --names  names the kernels of each loop
-    python -m scripts.count_kernels --experiment=sequential_mnist --schedule=step --unroll=1
 
 The trainer's call is compiled ahead of time for an H200. On a GPU the time of a small step is the
 time to start its kernels, so their number predicts it; `ln.fused.ACCELERATOR` was chosen by it. For
-each loop the command prints the kernels and copies of a turn, which makes --unroll time steps, and
+each loop the command prints the kernels and copies of a turn, which makes several time steps, and
 the number of turns. Copies move memory without a kernel. Matrix products are compiled without
 autotuning, so on a real GPU one may become another kernel, or two.
 
@@ -14,7 +13,6 @@ It needs Python 3.12 and a separate environment of 5 GB: pip install "jax[cuda13
 other packages of requirements.txt.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -30,8 +28,6 @@ from scripts import cli
 
 EXPERIMENT = flags.DEFINE_string("experiment", None, "the name of a file in configs/")
 SCALE = flags.DEFINE_string("scale", "paper", "of the experiment")
-SCHEDULE = flags.DEFINE_enum("schedule", "ahead", ["ahead", "step", "plain"], "of ln.rnn.unroll")
-UNROLL = flags.DEFINE_integer("unroll", None, "time steps per turn of a loop", lower_bound=1)
 NAMES = flags.DEFINE_bool("names", False, "list the kernels of every loop in their order")
 
 PLUGIN = "jax_plugins.xla_cuda13"
@@ -135,38 +131,25 @@ def compile_for_h200(jitted, arguments) -> str:
     return jitted.lower(*shapes).compile().as_text()
 
 
-def schedule() -> tuple[contextlib.AbstractContextManager, int]:
-    """Return a context in which recurrent layers have the schedule, and the steps of a turn."""
-    from ln import fused
-    from ln.rnn import plain_by_default
-
-    if SCHEDULE.value == "plain":
-        return plain_by_default(), 1
-    unroll = UNROLL.value or fused.ACCELERATOR.unroll
-    chosen = fused.Schedule(unroll, ahead=SCHEDULE.value == "ahead")
-    # jax itself runs on a CPU here, for which the default is another one.
-    return mock.patch.object(fused, "default", lambda: chosen), unroll
-
-
 def main(_):
     if EXPERIMENT.value is None:
         raise InputError("Give --experiment=NAME; --help has examples.")
-    if SCHEDULE.value == "plain" and UNROLL.value:
-        raise InputError("--schedule=plain makes one time step per turn: leave --unroll out.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax looks for a GPU
+    from ln import fused
     from scripts.benchmarks import jax_peers, step
 
-    context, unroll = schedule()
-    with tempfile.TemporaryDirectory() as folder, context:
+    # jax itself runs on a CPU here, for which the default is another schedule.
+    schedule = mock.patch.object(fused, "default", lambda: fused.ACCELERATOR)
+    with tempfile.TemporaryDirectory() as folder, schedule:
         config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
         if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
             raise InputError(
                 "jax's CUDA plugin is not installed here. Python 3.12 and a separate environment "
                 'with "jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
             )
-        print(f"{EXPERIMENT.value}, {SCALE.value}; schedule {SCHEDULE.value}", flush=True)
+        print(f"{EXPERIMENT.value}, {SCALE.value}", flush=True)
         text = compile_for_h200(*jax_peers.call_of(config, jax_peers.load(config)))
-    report(text, config.steps_per_call, unroll, NAMES.value)
+    report(text, config.steps_per_call, fused.ACCELERATOR.unroll, NAMES.value)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,7 @@ def test_no_kernel_is_added(experiment, lines):
         ),
         ([], "--experiment=NAME"),
         (["--experiment=drwa"], "Did you mean 'draw'?"),
-        (["--schedule=sideways"], "schedule"),
-        (["--experiment=draw", "--schedule=plain", "--unroll=8"], "leave --unroll out"),
+        (["--experiment=mnist", "--scale=smal"], "Did you mean 'small'?"),
     ],
 )
 def test_a_mistake_ends_in_one_line(words, message):

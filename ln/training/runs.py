@@ -540,14 +540,15 @@ class Run:
         self.lanes = lanes
         wanted = as_json(config)
         choose("config.select.mode", wanted["select"]["mode"], SIGNS)
-        self._claim()
-        try:
+        with contextlib.ExitStack() as opened:
+            self._claim()
+            opened.callback(self._lock.release)
             self._check_config(wanted)
             self._check_data(dict(data or {}))
             self._checkpoints = self._checkpoint_manager()
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.callback(self._checkpoints.close)
+            opened.callback(self._wait)
+            self._opened = opened.pop_all()  # all that close() lets go of
         self._file: TextIO | None = None
         self._writers: dict[Lane, Any] = {}
         self._rows = 0  # lines of metrics.jsonl
@@ -685,7 +686,7 @@ class Run:
         self._write_diverged()
         self._writers, self._rows = self._tensorboard(), 0
         write_rows(path, [row.row for row in rows])
-        self._file = path.open("a")
+        self._file = self._opened.enter_context(path.open("a"))
         for row in rows:
             self._note(row)
         sessions = self.folder / "sessions.jsonl"
@@ -699,7 +700,11 @@ class Run:
         except ImportError:
             print("No tensorboard here: metrics.jsonl is written, events/ is not.", flush=True)
             return {}
-        return {lane: Writer(str(events / "seed={},lr={:g}".format(*lane))) for lane in self.lanes}
+        folders = {lane: events / "seed={},lr={:g}".format(*lane) for lane in self.lanes}
+        writers = {lane: Writer(str(folder)) for lane, folder in folders.items()}
+        for writer in writers.values():
+            self._opened.callback(writer.close)
+        return writers
 
     def _note(self, row: Reading) -> None:
         """Keep what is needed of a row that is in metrics.jsonl."""
@@ -785,14 +790,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of everything, even if some of it can no longer be written."""
-        with contextlib.ExitStack() as stack:  # from the last to the first
-            stack.callback(self._lock.release)
-            for writer in self._writers.values():
-                stack.callback(writer.close)
-            if self._file:
-                stack.callback(self._file.close)
-            stack.callback(self._checkpoints.close)
-            stack.callback(self._wait)
+        self._opened.close()  # from the last to the first
 
     def __enter__(self):
         return self
