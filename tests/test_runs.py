@@ -222,14 +222,6 @@ def test_a_failed_last_checkpoint_releases_the_folder(folder, monkeypatch):
 # --- Rows and sessions ---
 
 
-def test_rows_beyond_the_checkpoint_are_dropped(folder):
-    with open_run(folder) as run:
-        write_steps(run, 1, 2, 3)
-    with open_run(folder) as run:
-        run.start(2)
-    assert [row["step"] for row in runs.load(folder)[1]] == [1, 1, 2, 2]
-
-
 def test_rows_missing_before_the_checkpoint_raise(folder):
     with open_run(folder) as run:
         write_steps(run, 1, 2)

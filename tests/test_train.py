@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import signal
 import threading
 
@@ -165,13 +164,6 @@ def test_only_a_second_ctrl_c_ends_the_process():
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_option_of_another_optimizer_raises(make_config):
-    config = make_config()
-    config.optimizer.kind = "rmsprop"
-    with pytest.raises(InputError, match="rmsprop does not take all of b1"):
-        train.make_optimizer(config)
-
-
 class Exploding(train.Task):
     """A loss that is NaN or infinite from a certain step on in each bad lane."""
 
@@ -268,15 +260,6 @@ def test_a_run_whose_lanes_all_diverged_ends(make_config, tmp_path):
     assert train.step_of(train.load(All(config), tmp_path / "run")) == 8  # of the last to diverge
 
 
-def test_an_evaluation_that_is_nan_is_not_the_best(make_config, tmp_path):
-    config = make_config(steps="10 steps")
-    task, errors = Fine(config), iter([0.9, 0.2, math.nan, 0.7, 0.8])
-    task.evaluate = lambda variables: {"valid": {"error": next(errors)}}
-    train.fit(task, config, tmp_path / "run")
-    assert train.step_of(train.load(task, tmp_path / "run")) == 4
-    assert [r["error"] for r in rows(tmp_path / "run") if r["step"] == 6 and "error" in r] == [None]
-
-
 def test_a_run_continues_after_a_full_disk(make_config, tmp_path, monkeypatch):
     config, write = make_config(steps="6 steps"), runs.Run.write
 
@@ -348,23 +331,16 @@ def test_invalid_lengths_raise(text, epoch):
         train.in_steps("eval_every", text, epoch)
 
 
-def test_calls_depend_on_the_step_alone():
-    plan = train.Plan(steps=50, log_every=7, eval_every=10, save_every=20, steps_per_call=4)
-    calls = list(plan.calls(0))
-    assert [step for call in calls for step in call] == list(range(50))
-    stops = [call.stop for call in calls]
-    assert {7, 10, 14, 20, 40, 50} <= set(stops) and max(len(call) for call in calls) == 4
-    for n, stop in enumerate(stops):
-        assert list(plan.calls(stop)) == calls[n + 1 :]
-
-
-def test_a_call_has_batches_of_one_shape():
-    plan = train.Plan(steps=30, log_every=30, eval_every=30, save_every=30, steps_per_call=4)
-    shapes = [5] * 6 + [9] * 3 + [5] * 21
+@pytest.mark.parametrize(
+    "shapes, stops",
+    [([None] * 30, [4, 7, 10, 14, 18, 20]), ([5] * 6 + [9] * 3 + [5] * 21, [4, 5, 6, 7, 8, 9, 10])],
+)
+def test_calls_depend_on_the_step_alone(shapes, stops):
+    """They stop where something is due, and before a batch of another shape."""
+    plan = train.Plan(steps=30, log_every=7, eval_every=10, save_every=20, steps_per_call=4)
     calls = list(plan.calls(0, shapes.__getitem__))
     assert [step for call in calls for step in call] == list(range(30))
-    assert all(len({shapes[step] for step in call}) == 1 for call in calls)
-    assert [call.stop for call in calls[:7]] == [4, 5, 6, 7, 8, 9, 13]
+    assert [call.stop for call in calls[: len(stops)]] == stops
     for n, call in enumerate(calls):
         assert list(plan.calls(call.stop, shapes.__getitem__)) == calls[n + 1 :]
 
@@ -381,6 +357,7 @@ def test_a_call_has_batches_of_one_shape():
         ("steps_per_call", 0, "steps_per_call"),
         ("steps", "ten", "config.steps"),
         ("optimizer.kind", "adm", "Did you mean 'adam'"),
+        ("optimizer.kind", "rmsprop", "rmsprop does not take all of b1"),
         ("select.mode", "mni", "Did you mean 'min'"),
         ("norm", "layr", "Did you mean 'layer'"),
         ("batch_size", 10_000, "1297 cases"),
