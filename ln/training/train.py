@@ -482,11 +482,8 @@ def fit(task: Task, config, workdir: Path | str) -> State:
             before the last of them.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    plan, lanes, optimizer = (
-        Plan.of(config, task),
-        make_lanes(config),
-        make_optimizer(config),
-    )
+    plan, lanes = Plan.of(config, task), make_lanes(config)
+    optimizer = make_optimizer(config)
     spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
     check_same(json.dumps([same, dict(task.data)], sort_keys=True))
