@@ -5,7 +5,6 @@ r"""Measure speed side by side with other implementations of the same computatio
     python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 12 minutes
     python -m scripts.benchmark rnn --case=tiny --quick         a check that it works, no more
     python -m scripts.benchmark mnist               the network of §6.6, 8 minutes
-    python -m scripts.benchmark lanes               1 to 16 runs in one program, 10 minutes
 
 First each implementation must compute the same as ours from the same weights and batches: losses
 and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work
@@ -17,9 +16,9 @@ step times a training step of any experiment in configs/: ours, with the norm of
 --norm; the same with plain autodiff of its recurrent layers; ours without norm; and for mnist Flax
 with Optax, and PyTorch. At --scale=paper data sets have random numbers in the paper's sizes; so
 have mnist and digits at all scales; other built-in data sets are read from --data_dir. All texts
-are as long as the longest. The share of the peak is that of the matrix products and convolutions
-at the rate of a large product. If the memory does not hold all peers, --notogether times them one
-after another (skip_thoughts needs 20 GB otherwise).
+are as long as the longest. GFLOP/s counts matrix products and convolutions. --lanes=4 trains four
+seeds in one program. If the memory does not hold all peers (skip_thoughts needs 20 GB), choose one
+with --peer.
 
 Cases of rnn, all with layer norm at x, h and c: draw (LSTM, T=64, B=128, H=D=256), handwriting
 (three LSTMs, T=400, B=8, H=400, D=460), reader (LSTM, T=300, B=64, H=D=240), order (GRU, T=30,
@@ -27,12 +26,7 @@ B=128, H=1024, D=300), pixels (LSTM, T=784, B=64, H=100, D=1). It times forward 
 ragged batch of sequences.
 
 Cases of mnist, by network and batch size: full-128, full-4, small-128, small-4. It is step for
-these sizes. One row is the whole trainer, which also prepares batches and fetches metrics.
-
-Cases of lanes: pixels, the LSTM of configs/sequential_mnist.py:small; mnist-small, the network of
-configs/mnist.py:small; mnist, that of §6.6; all at their own batch sizes. --experiment and --scale
-choose others. It times the compiled call of 1, 2, 4, 8 and 16 lanes, and prints the cost of a lane
-relative to a single one.
+these sizes.
 
 All implementations run in one process, so allocator, threads and XLA flags are the same for all.
 glibc by default returns large arrays to the system after every call and pages them in
@@ -45,6 +39,7 @@ On a busy machine set OMP_WAIT_POLICY=PASSIVE, or PyTorch's waiting threads comp
 
 from collections.abc import Callable
 import contextlib
+from functools import partial
 import importlib.metadata
 import json
 import os
@@ -59,13 +54,15 @@ from ln.errors import InputError, choose
 from scripts import cli
 
 ROUNDS = flags.DEFINE_integer("rounds", 10, "rounds of timing", lower_bound=1)
-CASE = flags.DEFINE_multi_string("case", [], "rnn, mnist, lanes: a case to time; may be repeated")
-EXPERIMENT = flags.DEFINE_multi_string("experiment", [], "step, lanes: a file in configs/")
+CASE = flags.DEFINE_multi_string("case", [], "rnn, mnist: a case to time; may be repeated")
+EXPERIMENT = flags.DEFINE_multi_string(
+    "experiment", [], "step: a file in configs/; may be repeated"
+)
 PEER = flags.DEFINE_multi_string("peer", [], "a row of the table to measure; default: all")
 SCALE = flags.DEFINE_string("scale", "paper", "of --experiment: sizes of the model")
 NORM = flags.DEFINE_string("norm", None, "of --experiment: a key of config.norms")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "of --experiment: built-in data sets")
-TOGETHER = flags.DEFINE_bool("together", True, "have all peers in memory at once")
+LANES = flags.DEFINE_integer("lanes", 1, "of --experiment: seeds in a program", lower_bound=1)
 QUICK = flags.DEFINE_bool("quick", False, "time two very short rounds, which mean nothing")
 OUT = flags.DEFINE_string("out", None, "JSON file for the numbers of every round")
 
@@ -89,33 +86,27 @@ def choose_cases(benchmark: str) -> tuple[Callable, dict]:
     """Return the function that measures a case, and the cases by name."""
     from scripts.benchmarks import rnn, step
 
-    benchmarks = {
-        "step": (step.step, {}),
-        "rnn": (rnn.run, rnn.CASES),
-        "mnist": (step.step, step.MNIST),
-        "lanes": (step.lanes, step.LANES),
-    }
+    if benchmark == "step":
+        if CASE.value or not EXPERIMENT.value:
+            raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
+        case = "full" if SCALE.value == "paper" else SCALE.value  # the name in results/speed
+        setting = partial(step.Setting, norm=NORM.value, data_dir=DATA_DIR.value, lanes=LANES.value)
+        several = len(EXPERIMENT.value) > 1
+        return step.step, {
+            f"{name}-{case}" if several else case: setting(name, SCALE.value)
+            for name in EXPERIMENT.value
+        }
+    benchmarks = {"step": None, "rnn": (rnn.run, rnn.CASES), "mnist": (step.step, step.MNIST)}
     run, cases = choose("benchmark", benchmark, benchmarks)
-    names, experiments = CASE.value, EXPERIMENT.value
-    if benchmark == "step" and (names or not experiments):
-        raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
-    if benchmark in ("rnn", "mnist") and experiments:
-        raise InputError(f"--experiment is for step and lanes; {benchmark} takes --case.")
-    if not experiments:
-        names = names or [name for name in cases if not name.startswith("tiny")]
-        return run, {name: choose(f"case of {benchmark}", name, cases) for name in names}
-    case = "full" if SCALE.value == "paper" else SCALE.value  # the name in results/speed
-    return run, {
-        case if len(experiments) == 1 else f"{name}-{case}": step.Setting(
-            name, SCALE.value, NORM.value, data_dir=DATA_DIR.value
-        )
-        for name in experiments
-    }
+    if EXPERIMENT.value:
+        raise InputError(f"--experiment is for step; {benchmark} takes --case.")
+    names = CASE.value or [name for name in cases if not name.startswith("tiny")]
+    return run, {name: choose(f"case of {benchmark}", name, cases) for name in names}
 
 
 def main(argv):
     if len(argv) != 2:
-        raise InputError("Give one benchmark of step, rnn, mnist, lanes; --help has examples.")
+        raise InputError("Give one benchmark of step, rnn, mnist; --help has examples.")
     out = OUT.value and Path(OUT.value)
     if out and (out.exists() or not out.parent.is_dir()):
         raise InputError(f"--out={out} exists, or its folder does not: give another name.")
@@ -125,7 +116,7 @@ def main(argv):
     from scripts.benchmarks.timing import Options
 
     rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
-    options = Options(rounds, seconds, TOGETHER.value, tuple(PEER.value))
+    options = Options(rounds, seconds, tuple(PEER.value))
     results = dict(benchmark=argv[1], timing=options._asdict(), environment=environment())
     print("\n".join(f"{name}: {value}" for name, value in results["environment"].items()))
     results["cases"] = measured = {}

@@ -1,22 +1,18 @@
 r"""Count the kernels that XLA makes of a training step on a GPU, without a GPU.
 
     python -m scripts.count_kernels --experiment=draw           64 glimpses, 2 minutes
-    python -m scripts.count_kernels                             LSTM, T=64, B=128, H=D=256
-    python -m scripts.count_kernels --case=order --names        a GRU; names the kernels of a loop
-    python -m scripts.count_kernels --schedule=step --unroll=1
+    python -m scripts.count_kernels --experiment=mnist --names  names the kernels of each loop
 
-What is compiled ahead of time for an H200 is the trainer's call for an experiment, or the loss of a
-recurrent layer with its gradients, as in `python -m scripts.benchmark rnn`. On a GPU the time of a
-small step is the time to start its kernels, so their number predicts it; `ln.fused.ACCELERATOR` was
-chosen by it. For each loop the command prints the kernels and copies of a turn, which makes
---unroll time steps, and the number of turns. Copies move memory without a kernel. Matrix products
-are compiled without autotuning, so on a real GPU one may become another kernel, or two.
+The trainer's call is compiled ahead of time for an H200. On a GPU the time of a small step is the
+time to start its kernels, so their number predicts it; `ln.fused.ACCELERATOR` was chosen by it. For
+each loop the command prints the kernels and copies of a turn, which makes several time steps, and
+the number of turns. Copies move memory without a kernel. Matrix products are compiled without
+autotuning, so on a real GPU one may become another kernel, or two.
 
 It needs Python 3.12 and a separate environment of 5 GB: pip install "jax[cuda13]==0.11.2", and the
 other packages of requirements.txt.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -27,15 +23,11 @@ from unittest import mock
 
 from absl import flags
 
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
 
-EXPERIMENT = flags.DEFINE_string("experiment", None, "the name of a file in configs/; or --case")
+EXPERIMENT = flags.DEFINE_string("experiment", None, "the name of a file in configs/")
 SCALE = flags.DEFINE_string("scale", "paper", "of the experiment")
-CASE = flags.DEFINE_string("case", "draw", "case of the benchmark rnn")
-SCHEDULE = flags.DEFINE_enum("schedule", "ahead", ["ahead", "step", "plain"], "of ln.rnn.unroll")
-UNROLL = flags.DEFINE_integer("unroll", None, "time steps per turn of a loop", lower_bound=1)
-COPIES = flags.DEFINE_integer("copies", 1, "of the parameters, vmapped: lanes", lower_bound=1)
 NAMES = flags.DEFINE_bool("names", False, "list the kernels of every loop in their order")
 
 PLUGIN = "jax_plugins.xla_cuda13"
@@ -123,26 +115,6 @@ def report(text: str, updates: int, unroll: int, names: bool) -> None:
 # --- Compiling ---
 
 
-def choose_program(folder: str):
-    """Return what to compile by the flags: a title, a jitted function, its arguments, and the
-    number of updates in it."""
-    import jax
-
-    from scripts.benchmarks import jax_peers, rnn, step
-
-    if EXPERIMENT.value:
-        config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
-        config.seeds = tuple(range(COPIES.value))
-        title, updates = f"{EXPERIMENT.value}, {SCALE.value}", config.steps_per_call
-        return title, *jax_peers.trainer_call(config, jax_peers.load(config)), updates
-    case = choose("case of rnn", CASE.value, rnn.CASES)
-    function, (params, *data) = rnn.gradients(case, rnn.Layers(case))
-    if COPIES.value > 1:
-        params = jax.tree.map(lambda p: jax.numpy.stack([p] * COPIES.value), params)
-        function = jax.vmap(function, in_axes=(0, None, None, None))
-    return str(case), jax.jit(function), (params, *data), 1
-
-
 def compile_for_h200(jitted, arguments) -> str:
     """Return the text of the compiled program."""
     import jax
@@ -159,38 +131,26 @@ def compile_for_h200(jitted, arguments) -> str:
     return jitted.lower(*shapes).compile().as_text()
 
 
-def schedule() -> tuple[contextlib.AbstractContextManager, int]:
-    """Return a context in which recurrent layers have the schedule, and the steps of a turn."""
-    from ln import fused
-    from ln.rnn import plain_by_default
-
-    if SCHEDULE.value == "plain":
-        return plain_by_default(), 1
-    unroll = UNROLL.value or fused.ACCELERATOR.unroll
-    chosen = fused.Schedule(unroll, ahead=SCHEDULE.value == "ahead")
-    # jax itself runs on a CPU here, for which the default is another one.
-    return mock.patch.object(fused, "default", lambda: chosen), unroll
-
-
-def main(argv):
-    if len(argv) != 1:
-        raise InputError(f"Unknown argument {argv[1]!r}: there are only flags; --help lists them.")
-    if SCHEDULE.value == "plain" and UNROLL.value:
-        raise InputError("--schedule=plain makes one time step per turn: leave --unroll out.")
+def main(_):
+    if EXPERIMENT.value is None:
+        raise InputError("Give --experiment=NAME; --help has examples.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax looks for a GPU
-    context, unroll = schedule()
-    with tempfile.TemporaryDirectory() as folder, context:
-        title, jitted, arguments, updates = choose_program(folder)
+    from ln import fused
+    from scripts.benchmarks import jax_peers, step
+
+    # jax itself runs on a CPU here, for which the default is another schedule.
+    schedule = mock.patch.object(fused, "default", lambda: fused.ACCELERATOR)
+    with tempfile.TemporaryDirectory() as folder, schedule:
+        config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
         if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
             raise InputError(
                 "jax's CUDA plugin is not installed here. Python 3.12 and a separate environment "
                 'with "jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
             )
-        lanes = f"{COPIES.value} lanes, " if COPIES.value > 1 else ""
-        print(f"{title}; {lanes}schedule {SCHEDULE.value}", flush=True)
-        text = compile_for_h200(jitted, arguments)
-    report(text, updates, unroll, NAMES.value)
+        print(f"{EXPERIMENT.value}, {SCALE.value}", flush=True)
+        text = compile_for_h200(*jax_peers.trainer_call(config, jax_peers.load(config)))
+    report(text, config.steps_per_call, fused.ACCELERATOR.unroll, NAMES.value)
 
 
 if __name__ == "__main__":
-    cli.run(main, positional=True)
+    cli.run(main)

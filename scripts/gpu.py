@@ -4,13 +4,12 @@ r"""Make the most of a few minutes on a machine with a GPU, in two commands.
     python -m scripts.gpu time --minutes=4 --out=DIR
     python -m scripts.gpu train --minutes=3 --out=DIR --scale=tiny      the rehearsal on a CPU
 
-train compares loss and gradients of every experiment with the CPU's, measures what bounds the
-training step of figure 6, and trains figure 6: batch size 4, then 128, three seeds side by side,
-then more seeds. The settings are those of results/plan.toml. Matrix products have full float32
-precision, as on a CPU, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
+train compares loss and gradients of every experiment with the CPU's, and trains the runs of figure
+6 in results/plan.toml, three at a time. Matrix products have full float32 precision, as on a CPU,
+unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
 
-time measures an LSTM with layer norm beside other implementations, a training step of each
-experiment on random data, and 1 to 16 seeds in one program.
+time measures an LSTM with layer norm beside other implementations, and a training step of each
+experiment on random data.
 
 After each part the archive DIR/gpu_train.tar.gz or DIR/gpu_time.tar.gz is rewritten. It holds the
 run folders without their checkpoints, a JSON file of each measurement, a log of each part, and
@@ -36,7 +35,6 @@ measurements are commands of scripts.benchmark, which report.json lists. --only=
 and times only these experiments.
 """
 
-import itertools
 import os
 from pathlib import Path
 import signal
@@ -46,65 +44,43 @@ from absl import flags
 import experiments
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.engines.timed import LEAST, Session
+from scripts.engines.timed import Session
 
 MINUTES = flags.DEFINE_float("minutes", None, "time after which everything has stopped", 0)
 OUT = flags.DEFINE_string("out", None, "folder of the archive")
 WORK = flags.DEFINE_string("work", "runs/gpu", "folder of run folders, logs and measurements")
 SCALE = flags.DEFINE_enum("scale", "paper", ["paper", "tiny"], "sizes of models and of training")
-DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all prepared data sets")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "data", "folder of the data sets to compare on; training reads data/"
+)
 ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; default: all")
 
-FIRST_SEEDS = dict(paper=(0, 3, 6), tiny=(0,))  # of runs of three seeds side by side
-
-
-def benchmark(session: Session, share: float, name: str, *words: str) -> None:
-    """Run a command of scripts.benchmark."""
-    out = session.folder / f"{name}.json"
-    out.unlink(missing_ok=True)
-    quality = "--quick" if SCALE.value == "tiny" else "--rounds=5"
-    session.run(name, ("-m", "scripts.benchmark", name, *words, quality, f"--out={out}"), share)
+PLAN = ("--plan=results/plan.toml", "--only=figure_6_batch", "--workers=3")
+REHEARSAL = ("--config=configs/mnist.py:tiny", "--grid=norm=layer", "--grid=batch_size=4,128")
 
 
 def train(session: Session) -> None:
-    """Compare with the CPU, find what bounds the step, and train figure 6."""
-    from scripts.benchmarks import gpu
-
-    scale, data_dir = SCALE.value, DATA_DIR.value
-    places = f"--out={session.folder}", f"--scale={scale}", f"--data_dir={data_dir}"
-    compare = ("-m", "scripts.gpu", "compare", *places, f"--only={','.join(ONLY.value)}")
-    session.run("compare", compare, share=1 / 9)
-    cases = ("tiny-4",) if scale == "tiny" else ("full-4", "full-128")
-    peers = ("ours", "ours, a step a call", "ours, the whole trainer")
-    words = (f"--case={case}" for case in cases), (f"--peer={peer}" for peer in peers)
-    benchmark(session, 1 / 8, "mnist", *itertools.chain(*words))
-    for first in FIRST_SEEDS[scale]:
-        seeds = tuple(range(first, first + gpu.LANES))
-        todo = gpu.figure_6(session.folder, scale, data_dir, seeds)
-        while todo and session.left() >= LEAST:
-            going_on = []
-            for n, run in enumerate(todo):
-                share = run.minutes / sum(later.minutes for later in todo[n:])
-                name = f"{run.folder.parent.name}-{run.folder.name}"
-                config = session.folder / "configs" / f"{name}.json"
-                config.parent.mkdir(exist_ok=True)
-                config.write_text(run.job.config)
-                words = f"--config_json={config}", f"--workdir={run.folder}"
-                train_run = ("-m", "scripts.train", *words)
-                if session.run(name, train_run, share) and not run.settled:
-                    going_on.append(run)
-            todo = going_on
+    """Compare with the CPU, and train figure 6."""
+    places = f"--out={session.folder}", f"--data_dir={DATA_DIR.value}"
+    words = "compare", *places, f"--scale={SCALE.value}", f"--only={','.join(ONLY.value)}"
+    session.run("compare", ("-m", "scripts.gpu", *words), share=1 / 9)
+    words = PLAN
+    if SCALE.value == "tiny":
+        words = *REHEARSAL, f"--config.data_dir={DATA_DIR.value}"
+    session.run("figure_6", ("-m", "scripts.sweep", *words, f"--root={session.folder}/figure_6"))
 
 
 def measure(session: Session) -> None:
-    """Time layers, training steps and lanes."""
-    scale, data = f"--scale={SCALE.value}", f"--data_dir={session.folder / 'data'}"
-    cases = ("--case=tiny",) if SCALE.value == "tiny" else ("--case=draw", "--case=pixels")
-    benchmark(session, 5 / 12, "rnn", *cases)
+    """Time layers and training steps."""
+    tiny = SCALE.value == "tiny"
+    cases = ("--case=tiny",) if tiny else ("--case=draw", "--case=pixels")
     names = (f"--experiment={name}" for name in ONLY.value or experiments.names())
-    benchmark(session, 4 / 7, "step", *names, scale, data, "--peer=ours")
-    names = (f"--experiment={name}" for name in ("mnist", "sequential_mnist"))
-    benchmark(session, 1, "lanes", *names, scale, data)
+    step = *names, f"--scale={SCALE.value}", f"--data_dir={session.folder / 'data'}", "--peer=ours"
+    for name, words, share in (("rnn", cases, 1 / 2), ("step", step, 1)):
+        out = session.folder / f"{name}.json"
+        out.unlink(missing_ok=True)
+        words = (*words, "--quick" if tiny else "--rounds=5", f"--out={out}")
+        session.run(name, ("-m", "scripts.benchmark", name, *words), share)
 
 
 COMMANDS = dict(train=train, time=measure, compare=None)
@@ -141,7 +117,7 @@ def main(argv):
     if name == "train" and SCALE.value == "paper":
         from experiments import datasets
 
-        datasets.load("mnist", DATA_DIR.value)  # raises if it is not prepared
+        datasets.load("mnist", "data")  # raises if it is not prepared
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     session = Session(name, out, Path(WORK.value).absolute(), MINUTES.value)
     try:

@@ -11,10 +11,7 @@ import experiments
 from experiments import datasets
 from ln.training import data, train
 
-NAMES = (
-    *("mnist", "sequential_mnist", "convnet", "draw", "handwriting", "order_embeddings"),
-    *("attentive_reader", "skip_thoughts"),
-)
+NAMES = experiments.names()
 BUCKETS = {  # several padded lengths, where an experiment has any
     "order_embeddings": dict(buckets=3, pad_to=2),
     "attentive_reader": dict(buckets=3),
@@ -96,17 +93,7 @@ def test_a_number_gives_all_lanes_one_order():
     assert train.data_seeds([(4, 0.1), (4, 0.2)], -1) == [4]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("mnist", "order_embeddings"),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in NAMES
-            if name not in ("mnist", "order_embeddings")
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["mnist", "order_embeddings"])
 def test_a_lane_alone_equals_the_lane_among_others(make_task, name):
     task = make_task(name, buckets=False)  # long sequences multiply rounding errors
     optimizer = train.make_optimizer(task.config)

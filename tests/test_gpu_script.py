@@ -9,13 +9,12 @@ import time
 import numpy as np
 import pytest
 
-from ln.training import runs
 from scripts.benchmarks import gpu, jax_peers
 from scripts.engines import timed
 from tests.test_scripts import run as run_command
 
 PROJECT = Path(__file__).parent.parent
-PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
+PLAIN = re.compile(r"[A-Za-z0-9._/=,-]+")
 
 # ml_collections loads config files by a deprecated method.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -85,22 +84,6 @@ def test_the_deadline_ends_a_part_that_does_not_stop(session, monkeypatch):
     assert time.monotonic() - began < 15
 
 
-# --- Figure 6 ---
-
-
-def test_figure_6_follows_the_plan(tmp_path):
-    six = gpu.figure_6(tmp_path, "paper", "data", (3, 4, 5))
-    configs = [run.resolved() for run in six]
-    expected = [(size, norm) for size in (4, 128) for norm in ("none", "batch", "layer")]
-    assert [(config.batch_size, config.norm) for config in configs] == expected
-    for config, run in zip(configs, six, strict=True):
-        assert (config.seeds, config.data_seed, config.steps) == ((3, 4, 5), -1, "65 epochs")
-        assert config.norms.batch.unbiased == (config.batch_size == 4)
-        assert config.hidden == 1000 and config.eval_every == "1 epoch"
-        assert 55_000 // config.batch_size % config.steps_per_call == 0
-        assert PLAIN.fullmatch(run.folder.relative_to(tmp_path).as_posix())
-
-
 # --- The comparison with the CPU ---
 
 
@@ -123,12 +106,6 @@ def test_another_loss_does_not_agree(factor, tmp_path, monkeypatch):
     assert not row["agrees"] and row["where"].startswith("the loss")
 
 
-def test_an_experiment_that_fails_is_a_row(tmp_path):
-    (tmp_path / "digits").write_text("in the way")
-    row = gpu.compare_one("mnist", "layer", str(tmp_path))
-    assert not row["agrees"] and "InputError" in row["error"]
-
-
 # --- The commands ---
 
 
@@ -139,7 +116,6 @@ def test_an_experiment_that_fails_is_a_row(tmp_path):
         (["trian", "--out=x"], "Did you mean 'train'"),
         (["train", "--out=x"], "--minutes=N"),
         (["compare", "--out=x", "--only=draww"], "Did you mean 'draw'"),
-        (["train", "--out=x", "--minutes=1", "--data_dir=nowhere"], "scripts.data mnist"),
     ],
 )
 def test_wrong_words_are_rejected_in_one_line(words, message, tmp_path):
@@ -157,27 +133,23 @@ def rehearse(tmp_path, name, minutes):
 
 
 @pytest.mark.slow
-def test_the_training_command_trains_both_batch_sizes(tmp_path):
-    """It ends as soon as all is done; on a busy machine some of it runs out of time."""
+def test_the_training_command_compares_and_trains(tmp_path):
+    """On a busy machine a part may run out of time."""
     texts = rehearse(tmp_path, "train", minutes=2)
     parts = outcomes(texts)
-    assert set(parts.values()) <= {"finished", "out of time", "no time left"}, texts
+    assert set(parts) == {"compare", "figure_6"}
+    assert set(parts.values()) <= {"finished", "out of time"}, texts
     if parts["compare"] == "finished":
         assert [row["agrees"] for row in json.loads(texts["compare.json"])["rows"]] == [True]
-    if parts["mnist"] == "finished":
-        assert len(json.loads(texts["mnist.json"])["cases"]["tiny-4"]["peers"]) == 3
-    for size in (4, 128):
-        name = f"figure_6_batch{size}/layer-seeds-0-1-2"
-        if parts[name.replace("/", "-")] == "finished":
-            config, rows = runs.load(tmp_path / "work" / "train" / name)
-            assert config["batch_size"] == size and {row["seed"] for row in rows} == {0, 1, 2}
-            assert f"{name}/metrics.jsonl" in texts
+    if parts["figure_6"] == "finished":
+        sizes = {f"figure_6/mnist/norm=layer,batch_size={size}" for size in (4, 128)}
+        assert {f"{name}/metrics.jsonl" for name in sizes} <= set(texts)
 
 
 @pytest.mark.slow
 def test_the_timing_command_ends_by_its_deadline(tmp_path):
     texts = rehearse(tmp_path, "time", minutes=0.5)
     parts = json.loads(texts["report.json"])["parts"]
-    assert [part["part"] for part in parts] == ["rnn", "step", "lanes"]
+    assert [part["part"] for part in parts] == ["rnn", "step"]
     assert parts[-1]["ended"] < 0.5 * 60 + 10
     assert {part["outcome"] for part in parts} <= {"finished", "out of time"}, texts

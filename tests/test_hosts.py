@@ -183,7 +183,6 @@ def test_processes_that_differ_or_are_missing_end(place):
     "words",
     [
         ["--coordinator=host:1", "--processes=2"],
-        ["--coordinator=host:1", "--processes=2", "--process=2"],
         ["--coordinator=host", "--processes=2", "--process=0"],
         ["--distributed"],
     ],

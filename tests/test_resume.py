@@ -126,9 +126,3 @@ def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     assert 0 < step < 1200 and step % 10 == 0
     finish(start(folder, data_dir, "--config.save_every=1200"))
     assert_same_run(whole, folder)
-
-
-def test_a_finished_run_is_not_trained_again(whole, data_dir):
-    before = (whole / "metrics.jsonl").read_bytes()
-    finish(start(whole, data_dir))
-    assert (whole / "metrics.jsonl").read_bytes() == before

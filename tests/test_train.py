@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import signal
 import threading
 
@@ -14,7 +13,7 @@ import pytest
 from configs import mnist
 import experiments
 from ln.errors import DivergedError, InputError
-from ln.training import optim, runs, train
+from ln.training import runs, train
 
 NORMS = ("none", "batch", "layer", "weight")
 
@@ -54,13 +53,6 @@ def test_a_lane_is_a_run(make_config, tmp_path, norm):
             train.lane(both.params, n),
             train.lane(one.params, 0),
         )
-
-
-def test_lanes_of_other_seeds_and_rates_differ(make_config, tmp_path):
-    state = fit(make_config(seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "run")
-    kernel = state.params["Dense_0"]["kernel"]
-    for n, m in itertools.combinations(range(4), 2):
-        assert np.abs(kernel[n] - kernel[m]).max() > 1e-3
 
 
 def test_a_call_is_its_steps_one_by_one(make_config):
@@ -109,23 +101,6 @@ def test_a_resumed_run_is_the_same_run(make_config, tmp_path, norm):
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
 
 
-def test_calls_of_another_length_are_the_same_run(make_config, tmp_path):
-    a = fit(make_config(steps_per_call=1), tmp_path / "a")
-    b = fit(make_config(steps_per_call=2), tmp_path / "b")
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
-
-
-def test_nothing_is_compiled_twice(make_config, tmp_path, monkeypatch):
-    calls = []
-    make_call = train.make_call
-    monkeypatch.setattr(
-        train, "make_call", lambda *args: calls.append(make_call(*args)) or calls[0]
-    )
-    fit(make_config(steps="8 steps"), tmp_path / "run")
-    fit(make_config(steps="16 steps"), tmp_path / "run2")
-    assert [call._cache_size() for call in calls[:1]] == [1]
-
-
 def test_each_lane_step_and_split_has_a_row(make_config, tmp_path):
     fit(make_config(seeds=(0, 1), log_every="1 step"), tmp_path / "run")
     written = [(r["step"], r["split"], r["seed"]) for r in rows(tmp_path / "run")]
@@ -140,15 +115,6 @@ def test_an_update_row_is_the_mean_since_the_row_before(make_config, tmp_path):
     each = [r["loss"] for r in rows(tmp_path / "each") if r["split"] == "update"]
     (mean,) = [r["loss"] for r in rows(tmp_path / "mean") if r["split"] == "update"]
     np.testing.assert_allclose(mean, np.mean(each), rtol=1e-5)
-
-
-def test_batches_are_prepared_on_another_thread(make_config, tmp_path):
-    config = make_config()
-    task = experiments.load(config)
-    batch, threads = task.batch, set()
-    task.batch = lambda step, *_: threads.add(threading.current_thread()) or batch(step)
-    train.fit(task, config, tmp_path / "run")
-    assert threading.current_thread() not in threads and len(threads) == 1
 
 
 def test_metrics_are_fetched_one_call_late(make_config, tmp_path, monkeypatch):
@@ -196,13 +162,6 @@ def test_only_a_second_ctrl_c_ends_the_process():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, before)
-
-
-def test_an_option_of_another_optimizer_raises(make_config):
-    config = make_config()
-    config.optimizer.kind = "rmsprop"
-    with pytest.raises(InputError, match="rmsprop does not take all of b1"):
-        train.make_optimizer(config)
 
 
 class Exploding(train.Task):
@@ -301,15 +260,6 @@ def test_a_run_whose_lanes_all_diverged_ends(make_config, tmp_path):
     assert train.step_of(train.load(All(config), tmp_path / "run")) == 8  # of the last to diverge
 
 
-def test_an_evaluation_that_is_nan_is_not_the_best(make_config, tmp_path):
-    config = make_config(steps="10 steps")
-    task, errors = Fine(config), iter([0.9, 0.2, math.nan, 0.7, 0.8])
-    task.evaluate = lambda variables: {"valid": {"error": next(errors)}}
-    train.fit(task, config, tmp_path / "run")
-    assert train.step_of(train.load(task, tmp_path / "run")) == 4
-    assert [r["error"] for r in rows(tmp_path / "run") if r["step"] == 6 and "error" in r] == [None]
-
-
 def test_a_run_continues_after_a_full_disk(make_config, tmp_path, monkeypatch):
     config, write = make_config(steps="6 steps"), runs.Run.write
 
@@ -324,13 +274,6 @@ def test_a_run_continues_after_a_full_disk(make_config, tmp_path, monkeypatch):
     monkeypatch.undo()
     train.fit(experiments.load(config), config, tmp_path / "run")
     assert runs.is_finished(tmp_path / "run")
-
-
-def test_a_folder_that_cannot_be_made_raises(make_config, tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    config = make_config()
-    with pytest.raises(InputError, match="Cannot write to"):
-        train.fit(experiments.load(config), config, tmp_path / "file" / "run")
 
 
 def test_a_longer_run_equals_a_long_one(make_config, tmp_path):
@@ -388,23 +331,16 @@ def test_invalid_lengths_raise(text, epoch):
         train.in_steps("eval_every", text, epoch)
 
 
-def test_calls_depend_on_the_step_alone():
-    plan = train.Plan(steps=50, log_every=7, eval_every=10, save_every=20, steps_per_call=4)
-    calls = list(plan.calls(0))
-    assert [step for call in calls for step in call] == list(range(50))
-    stops = [call.stop for call in calls]
-    assert {7, 10, 14, 20, 40, 50} <= set(stops) and max(len(call) for call in calls) == 4
-    for n, stop in enumerate(stops):
-        assert list(plan.calls(stop)) == calls[n + 1 :]
-
-
-def test_a_call_has_batches_of_one_shape():
-    plan = train.Plan(steps=30, log_every=30, eval_every=30, save_every=30, steps_per_call=4)
-    shapes = [5] * 6 + [9] * 3 + [5] * 21
+@pytest.mark.parametrize(
+    "shapes, stops",
+    [([None] * 30, [4, 7, 10, 14, 18, 20]), ([5] * 6 + [9] * 3 + [5] * 21, [4, 5, 6, 7, 8, 9, 10])],
+)
+def test_calls_depend_on_the_step_alone(shapes, stops):
+    """They stop where something is due, and before a batch of another shape."""
+    plan = train.Plan(steps=30, log_every=7, eval_every=10, save_every=20, steps_per_call=4)
     calls = list(plan.calls(0, shapes.__getitem__))
     assert [step for call in calls for step in call] == list(range(30))
-    assert all(len({shapes[step] for step in call}) == 1 for call in calls)
-    assert [call.stop for call in calls[:7]] == [4, 5, 6, 7, 8, 9, 13]
+    assert [call.stop for call in calls[: len(stops)]] == stops
     for n, call in enumerate(calls):
         assert list(plan.calls(call.stop, shapes.__getitem__)) == calls[n + 1 :]
 
@@ -414,18 +350,16 @@ def test_a_call_has_batches_of_one_shape():
     [
         ("seeds", (), "config.seeds"),
         ("seeds", (1, 1), "twice"),
-        ("seeds", (-1,), "seed"),
-        ("lr", (0.0,), "learning rate"),
-        ("lr", (float("nan"),), "learning rate"),
+        ("seeds", (-1,), "config.seeds is -1; it must be a whole number from 0 to 2147483647"),
+        ("seeds", (1.5,), "config.seeds is 1.5; it must be a whole number"),
+        ("lr", (0.0,), "config.lr is 0.0; it must be 1e-30 or more"),
+        ("lr", (float("nan"),), "config.lr"),
         ("steps_per_call", 0, "steps_per_call"),
         ("steps", "ten", "config.steps"),
         ("optimizer.kind", "adm", "Did you mean 'adam'"),
+        ("optimizer.kind", "rmsprop", "rmsprop does not take all of b1"),
         ("select.mode", "mni", "Did you mean 'min'"),
         ("norm", "layr", "Did you mean 'layer'"),
-        ("experiment", "mnits", "Did you mean 'mnist'"),
-        ("dataset", "digts", "Did you mean 'digits'"),
-        ("init", "he_norml", "Did you mean 'he_normal'"),
-        ("norms.layer.sites", ("b",), "norm site"),
         ("batch_size", 10_000, "1297 cases"),
     ],
 )
@@ -437,39 +371,26 @@ def test_invalid_settings_raise_before_training(
         fit(make_config(**{key: value}), tmp_path / "run")
 
 
-def test_clipping_bounds_the_gradient(make_config):
-    config = make_config(clip=0.1, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
-    optimizer = train.make_optimizer(config)
-    grads = {"w": jnp.array([30.0, 40.0])}
-    direction, _ = optimizer.update(grads, optimizer.init(grads))
-    clipped = np.array([0.06, 0.08])  # of norm 0.1; Adam without memory: g / (|g| + 1)
-    np.testing.assert_allclose(direction["w"], clipped / (clipped + 1), rtol=1e-5)
+# Of W = (30, 40) and b = (5, 0): what is left after clipping.
+CLIPPED = {
+    "clip": (0.1, np.full(2, 0.1 / 2525**0.5)),  # a common norm of 0.1
+    "clip_each": (2.0, np.array([2 / 50, 2 / 5])),  # each array has a norm of 2
+    "clip_root": (10.0, np.full(2, (10 / 2525**0.5) ** 0.5)),  # √(10 / norm)
+}
 
 
-def test_each_array_is_clipped_by_itself(make_config):
-    config = make_config()
+@pytest.mark.parametrize("key", CLIPPED)
+def test_a_clip_shrinks_large_gradients(make_config, key):
+    (most, factors), config = CLIPPED[key], make_config(clip=0.0)
     with config.unlocked():
-        config.update(clip_each=2.0, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
+        config[key] = most
+        config.optimizer = dict(kind="rmsprop", decay=0.0, eps=1.0)
     optimizer = train.make_optimizer(config)
-    grads = {"W": jnp.array([[30.0], [40.0]]), "b": jnp.array([1.0, 1.0]), "c": jnp.zeros(2)}
+    grads = {"W": jnp.array([30.0, 40.0]), "b": jnp.array([5.0, 0.0])}
     direction, _ = optimizer.update(grads, optimizer.init(grads))
-    clipped = {"W": np.array([[1.2], [1.6]]), "b": np.array([1.0, 1.0]), "c": np.zeros(2)}
-    for name, g in clipped.items():  # Adam without memory: g / (|g| + 1)
-        np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
-
-
-@pytest.mark.parametrize("norm, expected", [(50.0, 50.0), (400.0, 200.0)])
-def test_clip_root_takes_the_root_of_100_times_the_norm(make_config, norm, expected):
-    """g *= 10 / √‖g‖ where ‖g‖ > 10², as their code has it."""
-    config = make_config(clip=0.0)
-    with config.unlocked():
-        config.update(clip_root=100.0, optimizer={"kind": "adam", "b1": 0.0, "b2": 0.0, "eps": 1.0})
-    optimizer = train.make_optimizer(config)
-    grads = {"W": jnp.array([0.6 * norm]), "b": jnp.array([0.8 * norm])}
-    direction, _ = optimizer.update(grads, optimizer.init(grads))
-    for name, share in (("W", 0.6), ("b", 0.8)):  # Adam without memory: g / (|g| + 1)
-        g = share * expected
-        np.testing.assert_allclose(direction[name], g / (g + 1), rtol=1e-5)
+    for name, factor in zip("Wb", factors, strict=True):
+        g = factor * np.asarray(grads[name])
+        np.testing.assert_allclose(direction[name], g / np.sqrt(g**2 + 1), rtol=1e-5)
 
 
 def test_the_authors_adam_is_that_of_their_code(make_config):
@@ -486,17 +407,6 @@ def test_the_authors_adam_is_that_of_their_code(make_config):
         expected = np.sqrt(fix2) / fix1 * m / (np.sqrt(v) + e)
         direction, state = optimizer.update({"w": jnp.array(g, jnp.float32)}, state)
         np.testing.assert_allclose(direction["w"], expected, rtol=1e-4, atol=1e-6)
-
-
-def test_the_authors_adam_takes_long_first_steps():
-    optimizer = optim.scale_by_adam_uncorrected()
-    state, g, lengths = optimizer.init(jnp.zeros(1)), jnp.ones(1), []
-    for _ in range(2000):
-        direction, state = jax.jit(optimizer.update)(g, state)
-        lengths.append(float(direction[0]))
-    assert lengths[0] == pytest.approx(3.51, abs=0.01)
-    assert 10 <= np.argmax(lengths) <= 14 and max(lengths) == pytest.approx(6.6, abs=0.1)
-    assert lengths[-1] == pytest.approx(1, abs=0.1)
 
 
 # --- Schedules of the learning rate ---
@@ -534,10 +444,9 @@ def test_a_constant_schedule_adds_no_state():
     "schedule, message",
     [
         (dict(kind="inverse_sqr", tau=1.0), "Did you mean 'inverse_sqrt'"),
-        (dict(kind="inverse_sqrt", tau=0.0), "tau is 0.0; it must be a positive number"),
-        (dict(kind="inverse_sqrt", tau=-1.0), "tau is -1.0; it must be a positive number"),
-        (dict(kind="inverse_sqrt", tau=float("nan")), "tau is nan; it must be a positive number"),
-        (dict(kind="constant", tau=429.0), "tau is 429.0, but a constant learning rate has none"),
+        (dict(kind="inverse_sqrt", tau=0.0), "tau is 0.0; inverse_sqrt needs a positive number"),
+        (dict(kind="inverse_sqrt", tau=-1.0), "tau is -1.0; it must be 0 or more"),
+        (dict(kind="constant", tau=429.0), "tau is 429.0; .* a constant learning rate 0"),
     ],
 )
 def test_a_wrong_schedule_raises(schedule, message):
@@ -545,14 +454,8 @@ def test_a_wrong_schedule_raises(schedule, message):
         directions(1, **schedule)
 
 
-def test_lanes_decay_from_their_own_rates_and_resume(make_config, tmp_path):
+def test_a_decaying_rate_resumes(make_config, tmp_path):
     settings = {"schedule.kind": "inverse_sqrt", "schedule.tau": 2.0, "lr": (1e-2, 1e-3)}
     whole = fit(make_config(**settings, steps="4 steps"), tmp_path / "whole")
     fit(make_config(**settings, steps="2 steps"), tmp_path / "parts")
     assert_equal(fit(make_config(**settings, steps="4 steps"), tmp_path / "parts"), whole)
-    constant = fit(make_config(lr=(1e-2, 1e-3), steps="4 steps"), tmp_path / "constant")
-    moved = [
-        np.abs(s.params["Dense_0"]["kernel"] - constant.params["Dense_0"]["kernel"]).max((1, 2))
-        for s in (whole,)
-    ]
-    assert (moved[0] > 1e-5).all()

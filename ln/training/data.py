@@ -6,7 +6,7 @@ Batches are pure functions of (step, seed), so that resuming needs no iterator s
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
+from functools import cache, lru_cache, partial, wraps
 from typing import TypeVar
 
 import numpy as np
@@ -23,20 +23,17 @@ def remember_epochs(function: Callable[..., Result]) -> Callable[..., Result]:
     Lanes with different orders have different seeds, which are among the arguments. So the cache
     grows with the number of lanes, not of epochs, and no lane evicts the order of another.
     """
-    cache: dict[tuple, dict[int, Result]] = {}
+
+    @cache
+    def of_lane(*key):
+        return lru_cache(maxsize=2)(partial(function, *key))
 
     @wraps(function)
-    def cached(*arguments):
+    def cached(*arguments):  # two epochs, since a call of several steps may reach into the next
         *key, epoch = arguments
-        epochs = cache.setdefault(tuple(key), {})
-        result = epochs.get(epoch)
-        if result is None:
-            result = epochs[epoch] = function(*arguments)
-            if len(epochs) > 2:  # two, since a call of several steps may reach into the next epoch
-                epochs.pop(next(iter(epochs)), None)  # another thread may have been first
-        return result
+        return of_lane(*key)(epoch)
 
-    cached.cache_clear = cache.clear  # type: ignore[attr-defined]
+    cached.cache_clear = of_lane.cache_clear  # type: ignore[attr-defined]
     return cached
 
 

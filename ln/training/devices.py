@@ -153,25 +153,8 @@ def of_first(tree: Any) -> Any:
     return jax.tree.map(lambda sent, leaf: np.asarray(sent).view(leaf.dtype), bits, tree)
 
 
-class Anybody:
-    """A collective flag: returns whether any process has asked to stop.
-
-    A request becomes visible to all processes one call later, so that no process waits.
-    """
-
-    def __init__(self):
-        self.before = np.bool_(False)
-
-    def __call__(self, asks: bool) -> bool:
-        if jax.process_count() == 1:
-            return asks
-        devices = np.array(jax.devices())
-        sharding = NamedSharding(Mesh(devices, "all"), PartitionSpec("all"))
-        asking = jax.make_array_from_callback(devices.shape, sharding, lambda _: np.array([asks]))
-        before, self.before = self.before, _any(asking)
-        return bool(before)
-
-
-@jax.jit
-def _any(asking):
-    return asking.any()
+def any_of(asks: bool) -> bool:
+    """Return whether any process asks: a collective question, which waits for all of them."""
+    if jax.process_count() == 1:
+        return asks
+    return bool(multihost_utils.process_allgather(np.bool_(asks)).any())

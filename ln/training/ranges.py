@@ -12,11 +12,18 @@ class Range(NamedTuple):
 
     least: float
     most: float = math.inf
+    whole: bool = False  # no fractions
 
     def __str__(self):
+        if self.whole:
+            return f"a whole number from {self.least} to {self.most}"
         if self.most < math.inf:
             return f"from {self.least:g} to {self.most:g}"
         return f"{self.least:g} or more" if self.least > -math.inf else "a finite number"
+
+    def has(self, value: float) -> bool:
+        fits = self.least <= value <= self.most and math.isfinite(value)
+        return fits and (isinstance(value, int) or not self.whole)
 
 
 COUNTS = """batch_size bucket_run buckets channels chunk components embedding_dim fold glimpses
@@ -30,8 +37,12 @@ RANGES: dict[str, Range] = {
     # At 1 a moment would keep nothing of the gradients, and its bias correction divide by zero.
     **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.decay"), Range(0, 0.999999)),
     "dropout_rate": Range(0, 0.99),
+    "data_seed": Range(-1, 2**31 - 1, whole=True),  # -1: each lane has its seed's order
     "kappa_bias": Range(-math.inf),
+    "lr": Range(1e-30),
     "max_words": Range(2),
+    "schedule.tau": Range(0),
+    "seeds": Range(0, 2**31 - 1, whole=True),
     "vocab_size": Range(3),  # two special words, and one more
 }
 
@@ -40,7 +51,7 @@ def check(config: Mapping) -> None:
     """Raise InputError if a number is out of its range; keys without a range pass."""
     for key, value in numbers(config):
         allowed = RANGES.get(key)
-        if allowed and not (math.isfinite(value) and allowed.least <= value <= allowed.most):
+        if allowed and not allowed.has(value):
             raise InputError(f"config.{key} is {value}; it must be {allowed}.")
 
 

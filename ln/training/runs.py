@@ -31,6 +31,7 @@ import uuid
 
 import filelock
 import flax.serialization
+from flax.traverse_util import flatten_dict
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -80,11 +81,6 @@ ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
 )
 
 
-def is_former(config: Mapping) -> bool:
-    """Return whether a stored config is from before the default of data_seed became -1."""
-    return "schedule" not in config and "data_seed" in config
-
-
 def modernize(config: dict) -> dict:
     """Return a stored config under the present names, with the keys that were added since."""
     config, experiment = dict(config), config.get("experiment")
@@ -108,15 +104,14 @@ def as_json(config) -> dict:
     return json.loads(config.to_json())
 
 
-def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+def differences(old: Mapping, new: Mapping) -> list[str]:
     """Return one string like "lr: 0.1 -> 0.2" for each key that differs between two configs."""
+    before, after = flatten_dict(dict(old), sep="."), flatten_dict(dict(new), sep=".")
     changes = []
-    for key in sorted(set(old) | set(new)):
-        a, b = old.get(key, "(none)"), new.get(key, "(none)")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            changes += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            changes.append(f"{prefix}{key}: {json.dumps(a)} -> {json.dumps(b)}")
+    for key in sorted(before | after):
+        a, b = before.get(key, "(none)"), after.get(key, "(none)")
+        if a != b:
+            changes.append(f"{key}: {json.dumps(a)} -> {json.dumps(b)}")
     return changes
 
 
@@ -337,16 +332,15 @@ def _stored_config(folder: Path) -> dict:
     return _read_object(path, "Put a copy of it back, or move the folder away.", _checked)
 
 
-def _readings(folder: Path, select: Mapping[str, str]) -> list[Reading]:
-    return read_rows(folder / "metrics.jsonl", lambda row: Reading.from_row(row, select))
-
-
 def read(folder: Path | str) -> Stored:
     """Return a run, finished or not.
 
     Raises:
         InputError: the folder is not a run, or a file is damaged.
     """
+
+    def reading(row):
+        return Reading.from_row(row, config["select"])
 
     def session(row):
         return row | dict(command=str(row["command"]), versions=dict(row["versions"]))
@@ -365,7 +359,7 @@ def read(folder: Path | str) -> Stored:
     return Stored(
         folder=folder,
         config=config,
-        rows=_readings(folder, config["select"]),
+        rows=read_rows(folder / "metrics.jsonl", reading),
         sessions=read_rows(folder / "sessions.jsonl", session),
         evaluations=read_rows(folder / "evaluations.jsonl", evaluation),
         diverged=dict(read_rows(_diverged_path(folder), diverged)),
@@ -379,8 +373,8 @@ def load(folder: Path | str) -> tuple[dict, list[Row]]:
     Raises:
         InputError: the folder is not a run, or a file is damaged.
     """
-    config = modernize(_stored_config(Path(folder)))
-    return config, [reading.row for reading in _readings(Path(folder), config["select"])]
+    stored = read(folder)
+    return stored.config, [reading.row for reading in stored.rows]
 
 
 def read_config(folder: Path | str) -> ConfigDict:
@@ -485,16 +479,11 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
     """Return which of the saved steps is meant, as in `read_checkpoint`."""
     if not saved:
         raise InputError(f"{folder} has no checkpoints yet.")
-    best = _best(folder, saved)
+    best = read(folder).best(steps=saved)
     if which == "best" and best is None:
         raise InputError(f"No checkpoint of {folder} has a score: take the newest.")
-    steps = {"best": best, "newest": max(saved)} | {str(step): step for step in saved}
+    steps = {"best": best and best[0], "newest": max(saved)} | {str(step): step for step in saved}
     return choose(f"checkpoint of {folder}", which, steps)
-
-
-def _best(folder: Path, steps: Collection[int]) -> int | None:
-    best = read(folder).best(steps=steps)
-    return best and best[0]
 
 
 @contextlib.contextmanager
@@ -535,15 +524,10 @@ class Run:
         lanes: the (seed, learning rate) of each lane.
         data: digests of the data sets that it learns from, by name.
 
-    Attributes:
-        data_seed: as in the config; a run of an earlier version keeps its own.
-
     Raises:
         InputError: the folder belongs to another config or other data, or is not a run.
         BusyError: another process is writing to it.
     """
-
-    data_seed: int
 
     def __init__(
         self,
@@ -556,14 +540,15 @@ class Run:
         self.lanes = lanes
         wanted = as_json(config)
         choose("config.select.mode", wanted["select"]["mode"], SIGNS)
-        self._claim()
-        try:
+        with contextlib.ExitStack() as opened:
+            self._claim()
+            opened.callback(self._lock.release)
             self._check_config(wanted)
             self._check_data(dict(data or {}))
             self._checkpoints = self._checkpoint_manager()
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.callback(self._checkpoints.close)
+            opened.callback(self._wait)
+            self._opened = opened.pop_all()  # all that close() lets go of
         self._file: TextIO | None = None
         self._writers: dict[Lane, Any] = {}
         self._rows = 0  # lines of metrics.jsonl
@@ -593,10 +578,6 @@ class Run:
         if path.exists():
             stored = _stored_config(self.folder)
             known = modernize(stored)
-            defaults = known.get("data_seed"), config.get("data_seed")
-            if is_former(stored) and defaults == (0, -1):  # before and now
-                config = config | dict(data_seed=0)
-                print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
             known, config = (with_norm(c, known.get("norm")) for c in (known, config))
             aside = dict.fromkeys((*PLACES, LENGTH))
             if changes := differences(known | aside, config | aside):
@@ -604,7 +585,6 @@ class Run:
                     f"{self.folder} was made by another config ({'; '.join(changes)}). "
                     f"Choose another --workdir, or give the same settings to resume."
                 )
-        self.data_seed = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
             (self.folder / "finished.json").unlink(missing_ok=True)
             stored = stored | {LENGTH: config[LENGTH]}  # under the names that it was written with
@@ -706,7 +686,7 @@ class Run:
         self._write_diverged()
         self._writers, self._rows = self._tensorboard(), 0
         write_rows(path, [row.row for row in rows])
-        self._file = path.open("a")
+        self._file = self._opened.enter_context(path.open("a"))
         for row in rows:
             self._note(row)
         sessions = self.folder / "sessions.jsonl"
@@ -720,7 +700,11 @@ class Run:
         except ImportError:
             print("No tensorboard here: metrics.jsonl is written, events/ is not.", flush=True)
             return {}
-        return {lane: Writer(str(events / "seed={},lr={:g}".format(*lane))) for lane in self.lanes}
+        folders = {lane: events / "seed={},lr={:g}".format(*lane) for lane in self.lanes}
+        writers = {lane: Writer(str(folder)) for lane, folder in folders.items()}
+        for writer in writers.values():
+            self._opened.callback(writer.close)
+        return writers
 
     def _note(self, row: Reading) -> None:
         """Keep what is needed of a row that is in metrics.jsonl."""
@@ -806,14 +790,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of everything, even if some of it can no longer be written."""
-        with contextlib.ExitStack() as stack:  # from the last to the first
-            stack.callback(self._lock.release)
-            for writer in self._writers.values():
-                stack.callback(writer.close)
-            if self._file:
-                stack.callback(self._file.close)
-            stack.callback(self._checkpoints.close)
-            stack.callback(self._wait)
+        self._opened.close()  # from the last to the first
 
     def __enter__(self):
         return self
@@ -825,7 +802,6 @@ class Run:
 class Elsewhere:
     """A run whose folder another process writes: this process has nothing to do."""
 
-    data_seed = 0  # process 0 knows it
     diverged: frozenset[int] = frozenset()
 
     def __init__(self, folder: Path | str, lanes: list[Lane]):

@@ -31,7 +31,7 @@ import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
 from ln.training import data, ranges, runs
-from ln.training.devices import ALONE, Anybody, Spread, check_same, of_first
+from ln.training.devices import ALONE, Spread, any_of, check_same, of_first
 from ln.training.optim import make_optimizer
 
 Batch = dict[str, Any]
@@ -327,25 +327,16 @@ def make_lanes(config) -> list[tuple[int, float]]:
     """Return all pairs of ``config.seeds`` and ``config.lr``.
 
     Raises:
-        InputError: there is no pair or one twice, or a seed, rate or config.data_seed is invalid.
+        InputError: there is no pair or one twice, or a seed or rate is out of its range.
     """
-    lanes, data_seed = list(itertools.product(config.seeds, config.lr)), config.get("data_seed", -1)
+    ranges.check(config)
+    lanes = list(itertools.product(config.seeds, map(float, config.lr)))
     if not lanes or len(set(lanes)) < len(lanes):
         raise InputError(
             f"config.seeds={tuple(config.seeds)} and config.lr={tuple(config.lr)} must each name "
             f"one or more numbers, none twice."
         )
-    for seed, lr in lanes:
-        if not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise InputError(f"config.seeds has {seed!r}; give whole numbers from 0 to 2³¹−1.")
-        if not isinstance(lr, int | float) or not 0 < lr < math.inf:
-            raise InputError(f"config.lr has {lr!r}; a learning rate is a positive number.")
-    if not isinstance(data_seed, int) or not -1 <= data_seed < 2**31:
-        raise InputError(
-            f"config.data_seed is {data_seed!r}; give -1, for an order of the data by seed, or a "
-            f"whole number from 0 to 2³¹−1, for one order in all lanes."
-        )
-    return [(seed, float(lr)) for seed, lr in lanes]
+    return lanes
 
 
 class Call(NamedTuple):
@@ -447,10 +438,10 @@ def bad_states(state: State, step: int) -> dict[int, runs.Divergence]:
     """Return the lanes in which a parameter, statistic or moment is not finite."""
     divergences: dict[int, runs.Divergence] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        finite = np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
         cause = f"State{jax.tree_util.keystr(path)} is not finite"
-        for n in np.flatnonzero(~finite).tolist():
-            divergences.setdefault(n, runs.Divergence(step, cause))
+        for n, part in enumerate(np.asarray(leaf)):
+            if not np.isfinite(part).all():
+                divergences.setdefault(n, runs.Divergence(step, cause))
     return divergences
 
 
@@ -491,11 +482,8 @@ def fit(task: Task, config, workdir: Path | str) -> State:
             before the last of them.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    plan, lanes, optimizer = (
-        Plan.of(config, task),
-        make_lanes(config),
-        make_optimizer(config),
-    )
+    plan, lanes = Plan.of(config, task), make_lanes(config)
+    optimizer = make_optimizer(config)
     spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
     check_same(json.dumps([same, dict(task.data)], sort_keys=True))
@@ -575,16 +563,15 @@ class Training:
 
     def train(self, optimizer, interrupt: Interrupt) -> State:
         state, first = self.resume(init_lanes(self.task, optimizer, self.run.lanes))
-        # Only process 0 knows the folder, whose run may be older than orders of the data by lane.
-        seeds = data_seeds(self.run.lanes, int(of_first(np.int32(self.run.data_seed))))
+        seeds = data_seeds(self.run.lanes, self.task.config.get("data_seed", -1))
         call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
         prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds)
-        waiting, anybody = None, Anybody()
+        waiting = None
         for steps, batches in data.ahead(prepare, self.plan.calls(first, self.task.shape)):
             state, metrics = call(state, batches)
             self.settle(waiting)
             waiting, step = Call(steps, metrics), steps[-1] + 1
-            stopping = anybody(interrupt.asked)
+            stopping = any_of(interrupt.asked)
             evaluating = self.plan.due(self.plan.eval_every, step)
             saving = self.plan.due(self.plan.save_every, step) or stopping
             if evaluating or saving:

@@ -1,4 +1,4 @@
-"""The runs of figure 6, and the comparison of all experiments with the CPU."""
+"""The comparison of all experiments on this device with the CPU."""
 
 from collections.abc import Sequence
 from concurrent import futures
@@ -15,45 +15,8 @@ from experiments import datasets
 from ln.training import runs
 from scripts.benchmarks import jax_peers
 from scripts.benchmarks.timing import TOLERANCE, differences
-from scripts.engines import stages
-
-PLAN = Path(__file__).resolve().parents[2] / "results" / "plan.toml"
 
 Row = dict
-
-# --- Figure 6 ---
-
-LANES = 3
-BATCH_SIZES = (4, 128)
-# One call an epoch at batch size 128, 25 calls an epoch at batch size 4. No run saves before its
-# end, or before it is asked to stop: a checkpoint takes longer than some epochs.
-PAPER = {4: dict(steps_per_call=550), 128: dict(steps_per_call=429)}
-TINY = dict(steps_per_call=50, log_every="100 steps", eval_every="100 steps")
-
-
-def figure_6(root: Path, scale: str, data_dir: str, seeds: tuple[int, ...]) -> list[stages.Run]:
-    """Return the runs of figure 6 by the plan of the results, with all seeds in one program.
-
-    At the scale tiny there is only layer norm.
-    """
-    planned, figure = {stage.name: stage for stage in stages.read(PLAN, root)}, []
-    for size in BATCH_SIZES:
-        stage = planned[f"figure_6_batch{size}"]
-        stage.config = f"configs/mnist.py:{scale}"
-        steps, norms = str(np.atleast_1d(stage.steps)[-1]), stage.grid["norm"]
-        point = PAPER[size]
-        if scale == "tiny":
-            steps, norms = "200 steps", ["layer"]
-            point = TINY | dict(dataset=datasets.real("digits", data_dir))
-        point = point | dict(save_every=steps, data_dir=data_dir, seeds=seeds)
-        for norm in norms:
-            run = stage.run(point | dict(norm=norm), steps, stage.minutes)
-            folder = stage.folder / f"{norm}-seeds-{'-'.join(map(str, seeds))}"
-            figure.append(run._replace(folder=folder))
-    return figure
-
-
-# --- The same numbers as on a CPU ---
 
 
 def compare(out: Path, scale: str, data_dir: str, only: Sequence[str]) -> None:

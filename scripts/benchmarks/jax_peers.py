@@ -14,7 +14,7 @@ import optax
 
 import experiments
 from ln.rnn import plain_by_default
-from ln.training import data, train
+from ln.training import train
 from ln.training.optim import make_optimizer
 from ln.training.train import make_lanes
 from scripts.benchmarks.flops import count_flops
@@ -89,11 +89,6 @@ def function_peer(function: Callable, *arguments, numbers: Callable | None = Non
     )
 
 
-def square(side: int = 2048) -> Peer:
-    """Return a product of square matrices, which shows the best rate of this machine."""
-    return function_peer(jnp.matmul, jnp.ones((side, side)), jnp.ones((side, side)))
-
-
 # --- The trainer ---
 
 
@@ -147,34 +142,31 @@ def round_anew(params: dict) -> dict:
     return jax.tree.map(lambda p, d: p * (1 + LAST_DIGIT * jnp.sign(d)), params, noise)
 
 
-def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool = False) -> Peer:
-    """Return the trainer's call, K steps of all lanes of a config.
+def trainer_peer(config, plain: bool = False, compared: bool = True) -> Peer:
+    """Return the trainer's call, K steps of all lanes of a config, always with the same batches.
 
     Args:
         plain: see `load`.
         compared: False if the config makes it compute something else than the reference.
-        ahead: as in training, a thread prepares the batches of each call, and metrics are fetched.
-            Otherwise all calls have the batches of the first, on the device already.
     """
     task, K = load(config, plain), config.steps_per_call
-    jitted, (state, first) = trainer_call(config, task)
-    source = prepare_batches(config, task) if ahead else itertools.repeat(first)
-    compiled, facts = compile_for(jitted, state, first, steps=K)
+    jitted, (state, batches) = trainer_call(config, task)
+    compiled, facts = compile_for(jitted, state, batches, steps=K)
 
     def call(program=compiled):
         nonlocal state
-        state, metrics = program(state, next(source))
+        state, metrics = program(state, batches)
         return metrics
 
     def numbers() -> Numbers:
         losses = call(precise(jitted, compiled))["loss"][:COMPARED, 0].tolist()  # of lane 0
-        return Numbers(losses, {} if ahead or lanes > 1 else first_steps(task)[0].gradients)
+        return Numbers(losses, first_steps(task)[0].gradients)
 
     lanes = len(state.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // lanes
     return Peer(
         call=call,
-        wait=jax.device_get if ahead else jax.block_until_ready,
+        wait=jax.block_until_ready,
         steps=K,
         numbers=numbers if compared else None,
         rounded=lambda: first_steps(task, change=round_anew)[0],
@@ -185,18 +177,10 @@ def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool
 def trainer_call(config, task: train.Task) -> tuple[Callable, tuple[train.State, train.Batch]]:
     """Return the call of the trainer, not yet compiled, and its first arguments."""
     lanes, optimizer = make_lanes(config), make_optimizer(config)
-    own_batches = len(train.data_seeds(lanes, config.data_seed)) > 1
-    call = train.make_call(task, optimizer, own_batches=own_batches)
-    batches = next(prepare_batches(config, task))
+    seeds = train.data_seeds(lanes, config.data_seed)
+    call = train.make_call(task, optimizer, own_batches=len(seeds) > 1)
+    _, batches = train.batches_of(task, range(config.steps_per_call), seeds=seeds)
     return call, (train.init_lanes(task, optimizer, lanes), batches)
-
-
-def prepare_batches(config, task: train.Task) -> Iterator[train.Batch]:
-    """Yield the batches of each call, on the device; a thread prepares the next."""
-    seeds, K = train.data_seeds(make_lanes(config), config.data_seed), config.steps_per_call
-    calls = (range(first, first + K) for first in itertools.count(0, K))
-    for _, batches in data.ahead(partial(train.batches_of, task, seeds=seeds), calls):
-        yield batches
 
 
 # --- Flax and Optax ---

@@ -1,4 +1,4 @@
-"""step, mnist and lanes: training steps of the experiments as the trainer makes them.
+"""step and mnist: training steps of the experiments as the trainer makes them.
 
 A step computes the loss of a batch and its gradients, clips these and gives them to the optimizer
 of the config. All peers begin with the same weights.
@@ -22,12 +22,11 @@ from ln.norm import EPSILON
 from ln.training import train
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
-from scripts.benchmarks.timing import PEAK, Makers, Options, Peer, compare, ratios, show
+from scripts.benchmarks.timing import Makers, Options, Peer, compare, show
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
 PLAIN, NO_NORM = "plain autodiff", "ours without norm"
-SINGLE, TRAINER = "ours, a step a call", "ours, the whole trainer"
 
 
 class Setting(NamedTuple):
@@ -39,6 +38,7 @@ class Setting(NamedTuple):
         norm: a key of config.norms; None for the config's own.
         batch_size: None for the config's own.
         data_dir: folder of the built-in data sets.
+        lanes: how many seeds train in one program.
     """
 
     experiment: str
@@ -46,6 +46,7 @@ class Setting(NamedTuple):
     norm: str | None = None
     batch_size: int | None = None
     data_dir: str = "data"
+    lanes: int = 1
 
 
 SCALES = {"full": "paper", "small": "small", "tiny": "tiny"}
@@ -54,13 +55,6 @@ MNIST = {
     for name, scale in SCALES.items()
     for size in (128, 4)
 }
-LANES = {
-    "pixels": Setting("sequential_mnist", "small"),  # an LSTM of 100 units, T=8, B=100
-    "mnist-small": Setting("mnist", "small"),
-    "mnist": Setting("mnist"),
-    "tiny": Setting("mnist", "tiny"),
-}
-COUNTS = (1, 2, 4, 8, 16)
 
 
 def make_config(setting: Setting, folder: str):
@@ -76,7 +70,8 @@ def make_config(setting: Setting, folder: str):
     config.norm = setting.norm or config.norm
     choose("norm", config.norm, config.norms)
     config.batch_size = setting.batch_size or config.batch_size
-    config.lr, config.seeds, config.data_dir = (LEARNING_RATE,), (0,), setting.data_dir
+    config.lr, config.seeds = (LEARNING_RATE,), tuple(range(setting.lanes))
+    config.data_dir = setting.data_dir
     if "tasks" in config:
         config.tasks = ""  # data sets that only evaluation reads
     if config.dataset in random_data.KINDS:
@@ -95,18 +90,14 @@ def step_peers(config) -> Makers:
         "ours": partial(trainer_peer, config),
         PLAIN: partial(trainer_peer, config, plain=True),
         NO_NORM: partial(trainer_peer, without, compared=False),
-        PEAK: jax_peers.square,
     }
     if config.norm == "none" or "none" not in config.norms:
         del peers[NO_NORM]
     if config.experiment != "mnist":
         return peers
     del peers[PLAIN]  # it has no recurrent layer
-    single = config.copy_and_resolve_references()
-    single.steps_per_call = 1
-    peers[SINGLE] = partial(trainer_peer, single)
-    peers[TRAINER] = partial(trainer_peer, config, ahead=True)
-    return peers | (mnist_peers(config) if config.norm == "layer" else {})
+    has_peers = config.norm == "layer" and len(config.seeds) == 1
+    return peers | (mnist_peers(config) if has_peers else {})
 
 
 def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
@@ -120,7 +111,8 @@ def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
     parameters = next(iter(results.peers.values())).facts["parameters"]
     title = (
         f"{setting.experiment}, {name}: a training step, norm {config.norm}, {parameters:,} "
-        f"parameters, {config.steps_per_call} steps a call; {data}, batch {batch}"
+        f"parameters, {config.steps_per_call} steps a call, {setting.lanes} lane(s); {data}, "
+        f"batch {batch}"
     )
     return show(title, results) | dict(data=data, batch=shapes, config=config.to_dict())
 
@@ -164,38 +156,15 @@ def in_flax(config) -> Peer:
     return jax_peers.flax_peer(loss, first_params(config), optimizer, batches(config))
 
 
-def in_torch(config, fused: bool = False) -> Peer:
+def in_torch(config) -> Peer:
     from scripts.benchmarks import torch_peers
 
     arrays = jax_peers.named(first_params(config))
-    return torch_peers.mnist(config, arrays, batches(config), fused)
+    return torch_peers.mnist(config, arrays, batches(config))
 
 
 def mnist_peers(config) -> Makers:
     return {
         "Flax + Optax": partial(in_flax, config),
-        "PyTorch eager": partial(in_torch, config),
-        "PyTorch eager (fused Adam)": partial(in_torch, config, fused=True),
+        "PyTorch eager (fused Adam)": partial(in_torch, config),
     }
-
-
-# --- lanes: several (seed, learning rate) in one program ---
-
-
-def lanes(name: str, setting: Setting, options: Options, folder: str) -> dict:
-    """Time the call of 1 to 16 lanes. Lane 0 is the same run in all of them."""
-    peers = {}
-    for count in COUNTS:
-        config = make_config(setting, folder)
-        config.seeds = tuple(range(count))
-        peers[f"{count} lane{'s' if count > 1 else ''}"] = partial(trainer_peer, config)
-    results = compare(name, peers, options)
-    alone = next(iter(results.peers.values()))
-    cost = {
-        peer.facts["lanes"]: float(np.median(ratios(peer, alone))) / peer.facts["lanes"]
-        for peer in results.peers.values()
-    }
-    numbers = show(f"{name}: configs/{setting.experiment}.py:{setting.scale}", results)
-    text = ", ".join(f"{value:.2f} ({count} lanes)" for count, value in cost.items())
-    print(f"The time of a step of each lane, in steps of one alone: {text}\n", flush=True)
-    return numbers | dict(case=setting._asdict(), cost_of_a_lane=cost)

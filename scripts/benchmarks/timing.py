@@ -16,7 +16,6 @@ from ln.errors import choose
 
 TOLERANCE = 1e-4  # of a loss or a gradient, relative
 LOSS = "the loss"
-PEAK = "product of 2048² matrices"  # the peer that shows the best rate of the machine
 
 
 # --- Peers ---
@@ -110,21 +109,17 @@ class Options(NamedTuple):
     Attributes:
         rounds: how often each peer is timed.
         seconds: of one round of one peer.
-        together: False if the memory does not hold all peers: then each is alive alone and has its
-            rounds in a row, A A B B C C.
         only: the peers to time; empty for all.
     """
 
     rounds: int
     seconds: float
-    together: bool = True
     only: tuple[str, ...] = ()
 
 
 class Measured(NamedTuple):
     """The measurements of a peer."""
 
-    losses: list[float]
     differs_by: float | None  # from the reference, relative; None: not compared
     facts: Mapping[str, Any]
     seconds_per_step: list[float]  # by round
@@ -146,36 +141,23 @@ class Results(NamedTuple):
         return dict(peers=peers, missing=self.missing)
 
 
-class Reference:
-    """The numbers of the first peer, which the others must reproduce.
+class Reference(NamedTuple):
+    """The numbers of the first peer, which the others must reproduce up to its rounding."""
 
-    Args:
-        count: of peers. A single one is not compared.
-    """
+    numbers: Numbers
+    rounding: Mapping[str, float]
 
-    def __init__(self, count: int):
-        self.count, self.numbers, self.rounding = count, None, dict[str, float]()
-
-    def check(self, peer: Peer) -> Measured:
-        """Compare a peer with the reference; return its measurements, still without times.
+    def check(self, numbers: Numbers) -> float:
+        """Return by how much these numbers differ.
 
         Raises:
-            ValueError: it computes something else.
+            ValueError: by more than rounding.
         """
-        if peer.numbers is None or self.count == 1:
-            return Measured([], None, peer.facts, [])
-        numbers = peer.numbers()
-        if self.numbers is None:
-            self.numbers = numbers
-            self.rounding = differences(peer.rounded(), numbers) if peer.rounded else {}
         changes = differences(numbers, self.numbers)
         for what, change in changes.items():
             if not change <= max(TOLERANCE, 10 * self.rounding.get(what, 0)):  # also if it is NaN
-                raise ValueError(
-                    f"it computes something else: {what} differs by {change:.0e}; losses "
-                    f"{numbers.losses}, not {self.numbers.losses}"
-                )
-        return Measured(numbers.losses, max(changes.values()), peer.facts, [])
+                raise ValueError(f"it computes something else: {what} differs by {change:.0e}")
+        return max(changes.values())
 
 
 def compare(case: str, makers: Makers, options: Options) -> Results:
@@ -188,35 +170,30 @@ def compare(case: str, makers: Makers, options: Options) -> Results:
         makers: functions that make the peers. An error of the first one is raised.
     """
     makers = {name: choose("--peer", name, makers) for name in options.only or makers}
-    results, reference = Results({}, {}), Reference(len(makers))
-    alone = [{name: make} for name, make in makers.items()]
-    for group in [makers] if options.together else alone:
-        time_group(case, group, options, reference, results)
-    return results
-
-
-def time_group(
-    case: str, makers: Makers, options: Options, reference: Reference, results: Results
-) -> None:
-    """Check and time peers that are alive at once, and add them to the results."""
-    alive = []
+    results, alive, reference = Results({}, {}), [], None
     for name, make in makers.items():
         print(f"{case}: starting {name}", flush=True)
         try:
-            peer = make()
-            measured = reference.check(peer)
+            peer, differs_by = make(), None
+            if peer.numbers and len(makers) > 1:
+                numbers = peer.numbers()
+                if reference is None:
+                    rounded = differences(peer.rounded(), numbers) if peer.rounded else {}
+                    reference = Reference(numbers, rounded)
+                differs_by = reference.check(numbers)
             calls = peer.calls_within(options.seconds)
         except Exception as error:  # such as a library that is not installed: the others go on
             if not results.peers:
                 raise
             results.missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
         else:
-            results.peers[name] = measured
+            results.peers[name] = measured = Measured(differs_by, peer.facts, [])
             alive.append((peer, calls, measured.seconds_per_step))
     for number in range(1, options.rounds + 1):
         print(f"{case}: round {number} of {options.rounds}", flush=True)
         for peer, calls, seconds in alive:
             seconds.append(peer.seconds_per_step(calls))
+    return results
 
 
 # --- Tables ---
@@ -232,7 +209,7 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
-def cells(peer: Measured, reference: Measured, peak: Measured | None) -> dict[str, str]:
+def cells(peer: Measured, reference: Measured) -> dict[str, str]:
     """Return the row of a peer in the table, by column."""
     low, ratio, high = np.percentile(ratios(peer, reference), [25, 50, 75])
     row = {
@@ -240,10 +217,8 @@ def cells(peer: Measured, reference: Measured, peak: Measured | None) -> dict[st
         "time / ours": f"{ratio:.2f}",
         "middle half": f"{low:.2f} to {high:.2f}",
     }
-    if peak is not None:  # peers that do not count their products have those of the reference
-        work = peer.facts.get("matmul_flops", reference.facts["matmul_flops"])
-        rate = peak.facts["matmul_flops"] / peak.seconds
-        row["of the peak"] = f"{work / peer.seconds / rate:.0%}"
+    if "matmul_flops" in peer.facts:
+        row["GFLOP/s"] = f"{peer.facts['matmul_flops'] / peer.seconds / 1e9:,.0f}"
     if "temporary_bytes" in peer.facts:
         row["temporary"] = f"{peer.facts['temporary_bytes'] / 2**20:.0f} MiB"
     if "compiling" in peer.facts:
@@ -254,8 +229,8 @@ def cells(peer: Measured, reference: Measured, peak: Measured | None) -> dict[st
 
 def table(results: Results) -> str:
     """Return a Markdown table with a row for each peer; the first is the reference."""
-    reference, peak = next(iter(results.peers.values())), results.peers.get(PEAK)
-    rows = {name: cells(peer, reference, peak) for name, peer in results.peers.items()}
+    reference = next(iter(results.peers.values()))
+    rows = {name: cells(peer, reference) for name, peer in results.peers.items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     lines += [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]

@@ -70,52 +70,30 @@ def make_peer(
 # --- Recurrent layers ---
 
 
-class Layer(nn.Module):
-    """A recurrent layer; W_x x of all steps is one product."""
+class LSTM(nn.Module):
+    """An LSTM with layer norm; W_x x of all steps is one product."""
 
-    def __init__(self, arrays: Arrays, n: int, H: int):
+    def __init__(self, arrays: Arrays, n: int):
         super().__init__()
         prefix = f"layer_{n}_"
         for name, array in arrays.items():
             if name.startswith(prefix):
                 parameter = nn.Parameter(torch.tensor(array))
                 self.register_parameter(name.removeprefix(prefix), parameter)
-        self.H = H
 
     def norm(self, name: str, a: Tensor, more_bias: Tensor | float = 0.0) -> Tensor:
         gain, bias = getattr(self, f"norm_{name}_gain"), getattr(self, f"norm_{name}_bias")
         return layer_norm(a, [a.size(-1)], gain, bias + more_bias, EPSILON)
 
-
-class LSTM(Layer):
     def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
         a_x = self.norm("x", xs @ self.W_x_kernel, self.b)
-        c = h = torch.zeros(xs.size(1), self.H, device=xs.device)
+        c = h = torch.zeros(xs.size(1), self.W_h_kernel.size(0), device=xs.device)
         hs = []
         for a_x_t, mask_t in zip(a_x.unbind(0), mask.unbind(0), strict=True):
             f, i, o, g = (a_x_t + self.norm("h", h @ self.W_h_kernel)).chunk(4, 1)
             new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             new_h = torch.sigmoid(o) * torch.tanh(self.norm("c", new_c))
             h, c = torch.where(mask_t, new_h, h), torch.where(mask_t, new_c, c)
-            hs.append(h)
-        return torch.stack(hs)
-
-
-class GRU(Layer):
-    def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
-        gates = [2 * self.H, self.H]  # z and r together, and the candidate
-        b_zr, b = self.b.split(gates)
-        zr_x = self.norm("zr_x", xs @ self.W_x_kernel, b_zr)
-        candidate_x = self.norm("x", xs @ self.W_kernel, b)
-        W_h = torch.cat([self.W_h_kernel, self.U_kernel], 1)
-        h = torch.zeros(xs.size(1), self.H, device=xs.device)
-        hs = []
-        steps = zip(zr_x.unbind(0), candidate_x.unbind(0), mask.unbind(0), strict=True)
-        for zr_x_t, candidate_x_t, mask_t in steps:
-            zr_h, candidate_h = (h @ W_h).split(gates, 1)
-            z, r = torch.sigmoid(zr_x_t + self.norm("zr_h", zr_h)).chunk(2, 1)
-            h_hat = torch.tanh(candidate_x_t + r * self.norm("h", candidate_h))
-            h = torch.where(mask_t, (1 - z) * h + z * h_hat, h)
             hs.append(h)
         return torch.stack(hs)
 
@@ -129,10 +107,10 @@ def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
         norm: False for PyTorch's own layers, which have no norm and no mask.
     """
     device = choose_device()
-    ours, own = {"lstm": (LSTM, nn.LSTM), "gru": (GRU, nn.GRU)}[case.cell]
+    own = {"lstm": nn.LSTM, "gru": nn.GRU}[case.cell]
     layers = [own(case.D, case.H, case.layers)]
     if norm:
-        layers = [ours(arrays, n, case.H) for n in range(case.layers)]
+        layers = [LSTM(arrays, n) for n in range(case.layers)]
     network = nn.ModuleList(layers).to(device)
     x, mask, R = (torch.from_numpy(batch[name]).to(device) for name in ("x", "mask", "R"))
     x.requires_grad_(case.d_x)
@@ -157,13 +135,12 @@ NAMES = (
 )
 
 
-def mnist(config, arrays: Arrays, batches: Iterator[Arrays], fused: bool) -> Peer:
-    """Return the usual training loop with PyTorch, eager.
+def mnist(config, arrays: Arrays, batches: Iterator[Arrays]) -> Peer:
+    """Return the usual training loop with PyTorch, eager but for its fused Adam.
 
     Args:
         arrays: the parameters.
         batches: of the steps.
-        fused: whether Adam is PyTorch's fused one.
     """
     device, (D, H) = choose_device(), arrays["Dense_0_kernel"].shape
     network = nn.Sequential(
@@ -176,7 +153,7 @@ def mnist(config, arrays: Arrays, batches: Iterator[Arrays], fused: bool) -> Pee
         for name, parameter in parameters.items():
             parameter.copy_(torch.tensor(arrays[name].T))
     b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
-    optimizer = torch.optim.Adam(parameters.values(), config.lr[0], (b1, b2), eps, fused=fused)
+    optimizer = torch.optim.Adam(parameters.values(), config.lr[0], (b1, b2), eps, fused=True)
 
     def loss() -> Tensor:
         batch = next(batches)
