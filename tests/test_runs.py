@@ -454,17 +454,48 @@ def test_stored_runs_are_read_under_the_present_names():
         assert runs.read(folder).best() or config["norm"] in config["norms"]
 
 
-def test_a_stored_run_of_an_earlier_version_is_resumed(tmp_path):
-    folder = next(folder for folder in STORED if "keep" in STORED[folder])
+def former(config: dict) -> dict:
+    """Return a config as an earlier version would have written it, for values that invert."""
+    config = {k: v for k, v in config.items() if k not in ("schedule", "init_std")}
+    for row in runs.RENAMED:
+        if config["experiment"] in row.experiments and row.new in config:
+            value = config.pop(row.new)
+            config[row.old] = 1 - value if row.new == "dropout_rate" else value
+    return config | dict(data_seed=0)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    {stored["experiment"]: f for f, stored in STORED.items() if runs.is_former(stored)}.values(),
+    ids=lambda p: str(p.relative_to(RESULTS)),
+)
+def test_former_runs_are_opened_unchanged(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
-    config, before = runs.read_config(folder), (folder / "config.json").read_text()
-    with runs.Run(tmp_path / "run", config, runs.read(folder).lanes):
-        assert (tmp_path / "run/config.json").read_text() == before
+    with runs.Run(tmp_path / "run", runs.read_config(folder), runs.read(folder).lanes) as run:
+        assert run.data_seed == STORED[folder]["data_seed"]
+    assert (tmp_path / "run/config.json").read_text() == (folder / "config.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["mnist", "attentive_reader", "skip_thoughts", "handwriting"])
+def test_the_command_of_a_former_run_resumes_it(name, folder):
+    """Its defaults were others; the folder keeps them, and its own names."""
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    folder.mkdir()
+    path, old = folder / "config.json", former(runs.as_json(config))
+    path.write_text(json.dumps(old))
+    for steps in (config.steps, "9 steps", "9 steps"):
+        config.steps = steps
+        with runs.Run(folder, config, LANES) as run:
+            assert run.data_seed == 0
+        assert json.loads(path.read_text()) == old | dict(steps=steps)
     config.batch_size += 1
     with pytest.raises(InputError, match="was made by another config .batch_size"):
-        runs.Run(tmp_path / "run", config, runs.read(folder).lanes)
+        runs.Run(folder, config, LANES)
 
 
-def test_keys_of_another_experiment_stay():
-    own = dict(experiment="mine", words=7, longest=2)
-    assert runs.modernize(own).items() >= own.items()
+def test_a_new_run_is_not_taken_for_a_former_one(folder):
+    open_run(folder, data_seed=0).close()
+    with pytest.raises(InputError, match="data_seed: 0 -> -1"):
+        open_run(folder)
+    own = dict(experiment="mine", words=7, longest=2)  # another experiment's keys stay as they are
+    assert runs.modernize(own | dict(data_seed=3)).items() >= own.items()

@@ -81,6 +81,11 @@ ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
 )
 
 
+def is_former(config: Mapping) -> bool:
+    """Return whether a stored config is from before the default of data_seed became -1."""
+    return "schedule" not in config and "data_seed" in config
+
+
 def modernize(config: dict) -> dict:
     """Return a stored config under the present names, with the keys that were added since."""
     config, experiment = dict(config), config.get("experiment")
@@ -524,10 +529,15 @@ class Run:
         lanes: the (seed, learning rate) of each lane.
         data: digests of the data sets that it learns from, by name.
 
+    Attributes:
+        data_seed: as in the config; a run of an earlier version keeps its own.
+
     Raises:
         InputError: the folder belongs to another config or other data, or is not a run.
         BusyError: another process is writing to it.
     """
+
+    data_seed: int
 
     def __init__(
         self,
@@ -578,6 +588,10 @@ class Run:
         if path.exists():
             stored = _stored_config(self.folder)
             known = modernize(stored)
+            defaults = known.get("data_seed"), config.get("data_seed")
+            if is_former(stored) and defaults == (0, -1):  # before and now
+                config = config | dict(data_seed=0)
+                print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
             known, config = (with_norm(c, known.get("norm")) for c in (known, config))
             aside = dict.fromkeys((*PLACES, LENGTH))
             if changes := differences(known | aside, config | aside):
@@ -585,6 +599,7 @@ class Run:
                     f"{self.folder} was made by another config ({'; '.join(changes)}). "
                     f"Choose another --workdir, or give the same settings to resume."
                 )
+        self.data_seed = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
             (self.folder / "finished.json").unlink(missing_ok=True)
             stored = stored | {LENGTH: config[LENGTH]}  # under the names that it was written with
@@ -802,6 +817,7 @@ class Run:
 class Elsewhere:
     """A run whose folder another process writes: this process has nothing to do."""
 
+    data_seed = 0  # process 0 knows it
     diverged: frozenset[int] = frozenset()
 
     def __init__(self, folder: Path | str, lanes: list[Lane]):

@@ -563,7 +563,7 @@ class Training:
 
     def train(self, optimizer, interrupt: Interrupt) -> State:
         state, first = self.resume(init_lanes(self.task, optimizer, self.run.lanes))
-        seeds = data_seeds(self.run.lanes, self.task.config.get("data_seed", -1))
+        seeds = data_seeds(self.run.lanes, int(of_first(np.int32(self.run.data_seed))))
         call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
         prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds)
         waiting = None
