@@ -2,41 +2,40 @@ r"""Measure speed side by side with other implementations of the same computatio
 
     python -m scripts.benchmark step --experiment=draw              a training step, 5 minutes
     python -m scripts.benchmark step --experiment=mnist --scale=small --out=speed.json
-    python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 20 minutes
+    python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 12 minutes
     python -m scripts.benchmark rnn --case=tiny --quick         a check that it works, no more
-    python -m scripts.benchmark mnist               the trainer on §6.6's network, 6 minutes
-    python -m scripts.benchmark lanes               1, 2, 4 and 8 runs in one program, 5 minutes
+    python -m scripts.benchmark mnist               the network of §6.6, 8 minutes
+    python -m scripts.benchmark lanes               1 to 16 runs in one program, 10 minutes
 
-Each implementation runs in a separate process. First it must compute the same as ours from the same
-weights and batches: losses and, in step and rnn, gradients. Then all are timed in turn, round after
-round, so that other work on the machine slows all of them; a table shows medians over the rounds,
-and the median of the ratios to ours within each round. PyTorch is a peer in rnn and for mnist if it
-is installed: pip install torch.
+First each implementation must compute the same as ours from the same weights and batches: losses
+and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work
+slows all of them. A table shows the median time of a step, and the ratio to ours within each round:
+its median and its middle half. An implementation that fails, or computes something else, is listed
+below the table. PyTorch is a peer in rnn and for mnist if it is installed: pip install torch.
 
 step times a training step of any experiment in configs/: ours, with the norm of the config or
 --norm; the same with plain autodiff of its recurrent layers; ours without norm; and for mnist Flax
 with Optax, and PyTorch. At --scale=paper data sets have random numbers in the paper's sizes; so
-have mnist and digits at all scales; other built-in data sets are read from --data_dir. The batch is
-random, all texts and lines as long as the longest. FLOP are those of the matrix products and
-convolutions. If the memory does not hold all peers, --notogether times them one after another
-(skip_thoughts needs 20 GB otherwise).
+have mnist and digits at all scales; other built-in data sets are read from --data_dir. All texts
+are as long as the longest. The share of the peak is that of the matrix products and convolutions
+at the rate of a large product. If the memory does not hold all peers, --notogether times them one
+after another (skip_thoughts needs 20 GB otherwise).
 
 Cases of rnn, all with layer norm at x, h and c: draw (LSTM, T=64, B=128, H=D=256), handwriting
 (three LSTMs, T=400, B=8, H=400, D=460), reader (LSTM, T=300, B=64, H=D=240), order (GRU, T=30,
 B=128, H=1024, D=300), pixels (LSTM, T=784, B=64, H=100, D=1). It times forward and backward of a
-ragged batch of sequences, then training steps with Adam, and prints the share of the matrix
-products; on a GPU also cuDNN's LSTM.
+ragged batch of sequences.
 
-Cases of mnist, by network and batch size: full-128, full-4, small-128, small-4. It times the whole
-trainer, which prepares batches and fetches metrics, and parts of it; on a machine with a GPU set
-JAX_PLATFORMS=cpu.
+Cases of mnist, by network and batch size: full-128, full-4, small-128, small-4. It is step for
+these sizes. One row is the whole trainer, which also prepares batches and fetches metrics.
 
 Cases of lanes: pixels, the LSTM of configs/sequential_mnist.py:small; mnist-small, the network of
-configs/mnist.py:small; mnist, that of §6.6; all at their own batch sizes. It times the compiled
-call of 1, 2, 4 and 8 lanes, and prints the cost of a lane relative to a single one.
+configs/mnist.py:small; mnist, that of §6.6; all at their own batch sizes. --experiment and --scale
+choose others. It times the compiled call of 1, 2, 4, 8 and 16 lanes, and prints the cost of a lane
+relative to a single one.
 
-The processes inherit the environment of this command, so allocator, threads and XLA flags are the
-same for all. glibc by default returns large arrays to the system after every call and pages them in
+All implementations run in one process, so allocator, threads and XLA flags are the same for all.
+glibc by default returns large arrays to the system after every call and pages them in
 again, half a second for a gigabyte; on Linux huge pages make that cheap for all peers:
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m scripts.benchmark rnn
@@ -44,56 +43,34 @@ again, half a second for a gigabyte; on Linux huge pages make that cheap for all
 On a busy machine set OMP_WAIT_POLICY=PASSIVE, or PyTorch's waiting threads compete for the cores.
 """
 
+from collections.abc import Callable
 import contextlib
 import importlib.metadata
 import json
 import os
 from pathlib import Path
+import sys
+import tempfile
+import traceback
 
 from absl import flags
 
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.benchmarks.common import Timing, in_process
-from scripts.benchmarks.lanes import lanes
-from scripts.benchmarks.mnist import mnist
-from scripts.benchmarks.rnn import rnn
-from scripts.benchmarks.step import Setting, step
 
 ROUNDS = flags.DEFINE_integer("rounds", 10, "rounds of timing", lower_bound=1)
 CASE = flags.DEFINE_multi_string("case", [], "rnn, mnist, lanes: a case to time; may be repeated")
-EXPERIMENT = flags.DEFINE_string("experiment", None, "step: the name of a file in configs/")
-SCALE = flags.DEFINE_string("scale", "paper", "step: sizes of the model")
-NORM = flags.DEFINE_string("norm", None, "step: a key of config.norms; default: the config's norm")
-DATA_DIR = flags.DEFINE_string("data_dir", "data", "step: folder of the built-in data sets")
-TOGETHER = flags.DEFINE_bool("together", True, "step: have all peers in memory at once")
+EXPERIMENT = flags.DEFINE_multi_string("experiment", [], "step, lanes: a file in configs/")
+PEER = flags.DEFINE_multi_string("peer", [], "a row of the table to measure; default: all")
+SCALE = flags.DEFINE_string("scale", "paper", "of --experiment: sizes of the model")
+NORM = flags.DEFINE_string("norm", None, "of --experiment: a key of config.norms")
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "of --experiment: built-in data sets")
+TOGETHER = flags.DEFINE_bool("together", True, "have all peers in memory at once")
 QUICK = flags.DEFINE_bool("quick", False, "time two very short rounds, which mean nothing")
 OUT = flags.DEFINE_string("out", None, "JSON file for the numbers of every round")
 
 # How the names of the variables of allocators, threads and compilers begin.
-TUNING = (
-    "JAX_",
-    "XLA_",
-    "MALLOC_",
-    "GLIBC_TUNABLES",
-    "LD_PRELOAD",
-    "OMP_",
-    "GOMP_",
-    "MKL_",
-    "TORCH",
-)
-
-
-def any_step(cases: list[str], timing: Timing) -> dict:
-    if cases or not EXPERIMENT.value:
-        raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
-    return step(
-        Setting(EXPERIMENT.value, SCALE.value, NORM.value, DATA_DIR.value, TOGETHER.value), timing
-    )
-
-
-# Name -> (names of cases, Timing) -> the content of --out.
-BENCHMARKS = {"step": any_step, "rnn": rnn, "mnist": mnist, "lanes": lanes}
+TUNING = ("JAX_", "XLA_", "MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "GOMP_", "MKL_", "TORCH")
 
 
 def environment() -> dict:
@@ -108,34 +85,63 @@ def environment() -> dict:
     return dict(**facts, variables=variables, load_average=load)
 
 
+def choose_cases(benchmark: str) -> tuple[Callable, dict]:
+    """Return the function that measures a case, and the cases by name."""
+    from scripts.benchmarks import rnn, step
+
+    benchmarks = {
+        "step": (step.step, {}),
+        "rnn": (rnn.run, rnn.CASES),
+        "mnist": (step.step, step.MNIST),
+        "lanes": (step.lanes, step.LANES),
+    }
+    run, cases = choose("benchmark", benchmark, benchmarks)
+    names, experiments = CASE.value, EXPERIMENT.value
+    if benchmark == "step" and (names or not experiments):
+        raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
+    if benchmark in ("rnn", "mnist") and experiments:
+        raise InputError(f"--experiment is for step and lanes; {benchmark} takes --case.")
+    if not experiments:
+        names = names or [name for name in cases if not name.startswith("tiny")]
+        return run, {name: choose(f"case of {benchmark}", name, cases) for name in names}
+    case = "full" if SCALE.value == "paper" else SCALE.value  # the name in results/speed
+    return run, {
+        case if len(experiments) == 1 else f"{name}-{case}": step.Setting(
+            name, SCALE.value, NORM.value, data_dir=DATA_DIR.value
+        )
+        for name in experiments
+    }
+
+
 def main(argv):
     if len(argv) != 2:
-        raise InputError(f"Give one benchmark of {', '.join(BENCHMARKS)}; --help has examples.")
-    benchmark = choose("benchmark", argv[1], BENCHMARKS)
-    if argv[1] != "step" and EXPERIMENT.value:
-        raise InputError(f"--experiment is for step; {argv[1]} takes --case.")
+        raise InputError("Give one benchmark of step, rnn, mnist, lanes; --help has examples.")
     out = OUT.value and Path(OUT.value)
     if out and (out.exists() or not out.parent.is_dir()):
         raise InputError(f"--out={out} exists, or its folder does not: give another name.")
-    timing = Timing(2, 0.05) if QUICK.value else Timing(ROUNDS.value, 0.5)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU to PyTorch, too
+    run, cases = choose_cases(argv[1])
+    from ln.training import runs
+    from scripts.benchmarks.timing import Options
 
-    where = in_process(environment)
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    variables = ", ".join(f"{name}={value}" for name, value in where["variables"].items())
-    print(
-        f"{where['cores']} cores, load average {where['load_average']}, device {where['device']}, "
-        f"{where['system']}, commit {where['commit']}\n"
-        f"python {where['python']}, {versions}\n"
-        f"Environment: {variables or 'no variable that sets allocator, threads or compiler'}\n",
-        flush=True,
-    )
-    results = dict(benchmark=argv[1], timing=timing._asdict(), environment=where)
-    results |= benchmark(CASE.value, timing)
-    if out:
-        from ln.training import runs
-
-        runs.write_atomically(out, json.dumps(results, indent=2) + "\n")
-        print(f"Wrote {out}")
+    rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
+    options = Options(rounds, seconds, TOGETHER.value, tuple(PEER.value))
+    results = dict(benchmark=argv[1], timing=options._asdict(), environment=environment())
+    print("\n".join(f"{name}: {value}" for name, value in results["environment"].items()))
+    results["cases"] = measured = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, case in cases.items():
+            try:
+                measured[name] = run(name, case, options, folder)
+            except InputError:
+                raise
+            except Exception:  # such as too little memory: the others go on
+                traceback.print_exc()
+            if out and measured:
+                runs.write_atomically(out, json.dumps(results, indent=2) + "\n")
+                print(f"Wrote {out}")
+    if len(measured) < len(cases):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,175 +1,195 @@
-r"""Count the kernels per time step that XLA makes of a recurrent layer on a GPU, without a GPU.
+r"""Count the kernels that XLA makes of a training step on a GPU, without a GPU.
 
+    python -m scripts.count_kernels --experiment=draw           64 glimpses, 2 minutes
     python -m scripts.count_kernels                             LSTM, T=64, B=128, H=D=256
     python -m scripts.count_kernels --case=order --names        a GRU; names the kernels of a loop
     python -m scripts.count_kernels --schedule=step --unroll=1
 
-The loss Σ hs R of a case of `python -m scripts.benchmark rnn`, ragged mask included, and its
-gradients are compiled ahead of time for an H200. On a GPU the time of a small step is the time to
-start its kernels, so their number predicts it; `ln.fused.ACCELERATOR` was chosen by it. For each
-loop the command prints the kernels and copies of a turn, which makes --unroll time steps, and the
-kernels per time step. Copies move memory without a kernel. Matrix products are compiled without
-autotuning, so on a real GPU one may become another kernel, or two.
+What is compiled ahead of time for an H200 is the trainer's call for an experiment, or the loss of a
+recurrent layer with its gradients, as in `python -m scripts.benchmark rnn`. On a GPU the time of a
+small step is the time to start its kernels, so their number predicts it; `ln.fused.ACCELERATOR` was
+chosen by it. For each loop the command prints the kernels and copies of a turn, which makes
+--unroll time steps, and the number of turns. Copies move memory without a kernel. Matrix products
+are compiled without autotuning, so on a real GPU one may become another kernel, or two.
 
 It needs Python 3.12 and a separate environment of 5 GB: pip install "jax[cuda13]==0.11.2", and the
-other packages of requirements.txt. Other versions may write the list of kernels differently.
+other packages of requirements.txt.
 """
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
 import importlib.util
 import os
 from pathlib import Path
 import re
 import tempfile
-from typing import NamedTuple
+from unittest import mock
 
 from absl import flags
 
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.benchmarks.rnn import CASES, Case, describe
 
+EXPERIMENT = flags.DEFINE_string("experiment", None, "the name of a file in configs/; or --case")
+SCALE = flags.DEFINE_string("scale", "paper", "of the experiment")
 CASE = flags.DEFINE_string("case", "draw", "case of the benchmark rnn")
 SCHEDULE = flags.DEFINE_enum("schedule", "ahead", ["ahead", "step", "plain"], "of ln.rnn.unroll")
 UNROLL = flags.DEFINE_integer("unroll", None, "time steps per turn of a loop", lower_bound=1)
 COPIES = flags.DEFINE_integer("copies", 1, "of the parameters, vmapped: lanes", lower_bound=1)
-NAMES = flags.DEFINE_bool("names", False, "lists the kernels of every loop in their order")
+NAMES = flags.DEFINE_bool("names", False, "list the kernels of every loop in their order")
 
 PLUGIN = "jax_plugins.xla_cuda13"
 
 H200 = Path(__file__).with_name("h200.txtpb")  # its data sheet, as a protocol buffer
 
 
-# --- The list of kernels of a compiled program ---
+# --- The compiled program: blocks of instructions, the body of a loop before the loop ---
 
-# A line of it: indentation, number, kind, [its neighbours], name. Kinds that only contain others:
-HOLDERS = ("kCommandBuffer", "kWhile", "kSequential", "kConditional", "kDynamicSliceFusion")
-WAITS = ("kAsyncStart", "kAsyncDone", "kWaitForStreams")
-COPIES = ("kCopy", "kCopyDone")
-ITEM = re.compile(r"(?P<indent> *)\d+: (?P<kind>k\w+) +\[[^\]]*\] *(?P<name>\S*)")
-PART = re.compile(r"(?P<indent> *)(?P<part>condition|body):")
-
-
-class Section(NamedTuple):
-    """The kernels and copies of one turn of a loop, or of the program outside of its loops."""
-
-    kernels: list[str]
-    copies: list[str]
+BLOCK = re.compile(r"(?:ENTRY )?%(\S+) .*\{$")
+INSTRUCTION = re.compile(r" +(?:ROOT )?%(\S+) = .*? ([a-z-]+)\(")
+BODY = re.compile(r"body=%([\w.-]+)")
+TURNS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+COPIES_MEMORY = ("copy", "copy-start", "fusion-start")  # the last one from a computed place
+UPDATES = "training steps"  # the loop over them
+NO_KERNEL = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast")
 
 
-def lines(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the indentation, kind and name of each line that has them.
+@dataclasses.dataclass
+class Block:
+    """The body of a loop, or the program itself.
 
-    The kinds of a loop's parts are "condition" and "body".
+    Attributes:
+        way: "forward", "backward" or, around these, UPDATES; "" for the program.
+        turns: of the loop; 1 if their number is unknown.
+        kernels, copies: the names of those of a turn, without those of the loops inside.
+        inside: the loops in it.
     """
-    above = 0
+
+    way: str = ""
+    turns: int = 1
+    kernels: list[str] = dataclasses.field(default_factory=list)
+    copies: list[str] = dataclasses.field(default_factory=list)
+    inside: list["Block"] = dataclasses.field(default_factory=list)
+
+    @property
+    def launches(self) -> int:
+        """Return the number of kernels of all turns, with those of the loops inside."""
+        return self.turns * (len(self.kernels) + sum(loop.launches for loop in self.inside))
+
+
+def way(line: str) -> str:
+    """Return what a loop is for, by the functions in which it was traced."""
+    if "transpose(" in line:
+        return "backward"
+    return "forward" if "jvp(" in line else UPDATES
+
+
+def read_program(text: str) -> list[Block]:
+    """Return the loops of a compiled program in their order, and the program itself as the last.
+
+    The branches of conditionals do not count.
+    """
+    blocks, loops = {}, []
     for line in text.splitlines():
-        if match := ITEM.match(line):
-            above = len(match["indent"])
-            yield above, match["kind"], match["name"]
-        elif match := PART.match(line):
-            # Both belong under the loop just read, but a condition is never indented.
-            yield len(match["indent"]) if match["part"] == "body" else above + 2, match["part"], ""
+        if match := BLOCK.match(line):
+            block = blocks[match[1]] = Block()
+        elif match := INSTRUCTION.match(line):
+            name, kind = match.groups()
+            if kind == "while":
+                loop, turns = blocks[BODY.search(line)[1]], TURNS.search(line)
+                loop.way, loop.turns = way(line), int(turns[1]) if turns else 1
+                block.inside.append(loop)
+                loops.append(loop)
+            elif kind in COPIES_MEMORY:
+                block.copies.append(name)
+            elif kind not in NO_KERNEL and not kind.endswith("-done"):
+                block.kernels.append(name)
+    return [*loops, block]
 
 
-def read_sections(text: str) -> tuple[Section, list[Section]]:
-    """Return the program outside of its loops, and the bodies of its loops, in order.
-
-    A kernel of a loop inside a loop counts for the inner one alone. The condition of a loop with a
-    known number of turns is never run.
-    """
-    outside = Section([], [])
-    bodies: list[Section] = []
-    inside = [(-1, outside)]  # the sections around the line, each with its indentation
-    for indent, kind, name in lines(text):
-        while indent <= inside[-1][0]:
-            inside.pop()
-        if kind in ("condition", "body"):
-            inside.append((indent, Section([], [])))
-            if kind == "body":
-                bodies.append(inside[-1][1])
-        elif kind in COPIES:
-            inside[-1][1].copies.append(name)
-        elif kind not in HOLDERS + WAITS:
-            inside[-1][1].kernels.append(name)
-    return outside, bodies
+def report(text: str, updates: int, unroll: int, names: bool) -> None:
+    """Print a line for each loop, and the kernels of an update."""
+    *loops, program = read_program(text)
+    for loop in loops:
+        line = f"{loop.way}: {len(loop.kernels)} kernels and {len(loop.copies)} copies a turn"
+        if loop.way != UPDATES:
+            line += f" of {unroll} time step(s), {len(loop.kernels) / unroll:.1f} kernels a step"
+        print(f"{line}; {loop.turns} turn(s)")
+        if names:
+            print("".join(f"    {name}\n" for name in loop.kernels), end="")
+    print(f"{program.launches / updates:,.0f} kernels an update")
 
 
 # --- Compiling ---
 
 
-def compile_for_h200(case: Case, schedule, lanes: int) -> str:
-    """Compile loss and gradients of a case; return the list of kernels."""
+def choose_program(folder: str):
+    """Return what to compile by the flags: a title, a jitted function, its arguments, and the
+    number of updates in it."""
+    import jax
+
+    from scripts.benchmarks import jax_peers, rnn, step
+
+    if EXPERIMENT.value:
+        config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
+        config.seeds = tuple(range(COPIES.value))
+        title, updates = f"{EXPERIMENT.value}, {SCALE.value}", config.steps_per_call
+        return title, *jax_peers.call_of(config, jax_peers.load(config)), updates
+    case = choose("case of rnn", CASE.value, rnn.CASES)
+    function, (params, *data) = rnn.gradients(case, rnn.Layers(case))
+    if COPIES.value > 1:
+        params = jax.tree.map(lambda p: jax.numpy.stack([p] * COPIES.value), params)
+        function = jax.vmap(function, in_axes=(0, None, None, None))
+    return str(case), jax.jit(function), (params, *data), 1
+
+
+def compile_for_h200(jitted, arguments) -> str:
+    """Return the text of the compiled program."""
     import jax
     from jax.experimental import topologies
-    import jax.numpy as jnp
 
-    from scripts.benchmarks import rnn_jax
-
-    device = topologies.get_topology_desc(
+    topology = topologies.get_topology_desc(
         platform="cuda", target_config=H200.read_text(), topology="1x1x1"
     )
-    mesh = topologies.make_mesh(device, (1,), ("device",))
+    mesh = topologies.make_mesh(topology, (1,), ("device",))
     everywhere = jax.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    function, arguments = rnn_jax.gradients(case, *rnn_jax.ours(case, schedule), lanes)
     shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(jnp.shape(a), a.dtype, sharding=everywhere), arguments
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), arguments
     )
-    with tempfile.TemporaryDirectory() as folder:
-        jax.jit(function).lower(*shapes).compile(compiler_options={"xla_dump_to": folder})
-        lists = sorted(Path(folder).glob("*thunk_sequence_after_thunk_passes.txt"))
-        if len(lists) != 1:
-            raise InputError(f"jax {jax.__version__} writes no list of kernels; 0.11.2 does.")
-        return lists[0].read_text()
+    return jitted.lower(*shapes).compile().as_text()
 
 
-def make_schedule(name: str, unroll: int | None):
-    """Return the schedule for `unroll`, and the time steps per turn.
-
-    Raises:
-        InputError: the plain schedule has one.
-    """
-    if name == "plain":
-        if unroll not in (None, 1):
-            raise InputError(f"--schedule=plain makes one time step per turn: no --unroll={unroll}")
-        return "plain", 1
+def schedule() -> tuple[contextlib.AbstractContextManager, int]:
+    """Return a context in which recurrent layers have the schedule, and the steps of a turn."""
     from ln import fused
+    from ln.rnn import plain_by_default
 
-    schedule = fused.Schedule(unroll or fused.ACCELERATOR.unroll, ahead=name == "ahead")
-    return schedule, schedule.unroll
-
-
-def report(text: str, case: Case, steps: int, names: bool) -> None:
-    """Print a line per loop: forward loops come first, one per layer."""
-    outside, bodies = read_sections(text)
-    if len(bodies) != 2 * case.layers:
-        print(f"There are {len(bodies)} loops, not one forward and one backward per layer.")
-    for n, body in enumerate(bodies):
-        way = "forward" if n < len(bodies) / 2 else "backward"
-        print(
-            f"{way}: {len(body.kernels)} kernels and {len(body.copies)} copies per turn of {steps} "
-            f"time step(s): {len(body.kernels) / steps:.1f} kernels per time step"
-        )
-        if names:
-            print("".join(f"    {name}\n" for name in body.kernels), end="")
-    print(f"outside of the loops: {len(outside.kernels)} kernels and {len(outside.copies)} copies")
+    if SCHEDULE.value == "plain":
+        return plain_by_default(), 1
+    unroll = UNROLL.value or fused.ACCELERATOR.unroll
+    chosen = fused.Schedule(unroll, ahead=SCHEDULE.value == "ahead")
+    # jax itself runs on a CPU here, for which the default is another one.
+    return mock.patch.object(fused, "default", lambda: chosen), unroll
 
 
 def main(argv):
     if len(argv) != 1:
         raise InputError(f"Unknown argument {argv[1]!r}: there are only flags; --help lists them.")
-    case = choose("case of rnn", CASE.value, CASES)
+    if SCHEDULE.value == "plain" and UNROLL.value:
+        raise InputError("--schedule=plain makes one time step per turn: leave --unroll out.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax looks for a GPU
-    schedule, steps = make_schedule(SCHEDULE.value, UNROLL.value)
-    if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
-        raise InputError(
-            "jax's CUDA plugin is not installed here. Python 3.12 and a separate environment with "
-            '"jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
-        )
-    lanes = f", {COPIES.value} lanes" if COPIES.value > 1 else ""
-    print(f"{describe(case)}{lanes}; schedule {SCHEDULE.value}, {steps} step(s) a turn", flush=True)
-    report(compile_for_h200(case, schedule, COPIES.value), case, steps, NAMES.value)
+    context, unroll = schedule()
+    with tempfile.TemporaryDirectory() as folder, context:
+        title, jitted, arguments, updates = choose_program(folder)
+        if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
+            raise InputError(
+                "jax's CUDA plugin is not installed here. Python 3.12 and a separate environment "
+                'with "jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
+            )
+        lanes = f"{COPIES.value} lanes, " if COPIES.value > 1 else ""
+        print(f"{title}; {lanes}schedule {SCHEDULE.value}", flush=True)
+        text = compile_for_h200(jitted, arguments)
+    report(text, updates, unroll, NAMES.value)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,12 @@ and, with the wheels alone, since it takes random data,
     python -m pip install --no-index --no-deps CARRIED/*.whl
     python -m scripts.gpu time --minutes=4 --out=DIR
 
-Each part can also be run by itself: compare, bound, rnn, steps or lanes in place of train or time
-writes DIR/<part>.json. --only=mnist,draw compares and times only these experiments.
+python -m scripts.gpu compare --out=DIR writes the comparison with the CPU by itself. The other
+measurements are commands of scripts.benchmark, which report.json lists. --only=mnist,draw compares
+and times only these experiments.
 """
 
+import itertools
 import os
 from pathlib import Path
 import signal
@@ -56,21 +58,29 @@ ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; defau
 FIRST_SEEDS = dict(paper=(0, 3, 6), tiny=(0,))  # of runs of three seeds side by side
 
 
-def measurement(session: Session, part: str) -> tuple[str, ...]:
-    """Return the command of a part of scripts/benchmarks/gpu.py."""
-    words = f"--out={session.folder}", f"--scale={SCALE.value}", f"--data_dir={DATA_DIR.value}"
-    return ("-m", "scripts.gpu", part, *words, f"--only={','.join(ONLY.value)}")
+def benchmark(session: Session, share: float, name: str, *words: str) -> None:
+    """Run a command of scripts.benchmark."""
+    out = session.folder / f"{name}.json"
+    out.unlink(missing_ok=True)
+    quality = "--quick" if SCALE.value == "tiny" else "--rounds=5"
+    session.run(name, ("-m", "scripts.benchmark", name, *words, quality, f"--out={out}"), share)
 
 
 def train(session: Session) -> None:
     """Compare with the CPU, find what bounds the step, and train figure 6."""
     from scripts.benchmarks import gpu
 
-    session.run("compare", measurement(session, "compare"), share=1 / 9)
-    session.run("bound", measurement(session, "bound"), share=1 / 8)
-    setting = gpu.Setting(SCALE.value, DATA_DIR.value)
-    for first in FIRST_SEEDS[SCALE.value]:
-        todo = gpu.figure_6(session.folder, setting, tuple(range(first, first + gpu.LANES)))
+    scale, data_dir = SCALE.value, DATA_DIR.value
+    places = f"--out={session.folder}", f"--scale={scale}", f"--data_dir={data_dir}"
+    compare = ("-m", "scripts.gpu", "compare", *places, f"--only={','.join(ONLY.value)}")
+    session.run("compare", compare, share=1 / 9)
+    cases = ("tiny-4",) if scale == "tiny" else ("full-4", "full-128")
+    peers = ("ours", "ours, a step a call", "ours, the whole trainer")
+    words = (f"--case={case}" for case in cases), (f"--peer={peer}" for peer in peers)
+    benchmark(session, 1 / 8, "mnist", *itertools.chain(*words))
+    for first in FIRST_SEEDS[scale]:
+        seeds = tuple(range(first, first + gpu.LANES))
+        todo = gpu.figure_6(session.folder, scale, data_dir, seeds)
         while todo and session.left() >= LEAST:
             going_on = []
             for n, run in enumerate(todo):
@@ -83,12 +93,16 @@ def train(session: Session) -> None:
 
 def measure(session: Session) -> None:
     """Time layers, training steps and lanes."""
-    for part, share in (("rnn", 5 / 12), ("steps", 4 / 7), ("lanes", 1)):
-        session.run(part, measurement(session, part), share)
+    scale, data = f"--scale={SCALE.value}", f"--data_dir={session.folder / 'data'}"
+    cases = ("--case=tiny",) if SCALE.value == "tiny" else ("--case=draw", "--case=pixels")
+    benchmark(session, 5 / 12, "rnn", *cases)
+    names = (f"--experiment={name}" for name in ONLY.value or experiments.names())
+    benchmark(session, 4 / 7, "step", *names, scale, data, "--peer=ours")
+    names = (f"--experiment={name}" for name in ("mnist", "sequential_mnist"))
+    benchmark(session, 1, "lanes", *names, scale, data)
 
 
-COMMANDS = dict(train=train, time=measure)
-PARTS = ("compare", "bound", "rnn", "steps", "lanes")
+COMMANDS = dict(train=train, time=measure, compare=None)
 
 
 def set_up(command: str) -> None:
@@ -97,7 +111,7 @@ def set_up(command: str) -> None:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_COMPILATION_CACHE_DIR": str(Path(WORK.value).absolute() / "cache"),
     }
-    if command in ("train", "bound"):  # on a GPU the default is TensorFloat-32
+    if command == "train":  # on a GPU the default is TensorFloat-32
         variables["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     for name, value in variables.items():
         os.environ.setdefault(name, value)
@@ -107,15 +121,16 @@ def main(argv):
     if len(argv) != 2 or not OUT.value:
         raise InputError("Give train or time, --minutes=N and --out=DIR; --help has examples.")
     name, out = argv[1], Path(OUT.value)
-    command = choose("command", name, COMMANDS | dict.fromkeys(PARTS))
+    command = choose("command", name, COMMANDS)
     for experiment in ONLY.value:
         choose("experiment in --only", experiment, dict.fromkeys(experiments.names()))
     set_up(name)
     if command is None:
         from scripts.benchmarks import gpu
 
-        setting = gpu.Setting(SCALE.value, DATA_DIR.value, tuple(ONLY.value))
-        return gpu.write(name, out, setting)
+        out.mkdir(parents=True, exist_ok=True)
+        only = ONLY.value or experiments.names()
+        return gpu.compare(out / "compare.json", SCALE.value, DATA_DIR.value, only)
     if not MINUTES.value:
         raise InputError(f"Give --minutes=N, the time that {name} may take.")
     if name == "train" and SCALE.value == "paper":

@@ -1,12 +1,10 @@
 """The benchmark: peers compute the same as ours, FLOP are exact, and mistakes end in one line."""
 
 from functools import partial
-import importlib
 import importlib.util
 import json
 import os
 from pathlib import Path
-import pkgutil
 import subprocess
 import sys
 
@@ -15,17 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import configs
 import experiments
 from ln import fused
-from ln.errors import InputError
-from scripts.benchmarks import common, common_jax, mnist, random_data, rnn, rnn_jax
-from scripts.benchmarks.flops import Flops, count_flops
-from scripts.benchmarks.step import NO_NORM, PLAIN, Setting, make_config
+from scripts.benchmarks import jax_peers, random_data, rnn, timing
+from scripts.benchmarks.flops import count_flops
+from scripts.benchmarks.step import NO_NORM, PLAIN, SINGLE, TRAINER, Setting, make_config
+from scripts.benchmarks.timing import PEAK, Numbers, Options, Peer
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-EXPERIMENTS = [module.name for module in pkgutil.iter_modules(configs.__path__)]
 
 
 def python(*words, **variables):
@@ -39,265 +35,187 @@ def python(*words, **variables):
     )
 
 
-def measure(tmp_path, *words):
-    """Run a quick benchmark; return the results of its only case, and its output."""
-    out = tmp_path / "speed.json"
-    words = "-m", "scripts.benchmark", *words, "--quick", f"--out={out}"
+# --- Whole benchmarks ---
+
+RNN = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", "PyTorch eager")
+LANES = tuple(f"{n} lane{'s' if n > 1 else ''}" for n in (1, 2, 4, 8, 16))
+USUAL_LOOPS = ("Flax + Optax", "PyTorch eager", "PyTorch eager (fused Adam)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "compared", "timed_only"),
+    [
+        ("mnist --case=tiny-4", ("ours", SINGLE, TRAINER, *USUAL_LOOPS), (NO_NORM, PEAK)),
+        ("step --experiment=draw --scale=tiny", ("ours", PLAIN), (NO_NORM, PEAK)),
+        ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask", PEAK)),
+        ("rnn --case=tiny-gru --notogether", RNN, ("PyTorch's GRU without norm or mask", PEAK)),
+        ("lanes --case=tiny", LANES, ()),
+    ],
+)
+def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path):
+    out, flags = tmp_path / "speed.json", ("--quick", f"--data_dir={tmp_path}")
+    words = ("-m", "scripts.benchmark", *words.split(), *flags, f"--out={out}")
     run = python(*words, JAX_DISABLE_MOST_OPTIMIZATIONS="1")  # compiles in half the time
     assert run.returncode == 0, run.stderr
     results = json.loads(out.read_text())
-    assert results["environment"]["versions"]["jax"]
     (case,) = results["cases"].values()
-    return case, run.stdout
+    assert results["environment"]["versions"]["jax"]
+    expected = {name for name in (*compared, *timed_only) if HAS_TORCH or "PyTorch" not in name}
+    assert case["peers"].keys() == expected and all(name in run.stdout for name in expected)
+    assert HAS_TORCH or all("torch" in reason for reason in case["missing"].values())
+    for name, peer in case["peers"].items():
+        assert len(peer["seconds_per_step"]) == 2 and min(peer["seconds_per_step"]) > 0
+        assert peer["differs_by"] is None if name in timed_only else peer["differs_by"] < 1e-4
 
 
-def rows(text):
-    """Return the rows of the tables, name -> cells."""
-    lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("| ")]
-    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines[2:]}
-
-
-# --- Whole benchmarks ---
-
-
-@pytest.mark.slow
-def test_step_times_ours_plain_no_norm_and_other_libraries(tmp_path):
-    result, printed = measure(tmp_path, "step", "--experiment=mnist", "--scale=tiny")
-    torch = set(mnist.TORCH_PEERS) if HAS_TORCH else set()
-    peers = result["peers"]
-    assert peers.keys() == {"ours", PLAIN, NO_NORM, mnist.FLAX} | torch
-    assert HAS_TORCH or "pip install torch" in result["missing"]["PyTorch eager"]
-    for name, peer in peers.items():
-        assert len(peer["seconds_per_step"]) == 2 and name in rows(printed)
-        assert peer["differs_by"] is None if name == NO_NORM else peer["differs_by"] < 1e-4
-    forward_and_back = 2 * (3 * (8 * 8 + 8 * 10) + 2 * 64 * 8)  # no gradient of the pixels
-    assert result["matmul_flops"] == 4 * forward_and_back
-    assert result["data"] == "random data in the sizes of digits"
-    assert result["batch"] == dict(x=[4, 64], y=[4])
-    assert "x [4, 64], y [4]" in printed and "of its time." in printed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", ["tiny", "tiny-gru"])
-def test_peers_of_rnn_have_the_gradients_of_ours(case, tmp_path):
-    result, printed = measure(tmp_path, "rnn", f"--case={case}")
-    ours, torch = {"ours", "ours, schedule=plain"}, {"PyTorch eager", "PyTorch script"}
-    no_norm = f"PyTorch's {result['case']['cell'].upper()} without norm or mask"
-    if not HAS_TORCH:
-        assert "pip install torch" in result["missing"]["PyTorch"]
-        torch = set()
-    peers, training = result["peers"], result["training"]
-    assert peers.keys() - {no_norm} == ours | {"Flax, nn.scan of a cell"} | torch
-    assert training.keys() == ours | {"Flax + Optax"} | torch
-    assert (no_norm in peers) == HAS_TORCH and result["peaks"]
-    for name, peer in [*peers.items(), *training.items()]:
-        assert len(peer["seconds_per_step"]) == 2 and name in rows(printed)
-        assert peer["differs_by"] is None if name == no_norm else peer["differs_by"] < 1e-4
-
-
-@pytest.mark.slow
-def test_peers_of_mnist_have_the_losses_of_the_trainer(tmp_path):
-    result, printed = measure(tmp_path, "mnist", "--case=tiny-4")
-    torch = set(mnist.TORCH_PEERS) if HAS_TORCH else set()
-    assert result["peers"].keys() == {"ours", mnist.CALL, mnist.FLAX} | torch
-    assert result["widths"] == [64, 8, 8, 10]
-    for name, peer in result["peers"].items():
-        assert len(peer["seconds_per_step"]) == 2 and name in rows(printed)
-        assert len(peer["losses"]) == (1 if name == mnist.CALL else 4)
-        assert peer["differs_by"] < 1e-4
-
-
-@pytest.mark.slow
-def test_lanes_have_the_losses_of_a_single_one(tmp_path):
-    result, printed = measure(tmp_path, "lanes", "--case=tiny")
-    names = ["1 lane", "2 lanes", "4 lanes", "8 lanes"]
-    assert list(result["peers"]) == names == list(rows(printed))
-    for n, name in zip((1, 2, 4, 8), names, strict=True):
-        peer = result["peers"][name]
-        assert peer["facts"]["lanes"] == n and len(peer["seconds_per_step"]) == 2
-        assert peer["differs_by"] < 1e-4 and result["cost_of_a_lane"][str(n)] > 0
+def test_a_training_step_counts_its_products(tmp_path):
+    """784-8-8-10 at batch size 4: forward, and two products backward but for the pixels."""
+    peer = jax_peers.trainer_peer(make_config(Setting("mnist", "tiny"), str(tmp_path)))
+    assert peer.facts["matmul_flops"] == 4 * 2 * (3 * (8 * 8 + 8 * 10) + 2 * 64 * 8)
 
 
 # --- Training steps of any experiment ---
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", experiments.names())
 def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
     config = make_config(Setting(experiment, "tiny", data_dir=str(tmp_path)), str(tmp_path))
-    ours, plain = common_jax.Step(config), common_jax.Step(config, plain=True)
-    assert 0 < ours.facts()["matmul_flops"]
-    reference = common.Reference("ours", ours.losses(4), ours.gradients(), ours.rounding())
-    assert reference.check(PLAIN, plain.losses(4), plain.gradients()) < 1e-4
-    assert plain.run(3) >= 3
+    peers = {
+        name: partial(jax_peers.trainer_peer, config, plain=name == PLAIN)
+        for name in ("ours", PLAIN)
+    }
+    results = timing.compare(experiment, peers, Options(1, 0.01))
+    assert not results.missing and results.peers[PLAIN].differs_by < 1e-4
 
 
-@pytest.mark.parametrize("name", ["cnn", "coco", "books", "iam", "binarized_mnist", "cifar10"])
-def test_random_data_have_the_sizes_of_the_paper(name, tmp_path):
-    for experiment in EXPERIMENTS:
-        module = importlib.import_module(f"configs.{experiment}")
-        if module.get_config().dataset == name or (name, experiment) == ("cifar10", "convnet"):
-            break
-    config = module.get_config()
-    config.dataset, config.data_dir = name, str(tmp_path)
-    if "tasks" in config:
-        config.tasks = ""
-    random_data.prepare(name, tmp_path)
-    task = experiments.load(config)
-    sizes = random_data.KINDS[name][1]
+@pytest.mark.parametrize(
+    ("experiment", "sizes"),
+    [
+        ("attentive_reader", dict(question=30)),
+        ("order_embeddings", dict(images=4096)),
+        ("skip_thoughts", {}),
+        ("handwriting", dict(text=51)),
+        ("draw", dict(x=784)),
+        ("mnist", dict(x=784)),
+    ],
+)
+def test_random_data_have_the_sizes_of_the_paper(experiment, sizes, tmp_path):
+    config = make_config(Setting(experiment), str(tmp_path))
+    task, vocabulary = experiments.load(config), random_data.KINDS[config.dataset][2]
+    assert task.config.data_dir == str(tmp_path)
+    assert getattr(task, "vocabulary", None) == vocabulary.get("vocab_size")
     shapes = {key: np.shape(leaf) for key, leaf in task.example().items()}
-    if "vocab_size" in sizes:
-        assert task.vocabulary == sizes["vocab_size"]
-    lengths = {"x": "pixels", "images": "D", "text": "U", "question": "S"}
-    for key in shapes.keys() & lengths.keys():
-        assert shapes[key] == (config.batch_size, sizes[lengths[key]])
+    assert all(shapes[key] == (config.batch_size, size) for key, size in sizes.items())
 
 
 # --- FLOP ---
 
 
-def flops_of(function, *shapes):
-    return count_flops(jax.make_jaxpr(function)(*map(jnp.ones, shapes)))
+def scan(x, W):
+    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ W), None), x, None, length=7)[0]
 
 
-def test_a_product_counts_every_multiplication():
-    assert flops_of(jnp.matmul, (3, 4), (4, 5)) == Flops(2 * 3 * 4 * 5)
-    assert flops_of(jnp.matmul, (6, 3, 4), (6, 4, 5)) == Flops(2 * 6 * 3 * 4 * 5)
+def larger_branch(x, W):
+    return jax.lax.cond(x.sum() > 0, lambda: x @ W, lambda: x)
 
 
-def test_a_convolution_counts_every_multiplication():
-    convolve = partial(jax.lax.conv, window_strides=(1, 1), padding="VALID")
-    outputs = 2 * 5 * 3 * 3  # images, channels, positions
-    assert flops_of(convolve, (2, 4, 5, 5), (5, 4, 3, 3)) == Flops(2 * outputs * 4 * 3 * 3)
+def unused(x, W):
+    x @ W
+    return jax.jit(lambda: (x @ W, x.sum()))()[1]
 
 
-def test_a_scan_counts_every_turn():
-    def loop(x, W):
-        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ W), None), x, None, length=7)[0]
-
-    assert flops_of(loop, (3, 4), (4, 4)) == Flops(7 * 2 * 3 * 4 * 4)
+convolution = partial(jax.lax.conv, window_strides=(1, 1), padding="VALID")
 
 
-def test_a_while_loop_counts_one_turn_and_is_noted():
-    def loop(x, W):
-        return jax.lax.while_loop(lambda x: x.sum() < 100, lambda x: x @ W, x)
-
-    assert flops_of(loop, (3, 4), (4, 4)) == Flops(2 * 3 * 4 * 4, while_loops=1)
-
-
-def test_a_conditional_counts_its_larger_branch():
-    def choose(x, W):
-        return jax.lax.cond(x.sum() > 0, lambda: x @ W, lambda: x)
-
-    assert flops_of(choose, (3, 4), (4, 4)) == Flops(2 * 3 * 4 * 4)
-
-
-def test_unused_products_do_not_count():
-    def function(x, W):
-        x @ W
-        return jax.jit(lambda: (x @ W, x.sum()))()[1]
-
-    assert flops_of(function, (3, 4), (4, 4)) == Flops(0)
+@pytest.mark.parametrize(
+    ("function", "shapes", "multiplications"),
+    [
+        (jnp.matmul, ((3, 4), (4, 5)), 3 * 4 * 5),
+        (jnp.matmul, ((6, 3, 4), (6, 4, 5)), 6 * 3 * 4 * 5),
+        (convolution, ((2, 4, 5, 5), (5, 4, 3, 3)), (2 * 5 * 3 * 3) * (4 * 3 * 3)),
+        (scan, ((3, 4), (4, 4)), 7 * 3 * 4 * 4),
+        (larger_branch, ((3, 4), (4, 4)), 3 * 4 * 4),
+        (unused, ((3, 4), (4, 4)), 0),
+    ],
+)
+def test_every_used_multiplication_counts(function, shapes, multiplications):
+    assert count_flops(jax.make_jaxpr(function)(*map(jnp.ones, shapes))) == 2 * multiplications
 
 
 @pytest.mark.parametrize("schedule", [None, "plain", fused.ACCELERATOR], ids=str)
-@pytest.mark.parametrize("case", [*rnn.CASES], ids=str)
+@pytest.mark.parametrize("case", ["tiny", "tiny-gru", "pixels"])
 def test_recurrent_layers_count_three_products_of_each_matrix(case, schedule):
     """a_x, d W_x and, if wanted, d x; a_h, d W_h and d h."""
-    case = rnn.CASES[case]
-    function, arguments = rnn_jax.gradients(case, *rnn_jax.ours(case, schedule))
-    multiplications = 0
+    case, multiplications = rnn.CASES[case], 0
+    gates = {"lstm": 4, "gru": 3}[case.cell]
+    function, arguments = rnn.gradients(case, rnn.Layers(case, schedule))
     for layer in range(case.layers):
         D, products = (case.H, 3) if layer else (case.D, 2 + case.d_x)
-        multiplications += (products * D + 3 * case.H) * case.gates * case.H
-    assert count_flops(jax.make_jaxpr(function)(*arguments)) == Flops(
-        2 * case.T * case.B * multiplications
-    )
+        multiplications += (products * D + 3 * case.H) * gates * case.H
+    flops = count_flops(jax.make_jaxpr(function)(*arguments))
+    assert flops == 2 * case.T * case.B * multiplications
 
 
 # --- Comparing ---
 
-REFERENCE = common.Reference("ours", [2.0], {"W": np.array([1.0, -4.0]), "b": np.zeros(1)})
+
+def peer(loss=2.0, W=(1.0, -4.0), b=0.0, rounded=None):
+    """Return a peer that computes these numbers, and no others."""
+    gradients = {"W": np.array(W), "b": np.array([b])}
+    return Peer(
+        call=lambda: 0,
+        wait=lambda result: None,
+        numbers=lambda: Numbers([loss], gradients),
+        rounded=rounded and (lambda: Numbers([loss], gradients | {"W": np.array(rounded)})),
+    )
 
 
-def check(losses, W, b=0.0, reference=REFERENCE):
-    return reference.check("peer", losses, {"W": np.array(W), "b": np.array([b])})
+def check(other, reference=None):
+    """Return by how much the other peer differs, or the reason why it is not timed."""
+    peers = {"ours": lambda: reference or peer(), "other": lambda: other}
+    results = timing.compare("a case", peers, Options(1, 1e-6))
+    return results.missing["other"] if results.missing else results.peers["other"].differs_by
 
 
 def test_a_peer_may_differ_by_rounding():
-    assert check([2.0], [1.0, -4.0001], 1e-9) == pytest.approx(2.5e-5)
+    assert check(peer(W=(1.0, -4.0001), b=1e-9)) == pytest.approx(2.5e-5)
 
 
 @pytest.mark.parametrize(
-    ("losses", "gradient", "what"),
+    ("numbers", "what"),
     [
-        ([2.1], [1.0, -4.0], "the loss"),
-        ([2.0], [1.01, -4.0], "W"),
-        ([2.0], [1.0, np.nan], "W"),
-        ([np.nan], [1.0, -4.0], "the loss"),
+        (dict(loss=2.1), "the loss"),
+        (dict(W=(1.01, -4.0)), "W"),
+        (dict(W=(1.0, np.nan)), "W"),
+        (dict(loss=np.nan), "the loss"),
     ],
 )
-def test_another_loss_or_gradient_raises(losses, gradient, what):
-    with pytest.raises(RuntimeError, match=f"'peer' computes something else: {what} differs"):
-        check(losses, gradient)
+def test_a_peer_with_another_loss_or_gradient_is_not_timed(numbers, what):
+    assert f"it computes something else: {what} differs" in check(peer(**numbers))
 
 
 def test_a_chaotic_model_may_differ_as_it_does_from_itself():
-    chaotic = REFERENCE._replace(rounding={"W": 1e-3})
-    assert check([2.0], [1.01, -4.0], reference=chaotic) == pytest.approx(2.5e-3)
-    with pytest.raises(RuntimeError, match="W differs"):
-        check([2.0], [1.1, -4.0], reference=chaotic)
+    chaotic = peer(rounded=(1.0, -4.004))
+    assert check(peer(W=(1.01, -4.0)), chaotic) == pytest.approx(2.5e-3)
+    assert "W differs" in check(peer(W=(1.1, -4.0)), chaotic)
 
 
-@pytest.mark.parametrize("gradients", [{"V": np.ones(2)}, {"W": np.ones(1)}])
-def test_gradients_of_other_names_or_shapes_raise(gradients):
-    with pytest.raises(ValueError, match="gradients are"):
-        REFERENCE.check("peer", [2.0], gradients)
+def test_a_single_peer_is_timed_without_comparing():
+    peers = {"ours": lambda: peer(loss=np.nan), "other": peer}
+    results = timing.compare("a case", peers, Options(1, 1e-6, only=("ours",)))
+    assert results.peers.keys() == {"ours"} and results.peers["ours"].differs_by is None
 
 
-class Broken(common.Peer):
-    def run(self, steps):
-        raise ZeroDivisionError
-
-
-class Different(common.Peer):
-    def __init__(self, loss):
-        self.loss = loss
-
-    def losses(self, count):
-        return [self.loss]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("peers", "message"),
-    [
-        ([partial(Different, 1.0), partial(Different, 2.0)], "'1' computes something else"),
-        ([Broken], "The process of '0' failed in steps_within"),
-    ],
-)
-def test_no_peer_is_timed_after_a_failure(peers, message, capfd):
-    named = {str(n): peer for n, peer in enumerate(peers)}
-    with pytest.raises(RuntimeError, match=message):
-        common.compare("a case", named, common.Timing(1, 0.01))
-    assert "round" not in capfd.readouterr().out
+def test_a_peer_that_fails_leaves_the_others():
+    peers = {"ours": peer, "broken": lambda: 1 / 0, "last": peer}
+    results = timing.compare("a case", peers, Options(1, 1e-6))
+    assert results.peers.keys() == {"ours", "last"}
+    assert "ZeroDivisionError" in timing.table(results)
 
 
 # --- Mistakes ---
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        (Setting("drwa"), "Did you mean 'draw'?"),
-        (Setting("draw", "smal"), "Did you mean 'small'?"),
-        (Setting("draw", norm="layr"), "Did you mean 'layer'?"),
-    ],
-)
-def test_a_step_of_unknown_name_raises(setting, message, tmp_path):
-    with pytest.raises(InputError) as error:
-        make_config(setting, str(tmp_path))
-    assert message in str(error.value)
 
 
 @pytest.mark.slow
@@ -307,6 +225,10 @@ def test_a_step_of_unknown_name_raises(setting, message, tmp_path):
         ([], "Give one benchmark of step, rnn"),
         (["mnits"], "Did you mean 'mnist'?"),
         (["step"], "step takes --experiment=NAME"),
+        (["step", "--experiment=drwa"], "Did you mean 'draw'?"),
+        (["step", "--experiment=draw", "--scale=smal"], "Did you mean 'small'?"),
+        (["step", "--experiment=draw", "--norm=layr"], "Did you mean 'layer'?"),
+        (["step", "--experiment=mnist", "--scale=tiny", "--peer=our"], "Did you mean 'ours'?"),
         (["rnn", "--experiment=draw"], "--experiment is for step"),
         (["rnn", "--case=drwa"], "Did you mean 'draw'?"),
         (["mnist", "--rounds=0"], "rounds"),
@@ -319,7 +241,6 @@ def test_a_mistake_ends_in_one_line(words, message):
     assert message in run.stderr and run.stderr.count("\n") == 1
 
 
-def test_help_has_examples_and_needs_no_jax():
+def test_help_needs_no_jax():
     run = python("-X", "importtime", "-m", "scripts.benchmark", "--help")
-    assert "python -m scripts.benchmark step --experiment=draw" in run.stdout
-    assert " jax\n" not in run.stderr and " numpy\n" in run.stderr
+    assert "scripts.benchmark step --experiment=draw" in run.stdout and " jax\n" not in run.stderr

@@ -4,7 +4,6 @@ A benchmark needs the sizes of the paper, but not its data. Sizes that decide th
 those of the data set: pixels, features, the vocabulary, and the lengths of texts and lines.
 """
 
-from collections.abc import Callable
 import contextlib
 import io
 from pathlib import Path
@@ -87,28 +86,26 @@ def lines(random: Random, count: int, T: int, U: int) -> Split:
     )
 
 
-# Data set -> how to make the examples of a split, and their sizes in the paper.
-KINDS: dict[str, tuple[Callable[..., Split], dict[str, int]]] = {
-    "mnist": (images, dict(pixels=784)),
-    "digits": (images, dict(pixels=64)),
-    "cifar10": (images, dict(pixels=3072)),
-    "binarized_mnist": (binary_images, dict(pixels=784)),
-    "cnn": (questions, dict(vocab_size=65_829, T=300, S=30)),
-    "coco": (captions, dict(vocab_size=10_000, D=4096, T=20)),
-    "books": (sentences, dict(vocab_size=20_000, longest=29)),
-    "iam": (lines, dict(T=700, U=51)),
+# Data set -> how to make a split, the number of examples for training, and their sizes.
+KINDS = {
+    "mnist": (images, 55_000, dict(pixels=784)),
+    "digits": (images, 1_300, dict(pixels=64)),
+    "cifar10": (images, 5_000, dict(pixels=3072)),
+    "binarized_mnist": (binary_images, 1_000, dict(pixels=784)),
+    "cnn": (questions, 1_000, dict(vocab_size=65_829, T=300, S=30)),
+    "coco": (captions, 1_000, dict(vocab_size=10_000, D=4096, T=20)),
+    "books": (sentences, 20_000, dict(vocab_size=20_000, longest=29)),
+    "iam": (lines, 1_000, dict(T=700, U=51)),
 }
-TRAIN = {"mnist": 55_000, "digits": 1_297, "cifar10": 45_000, "books": 20_000}  # else
-EXAMPLES = 1_000
 
 
 def prepare(name: str, data_dir: str | Path) -> None:
     """Write random data as a prepared data set, unless it is there."""
     if arrays.is_prepared(data_dir, name):
         return
-    (make, sizes), random = KINDS[name], np.random.default_rng(0)
-    counts = dict(train=TRAIN.get(name, EXAMPLES), valid=EXAMPLES // 10, test=EXAMPLES // 10)
-    splits = {split: make(random, count, **sizes) for split, count in counts.items()}
+    (make, count, sizes), random = KINDS[name], np.random.default_rng(0)
+    counts = dict(train=count, valid=count // 10, test=count // 10)
+    splits = {split: make(random, n, **sizes) for split, n in counts.items()}
     for split in ("valid", "test"):  # the vocabulary is the training set's
         splits[split].pop("words", None)
     with contextlib.redirect_stdout(io.StringIO()):

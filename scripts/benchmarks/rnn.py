@@ -1,32 +1,24 @@
 """rnn: whole sequences through recurrent layers with layer norm, forward and backward.
 
-The loss Σ hs R under a ragged mask is timed with its gradients by all parameters and the inputs;
-then a whole training step with Adam. All peers have the numbers of `Data`; they are in rnn_jax.py
-and rnn_torch.py.
+The loss Σ hs R under a ragged mask is timed with its gradients by all parameters and the inputs.
+Parameters have the names of ours in all peers.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
-from ln.errors import choose
-from scripts.benchmarks.common import (
-    PEAKS,
-    SIDE,
-    Peer,
-    Timing,
-    as_dicts,
-    choose_device,
-    compare,
-    flops_columns,
-    make,
-    possible_flops,
-    show,
-    table,
-    torch_missing,
-)
+from ln.norm import EPSILON, Norm
+from ln.rnn import GRU, LSTM, unroll
+from scripts.benchmarks import jax_peers
+from scripts.benchmarks.jax_peers import named
+from scripts.benchmarks.timing import PEAK, Makers, Numbers, Options, Peer, compare, show
 
 
 class Case(NamedTuple):
@@ -40,9 +32,9 @@ class Case(NamedTuple):
     layers: int = 1
     d_x: bool = True  # also the gradient by the inputs
 
-    @property
-    def gates(self) -> int:
-        return {"lstm": 4, "gru": 3}[self.cell]
+    def __str__(self):
+        count = f"{self.layers} layers, " if self.layers > 1 else ""
+        return f"{self.cell.upper()}, {count}T={self.T}, B={self.B}, H={self.H}, D={self.D}"
 
 
 CASES = {
@@ -54,114 +46,163 @@ CASES = {
     "tiny": Case("lstm", T=5, B=3, H=8, D=4, layers=2),
     "tiny-gru": Case("gru", T=5, B=3, H=8, D=4),
 }
-USUAL = ("draw", "handwriting", "reader", "order", "pixels")
-
-LEARNING_RATE = 1e-4  # small: Adam goes as far along rounding noise as along a gradient
 
 
-class Data(NamedTuple):
-    """The numbers of a case.
+# --- Models: layers on top of each other, xs [T, B, D] and mask [T, B] -> hs [T, B, H] ---
 
-    Attributes:
-        layers: for each layer W_x ``[D, n H]``, W_h ``[H, n H]``, b, and gain and bias of the norms
-            at x and h ``[n H]``, for the LSTM also at c ``[H]``. Gates lie as in ln.rnn: f, i, o, g
-            under one norm each at x and h; or z, r under one, and the candidate under another.
-        x: ``[T, B, D]``.
-        mask: ``[T, B]``: every example is at least half as long as the longest.
-        R: ``[T, B, H]``.
+
+class Layers(nn.Module):
+    """Ours, with layer norm at x, h and c."""
+
+    case: Case
+    schedule: str | None = None
+
+    @nn.compact
+    def __call__(self, xs, mask):
+        kind, norm = {"lstm": LSTM, "gru": GRU}[self.case.cell], Norm("layer", ("x", "h", "c"))
+        for n in range(self.case.layers):
+            cell = kind(self.case.H, norm, name=f"layer_{n}")
+            xs, _ = unroll(cell, xs, mask, schedule=self.schedule)
+        return xs
+
+
+def flax_norm(name: str) -> nn.Module:
+    return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)
+
+
+def keep(mask, new, old):
+    return jax.tree.map(lambda new, old: jnp.where(mask[:, None], new, old), new, old)
+
+
+class FlaxLSTM(nn.Module):
+    """An LSTM of Flax's own modules; the carry is (c, h)."""
+
+    H: int
+
+    @nn.compact
+    def __call__(self, carry, x, mask):
+        c, h = carry
+        dense = partial(nn.Dense, 4 * self.H, use_bias=False)
+        a = flax_norm("norm_x")(dense(name="W_x")(x)) + flax_norm("norm_h")(dense(name="W_h")(h))
+        a = a + self.param("b", nn.initializers.zeros, (4 * self.H,))
+        f, i, o, g = jnp.split(a, 4, axis=-1)
+        c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
+        h = nn.sigmoid(o) * nn.tanh(flax_norm("norm_c")(c))
+        carry = keep(mask, (c, h), carry)
+        return carry, carry[1]
+
+
+class FlaxGRU(nn.Module):
+    """A GRU of Flax's own modules; the carry is (h,)."""
+
+    H: int
+
+    @nn.compact
+    def __call__(self, carry, x, mask):
+        (h,), H = carry, self.H
+        b = self.param("b", nn.initializers.zeros, (3 * H,))
+        dense = partial(nn.Dense, use_bias=False)
+        zr_x = flax_norm("norm_zr_x")(dense(2 * H, name="W_x")(x))
+        zr_h = flax_norm("norm_zr_h")(dense(2 * H, name="W_h")(h))
+        z, r = jnp.split(nn.sigmoid(zr_x + zr_h + b[: 2 * H]), 2, axis=-1)
+        h_x = flax_norm("norm_x")(dense(H, name="W")(x)) + b[2 * H :]
+        h_hat = nn.tanh(h_x + r * flax_norm("norm_h")(dense(H, name="U")(h)))
+        h = keep(mask, (1 - z) * h + z * h_hat, h)
+        return (h,), h
+
+
+class FlaxLayers(nn.Module):
+    """The same layers in Flax: nn.scan of a cell, which nn.RNN does too, but without a mask."""
+
+    case: Case
+
+    @nn.compact
+    def __call__(self, xs, mask):
+        kind, states = {"lstm": (FlaxLSTM, 2), "gru": (FlaxGRU, 1)}[self.case.cell]
+        carry = (jnp.zeros((self.case.B, self.case.H)),) * states
+        scan = nn.scan(kind, variable_broadcast="params", split_rngs={"params": False})
+        for n in range(self.case.layers):
+            _, xs = scan(self.case.H, name=f"layer_{n}")(carry, xs, mask)
+        return xs
+
+
+# --- The numbers of a case ---
+
+
+def make_batch(case: Case) -> dict[str, np.ndarray]:
+    """Return x ``[T, B, D]``, mask ``[T, B]`` and R ``[T, B, H]``.
+
+    Every example is at least half as long as the longest.
     """
-
-    layers: list[dict[str, np.ndarray]]
-    x: np.ndarray
-    mask: np.ndarray
-    R: np.ndarray
-
-
-def make_data(case: Case) -> Data:
-    random = np.random.default_rng(0)
-
-    def normal(*shape, mean=0.0, scale=1.0):
-        return np.float32(mean) + np.float32(scale) * random.standard_normal(shape, np.float32)
-
-    T, B, H, D, n = case.T, case.B, case.H, case.D, case.gates * case.H
-    layers = []
-    for inputs in [D] + (case.layers - 1) * [H]:
-        layer = dict(
-            W_x=normal(inputs, n, scale=inputs**-0.5),
-            W_h=normal(H, n, scale=H**-0.5),
-            b=normal(n, scale=0.1),
-        )
-        for site, gain, width in [("x", 1.0, n), ("h", 0.35, n), ("c", 1.0, H)]:
-            if site != "c" or case.cell == "lstm":
-                layer[f"gain_{site}"] = normal(width, mean=gain, scale=0.1 * gain)
-                layer[f"bias_{site}"] = normal(width, scale=0.1)
-        layers.append(layer)
+    random, (T, B) = np.random.default_rng(0), (case.T, case.B)
     lengths = random.integers(-(-T // 2), T, size=B, endpoint=True)
     lengths[0] = T
-    mask = np.arange(T)[:, None] < lengths
-    return Data(layers, normal(T, B, D), mask, normal(T, B, H, scale=(T * B * H) ** -0.5))
+    R = random.standard_normal((T, B, case.H), np.float32) / np.float32(T * B * case.H) ** 0.5
+    x = random.standard_normal((T, B, case.D), np.float32)
+    return dict(x=x, mask=np.arange(T)[:, None] < lengths, R=R)
 
 
-def rnn(names: list[str], timing: Timing) -> dict:
-    """Forward and backward, then training steps."""
-    cases = {name: choose("case of rnn", name, CASES) for name in names or USUAL}
-    device = choose_device()
-    missing = torch_missing(device)
-    results = {name: rnn_case(name, case, device, missing, timing) for name, case in cases.items()}
-    return dict(device=device, cases=results)
+def vary(path, leaf, noise):
+    """Return a parameter that is not zero; gains at h are small, or gradients explode."""
+    if leaf.ndim > 1:
+        return leaf
+    site, name = path[-2].key, path[-1].key
+    small = name == "gain" and site.endswith("_h")
+    return (0.35 if small else 1) * (leaf + 0.1 * noise)
 
 
-def rnn_case(name: str, case: Case, device: str, missing: str | None, timing: Timing) -> dict:
-    without = {} if missing is None else {"PyTorch": missing}
-    peers = gradient_peers(case, device, missing is None)
-    measured = compare(f"{name}, forward and backward", peers, timing)
-    result = show(f"{name}: {describe(case)}; forward and backward", measured, without)
-
-    peers = training_peers(case, device, missing is None)
-    trained = compare(f"{name}, training step", peers, timing)
-    print(f"\n{name}: {describe(case)}; a training step with Adam\n")
-    work = trained["ours"].facts["matmul_flops"]
-    print(f"{table(trained, without, flops_columns(work, possible_flops(measured)))}\n", flush=True)
-    return result | dict(case=case._asdict(), training=as_dicts(trained), missing=without)
+def make_params(case: Case) -> dict:
+    batch, key = make_batch(case), jax.random.key(0)
+    params = jax.jit(Layers(case).init)(key, batch["x"], batch["mask"])["params"]
+    noise = optax.tree.random_like(key, params)
+    return jax.tree_util.tree_map_with_path(vary, params, noise)
 
 
-def gradient_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[], Peer]]:
-    """Return the peers that compute loss and gradients, and the peak of matrix products."""
-    in_jax, in_torch = partial(partial, make, "rnn_jax"), partial(partial, make, "rnn_torch")
-    peers = {
-        "ours": in_jax("Ours", case),
-        "ours, schedule=plain": in_jax("Ours", case, schedule="plain"),
-        "Flax, nn.scan of a cell": in_jax("Flax", case),
-        PEAKS[0]: partial(make, "common_jax", "Square", SIDE),
+def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
+    """Return a function of the loss and its gradients, and arguments for it."""
+
+    def loss(params, x, mask, R):
+        return (model.apply({"params": params}, x, mask) * R).sum()
+
+    params = make_params(case)
+    if isinstance(model, FlaxLayers):
+        params = jax_peers.as_flax(params)
+    function = jax.value_and_grad(loss, argnums=(0, 1) if case.d_x else (0,))
+    return function, jax.device_put((params, *make_batch(case).values()))
+
+
+# --- Peers ---
+
+
+def in_jax(case: Case, model: nn.Module) -> Peer:
+    def numbers(result) -> Numbers:
+        value, (d_params, *d_x) = result
+        by_name = {name.replace("scale", "gain"): d for name, d in named(d_params).items()}
+        return Numbers([float(value)], by_name | ({"x": np.asarray(*d_x)} if d_x else {}))
+
+    function, arguments = gradients(case, model)
+    return jax_peers.function_peer(function, *arguments, numbers=numbers)
+
+
+def in_torch(case: Case, norm: bool) -> Peer:
+    from scripts.benchmarks import torch_peers
+
+    return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)
+
+
+def make_peers(case: Case) -> Makers:
+    cell = case.cell.upper()
+    return {
+        "ours": partial(in_jax, case, Layers(case)),
+        "ours, schedule=plain": partial(in_jax, case, Layers(case, "plain")),
+        "Flax, nn.scan of a cell": partial(in_jax, case, FlaxLayers(case)),
+        "PyTorch eager": partial(in_torch, case, norm=True),
+        f"PyTorch's {cell} without norm or mask": partial(in_torch, case, norm=False),
+        PEAK: jax_peers.square,
     }
-    if torch:
-        peers |= {
-            "PyTorch eager": in_torch("Eager", case, device),
-            "PyTorch script": in_torch("Script", case, device),
-            f"PyTorch's {case.cell.upper()} without norm or mask": in_torch("NoNorm", case, device),
-            PEAKS[1]: partial(make, "common_torch", "Square", SIDE, device),
-        }
-    if device == "gpu" and case.cell == "lstm":
-        peers["cuDNN's LSTM through jax, without norm or mask"] = in_jax("CuDNN", case)
-    return peers
 
 
-def training_peers(case: Case, device: str, torch: bool) -> dict[str, Callable[[], Peer]]:
-    """Return the peers that make a training step."""
-    in_jax, in_torch = partial(partial, make, "rnn_jax"), partial(partial, make, "rnn_torch")
-    peers = {
-        "ours": in_jax("OursTraining", case),
-        "ours, schedule=plain": in_jax("OursTraining", case, schedule="plain"),
-        "Flax + Optax": in_jax("FlaxTraining", case),
-    }
-    if torch:
-        peers |= {
-            "PyTorch eager": in_torch("Training", case, device),
-            "PyTorch script": in_torch("ScriptTraining", case, device),
-        }
-    return peers
-
-
-def describe(case: Case) -> str:
-    count = f"{case.layers} layers, " if case.layers > 1 else ""
-    return f"{case.cell.upper()}, {count}T={case.T}, B={case.B}, H={case.H}, D={case.D}"
+def run(name: str, case: Case, options: Options, folder: str) -> dict:
+    """Time forward and backward of a case."""
+    results = compare(name, make_peers(case), options)
+    return show(f"{name}: {case}; forward and backward", results) | dict(case=case._asdict())

@@ -1,37 +1,33 @@
-"""step: training steps of any experiment as the trainer makes them.
+"""step, mnist and lanes: training steps of the experiments as the trainer makes them.
 
 A step computes the loss of a batch and its gradients, clips these and gives them to the optimizer
-of the config. The batch is the task's example: random, with all texts and lines as long as the
-longest. The peers begin with the same weights; a module here with the name of an experiment may
-have further peers, see `further_peers`.
+of the config. All peers begin with the same weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 import importlib
-import importlib.util
-import tempfile
+import itertools
 from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
 import experiments
 from ln.errors import choose
-from scripts.benchmarks import random_data
-from scripts.benchmarks.common import (
-    PEAKS,
-    SIDE,
-    Peer,
-    Timing,
-    choose_device,
-    compare,
-    in_process,
-    make,
-    show,
-)
+from ln.norm import EPSILON
+from ln.training import train
+from scripts.benchmarks import jax_peers, random_data
+from scripts.benchmarks.jax_peers import trainer_peer
+from scripts.benchmarks.timing import PEAK, Makers, Options, Peer, compare, ratios, show
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
 PLAIN, NO_NORM = "plain autodiff", "ours without norm"
-FULL = "full"  # the case at the scale paper; its name in results/speed
+SINGLE, TRAINER = "ours, a step a call", "ours, the whole trainer"
 
 
 class Setting(NamedTuple):
@@ -41,15 +37,30 @@ class Setting(NamedTuple):
         experiment: the name of a file in configs/.
         scale: of the config.
         norm: a key of config.norms; None for the config's own.
+        batch_size: None for the config's own.
         data_dir: folder of the built-in data sets.
-        together: whether all peers are alive at once, see `common.compare`.
     """
 
     experiment: str
     scale: str = "paper"
     norm: str | None = None
+    batch_size: int | None = None
     data_dir: str = "data"
-    together: bool = True
+
+
+SCALES = {"full": "paper", "small": "small", "tiny": "tiny"}
+MNIST = {
+    f"{name}-{size}": Setting("mnist", scale, batch_size=size)
+    for name, scale in SCALES.items()
+    for size in (128, 4)
+}
+LANES = {
+    "pixels": Setting("sequential_mnist", "small"),  # an LSTM of 100 units, T=8, B=100
+    "mnist-small": Setting("mnist", "small"),
+    "mnist": Setting("mnist"),
+    "tiny": Setting("mnist", "tiny"),
+}
+COUNTS = (1, 2, 4, 8, 16)
 
 
 def make_config(setting: Setting, folder: str):
@@ -58,14 +69,14 @@ def make_config(setting: Setting, folder: str):
     Raises:
         InputError: there is no such experiment, scale or norm.
     """
-    names = experiments.names()
-    name = choose("experiment", setting.experiment, dict(zip(names, names, strict=True)))
+    name = choose("experiment", setting.experiment, {name: name for name in experiments.names()})
     module = importlib.import_module(f"configs.{name}")
-    choose(f"scale of {setting.experiment}", setting.scale, module.SCALES)
+    choose(f"scale of {name}", setting.scale, module.SCALES)
     config = module.get_config(setting.scale)
     config.norm = setting.norm or config.norm
     choose("norm", config.norm, config.norms)
-    config.lr, config.data_dir = (LEARNING_RATE,), setting.data_dir
+    config.batch_size = setting.batch_size or config.batch_size
+    config.lr, config.seeds, config.data_dir = (LEARNING_RATE,), (0,), setting.data_dir
     if "tasks" in config:
         config.tasks = ""  # data sets that only evaluation reads
     if config.dataset in random_data.KINDS:
@@ -74,58 +85,117 @@ def make_config(setting: Setting, folder: str):
     return config
 
 
-def step(setting: Setting, timing: Timing) -> dict:
-    """Compare and time training steps of an experiment."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = make_config(setting, folder)
-        device = choose_device()
-        return dict(device=device, cases=step_case(setting, config, device, timing))
+# --- step: any experiment ---
 
 
-def step_case(setting: Setting, config, device: str, timing: Timing) -> dict:
-    case = FULL if setting.scale == "paper" else setting.scale
-    size = in_process(describe, config)
-    is_random = config.data_dir != setting.data_dir
-    size["data"] = f"random data in the sizes of {config.dataset}" if is_random else config.dataset
-    peers, missing = make_peers(config, device)
-    measured = compare(case, peers, timing, setting.together)
-    title = (
-        f"{setting.experiment}, {case}: a training step, norm {config.norm}, "
-        f"{size['parameters']:,} parameters, {config.steps_per_call} steps a call; "
-        f"{size['data']}, batch {batch_text(size['batch'])}"
-    )
-    result = show(title, measured, missing)
-    return {case: result | size | dict(config=config.to_dict(), missing=missing)}
-
-
-def make_peers(config, device: str) -> tuple[dict[str, Callable[[], Peer]], dict[str, str]]:
-    """Return the peers, and why others are missing."""
-    in_jax = partial(partial, make, "common_jax")
-    peers: dict[str, Callable[[], Peer]] = {
-        "ours": in_jax("Step", config),
-        PLAIN: in_jax("Step", config, plain=True),
+def step_peers(config) -> Makers:
+    without = config.copy_and_resolve_references()
+    without.norm = "none"
+    peers = {
+        "ours": partial(trainer_peer, config),
+        PLAIN: partial(trainer_peer, config, plain=True),
+        NO_NORM: partial(trainer_peer, without, compared=False),
+        PEAK: jax_peers.square,
     }
-    if config.norm != "none" and "none" in config.norms:
-        without = config.copy_and_resolve_references()
-        without.norm = "none"
-        peers[NO_NORM] = in_jax("Step", without, compared=False)
-    more, missing = further_peers(config, device)
-    return peers | more | {PEAKS[0]: in_jax("Square", SIDE)}, missing
+    if config.norm == "none" or "none" not in config.norms:
+        del peers[NO_NORM]
+    if config.experiment != "mnist":
+        return peers
+    del peers[PLAIN]  # it has no recurrent layer
+    single = config.copy_and_resolve_references()
+    single.steps_per_call = 1
+    peers[SINGLE] = partial(trainer_peer, single)
+    peers[TRAINER] = partial(trainer_peer, config, ahead=True)
+    return peers | (mnist_peers(config) if config.norm == "layer" else {})
 
 
-def further_peers(config, device: str):
-    """Return peers and missing ones of the experiment's module in this package, if it has any."""
-    name = f"{__package__}.{config.experiment}"
-    if importlib.util.find_spec(name) is None:
-        return {}, {}
-    return importlib.import_module(name).further_peers(config, device)
+def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
+    """Compare and time training steps of an experiment."""
+    config = make_config(setting, folder)
+    results = compare(name, step_peers(config), options)
+    source = "" if config.data_dir == setting.data_dir else "random data in the sizes of "
+    data = f"{source}{config.dataset}"
+    shapes = {key: list(np.shape(leaf)) for key, leaf in jax_peers.load(config).batch(0).items()}
+    batch = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+    parameters = next(iter(results.peers.values())).facts["parameters"]
+    title = (
+        f"{setting.experiment}, {name}: a training step, norm {config.norm}, {parameters:,} "
+        f"parameters, {config.steps_per_call} steps a call; {data}, batch {batch}"
+    )
+    return show(title, results) | dict(data=data, batch=shapes, config=config.to_dict())
 
 
-def describe(config) -> dict:
-    from scripts.benchmarks import common_jax
-
-    return common_jax.describe(config)
+# --- mnist: the usual loops of other libraries, all of which have layer norm ---
 
 
-def batch_text(batch: dict[str, list[int]]) -> str:
-    return ", ".join(f"{name} {shape}" for name, shape in batch.items())
+class Network(nn.Module):
+    """The network of figure 6 of Flax's own modules."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(2):
+            x = nn.Dense(self.hidden, use_bias=False)(x)
+            x = nn.relu(nn.LayerNorm(epsilon=EPSILON)(x))
+        return nn.Dense(10)(x)
+
+
+def first_params(config) -> dict:
+    return jax.jit(jax_peers.load(config).init)(jax.random.key(0))["params"]
+
+
+def batches(config) -> Iterator[train.Batch]:
+    return map(jax_peers.load(config).batch, itertools.count())
+
+
+def in_flax(config) -> Peer:
+    """Return the usual loop with Flax and Optax: flax's own LayerNorm, a dispatch for each step."""
+    network = Network(config.hidden)
+
+    def loss(params, batch):
+        x, y = batch["x"].astype(jnp.float32) / 255, batch["y"]
+        logits = network.apply({"params": params}, x)
+        error = (logits.argmax(-1) != y).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), error
+
+    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
+    optimizer = optax.adam(config.lr[0], b1, b2, eps)
+    return jax_peers.flax_peer(loss, first_params(config), optimizer, batches(config))
+
+
+def in_torch(config, fused: bool = False) -> Peer:
+    from scripts.benchmarks import torch_peers
+
+    arrays = jax_peers.named(first_params(config))
+    return torch_peers.mnist(config, arrays, batches(config), fused)
+
+
+def mnist_peers(config) -> Makers:
+    return {
+        "Flax + Optax": partial(in_flax, config),
+        "PyTorch eager": partial(in_torch, config),
+        "PyTorch eager (fused Adam)": partial(in_torch, config, fused=True),
+    }
+
+
+# --- lanes: several (seed, learning rate) in one program ---
+
+
+def lanes(name: str, setting: Setting, options: Options, folder: str) -> dict:
+    """Time the call of 1 to 16 lanes. Lane 0 is the same run in all of them."""
+    peers = {}
+    for count in COUNTS:
+        config = make_config(setting, folder)
+        config.seeds = tuple(range(count))
+        peers[f"{count} lane{'s' if count > 1 else ''}"] = partial(trainer_peer, config)
+    results = compare(name, peers, options)
+    alone = next(iter(results.peers.values()))
+    cost = {
+        peer.facts["lanes"]: float(np.median(ratios(peer, alone))) / peer.facts["lanes"]
+        for peer in results.peers.values()
+    }
+    numbers = show(f"{name}: configs/{setting.experiment}.py:{setting.scale}", results)
+    text = ", ".join(f"{value:.2f} ({count} lanes)" for count, value in cost.items())
+    print(f"The time of a step of each lane, in steps of one alone: {text}\n", flush=True)
+    return numbers | dict(case=setting._asdict(), cost_of_a_lane=cost)

@@ -1,7 +1,6 @@
 """Run the parts of a command before a deadline, and archive the results after each part."""
 
 import contextlib
-import datetime
 import json
 import os
 from pathlib import Path
@@ -15,7 +14,7 @@ LEAST = 3  # seconds that a part needs to be worth a start
 GRACE = 8  # seconds from asking a part to stop to killing it
 MARGIN = 5  # seconds before the deadline at which the last part is asked to stop
 
-NOT_ARCHIVED = ("checkpoints", "damaged", "events", "lock")
+NOT_ARCHIVED = ("checkpoints", "damaged", "events", "lock", "data")
 
 
 class Session:
@@ -23,13 +22,13 @@ class Session:
 
     Attributes:
         folder: everything that is measured.
-        parts: what report.json says of each part.
+        parts: the parts so far, as report.json lists them.
     """
 
     def __init__(self, command: str, out: Path, work: Path, minutes: float):
         self.began, self.deadline = time.monotonic(), time.monotonic() + 60 * minutes - MARGIN
         self.folder, self.archive = work / command, out / f"gpu_{command}.tar.gz"
-        self.command, self.minutes, self.parts = command, minutes, list[dict]()
+        self.command, self.parts = command, list[dict]()
         for folder in (out, self.folder / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
         self.write()
@@ -49,12 +48,10 @@ class Session:
         """
         limit, outcome, began = share * self.left(), "no time left", time.monotonic()
         if limit >= LEAST:
-            log = self.folder / "logs" / f"{name}.txt"
-            status = run_for(limit, words, log)
+            status = run_for(limit, words, self.folder / "logs" / f"{name}.txt")
             outcome = {None: "out of time", 0: "finished"}.get(status, f"exit status {status}")
-        seconds = round(time.monotonic() - began, 1)
-        at = round(began - self.began, 1)
-        self.parts.append(dict(part=name, outcome=outcome, at=at, seconds=seconds, words=words))
+        seconds, at = (round(time.monotonic() - start, 1) for start in (began, self.began))
+        self.parts.append(dict(part=name, outcome=outcome, ended=at, seconds=seconds, words=words))
         print(f"{at:6.1f} s  {name}: {outcome} after {seconds} s", flush=True)
         self.write()
         return not outcome.startswith("exit")
@@ -62,13 +59,7 @@ class Session:
     def write(self) -> None:
         """Write the report, and the archive as a whole."""
         variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_"))}
-        report = dict(
-            command=self.command,
-            minutes=self.minutes,
-            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            variables=variables,
-            parts=self.parts,
-        )
+        report = dict(command=self.command, variables=variables, parts=self.parts)
         (self.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         partial = self.archive.with_suffix(".partial")
         with tarfile.open(partial, "w:gz") as tar:
@@ -90,26 +81,18 @@ def run_for(seconds: float, words: tuple[str, ...], log: Path) -> int | None:
     Returns:
         None if the time was up.
     """
-
-    def send(number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)  # also the processes that it started
-
+    command = [sys.executable, "-u", *words]
     with (
         log.open("a") as file,
-        subprocess.Popen(
-            [sys.executable, "-u", *words],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
+        subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process,
     ):
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
-            send(signal.SIGTERM)
+            process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
             return None
-        finally:
-            send(signal.SIGKILL)
+        finally:  # also the processes that it started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,247 @@
+"""Peers in jax: a compiled function, the trainer's call, and the usual loop with Flax and Optax."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+import itertools
+import time
+
+from flax.training.train_state import TrainState
+from flax.traverse_util import flatten_dict, unflatten_dict
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import experiments
+from ln.rnn import plain_by_default
+from ln.training import data, train
+from ln.training.optim import make_optimizer
+from ln.training.train import make_lanes
+from scripts.benchmarks.flops import count_flops
+from scripts.benchmarks.timing import Numbers, Peer
+
+COMPARED = 4  # steps whose losses are compared
+RATE = 1e-3  # of steps along the gradient
+LAST_DIGIT = 2**-23  # of a float32, relative
+
+# An optimizer whose direction and new state are the gradients that `train_step` computes.
+KEEP = optax.GradientTransformation(
+    init=optax.identity().init, update=lambda grads, state, params: (grads, grads)
+)
+
+
+# --- Compiling ---
+
+
+def precise(jitted: Callable, compiled: Callable) -> Callable:
+    """Return a function for comparisons, in which float32 does not mean TensorFloat-32."""
+    if jax.default_backend() == "cpu":
+        return compiled
+
+    def function(*arguments):
+        with jax.default_matmul_precision("highest"):
+            return jitted(*arguments)
+
+    return function
+
+
+def compile_for(jitted, *arguments, steps: int = 1) -> tuple[Callable, dict[str, float]]:
+    """Compile a jitted function for these arguments, a call of which makes so many steps.
+
+    Returns:
+        The program; and seconds of compiling, bytes of temporary arrays and FLOP of a step.
+    """
+    traced = jitted.trace(*arguments)
+    began = time.perf_counter()
+    compiled = traced.lower().compile()
+    return compiled, dict(
+        compiling=time.perf_counter() - began,
+        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
+        matmul_flops=count_flops(traced.jaxpr) // steps,
+    )
+
+
+def named(tree) -> dict[str, np.ndarray]:
+    """Return the arrays of nested dictionaries by name, such as layer_0_W_x_kernel."""
+    return {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep="_").items()}
+
+
+# --- Functions ---
+
+
+def function_peer(function: Callable, *arguments, numbers: Callable | None = None) -> Peer:
+    """Return a peer that calls a pure function.
+
+    Args:
+        numbers: makes the numbers to compare of the function's result.
+    """
+    jitted = jax.jit(function)
+    compiled, facts = compile_for(jitted, *arguments)
+
+    def compute() -> Numbers:
+        return numbers(precise(jitted, compiled)(*arguments))
+
+    return Peer(
+        call=partial(compiled, *arguments),
+        wait=jax.block_until_ready,
+        numbers=compute if numbers else None,
+        facts=facts,
+    )
+
+
+def square(side: int = 2048) -> Peer:
+    """Return a product of square matrices, which shows the best rate of this machine."""
+    return function_peer(jnp.matmul, jnp.ones((side, side)), jnp.ones((side, side)))
+
+
+# --- The trainer ---
+
+
+def load(config, plain: bool = False) -> train.Task:
+    """Return the task of a config, whose batches all have the same shapes.
+
+    Texts of different lengths are replaced by the example of the task, which is as long as the
+    longest.
+
+    Args:
+        plain: differentiate recurrent layers by plain autodiff.
+    """
+    task = experiments.load(config)
+    if task.shape(0) is not None:
+        example = task.example()
+        task.batch = lambda *_, **__: example
+    if plain:
+        task.loss = plain_by_default()(task.loss)
+    return task
+
+
+# Static arguments: the task and the optimizer. So a task is compiled once.
+INIT = jax.jit(train.init_state, static_argnums=(0, 1))
+STEP = jax.jit(train.train_step, static_argnums=(0, 1))
+
+
+def first_steps(
+    task: train.Task, count: int = 1, device=None, change: Callable = lambda params: params
+) -> list[Numbers]:
+    """Return loss and gradients of the first steps along the gradient, in full precision.
+
+    Args:
+        device: None for the default one. The initial parameters are the CPU's on all devices.
+        change: a function of the initial parameters.
+    """
+    results = []
+    with jax.default_matmul_precision("highest"):
+        with jax.default_device(jax.devices("cpu")[0]):
+            state = INIT(task, KEEP, jnp.int32(0), jnp.float32(RATE))
+            state = state.replace(params=change(state.params))
+        state = jax.device_put(state, device)
+        for n in range(count):
+            state, metrics = STEP(task, KEEP, state, jax.device_put(task.batch(n), device))
+            results.append(Numbers([float(metrics["loss"])], named(state.opt)))
+    return results
+
+
+def round_anew(params: dict) -> dict:
+    """Change the last digit of each parameter."""
+    noise = optax.tree.random_like(jax.random.key(0), params)
+    return jax.tree.map(lambda p, d: p * (1 + LAST_DIGIT * jnp.sign(d)), params, noise)
+
+
+def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool = False) -> Peer:
+    """Return the trainer's call, K steps of all lanes of a config.
+
+    Args:
+        plain: see `load`.
+        compared: False if the config makes it compute something else than the reference.
+        ahead: as in training, a thread prepares the batches of each call, and metrics are fetched.
+            Otherwise all calls have the batches of the first, on the device already.
+    """
+    task, K = load(config, plain), config.steps_per_call
+    jitted, (state, first) = call_of(config, task)
+    source = prepare_batches(config, task) if ahead else itertools.repeat(first)
+    compiled, facts = compile_for(jitted, state, first, steps=K)
+
+    def call(program=compiled):
+        nonlocal state
+        state, metrics = program(state, next(source))
+        return metrics
+
+    def numbers() -> Numbers:
+        losses = call(precise(jitted, compiled))["loss"][:COMPARED, 0].tolist()  # of lane 0
+        return Numbers(losses, {} if ahead or lanes > 1 else first_steps(task)[0].gradients)
+
+    lanes = len(state.step)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // lanes
+    return Peer(
+        call=call,
+        wait=jax.device_get if ahead else jax.block_until_ready,
+        steps=K,
+        numbers=numbers if compared else None,
+        rounded=lambda: first_steps(task, change=round_anew)[0],
+        facts=facts | dict(lanes=lanes, parameters=parameters),
+    )
+
+
+def call_of(config, task: train.Task) -> tuple[Callable, tuple[train.State, train.Batch]]:
+    """Return the call of the trainer, not yet compiled, and its first arguments."""
+    lanes, optimizer = make_lanes(config), make_optimizer(config)
+    own_batches = len(train.data_seeds(lanes, config.data_seed)) > 1
+    call = train.make_call(task, optimizer, own_batches=own_batches)
+    batches = next(prepare_batches(config, task))
+    return call, (train.init_lanes(task, optimizer, lanes), batches)
+
+
+def prepare_batches(config, task: train.Task) -> Iterator[train.Batch]:
+    """Yield the batches of each call, on the device; a thread prepares the next."""
+    seeds, K = train.data_seeds(make_lanes(config), config.data_seed), config.steps_per_call
+    calls = (range(first, first + K) for first in itertools.count(0, K))
+    for _, batches in data.ahead(partial(train.batches_of, task, seeds=seeds), calls):
+        yield batches
+
+
+# --- Flax and Optax ---
+
+FLAX_NAMES = {"gain": "scale", "Identity_0": "Dense_2"}  # of our parameters and modules
+
+
+def as_flax(params: dict) -> dict:
+    """Return our parameters by the names that Flax's modules give them."""
+    renamed = {
+        tuple(FLAX_NAMES.get(part, part) for part in path): leaf
+        for path, leaf in flatten_dict(params).items()
+    }
+    return unflatten_dict(renamed)
+
+
+def flax_peer(
+    loss: Callable, params: dict, optimizer: optax.GradientTransformation, batches: Iterator
+) -> Peer:
+    """Return the usual loop with Flax and Optax: a dispatch for each step.
+
+    Args:
+        loss: a function of the parameters and a batch; it returns a scalar, and a metric.
+        params: ours.
+        batches: of the steps.
+    """
+    state = TrainState.create(apply_fn=None, params=as_flax(params), tx=optimizer)
+    state = jax.tree.map(jnp.array, state)
+    first = next(batches)
+    batches = itertools.chain([first], batches)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state, batch):
+        (value, metric), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
+        return state.apply_gradients(grads=grads), (value, metric)
+
+    compiled, facts = compile_for(train_step, state, first)
+
+    def call(program=compiled):
+        nonlocal state
+        state, (value, _) = program(state, next(batches))
+        return value
+
+    def numbers() -> Numbers:
+        program = precise(train_step, compiled)
+        return Numbers([float(call(program)) for _ in range(COMPARED)])
+
+    return Peer(call=call, wait=jax.block_until_ready, numbers=numbers, facts=facts)

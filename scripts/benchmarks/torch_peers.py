@@ -1,0 +1,188 @@
+"""Peers in PyTorch. The parameters have the names of ours, such as layer_0_W_x_kernel."""
+
+from collections.abc import Callable, Iterator, Mapping
+import os
+
+import jax
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, layer_norm
+
+from ln.norm import EPSILON
+from scripts.benchmarks.jax_peers import COMPARED
+from scripts.benchmarks.timing import Numbers, Peer
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def choose_device() -> torch.device:
+    """Use all cores, as XLA does, and the kind of device that jax uses."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Use XLA's default precision of products on a GPU, or full precision for a comparison."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def make_peer(
+    loss: Callable[[], Tensor],
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer | None = None,
+    compared: bool = True,
+) -> Peer:
+    """Return a peer that computes a loss and its gradients, and makes a step of the optimizer."""
+    on_gpu = choose_device().type == "cuda"
+
+    def step() -> Tensor:
+        for parameter in parameters.values():
+            parameter.grad = None
+        value = loss()
+        value.backward()
+        if optimizer is not None:
+            optimizer.step()
+        return value.detach()
+
+    def call():
+        step()
+        return torch.cuda.current_stream().record_event() if on_gpu else None
+
+    def numbers() -> Numbers:
+        allow_tf32(False)
+        if optimizer is None:
+            losses = [float(step())]
+            gradients = {name: p.grad.cpu().numpy() for name, p in parameters.items()}
+        else:
+            losses, gradients = [float(step()) for _ in range(COMPARED)], {}
+        allow_tf32(True)
+        return Numbers(losses, gradients)
+
+    return Peer(
+        call=call,
+        wait=lambda event: event and event.synchronize(),
+        numbers=numbers if compared else None,
+    )
+
+
+# --- Recurrent layers ---
+
+
+class Layer(nn.Module):
+    """A recurrent layer; W_x x of all steps is one product."""
+
+    def __init__(self, arrays: Arrays, n: int, H: int):
+        super().__init__()
+        prefix = f"layer_{n}_"
+        for name, array in arrays.items():
+            if name.startswith(prefix):
+                parameter = nn.Parameter(torch.tensor(array))
+                self.register_parameter(name.removeprefix(prefix), parameter)
+        self.H = H
+
+    def norm(self, name: str, a: Tensor, more_bias: Tensor | float = 0.0) -> Tensor:
+        gain, bias = getattr(self, f"norm_{name}_gain"), getattr(self, f"norm_{name}_bias")
+        return layer_norm(a, [a.size(-1)], gain, bias + more_bias, EPSILON)
+
+
+class LSTM(Layer):
+    def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
+        a_x = self.norm("x", xs @ self.W_x_kernel, self.b)
+        c = h = torch.zeros(xs.size(1), self.H, device=xs.device)
+        hs = []
+        for a_x_t, mask_t in zip(a_x.unbind(0), mask.unbind(0), strict=True):
+            f, i, o, g = (a_x_t + self.norm("h", h @ self.W_h_kernel)).chunk(4, 1)
+            new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            new_h = torch.sigmoid(o) * torch.tanh(self.norm("c", new_c))
+            h, c = torch.where(mask_t, new_h, h), torch.where(mask_t, new_c, c)
+            hs.append(h)
+        return torch.stack(hs)
+
+
+class GRU(Layer):
+    def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
+        gates = [2 * self.H, self.H]  # z and r together, and the candidate
+        b_zr, b = self.b.split(gates)
+        zr_x = self.norm("zr_x", xs @ self.W_x_kernel, b_zr)
+        candidate_x = self.norm("x", xs @ self.W_kernel, b)
+        W_h = torch.cat([self.W_h_kernel, self.U_kernel], 1)
+        h = torch.zeros(xs.size(1), self.H, device=xs.device)
+        hs = []
+        steps = zip(zr_x.unbind(0), candidate_x.unbind(0), mask.unbind(0), strict=True)
+        for zr_x_t, candidate_x_t, mask_t in steps:
+            zr_h, candidate_h = (h @ W_h).split(gates, 1)
+            z, r = torch.sigmoid(zr_x_t + self.norm("zr_h", zr_h)).chunk(2, 1)
+            h_hat = torch.tanh(candidate_x_t + r * self.norm("h", candidate_h))
+            h = torch.where(mask_t, (1 - z) * h + z * h_hat, h)
+            hs.append(h)
+        return torch.stack(hs)
+
+
+def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
+    """Return a peer of the benchmark rnn.
+
+    Args:
+        case: of the benchmark.
+        arrays: the parameters.
+        norm: False for PyTorch's own layers, which have no norm and no mask.
+    """
+    device = choose_device()
+    ours, own = {"lstm": (LSTM, nn.LSTM), "gru": (GRU, nn.GRU)}[case.cell]
+    layers = [own(case.D, case.H, case.layers)]
+    if norm:
+        layers = [ours(arrays, n, case.H) for n in range(case.layers)]
+    network = nn.ModuleList(layers).to(device)
+    x, mask, R = (torch.from_numpy(batch[name]).to(device) for name in ("x", "mask", "R"))
+    x.requires_grad_(case.d_x)
+
+    def loss() -> Tensor:
+        hs = x
+        for layer in network:
+            hs = layer(hs, mask[:, :, None]) if norm else layer(hs)[0]
+        return (hs * R).sum()
+
+    parameters = {f"layer_{name.replace('.', '_')}": p for name, p in network.named_parameters()}
+    inputs = {"x": x} if case.d_x else {}
+    return make_peer(loss, parameters | inputs, compared=norm)
+
+
+# --- The network of figure 6 ---
+
+NAMES = (
+    *("Dense_0_kernel", "LayerNorm_0_gain", "LayerNorm_0_bias"),
+    *("Dense_1_kernel", "LayerNorm_1_gain", "LayerNorm_1_bias"),
+    *("Dense_2_kernel", "Identity_0_bias"),
+)
+
+
+def mnist(config, arrays: Arrays, batches: Iterator[Arrays], fused: bool) -> Peer:
+    """Return the usual training loop with PyTorch, eager.
+
+    Args:
+        arrays: the parameters.
+        batches: of the steps.
+        fused: whether Adam is PyTorch's fused one.
+    """
+    device, (D, H) = choose_device(), arrays["Dense_0_kernel"].shape
+    network = nn.Sequential(
+        *(nn.Linear(D, H, bias=False), nn.LayerNorm(H, eps=EPSILON), nn.ReLU()),
+        *(nn.Linear(H, H, bias=False), nn.LayerNorm(H, eps=EPSILON), nn.ReLU()),
+        nn.Linear(H, 10),
+    ).to(device)
+    parameters = dict(zip(NAMES, network.parameters(), strict=True))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.tensor(arrays[name].T))
+    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
+    optimizer = torch.optim.Adam(parameters.values(), config.lr[0], (b1, b2), eps, fused=fused)
+
+    def loss() -> Tensor:
+        batch = next(batches)
+        logits = network(torch.from_numpy(batch["x"]).to(device).float() / 255)
+        y = torch.from_numpy(batch["y"]).to(device).long()
+        (logits.detach().argmax(-1) != y).float().mean()  # the error, which the others log too
+        return cross_entropy(logits, y)
+
+    return make_peer(loss, parameters, optimizer)
