@@ -1,5 +1,6 @@
 """The experiments of the paper: each folder with a task.py is one."""
 
+import functools
 import importlib
 from pathlib import Path
 import traceback
@@ -41,12 +42,38 @@ def load(config):
         InputError: there is no such experiment, or its data are missing or broken.
     """
     choose("config.experiment", config.experiment, dict.fromkeys(names()))
-    from experiments.datasets import arrays  # here, so that models import without data
-
     task = importlib.import_module(f"experiments.{config.experiment}.task").Task(config)
     task.data = {
-        config[key]: arrays.digest(config.data_dir, config[key])
-        for key in DATA_KEYS
-        if config.get(key)
+        config[key]: digest(config.data_dir, config[key]) for key in DATA_KEYS if config.get(key)
     }
     return task
+
+
+def check(config):
+    """Return the Task of a config that can be trained, before anything is written.
+
+    Raises:
+        InputError: a value is out of its range, unknown or does not fit the others, or the data are
+            missing or broken.
+    """
+    from ln.training import train
+
+    task = load(config)
+    train.make_lanes(config)
+    train.make_optimizer(config)
+    train.Plan.of(config, task)
+    choose("config.select.mode", config.select.mode, dict(min=None, max=None))
+    return task
+
+
+def digest(data_dir: str, name: str) -> str:
+    """Return the digest of a data set, computed once as long as its files stay as they are."""
+    files = sorted((Path(data_dir) / name).iterdir())
+    return _digest(data_dir, name, tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.cache
+def _digest(data_dir: str, name: str, files: tuple) -> str:
+    from experiments.datasets import arrays  # here, so that models import without data
+
+    return arrays.digest(data_dir, name)

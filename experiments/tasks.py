@@ -46,8 +46,6 @@ class Cases(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        if not 0 <= config.get("init_std", 0) < np.inf:
-            raise InputError(f"config.init_std is {config.init_std}; it must be 0 or more.")
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
         self.arrays = self.splits["train"]

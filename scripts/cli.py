@@ -1,19 +1,17 @@
-"""What the commands share: flags in, one clear line out when something the user gave is wrong."""
+"""What the commands share: they read flags, and end in one clear line if one of them is wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import logging as standard_logging
 from pathlib import Path
-import runpy
-import signal
-import subprocess
 import sys
 import threading
+from typing import NoReturn
 
 from absl import app, flags, logging
 
-from ln.errors import BusyError, DivergedError, InputError, choose, nearest
+from ln.errors import BusyError, DivergedError, InputError, nearest
 
 # What absl, ml_collections and a config file raise for a misspelt flag, key or value.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
@@ -25,58 +23,54 @@ INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 BUSY = 75  # of one that another process is at work on: try again later (BSD's sysexits.h)
 
 
-def fail(error: BaseException) -> None:
-    """Prints the error as one line, without a traceback, and leaves with exit status 2, or BUSY."""
-    words = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f"error: {' '.join(str(words).split())}", file=sys.stderr)
+def fail(error: BaseException) -> NoReturn:
+    """Print the error as one line, without a traceback, and leave with exit status 2, or BUSY."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(BUSY if isinstance(error, BusyError) else 2)
 
 
 def check_config_file(word: str) -> None:
-    """Refuses a --config=FILE:SCALE whose file or scale does not exist.
-
-    Raises:
-        InputError: with the nearest right name.
-    """
-    name, _, scale = word.removeprefix("--config=").partition(":")
+    """Raise InputError, with the nearest right name, if there is no file of --config=FILE:SCALE."""
+    name = word.removeprefix("--config=").partition(":")[0]
     path = Path(name)
     if not path.is_file():
         known = [other.as_posix() for other in path.parent.glob("*.py") if other.stem != "__init__"]
         raise InputError(f"There is no config file {name}.{nearest(name, known)}")
-    if scale:
-        choose(f"scale of {name}", scale, runpy.run_path(name).get("SCALES", {}))
 
 
 def parse(argv: list[str]) -> list[str]:
+    configs = [word for word in argv if word.startswith("--config=")]
     try:
-        for word in argv:
-            if word.startswith("--config="):
-                check_config_file(word)
+        for word in configs:
+            check_config_file(word)
         return flags.FLAGS(argv)
     except SystemExit:  # absl printed the help that was asked for, and exits with 1
         sys.exit(0)
     except FLAG_ERRORS as error:
-        return fail(as_input_error(error, argv))
+        experiment = Path(configs[-1].partition(":")[0]).stem if configs else ""
+        fail(as_input_error(error, experiment))
 
 
-def as_input_error(error: Exception, argv: Sequence[str]) -> InputError:
-    """Return one of FLAG_ERRORS, raised by these flags, as the line that the user reads."""
+def as_input_error(error: Exception, experiment: str) -> InputError:
+    """Return one of FLAG_ERRORS as the line that the user reads."""
     if isinstance(error, InputError):
         return error
-    if isinstance(error, AttributeError):  # ml_collections raises it for an unknown key
-        words = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        key, _, suggestion = words.partition("'")
-        return InputError(renamed_key(key, argv) or f"Unknown config key {key!r}.{suggestion}")
     words = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if isinstance(error, AttributeError | KeyError):  # ml_collections raises them with a suggestion
+        words = words.replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        name, _, suggestion = words.partition("'")
+        if isinstance(error, KeyError):
+            return InputError(f"Unknown scale {name!r} of the config file.{suggestion}")
+        return InputError(
+            renamed_key(name, experiment) or f"Unknown config key {name!r}.{suggestion}"
+        )
     return InputError(" ".join(words.split()))
 
 
-def renamed_key(key: str, argv: Sequence[str]) -> str | None:
+def renamed_key(key: str, experiment: str) -> str | None:
     """Return what to say of an unknown config key if earlier versions had it."""
     from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
 
-    configs = [word for word in argv if word.startswith("--config=")]
-    experiment = Path(configs[-1].removeprefix("--config=").partition(":")[0]).stem
     for row in RENAMED:
         if row.old == key and experiment in row.experiments:
             value = f", which is 1 − {key}" if row.new == "dropout_rate" else ""
@@ -84,21 +78,9 @@ def renamed_key(key: str, argv: Sequence[str]) -> str | None:
     return None
 
 
-def call(words: list[str]) -> int:
-    """Runs another command of this project, ``python`` left out, and returns its exit status.
-
-    Ctrl-C reaches both; the other one saves and ends, and waiting for it is all to do here.
-    """
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        return subprocess.run([sys.executable, *words]).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Turns an error that a user can act on into one line and an exit status."""
+    """Turn an error that a user can act on into one line and an exit status."""
     try:
         yield
     except (InputError, DivergedError) as error:
@@ -113,30 +95,36 @@ def one_line() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def say_it_once() -> None:
-    """Silences threads that fail where a disk is full: what they say is raised here, too."""
+def silence_threads() -> None:
+    """Silence threads that fail where a disk is full: the main thread raises the same error."""
     for name in ("absl", "asyncio"):  # orbax
         standard_logging.getLogger(name).setLevel(standard_logging.CRITICAL)
 
-    def of_thread(failed):  # TensorBoard
+    def ended(failed):  # a thread of TensorBoard
         if not isinstance(failed.exc_value, OSError):
             threading.__excepthook__(failed)
 
-    def of_callback(failed):  # tensorstore: other writes end after orbax gave up
+    def unraisable(failed):  # tensorstore: other writes end after orbax gave up
         if str(failed.exc_value) != "Event loop is closed":
             sys.__unraisablehook__(failed)
 
-    threading.excepthook, sys.unraisablehook = of_thread, of_callback
+    threading.excepthook, sys.unraisablehook = ended, unraisable
 
 
-def run(main) -> None:
-    """Runs main(argv) of a script; ``--help`` prints the docstring and the flags of the script."""
+def run(main: Callable[[list[str]], None], positional: bool = False) -> None:
+    """Run main(argv) of a script; ``--help`` prints the docstring and the flags of the script.
+
+    Args:
+        positional: whether it takes words that are no flags.
+    """
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
-        say_it_once()
+        silence_threads()
         sys.stdout.reconfigure(errors="backslashreplace")  # some names of files are not UTF-8
         with one_line():
+            if len(argv) > 1 and not positional:
+                raise InputError(f"Unknown argument {argv[1]!r}. Flags begin with --; see --help.")
             return main(argv)
 
     app.run(guarded, flags_parser=parse)

@@ -86,7 +86,12 @@ def train(session: Session) -> None:
             for n, run in enumerate(todo):
                 share = run.minutes / sum(later.minutes for later in todo[n:])
                 name = f"{run.folder.parent.name}-{run.folder.name}"
-                if session.run(name, run.job.words, share) and not run.settled:
+                config = session.folder / "configs" / f"{name}.json"
+                config.parent.mkdir(exist_ok=True)
+                config.write_text(run.job.config)
+                words = f"--config_json={config}", f"--workdir={run.folder}"
+                train_run = ("-m", "scripts.train", *words)
+                if session.run(name, train_run, share) and not run.settled:
                     going_on.append(run)
             todo = going_on
 
@@ -147,4 +152,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, positional=True)

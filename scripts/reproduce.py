@@ -1,4 +1,4 @@
-"""Reproduces the paper's figures: prepares the data, trains the runs, writes the pages.
+"""Reproduce the paper's figures: prepares the data, trains the runs, writes the pages.
 
     python -m scripts.reproduce                           everything, minutes, built-in data
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
@@ -13,15 +13,20 @@ Scales other than paper run on built-in data; where the data that these stand in
 and the page to report/<scale>-real.
 """
 
+from collections.abc import Callable
+from functools import partial
 import importlib
 import os
+from pathlib import Path
+import subprocess
 import sys
 
 from absl import flags
 
 import experiments
-from ln.errors import choose
+from ln.errors import InputError, choose
 from scripts import cli
+from scripts.engines import grid, jobs
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
@@ -34,54 +39,77 @@ OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<sca
 def main(argv):
     known = experiments.names()
     names = argv[1:] or known
-    scale = SCALE.value
-    configs = {}
     for name in names:
         choose("experiment", name, dict.fromkeys(known))
-        module = importlib.import_module(f"configs.{name}")
-        choose(f"scale of {name}", scale, module.SCALES)
-        configs[name] = module.get_config(scale)
-
-    from experiments import datasets
-
-    chosen: dict[str, list[str]] = {}  # experiment -> config flags
-    for name, config in configs.items():
-        chosen[name] = []
-        for key in experiments.DATA_KEYS:
-            if not config.get(key):
-                continue
-            real = datasets.real(config[key], DATA_DIR.value)
-            if real != config[key]:
-                chosen[name].append(f"--config.{key}={real}")
-            elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
-                datasets.prepare(real, DATA_DIR.value)
-
-    place = f"{scale}-real" if any(chosen.values()) else scale
-    failed = []
-    for name in names:
-        data = "".join(f", on {word.partition('=')[2]}" for word in chosen[name])
-        print(f"\n{name}, scale {scale}{data}", flush=True)
-        words = [f"--config=configs/{name}.py:{scale}", *chosen[name]]
-        words += [f"--config.data_dir={DATA_DIR.value}", f"--root=runs/{place}"]
-        status = cli.call(["-m", "scripts.sweep", *words, f"--workers={WORKERS.value}"])
-        if status == cli.INTERRUPTED:
-            sys.exit(status)
-        failed += [name] if status else []
+    configs = {name: read_config(name) for name in names}
+    stand_ins = {name: on_real_data(config) for name, config in configs.items()}
+    place = f"{SCALE.value}-real" if any(stand_ins.values()) else SCALE.value
     out = OUT.value or f"report/{place}"
     pages = {"report": [f"--runs=runs/{place}", f"--out={out}"]}
     if not argv[1:]:
         pages["theory"] = ["--theory", f"--out={out}/theory"]
         pages["claims"] = ["--claims", f"--runs=runs/{place}", f"--out={out}/claims"]
-    for name, words in pages.items():
-        print(f"\n{name}", flush=True)
-        status = cli.call(["-m", "scripts.report", *words])
-        if status == cli.INTERRUPTED:
-            sys.exit(status)
-        failed += [name] if status else []
+    parts: dict[str, Callable[[jobs.Stopping], int]] = {}
+    for name, config in configs.items():
+        data = "".join(f", on {real}" for real in stand_ins[name])
+        root = Path("runs") / place / name
+        parts[f"{name}, scale {SCALE.value}{data}"] = partial(train, config, root)
+    parts |= {name: partial(write_page, words) for name, words in pages.items()}
+    failed = []
+    with jobs.Stopping() as stopping:
+        for name, part in parts.items():
+            print(f"\n{name}", flush=True)
+            failed += [name] if part(stopping) else []
+            if stopping.asked:
+                sys.exit(cli.INTERRUPTED)
     if failed:
-        print(f"Not everything worked: {', '.join(failed)}; see above.", file=sys.stderr)
+        print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
         sys.exit(1)
 
 
+def read_config(name: str):
+    module = importlib.import_module(f"configs.{name}")
+    choose(f"scale of {name}", SCALE.value, module.SCALES)
+    config = module.get_config(SCALE.value)
+    config.data_dir = DATA_DIR.value
+    return config
+
+
+def on_real_data(config) -> list[str]:
+    """Prepare the data of a config, or put those in its place that they stand in for.
+
+    Returns:
+        The latter.
+    """
+    from experiments import datasets
+
+    chosen = []
+    for key in experiments.DATA_KEYS:
+        if not config.get(key):
+            continue
+        real = datasets.real(config[key], DATA_DIR.value)
+        if real != config[key]:
+            config[key] = real
+            chosen.append(real)
+        elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
+            datasets.prepare(real, DATA_DIR.value)
+    return chosen
+
+
+def train(config, root: Path, stopping: jobs.Stopping) -> int:
+    """Train the runs of a config; return an exit status."""
+    try:
+        todo = grid.unfinished(config, grid.listed(config), root)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return grid.train(todo, jobs.start_here(WORKERS.value), WORKERS.value, stopping)
+
+
+def write_page(words: list[str], stopping: jobs.Stopping) -> int:
+    """Run scripts.report, which Ctrl-C ends, too; return its exit status."""
+    return subprocess.run([sys.executable, "-m", "scripts.report", *words]).returncode
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, positional=True)

@@ -172,4 +172,4 @@ def is_empty(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, positional=True)

@@ -1,11 +1,12 @@
-r"""Trains one config into one run folder; the same command again resumes it.
+r"""Train one config into one run folder; the same command again resumes it.
 
     python -m scripts.train --config=configs/mnist.py:small --workdir=runs/try
     python -m scripts.train --config=configs/mnist.py:small --config.norm=batch \
         --config.batch_size=4 --config.seeds=0,1,2 --workdir=runs/batch4
 
 --config=FILE:SCALE picks a config file and one of its scales (paper, small, tiny); any of its keys
-is set by --config.KEY=VALUE. All pairs of --config.seeds and --config.lr train side by side in one
+is set by --config.KEY=VALUE; --config_json=FILE is a whole config, such as config.json of another
+run, or - the standard input. All pairs of --config.seeds and --config.lr train side by side in one
 program. Lengths are written as "300 steps" or "65 epochs". Ctrl-C saves and says how to resume.
 
 All devices of this machine train one run; those of several machines do, where each runs
@@ -19,36 +20,57 @@ is lost the others end; the same commands, of as many processes as you like, go 
 """
 
 import contextlib
+import json
+from pathlib import Path
 import shlex
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ln.errors import InputError
 from scripts import cli, hosts
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
+CONFIG_JSON = flags.DEFINE_string("config_json", None, "file of a whole config; -: standard input")
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder: config, metrics, checkpoints")
 flags.adopt_module_key_flags(hosts)
 
 
 def main(_):
-    if CONFIG.value is None or WORKDIR.value is None:
+    given = [config for config in (CONFIG.value, CONFIG_JSON.value) if config is not None]
+    if len(given) != 1 or WORKDIR.value is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
+    config = CONFIG.value or read_json(CONFIG_JSON.value)
     with hosts.together() if hosts.are_several() else contextlib.nullcontext():
-        train_run()
+        train_run(config)
 
 
-def train_run() -> None:
+def read_json(name: str) -> ConfigDict:
+    """Return the config in a file.
+
+    Raises:
+        InputError: the file cannot be read, or is not a JSON object.
+    """
+    from ln.training import runs
+
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        return runs.as_config(json.loads(text))
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"--config_json={name} cannot be read ({error}).") from error
+
+
+def train_run(config: ConfigDict) -> None:
     import experiments  # jax takes a second: not before the flags are known to be right
     from ln.training import train
 
-    config = CONFIG.value
+    task = experiments.check(config)
     try:
-        train.fit(experiments.load(config), config, WORKDIR.value)
+        train.fit(task, config, WORKDIR.value)
     except train.Interrupted as stopped:
-        print(f"{stopped}. To resume: python {shlex.join(sys.orig_argv[1:])}", flush=True)
+        again = f" To resume: python {shlex.join(sys.orig_argv[1:])}"
+        print(f"{stopped}.{'' if CONFIG_JSON.value == '-' else again}", flush=True)
         sys.exit(cli.INTERRUPTED)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ln.training import runs
 from scripts.benchmarks import gpu, jax_peers
-from scripts.engines import jobs, timed
+from scripts.engines import timed
 
 PROJECT = Path(__file__).parent.parent
 PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
@@ -91,7 +91,7 @@ def test_the_deadline_ends_a_part_that_does_not_stop(session, monkeypatch):
 
 def test_figure_6_follows_the_plan(tmp_path):
     six = gpu.figure_6(tmp_path, "paper", "data", (3, 4, 5))
-    configs = [jobs.read_config([*run.words, f"--config.steps={run.steps}"]) for run in six]
+    configs = [run.resolved() for run in six]
     expected = [(size, norm) for size in (4, 128) for norm in ("none", "batch", "layer")]
     assert [(config.batch_size, config.norm) for config in configs] == expected
     for config, run in zip(configs, six, strict=True):

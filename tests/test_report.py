@@ -196,7 +196,7 @@ def write_folder(folder, config, rows, finished=True):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(runs.as_json(config)))
     runs.write_rows(folder / "metrics.jsonl", rows)
-    runs.write_rows(folder / "sessions.jsonl", [session])
+    runs.write_rows(folder / "sessions.jsonl", [session, dict(session, commit=None)])
     if finished:
         (folder / "finished.json").write_text("{}")
     return folder
@@ -387,6 +387,7 @@ def test_diverged_lanes_are_named_and_no_curve_has_them(tmp_path):
     [
         ("config.json", "{}"),
         ("config.json", json.dumps(runs.as_json(config_file.get_config()) | dict(experiment="x"))),
+        ("config.json", json.dumps(runs.as_json(config_file.get_config()) | dict(norms=1))),
         ("metrics.jsonl", "12\n"),
         ("sessions.jsonl", "[]\n"),
         ("diverged.jsonl", '{"seed": 0}\n'),

@@ -12,7 +12,6 @@ from experiments import datasets
 from experiments.attentive_reader.model import Model, Noise
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln.errors import InputError
 from ln.norm import make_norm
 from ln.training import data, train
 from ln.training.train import Batch
@@ -31,13 +30,6 @@ class Task(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        for name in ("embedding_dim", "hidden", "buckets", "bucket_run"):
-            if config[name] < 1:
-                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
-        if not 0 <= config.dropout_rate <= 0.99:
-            raise InputError(
-                f"config.dropout_rate is {config.dropout_rate}; it must be from 0 to 0.99."
-            )
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
         self.arrays = self.splits["train"]

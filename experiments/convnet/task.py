@@ -30,11 +30,8 @@ class Task(tasks.Images):
     """
 
     def __init__(self, config):
-        if config.hidden < 1 or min(config.channels, default=0) < 1:
-            raise InputError(
-                f"config.hidden is {config.hidden} and config.channels {tuple(config.channels)}; "
-                f"all of them must be 1 or more, of one layer at least."
-            )
+        if not config.channels:
+            raise InputError("config.channels is empty; give the channels of one layer or more.")
         super().__init__(config)
         side, *_ = image_shape(self.splits["train"]["x"].shape[-1])
         if side >> len(config.channels) < 1:

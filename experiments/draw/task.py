@@ -7,7 +7,6 @@ import numpy as np
 
 from experiments.draw.model import HEIGHT, WIDTH, Glimpse, Model, bound, divergence, log_weight
 from experiments.tasks import Cases, redraw_matrices
-from ln.errors import InputError
 from ln.norm import make_norm
 
 
@@ -16,12 +15,6 @@ class Task(Cases):
 
     scored = ("valid", "test")
     objective = "bound"
-
-    def __init__(self, config):
-        for name in ("hidden", "latent", "glimpses", "read_size", "write_size"):
-            if config[name] < 1:
-                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
-        super().__init__(config)
 
     def model(self, train: bool) -> Model:
         config = self.config

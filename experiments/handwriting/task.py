@@ -7,7 +7,6 @@ import numpy as np
 from experiments.datasets.lines import CLASSES
 from experiments.handwriting.model import Mixture, Model, Noise
 from experiments.tasks import Cases, redraw_matrices
-from ln.errors import InputError
 from ln.norm import make_norm
 from ln.training import data
 
@@ -24,9 +23,6 @@ class Task(Cases):
     scored = ("valid", "test")
 
     def __init__(self, config):
-        for name in ("hidden", "components", "mixtures", "length"):
-            if config[name] < 1:
-                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
         super().__init__(config)
         self.buckets = data.Buckets(
             self.splits["train"]["length"],

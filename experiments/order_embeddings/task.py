@@ -12,7 +12,6 @@ from experiments.datasets import vocabulary
 from experiments.datasets.captions import CAPTIONS
 from experiments.datasets.vocabulary import SPECIAL
 from experiments.order_embeddings.model import Model
-from ln.errors import InputError
 from ln.norm import make_norm
 from ln.training import data, train
 
@@ -46,9 +45,6 @@ class Task(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        for name in ("embedding_dim", "hidden", "fold", "pad_to", "buckets"):
-            if config[name] < 1:
-                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()
         self.vocabulary = SPECIAL + len(vocabulary.split(self.splits["train"]["words"]))

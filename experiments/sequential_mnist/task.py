@@ -22,8 +22,6 @@ class Task(tasks.Images):
             InputError: units, cases for validation or pixels per step that cannot be.
         """
         splits, config = super().load(), self.config
-        if config.hidden < 1:
-            raise InputError(f"config.hidden is {config.hidden}; it must be 1 or more.")
         x, y = (np.concatenate([splits[s][k] for s in ("valid", "train")]) for k in ("x", "y"))
         train = len(y) - config.valid_cases
         if not 0 < config.valid_cases < len(y):

@@ -119,13 +119,6 @@ class Task(train.Task):
 
     def __init__(self, config):
         super().__init__(config)
-        sizes = ("embedding_dim", "hidden", "chunk", "pad_to", "shuffle_block")
-        for name in (*sizes, "bucket_run", "valid_triples"):
-            if config[name] < 1:
-                raise InputError(f"config.{name} is {config[name]}; it must be 1 or more.")
-        for name, least in (("max_words", 2), ("vocab_size", SPECIAL + 1)):
-            if config[name] < least:
-                raise InputError(f"config.{name} is {config[name]}; it must be {least} or more.")
         choose("config.conditioning", config.conditioning, dict.fromkeys(CONDITIONING))
         make_norm(config, train=True)  # refuses a misspelt norm before the data are read
         self.splits = self.load()

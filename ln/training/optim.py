@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ln.errors import InputError, choose
+from ln.training import ranges
 
 
 def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTransformation:
@@ -62,6 +63,7 @@ def clip_root(above: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
+CLIPS = dict(clip=optax.clip_by_global_norm, clip_each=clip_each, clip_root=clip_root)
 OPTIMIZERS = {
     "adam": optax.scale_by_adam,
     "adam_uncorrected": scale_by_adam_uncorrected,
@@ -116,6 +118,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
     Raises:
         InputError: an unknown kind or schedule, or options that the kind does not take.
     """
+    ranges.check({key: config[key] for key in (*CLIPS, "optimizer") if key in config})
     schedule, options = make_schedule(config), dict(config.optimizer)
     kind = options.pop("kind")
     make = choose("config.optimizer.kind", kind, OPTIMIZERS)
@@ -126,15 +129,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
             f"config.optimizer: {kind} does not take all of {', '.join(options)} ({error}). Give "
             f"only options of {kind} in the config file."
         ) from error
-    clips = [
-        clip(most)
-        for clip, most in (
-            (optax.clip_by_global_norm, config.clip),
-            (clip_each, config.get("clip_each", 0.0)),
-            (clip_root, config.get("clip_root", 0.0)),
-        )
-        if most
-    ]
+    clips = [clip(most) for key, clip in CLIPS.items() if (most := config.get(key, 0.0))]
     # A constant rate adds nothing, so that its state is that of checkpoints without a schedule.
     factor = [optax.scale_by_schedule(schedule)] if schedule else []
     return optax.chain(*clips, direction, *factor)

@@ -389,13 +389,18 @@ def read_config(folder: Path | str) -> ConfigDict:
     Raises:
         InputError: the folder is not a run, or the config is damaged.
     """
+    return as_config(_stored_config(Path(folder)))
+
+
+def as_config(stored: dict) -> ConfigDict:
+    """Return a stored config as a config file gives it: see `as_json`."""
 
     def as_given(value):
         if isinstance(value, dict):
             return {k: as_given(v) for k, v in value.items()}
-        return tuple(map(as_given, value)) if isinstance(value, list) else value  # see as_json
+        return tuple(map(as_given, value)) if isinstance(value, list) else value
 
-    return ConfigDict(as_given(modernize(_stored_config(Path(folder)))))
+    return ConfigDict(as_given(modernize(stored)))
 
 
 def find(root: Path) -> Iterator[Path]:

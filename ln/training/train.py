@@ -30,7 +30,7 @@ import numpy as np
 import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
-from ln.training import data, runs
+from ln.training import data, ranges, runs
 from ln.training.devices import ALONE, Anybody, Spread, check_same, of_first
 from ln.training.optim import make_optimizer
 
@@ -53,6 +53,7 @@ class Task:
     arrays: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(self, config):
+        ranges.check(config)
         self.config = config
 
     def example(self) -> Batch:
@@ -293,10 +294,7 @@ class Plan:
 
     @classmethod
     def of(cls, config, task: Task) -> "Plan":
-        if config.steps_per_call < 1:
-            raise InputError(
-                f"config.steps_per_call is {config.steps_per_call}; it must be 1 or more."
-            )
+        ranges.check(config)
         names = ("steps", "log_every", "eval_every", "save_every")
         lengths = {name: in_steps(name, config[name], task.steps_per_epoch) for name in names}
         return cls(**lengths, steps_per_call=config.steps_per_call)

@@ -1,16 +1,14 @@
 """Copies the runs of a plan to the folder of results."""
 
-import json
 from pathlib import Path
 
 import experiments
 from ln.errors import InputError, writing
 from ln.training import runs
-from scripts.engines.stages import DIVERGED, Stage, has_diverged
-from scripts.engines.tables import number
+from scripts.engines.stages import Length, Stage
 
 MOST = 20 * 2**20  # bytes of runs
-COPIED = ("config.json", "sessions.jsonl", "finished.json", *DIVERGED)
+COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "dead.jsonl")
 
 
 def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
@@ -21,29 +19,17 @@ def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
     Raises:
         InputError: another run or no run has that folder, or the results would be too large.
     """
-    copies: dict[Path, dict[str, str]] = {}
-    for folder in (folder for stage in stages for folder in runs.find(stage.folder)):
-        if not runs.is_finished(folder) and not has_diverged(folder):
+    written: dict[Path, str] = {}
+    copied = 0
+    for run in (runs.read(folder) for stage in stages for folder in runs.find(stage.folder)):
+        if not run.finished and not run.diverged:
             continue
-        config, rows = runs.load(folder)
-        target = results / config["experiment"] / folder.parent.name / folder.name
-        if target.exists() and not (target / "config.json").is_file():
-            raise InputError(f"{target} exists and is not a run; move it away.")
-        aside = {key: config[key] for key in (*runs.PLACES, runs.LENGTH)}
-        known = runs.load(target)[0] if target.exists() else config
-        if known | aside != config or number(known[runs.LENGTH]) > number(config[runs.LENGTH]):
-            raise InputError(f"{target} is not the run in {folder}; move one of them away.")
-        file = experiments.part(config["experiment"], "figures")
-        figures = getattr(file, "FIGURES", ())
-        drawn = {panel.split for figure in figures for panel in figure.panels}
-        kept = [row for row in rows if row["split"] != "update" or "update" in drawn]
-        texts = {name: (folder / name).read_text() for name in COPIED if (folder / name).exists()}
-        copies[target] = texts | {"metrics.jsonl": "".join(json.dumps(row) + "\n" for row in kept)}
+        place = results / run.config["experiment"] / run.folder.parent.name / run.folder.name
+        check(run, place)
+        written |= {place / name: text for name, text in contents(run).items()}
+        copied += 1
         if dry_run:
-            print(f"{folder} -> {target}")
-    written = {
-        target / name: text for target, texts in copies.items() for name, text in texts.items()
-    }
+            print(f"{run.folder} -> {place}")
     size = sum(len(text.encode()) for text in written.values())
     if results.resolve().name == "results":  # else the folder holds more than results
         files = (path for name in experiments.names() for path in (results / name).rglob("*"))
@@ -59,4 +45,28 @@ def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 runs.write_atomically(path, text)
     done = "would be copied" if dry_run else "copied"
-    print(f"{len(copies)} runs {done} to {results}; its runs take {size / 2**20:.1f} MB.")
+    print(f"{copied} runs {done} to {results}; its runs take {size / 2**20:.1f} MB.")
+
+
+def check(run: runs.Stored, place: Path) -> None:
+    """Raise InputError if a place holds something else than an earlier state of the run."""
+    if not place.exists():
+        return
+    if not (place / "config.json").is_file():
+        raise InputError(f"{place} exists and is not a run; move it away.")
+    known, config = runs.read(place).config, run.config
+    aside = {key: config[key] for key in (*runs.PLACES, runs.LENGTH)}
+    longer = Length.read(known[runs.LENGTH]).count > Length.read(config[runs.LENGTH]).count
+    if known | aside != config or longer:
+        raise InputError(f"{place} is not the run in {run.folder}; move one of them away.")
+
+
+def contents(run: runs.Stored) -> dict[str, str]:
+    """Return the files to copy; of the metrics those of updates only if a figure shows them."""
+    file = experiments.part(run.config["experiment"], "figures")
+    panels = [panel for figure in getattr(file, "FIGURES", ()) for panel in figure.panels]
+    drawn = any(panel.split == "update" for panel in panels)
+    kept = [row.row for row in run.rows if row.split != "update" or drawn]
+    files = (run.folder / name for name in COPIED)
+    texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.exists()}
+    return texts | {"metrics.jsonl": "".join(map(runs.to_line, kept))}

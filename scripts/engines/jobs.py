@@ -1,150 +1,133 @@
-"""Runs as jobs: the command that makes each, and the default engine, processes of this machine."""
+"""Runs as jobs: the config of each, processes that train them, and how a command is stopped."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import functools
 import itertools
 import os
 from pathlib import Path
-import shlex
 import signal
 import subprocess
 import sys
 import threading
-from typing import NamedTuple
+import time
+from typing import Any, ClassVar, NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from ln.errors import InputError
 from scripts import cli
+
+LOOK = 0.1  # seconds between two looks at the processes
 
 
 class Job(NamedTuple):
-    """A run to make: its folder, and the command behind "python"."""
+    """A run to train: its folder, and its whole config as JSON."""
 
     folder: Path
-    words: tuple[str, ...]
+    config: str
 
-    def __str__(self):
-        return f"python {shlex.join(self.words)}"
+    @classmethod
+    def make(cls, folder: Path, config: ConfigDict) -> "Job":
+        return cls(folder, config.to_json())
 
-
-# Takes jobs, trains some at a time, and yields each with its exit status as it ends.
-Engine = Callable[[list[Job], int], Iterator[tuple[Job, int]]]
-
-
-def settings(overrides: dict, argv: list[str]) -> list[str]:
-    """The config flags of one run: those given to this command, then the run's own."""
-    given = [word for word in argv if word.startswith(("--config=", "--config."))]
-    return given + [f"--config.{key}={value}" for key, value in overrides.items()]
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the command, which reads the config from its standard input."""
+        train = (sys.executable, "-m", "scripts.train", "--config_json=-")
+        return *train, f"--workdir={self.folder.as_posix()}"
 
 
-def make_job(folder: Path, overrides: dict) -> Job:
-    """The run of these overrides of the config that was given to this command."""
-    words = settings(overrides, sys.argv[1:])
-    return Job(folder, ("-m", "scripts.train", *words, f"--workdir={folder.as_posix()}"))
+# --- Configs ---
 
 
-def read_config(words: Sequence[str]):
-    """Return the config of these flags, as the command of a run reads it.
-
-    Raises:
-        One of cli.FLAG_ERRORS: a value is wrong.
-    """
-    values = flags.FlagValues()
-    argv = ["read", *words]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    values(argv)
+def parse(define: Callable, words: list[str], experiment: str) -> ConfigDict:
+    """Return the config that a definition of ml_collections makes of these flags."""
+    values, argv = flags.FlagValues(), ["", *words]
+    try:
+        define(flag_values=values, sys_argv=argv)
+        values(argv)
+    except cli.FLAG_ERRORS as error:
+        raise cli.as_input_error(error, experiment) from error
     return values.config
 
 
-def check(words: list[str]) -> list[tuple[int, float]]:
-    """Check the config of one run as its command does, load its task, and return its lanes.
+@functools.cache
+def read_config(name: str) -> ConfigDict:
+    """Return the config of FILE[:SCALE]; its caller must not change it.
 
     Raises:
-        InputError: a value is wrong or a data set is missing.
+        InputError: there is no such file or scale.
+    """
+    word = f"--config={name}"
+    cli.check_config_file(word)
+    define = functools.partial(config_flags.DEFINE_config_file, "config")
+    return parse(define, [word], "")
+
+
+def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Return a copy of a config with some values, each read as --config.KEY=VALUE is.
+
+    Raises:
+        InputError: an unknown key, or a value of another type.
+    """
+    copy = config.copy_and_resolve_references()  # ConfigDict(config) would share nested ones
+    define = functools.partial(config_flags.DEFINE_config_dict, "config", copy)
+    words = [f"--config.{key}={value}" for key, value in values.items()]
+    return parse(define, words, config.experiment)
+
+
+def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Return `override(config, values)`.
+
+    Raises:
+        InputError: a value is wrong, or the run cannot be trained; begins with its name.
     """
     import experiments
-    from ln.training import train
 
     try:
-        for word in words:
-            if word.startswith("--config="):
-                cli.check_config_file(word)
-        config = read_config(words)
-        task = experiments.load(config)
-        lanes = train.make_lanes(config)
-        train.make_optimizer(config)
-        train.Plan.of(config, task)
-    except cli.FLAG_ERRORS as error:
-        raise cli.as_input_error(error, words) from error
-    return lanes
+        run = override(config, values)
+        experiments.check(run)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return run
 
 
-def run_here(
-    jobs: list[Job],
-    workers: int,
-    saving: "letting_runs_save | None" = None,
-    due: Callable[[Job], bool] = lambda job: True,
-) -> Iterator[tuple[Job, int]]:
-    """Runs jobs in processes of this machine.
-
-    Args:
-        saving: where the caller wants to stop runs before they end.
-        due: whether a job is still to do when its turn comes.
-    """
-    numbered = ((number, job) for number, job in enumerate(jobs, start=1) if due(job))
-    if workers == 1 and saving is None:
-        for number, job in numbered:
-            print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
-            yield job, cli.call(job.words)
-        return
-    entered = contextlib.nullcontext(saving) if saving else letting_runs_save()
-    with entered as asking, futures.ThreadPoolExecutor(workers) as pool:
-        waiting: dict[futures.Future, Job] = {}
-        while True:
-            free = 0 if saving and saving.asked else workers - len(waiting)
-            for number, job in itertools.islice(numbered, free):
-                print(f"[{number}/{len(jobs)}] {job.folder}", flush=True)
-                process = asking.watch(Process(job))
-                waiting[pool.submit(process.wait)] = job
-            if not waiting:
-                return
-            for future in futures.wait(waiting, return_when=futures.FIRST_COMPLETED).done:
-                yield waiting.pop(future), future.result()
+def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings, {"optimizer": {"b2": 0.9}} to {"optimizer.b2": 0.9}."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        values |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return values
 
 
-class letting_runs_save:
-    """Ctrl-C reaches the runs too: they save and end, and waiting for them is all to do here.
+# --- Processes ---
 
-    Args:
-        signals: those that ask runs to save.
-        seconds: time after which to ask by itself.
+
+class Stopping:
+    """Asks processes to save and end, at Ctrl-C, at SIGTERM, or after some seconds.
 
     Attributes:
-        asked: whether one came, or the time is up.
-        stopped: whether one came.
+        asked: whether it has asked.
+        by_signal: whether a signal came.
+        working: the processes, as `watch` sets them. Ctrl-C reaches them by itself, SIGTERM not.
     """
 
-    def __init__(self, signals=(signal.SIGINT,), seconds: float | None = None):
-        self.signals, self.asked, self.stopped = signals, False, False
-        self._processes: list[Process] = []
+    def __init__(self, seconds: float | None = None):
+        self.asked = self.by_signal = False
+        self.working: list = []
         self._timer = threading.Timer(seconds, self._ask) if seconds is not None else None
 
-    def watch(self, process: "Process") -> "Process":
-        """Asks the process too, which not every signal reaches by itself."""
-        self._processes.append(process)
-        if self.asked:
-            process.stop()
-        return process
-
-    def _ask(self, *received):
-        self.asked, self.stopped = True, self.stopped or bool(received)
-        for process in self._processes:
+    def _ask(self, *received) -> None:
+        self.asked, self.by_signal = True, self.by_signal or bool(received)
+        for process in self.working:
             process.stop()
 
     def __enter__(self):
-        self.before = {s: signal.signal(s, self._ask) for s in self.signals}
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._ask) for number in signals}
         if self._timer:
             self._timer.daemon = True
             self._timer.start()
@@ -153,42 +136,136 @@ class letting_runs_save:
     def __exit__(self, *_):
         if self._timer:
             self._timer.cancel()
-        for number, handler in self.before.items():
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 class Process:
-    """A job at work; its lines appear behind the name of its folder."""
+    """A job at work on this machine.
 
-    def __init__(self, job: Job):
-        self.job = job
-        # By default each would take most of a GPU's memory at once.
+    Args:
+        alone: whether its lines appear as they are, not behind the name of its folder.
+    """
+
+    place: ClassVar = ""
+
+    def __init__(self, job: Job, alone: bool = False):
+        # By default each of several would take most of a GPU's memory at once.
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
-        self._process = subprocess.Popen(
-            [sys.executable, *job.words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-        )
+        piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        self.job, self._process = job, begin(job, **({} if alone else piped))
         self._shown = threading.Thread(target=self._show)
-        self._shown.start()
+        if not alone:
+            self._shown.start()
 
-    def _show(self):
+    def _show(self) -> None:
         for line in self._process.stdout:
             print(f"{self.job.folder.name} | {line}", end="", flush=True)
 
-    def wait(self) -> int:
-        """Returns the exit status."""
-        self._shown.join()
-        with self._process:
-            return self._process.wait()
-
     def poll(self) -> int | None:
-        """The exit status, or None while it is at work."""
-        return None if self._process.poll() is None else self.wait()
+        """Return the exit status once its last line is printed, None while it is at work."""
+        return None if self._shown.is_alive() else self._process.poll()
 
     def stop(self) -> None:
-        """Asks it to save and end."""
+        """Ask it to save and end."""
         self._process.terminate()
+
+
+def begin(job: Job, **options) -> subprocess.Popen:
+    """Start the command of a job, and give it its config."""
+    options |= dict(stdin=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen(job.words, **options)
+    with contextlib.suppress(BrokenPipeError), process.stdin as file:  # it may have been killed
+        file.write(job.config)
+    return process
+
+
+# Starts jobs. What it returns for each has the job, `poll` and `stop`, as `Process` has them, and
+# `place`, which is shown behind the folder.
+Start = Callable[[list[Job]], list]
+
+
+def start_here(workers: int) -> Start:
+    return lambda jobs: [Process(job, alone=workers == 1) for job in jobs]
+
+
+def watch(
+    start: Callable[[int], list], slots: int, stopping: Stopping
+) -> Iterator[tuple[Job, int]]:
+    """Start jobs as long as there are any, and yield each with its exit status as it ends.
+
+    Args:
+        start: starts at most so many jobs, and returns what `Start` returns.
+        slots: how many are at work at a time.
+    """
+    stopping.working = working = []
+    try:
+        while True:
+            room = 0 if stopping.asked else slots - len(working)
+            started = start(room) if room else []
+            working += started
+            for process in started if stopping.asked else ():  # meanwhile
+                process.stop()
+            if not working:
+                return
+            for process in list(working):
+                if (status := process.poll()) is not None:
+                    working.remove(process)
+                    yield process.job, status
+            time.sleep(LOOK)
+    finally:  # after an error: no job stays at work unwatched
+        while any(process.poll() is None for process in working):
+            time.sleep(LOOK)
+
+
+def train(
+    jobs: list[Job],
+    start: Start,
+    slots: int,
+    stopping: Stopping,
+    is_done: Callable[[Job], bool],
+    ended: Callable[[Job, int], None] = lambda job, status: None,
+) -> dict[Path, int]:
+    """Train jobs, and once more those that were killed or that another process had.
+
+    Args:
+        is_done: whether there is nothing left to do.
+        ended: called with each job as it ends, and with its exit status.
+
+    Returns:
+        The exit status of each job that is not done, by folder.
+    """
+    left = dict[Job, int]()
+    for _ in range(2):
+        # Whether a run is done is asked when its turn comes: another command may have trained it.
+        total = len(jobs)
+        due = (pair for pair in enumerate(jobs, start=1) if not is_done(pair[1]))
+
+        def start_some(room: int, due=due, total=total) -> list:
+            numbered = list(itertools.islice(due, room))
+            started = start([job for _, job in numbered]) if numbered else []
+            for (number, job), process in zip(numbered, started, strict=True):
+                print(f"[{number}/{total}] {job.folder}{process.place}", flush=True)
+            return started
+
+        with contextlib.closing(watch(start_some, slots, stopping)) as statuses:
+            for job, status in statuses:
+                # A run that is stopped while it starts cannot save, and ends by the signal.
+                if not (stopping.asked and (status < 0 or status == cli.INTERRUPTED)):
+                    left[job] = status
+                ended(job, status)
+        left = {job: status for job, status in left.items() if status and not is_done(job)}
+        again = (cli.BUSY, cli.INTERRUPTED)
+        jobs = [job for job, status in left.items() if status < 0 or status in again]
+    return {job.folder: status for job, status in left.items()}
+
+
+def report(left: dict[Path, int]) -> int:
+    """Print which runs were left, and return the exit status of the command."""
+    busy = [str(folder) for folder, status in left.items() if status == cli.BUSY]
+    failed = [f"{f}: exit status {status}" for f, status in left.items() if status != cli.BUSY]
+    if busy:
+        print(f"Left to another process that is at work on them: {', '.join(busy)}", flush=True)
+    if failed:
+        print(f"{len(failed)} runs failed:", *failed, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0

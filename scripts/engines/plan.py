@@ -1,8 +1,6 @@
 """The runner of a plan: trains the runs of its stages in order, for as long as it may."""
 
-import contextlib
 from pathlib import Path
-import signal
 import sys
 import tempfile
 import threading
@@ -32,45 +30,18 @@ def unsettled(stage) -> list:
         return []
 
 
-class Clock:
-    """The estimates of the plan, corrected by the times of the jobs of this command."""
-
-    def __init__(self, workers: int):
-        self.workers = workers
-        self.times: dict[str, list[tuple[float, float]]] = {}  # stage -> (measured, estimated)
-
-    def add(self, stage: str, measured: float, estimated: float) -> None:
-        self.times.setdefault(stage, []).append((measured, estimated))
-
-    def ratio(self, stage: str) -> float:
-        """Return measured / estimated in the stage, in all if it has no finished job yet."""
-        times = self.times.get(stage) or [pair for pairs in self.times.values() for pair in pairs]
-        measured, estimated = map(sum, zip(*times, strict=True)) if times else (1, 1)
-        return measured / estimated if estimated else 1.0
-
-    def eta(self, left: dict[str, float]) -> float:
-        """Return the minutes that these stages take; left: their estimated minutes."""
-        return sum(self.ratio(stage) * left[stage] for stage in left) / self.workers
-
-
-def is_worth_a_try(lost: dict[Path, int], job: jobs.Job) -> bool:
-    """Return whether the run was killed, or another process had it."""
-    status = lost.get(job.folder, 0)
-    return status < 0 or status in (cli.BUSY, cli.INTERRUPTED)
-
-
 class Runner:
     """Trains stages. A run that fails, or that another process has, is left.
 
     Attributes:
         lost: the exit status of each run that is left, by folder.
-        left: the estimated minutes of each stage that are left, at most.
+        failed: why a stage has ended, in words.
     """
 
-    def __init__(self, stages: list, workers: int, saving: jobs.letting_runs_save):
-        self.stages, self.workers, self.saving = stages, workers, saving
-        self.clock, self.lost, self.failed = Clock(workers), dict[Path, int](), list[str]()
-        self.left = {stage.name: minutes(unsettled(stage)) for stage in stages}
+    def __init__(self, stages: list, workers: int, stopping: jobs.Stopping):
+        self.stages, self.workers, self.stopping = stages, workers, stopping
+        self.lost, self.failed = dict[Path, int](), list[str]()
+        self.began, self.estimated = time.monotonic(), 0.0  # minutes of the jobs that have ended
 
     def train(self, stage) -> None:
         """Train the waves of a stage, and print its table when all of them are done.
@@ -81,8 +52,9 @@ class Runner:
             check(stage)
             self.show(stage)
             for wave in stage.waves():
-                self.train_wave(stage, wave)
-                if self.saving.asked or stage.adaptive and not all(run.settled for run in wave):
+                self.train_wave(stage, [run for run in wave if run.folder not in self.lost])
+                undone = stage.adaptive and not all(run.settled for run in wave)
+                if self.stopping.asked or undone:
                     return
             if not stage.unsettled():
                 print(stage.table(), flush=True)
@@ -91,59 +63,51 @@ class Runner:
             print(f"error: {self.failed[-1]}", file=sys.stderr, flush=True)
 
     def train_wave(self, stage, wave: list) -> None:
-        todo = {run.job: run for run in wave if not run.settled and run.folder not in self.lost}
-        for _ in range(2):  # once more what was killed, or what another process has left
-            begun: dict[jobs.Job, float] = {}
+        by_folder = {run.folder: run for run in wave if not run.settled}
 
-            def due(job, todo=todo, begun=begun):
-                begun[job] = time.monotonic()
-                return not todo[job].settled  # another process may have trained it
+        def ended(job: jobs.Job, status: int) -> None:
+            self.estimated += by_folder[job.folder].minutes if status == 0 else 0
+            self.show(stage)
 
-            ended = jobs.run_here(list(todo), self.workers, self.saving, due)
-            with contextlib.closing(ended):  # waits for the others if a wrong run ends the stage
-                for job, status in ended:
-                    if status == 0:
-                        measured = (time.monotonic() - begun[job]) / 60
-                        self.clock.add(stage.name, measured, todo[job].minutes)
-                    elif not self.saving.asked:
-                        self.lost[job.folder] = status
-                    self.show(stage)
-            for run in filter(lambda run: run.settled, todo.values()):
-                self.lost.pop(run.folder, None)
-            todo = {job: run for job, run in todo.items() if is_worth_a_try(self.lost, job)}
-            if self.saving.asked:
-                return
+        self.lost |= jobs.train(
+            [run.job for run in by_folder.values()],
+            jobs.start_here(self.workers),
+            self.workers,
+            self.stopping,
+            lambda job: by_folder[job.folder].settled,
+            ended,
+        )
 
     def show(self, stage) -> None:
         """Print how far the stage is and when it and the plan end."""
-        total, left = stage.total(), stage.unsettled()
-        self.left[stage.name] = minutes(left)
+        total, left = sum(map(len, stage.waves())), stage.unsettled()
         n = self.stages.index(stage)
-        coming = {later.name: self.left[later.name] for later in self.stages[n:]}
+        coming = sum(minutes(unsettled(later)) for later in self.stages[n:])
+        # How long this machine takes for a minute of the plan's file, as the jobs so far show it.
+        spent = (time.monotonic() - self.began) / 60
+        pace = spent / self.estimated if self.estimated else 1 / self.workers
         print(
             f"stage {n + 1} of {len(self.stages)}: {stage.name}, {total - len(left)}/{total} runs, "
-            f"ETA {self.clock.eta({stage.name: minutes(left)}):.0f} min, of the plan "
-            f"{self.clock.eta(coming):.0f} min",
+            f"ETA {pace * minutes(left):.0f} min, of the plan {pace * coming:.0f} min",
             flush=True,
         )
 
     def status(self) -> int:
         """Print what is left; return the exit status of the command."""
-        if self.saving.asked:
-            why = "Stopped" if self.saving.stopped else "The time is up"
+        if self.stopping.asked:
+            why = "Stopped" if self.stopping.by_signal else "The time is up"
             print(f"{why}; the same command goes on from here. What remains:")
             for stage in self.stages:
                 if left := unsettled(stage):
                     print(f"  {stage.name}: {len(left)} runs, {minutes(left):.0f} min")
-        busy = [str(folder) for folder, status in self.lost.items() if status == cli.BUSY]
-        if busy:
-            print(f"Left to another process that is at work on them: {', '.join(busy)}")
-        failed = [f"{f}: exit status {s}" for f, s in self.lost.items() if s != cli.BUSY]
-        if failed := failed + self.failed:
-            print(f"{len(failed)} failed:", *failed, sep="\n  ", file=sys.stderr)
-        if self.saving.stopped:
+        status = jobs.report(self.lost)
+        if self.failed:
+            print(f"{len(self.failed)} stages failed:", *self.failed, sep="\n  ", file=sys.stderr)
+        if self.stopping.by_signal:
             return cli.INTERRUPTED
-        return 1 if failed else cli.BUSY if busy and not self.saving.asked else 0
+        if self.lost and not status and not self.stopping.asked:
+            return cli.BUSY  # the runs that another process is at work on
+        return 1 if self.failed else status
 
 
 def check(stage) -> None:
@@ -152,23 +116,22 @@ def check(stage) -> None:
     Raises:
         InputError: the stage needs a choice, or a run cannot be trained.
     """
+    from ln.training import train
+
     if stage.settings_of:
         raise InputError(
             f"It needs the choice of {stage.settings_of}, which is not recorded yet. "
             f"Train that stage, and paste the [stage.choice] that it prints into the plan."
         )
-    for run in {run.folder: run for wave in stage.waves() for run in wave}.values():
-        if not (run.folder / "config.json").exists():
-            try:
-                lanes = jobs.check(list(run.job.words[2:-1]))
-            except InputError as error:
-                raise InputError(f"{run.folder.name}: {error}") from error
-            if len(lanes) != 1:
-                raise InputError(f"{run.folder.name} has {len(lanes)} lanes; give one seed and lr.")
+    runs = {run.folder: run for wave in stage.waves() for run in wave if not run.begun}
+    for run in runs.values():
+        config = jobs.checked(run.folder.name, run.resolved(), {})
+        if len(lanes := train.make_lanes(config)) != 1:
+            raise InputError(f"{run.folder.name} has {len(lanes)} lanes; give one seed and lr.")
 
 
 def list_stages(stages: list) -> None:
-    """Print the runs and minutes of each stage, and the commands if a stage was named.
+    """Print the runs and minutes of each stage, and the folders if a stage was named.
 
     Raises:
         InputError: a run is damaged.
@@ -184,12 +147,12 @@ def list_stages(stages: list) -> None:
             f"{stage.name}: {len(known)} runs known, {len(known) - len(left)} finished, "
             f"{len(left)} to do, {minutes(left):.0f} min{more}"
         )
-        if ONLY.value and not stage.settings_of:
-            print(*(f"  {run.job}" for run in left), sep="\n")
+        if ONLY.value:
+            print(*(f"  {run.folder}, {run.steps}" for run in left), sep="\n")
 
 
-def run(root: Path, workers: int, dry_run: bool) -> None:
-    """Do what --plan and the flags beside it say."""
+def run(root: Path, workers: int, dry_run: bool) -> int:
+    """Do what --plan and the flags beside it say; return the exit status of the command."""
     # jax takes a second: not before the flags are known to be right.
     from scripts.engines import collect
     from scripts.engines import stages as kinds
@@ -201,15 +164,17 @@ def run(root: Path, workers: int, dry_run: bool) -> None:
     if not stages:
         raise InputError(f"--only={ONLY.value}: no stage of {PLAN.value} begins with this.")
     if COLLECT.value:
-        return collect.collect(stages, Path(PLAN.value).parent, dry_run)
+        collect.collect(stages, Path(PLAN.value).parent, dry_run)
+        return 0
     if dry_run:
-        return list_stages(stages)
+        list_stages(stages)
+        return 0
     with writing(root, "--root"):
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()
-    with jobs.letting_runs_save((signal.SIGINT, signal.SIGTERM), seconds) as saving:
-        runner = Runner(stages, workers, saving)
+    with jobs.Stopping(seconds) as stopping:
+        runner = Runner(stages, workers, stopping)
         for stage in stages:
-            if not saving.asked:
+            if not stopping.asked:
                 runner.train(stage)
-        sys.exit(runner.status())
+        return runner.status()

@@ -1,29 +1,26 @@
 """The engine optuna: searches for the best settings, one run or some lanes of a run per trial.
 
 A study knows the trials; the run folders beside it have all that was measured. A launcher holds a
-lock for each trial that it is at work on, which the system releases when the launcher dies, however
+lock for each run that it is at work on, which the system releases when the launcher dies, however
 it dies: so another launcher, or the same command again, takes up what was left, in the same run
 folder and from its newest checkpoint. The study may lie in a file or in a data base; the folder is
 one that all launchers see.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
-import dataclasses
 import itertools
 import math
-import os
 from pathlib import Path
 import sys
-import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 import filelock
 
-from ln.errors import InputError, choose, nearest, writing
+from ln.errors import InputError, choose, writing
 from scripts import cli
-from scripts.engines import jobs
+from scripts.engines import grid, jobs
 
 SPACE = flags.DEFINE_multi_string(
     "space", [], "optuna: KEY=log:LOW:HIGH, float:..., int:..., logint:..., or KEY=VALUE,VALUE,..."
@@ -39,153 +36,91 @@ STORAGE = flags.DEFINE_string(
     "storage", None, "optuna: postgresql://USER@HOST/NAME; default: journal.log in its folder"
 )
 
-SAMPLERS = {  # a grid is put into the queue of the study
+SAMPLERS: dict[str, tuple[str, dict]] = {  # a grid is put into the queue of the study
     "tpe": ("TPESampler", {"constant_liar": True}),  # keeps away from what others are at work on
     "random": ("RandomSampler", {}),
     "grid": ("RandomSampler", {}),
 }
-PRUNERS = {  # a resource is an evaluation
+PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
     "asha": ("SuccessiveHalvingPruner", {"min_resource": 1}),
     "hyperband": ("HyperbandPruner", {}),
     "none": ("NopPruner", {}),
 }
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
-LOOK = 0.5  # seconds between two looks at what the runs have measured
-
 
 # --- What is searched ---
 
 
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """The values of one config key.
+class Axis(NamedTuple):
+    """What is searched of one config key.
 
     Attributes:
-        choices: these, as they are written on the command line; or
-        low, high: the ends of an interval.
-        kind: int or float.
-        log: whether the logarithm is spread evenly.
-        points: of a grid, how many from low to high.
+        distribution: optuna's.
+        values: all values of a grid, else the ends, which are right or wrong as all others are.
     """
 
-    key: str
-    choices: tuple[str, ...] = ()
-    low: float = 0
-    high: float = 0
-    kind: type = float
-    log: bool = False
-    points: int = 0
+    distribution: Any
+    values: list
 
     @classmethod
-    def read(cls, text: str, known: list[str], grid: bool) -> "Axis":
-        """Reads "lr=log:1e-4:1e-2", with ":5" behind it in a grid, or "norm=none,layer".
+    def read(cls, key: str, text: str) -> "Axis":
+        """Return the axis of "log:1e-4:1e-2", with ":5" behind it in a grid, or of "none,layer".
 
         Raises:
-            InputError: not of that form, or an unknown key.
+            InputError: not of that form.
         """
-        key, equals, values = text.partition("=")
-        if not equals or not values:
-            raise InputError(f"--space {text!r}: write KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...")
-        if key not in known:
-            raise InputError(f"--space {text!r}: the config has no {key!r}.{nearest(key, known)}")
-        if key == "seeds":
-            raise InputError(
-                "--space seeds=...: no seed is better than another. Give --config.seeds=0,1,2; a "
-                "trial is judged by the mean over them."
-            )
-        word, colon, ends = values.partition(":")
+        from optuna import distributions
+
+        word, colon, numbers = text.partition(":")
         if not colon:
-            choices = tuple(values.split(","))
+            choices = text.split(",")
             if len(set(choices)) < len(choices):
-                raise InputError(f"--space {text!r} names a value twice.")
-            return cls(key, choices)
+                raise InputError(f"--space {key}={text} names a value twice.")
+            return cls(distributions.CategoricalDistribution(choices), choices)
         kind, log = choose(f"kind of --space {key}", word, KINDS)
+        make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[kind]
+        is_grid = SAMPLER.value == "grid"
         try:
-            read = (kind, kind, int)[: 2 + grid]
-            low, high, *points = (r(x) for r, x in zip(read, ends.split(":"), strict=True))
-        except ValueError:
-            low, high, points = 1, 0, []
-        if not low < high < math.inf or (log and low <= 0) or (grid and points[0] < 2):
-            form = f"{word}:LOW:HIGH" + grid * ":POINTS"
+            low, high, *points = map(kind, numbers.split(":"))
+            if not low < high < math.inf or len(points) != is_grid or min(points, default=2) < 2:
+                raise ValueError
+            ends = make(low, high, log=log)
+        except ValueError as error:
+            form = f"{key}={word}:LOW:HIGH{':POINTS' if is_grid else ''}"
             raise InputError(
-                f"--space {text!r}: with --sampler={SAMPLER.value} write {key}={form}, numbers "
-                f"with LOW below HIGH{' and above 0' if log else ''}."
-            )
-        return cls(key, (), low, high, kind, log, *points)
-
-    def suggest(self, trial):
-        """The value of an optuna trial."""
-        if self.choices:
-            return trial.suggest_categorical(self.key, self.choices)
-        method = trial.suggest_int if self.kind is int else trial.suggest_float
-        return method(self.key, self.low, self.high, log=self.log)
-
-    def grid(self) -> list:
-        """The values of a grid."""
-        import numpy as np
-
-        if self.choices:
-            return list(self.choices)
-        spread = np.geomspace if self.log else np.linspace
-        values = spread(self.low, self.high, self.points).tolist()
-        values[0], values[-1] = self.low, self.high  # without rounding errors
-        return list(dict.fromkeys(round(v) if self.kind is int else v for v in values))
-
-    def ends(self) -> list:
-        """Values that are right or wrong as all the others are."""
-        return list(self.choices or (self.low, self.high))
+                f"--space {key}={text}: with --sampler={SAMPLER.value} write {form}, numbers with "
+                f"LOW below HIGH{' and above 0' if log else ''}."
+            ) from error
+        return cls(ends, spread(low, high, log, int(*points)) if points else [low, high])
 
 
-def read_space(texts: list[str], known: list[str], grid: bool) -> list[Axis]:
-    """All axes.
+def spread(low: float, high: float, log: bool, points: int) -> list:
+    """Return the values of a grid, whole numbers if its ends are."""
+    import numpy as np
+
+    values = (np.geomspace if log else np.linspace)(low, high, points).tolist()
+    values[0], values[-1] = low, high  # without rounding errors
+    return list(dict.fromkeys(round(v) if isinstance(low, int) else v for v in values))
+
+
+def read_space(texts: list[str], config) -> dict[str, Axis]:
+    """Return the axis of each key.
 
     Raises:
-        InputError: none, one key twice, or as `Axis.read`.
+        InputError: an unknown key, one twice, or seeds, or as `Axis.read`.
     """
-    axes = [Axis.read(text, known, grid) for text in texts]
-    keys = [axis.key for axis in axes]
-    if not axes or len(set(keys)) < len(keys):
-        raise InputError(
-            "--engine=optuna searches a --space KEY=..., each key once, such as "
-            "--space lr=log:1e-4:1e-2 --space norm=none,layer."
-        )
-    return axes
-
-
-# --- What was measured ---
-
-
-def readings(folder: Path, select: Mapping, rates: list[float] | None) -> list[float]:
-    """The scores of a run by config.select, one per evaluation: the mean over seeds, of the best of
-    these learning rates (None: of all). A rate with a dead lane has none from then on.
-    """
-    from ln.training import runs
-
-    if not (folder / "config.json").exists():
-        return []
-    config, rows = runs.load(folder)
-    best = {"min": min, "max": max}[select["mode"]]
-    found: dict[int, dict[float, list[float]]] = {}
-    for row in rows:
-        if row["split"] == select["split"] and (rates is None or row["lr"] in rates):
-            of_step = found.setdefault(row["step"], {})
-            of_step.setdefault(row["lr"], []).append(row[select["metric"]])
-    seeds = len(config["seeds"])
-    means = (
-        [sum(v) / seeds for v in found[step].values() if len(v) == seeds] for step in sorted(found)
-    )
-    return [best(values) for values in means if values]
-
-
-def is_dead(folder: Path, rates: list[float] | None) -> bool:
-    """Whether each of these learning rates has lanes that did not stay finite."""
-    from ln.training import runs
-
-    if not (folder / "config.json").exists():
-        return False
-    dead = {lr for _, lr in runs.read_dead(folder)}
-    return dead >= set(rates if rates is not None else runs.load(folder)[0]["lr"])
+    form, keys = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...", jobs.flat(config.to_dict())
+    space: dict[str, Axis] = {}
+    for text in texts:
+        key, values = grid.split(text, "--space", keys, form)
+        if key in space or key == "seeds":
+            raise InputError(
+                f"--space {text!r}: give each key once, and no seeds, of which none is better: a "
+                f"trial is judged by the mean over --config.seeds."
+            )
+        space[key] = Axis.read(key, values)
+    return space
 
 
 # --- The study ---
@@ -204,93 +139,165 @@ class JournalLock:
     def acquire(self) -> bool:
         self._lock.acquire()
         with self.journal.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            if file.read() not in (b"", b"\n"):
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
+            text = file.read()
+            file.truncate(text.rfind(b"\n") + 1)
         return True
 
     def release(self) -> None:
         self._lock.release()
 
 
-def open_study(folder: Path, mode: str):
-    """The optuna study in a folder, or by --storage, and its storage; made if it is not there.
+def open_storage(folder: Path):
+    """Return optuna's storage in a folder, or by --storage.
 
     Raises:
-        InputError: optuna is not installed, or the data base does not answer.
+        InputError: the journal is damaged, or the data base does not answer.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError(
-            "--engine=optuna needs optuna, which is not installed: "
-            "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
-        ) from None
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if STORAGE.value is None:
         journal = folder / "journal.log"
         try:
-            storage: Any = JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
+            return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
         except ValueError as error:
             raise InputError(
                 f"{journal} is damaged ({error}). Move it away to search anew, or choose another "
                 f"--study."
             ) from error
-    else:
-        url = STORAGE.value
-        if url.startswith(("postgresql://", "postgres://")):
-            url = "postgresql+psycopg://" + url.partition("://")[2]
-        try:
-            storage = RDBStorage(url)
-        except Exception as error:  # SQLAlchemy's, or the driver's own
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"--storage={STORAGE.value} cannot be used ({type(error).__name__}: {reason}). "
-                f"Write postgresql://USER:PASSWORD@HOST:PORT/NAME of a data base that is there."
-            ) from error
-    sampler, of_sampler = choose("--sampler", SAMPLER.value, SAMPLERS)
-    pruner, of_pruner = choose("--pruner", PRUNER.value, PRUNERS)
-    study = optuna.create_study(
+    scheme, _, place = STORAGE.value.partition("://")
+    scheme = "postgresql+psycopg" if scheme in ("postgresql", "postgres") else scheme
+    try:
+        return RDBStorage(f"{scheme}://{place}")
+    except Exception as error:  # SQLAlchemy's, or the driver's own
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"--storage={STORAGE.value} cannot be used ({type(error).__name__}: {reason}). "
+            f"Write postgresql://USER:PASSWORD@HOST:PORT/NAME of a data base that is there."
+        ) from error
+
+
+def open_study(storage, mode: str):
+    """Return the optuna study of this command, made if it is not there."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler, sampler_options = SAMPLERS[SAMPLER.value]
+    pruner, pruner_options = PRUNERS[PRUNER.value]
+    return optuna.create_study(
         storage=storage,
         study_name=STUDY.value,
         direction={"min": "minimize", "max": "maximize"}[mode],
         load_if_exists=True,
-        sampler=getattr(optuna.samplers, sampler)(**of_sampler),
-        pruner=getattr(optuna.pruners, pruner)(**of_pruner),
+        sampler=getattr(optuna.samplers, sampler)(**sampler_options),
+        pruner=getattr(optuna.pruners, pruner)(**pruner_options),
     )
-    return study, storage
 
 
-@dataclasses.dataclass
-class Trial:
-    """A trial that this launcher holds, and how many of its readings the study knows."""
-
-    trial: Any  # optuna's
-    claim: filelock.FileLock
-    rates: list[float] | None
-    known: int
-    open: bool = True
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
+# --- Trials ---
 
 
-@dataclasses.dataclass
 class Group:
-    """Trials that one run makes: lanes of a program, or a single one."""
+    """The trials that one run makes, at work: lanes of a program, or a single one.
 
-    job: jobs.Job
-    trials: list[Trial]
-    process: jobs.Process | None = None
-    after: float = 0.0  # when to start it
-    kills: int = 0
-    stopped: bool = False
+    Attributes:
+        trials: those that the study does not know the end of, by number.
+        failed: how many of them failed.
+    """
+
+    place = ""
+
+    def __init__(self, study, job: jobs.Job, lock: filelock.FileLock, trials: dict[int, Any]):
+        self.study, self.job, self.lock, self.trials = study, job, lock, trials
+        self.stopped, self.tries, self.failed = False, 1, 0
+        self.size = 0  # of the metrics when last read
+        frozen = study.get_trials(deepcopy=False)
+        self.told = {n: len(frozen[n].intermediate_values) for n in trials}
+        self.process = jobs.Process(job)
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.process.stop()
+
+    def poll(self) -> int | None:
+        """Tell the study what the run has measured; return the exit status once it has ended."""
+        status = self.process.poll()
+        self.look(prune=status is None)
+        if status is None or not self.trials:
+            return status
+        # An orphan of a launcher that was killed is busy with the run: its results are as good.
+        # Whatever else was killed is tried once more.
+        killed = status < 0 or status == cli.INTERRUPTED
+        if not self.stopped and (status == cli.BUSY or killed and self.tries == 1):
+            self.tries += killed
+            self.process = jobs.Process(self.job)
+            return None
+        if status == 0 or not self.stopped:  # what was stopped goes on another time
+            self.end()
+        self.lock.release()
+        return status
+
+    def look(self, prune: bool) -> None:
+        """Report what is new, and prune what is not worth its time."""
+        metrics = self.job.folder / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if (
+            size == self.size
+        ):  # reading a long file would take longer than the wait for the next look
+            return
+        self.size, run = size, read(self.job.folder)
+        for number, trial in list(self.trials.items()):
+            for value in scores(run, trial)[self.told[number] :]:
+                self.told[number] += 1
+                trial.report(value, self.told[number])
+                if prune and trial.should_prune():
+                    self.tell(number, "PRUNED")
+                    break
+        if not self.trials and not self.stopped:
+            self.stop()
+
+    def end(self) -> None:
+        """Tell the study how the trials ended."""
+        run = read(self.job.folder)
+        for number, trial in list(self.trials.items()):
+            values = scores(run, trial) if run else []
+            if run and {lr for _, lr in run.diverged} >= set(rates_of(run, trial)):
+                self.tell(number, "PRUNED")
+            elif run and run.finished and values:
+                self.tell(number, "COMPLETE", min(values, key=lambda value: run.sign * value))
+            else:
+                self.failed += 1
+                self.tell(number, "FAIL")
+
+    def tell(self, number: int, state: str, value: float | None = None) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(number, value, TrialState[state], skip_if_finished=True)
+        params = ", ".join(f"{k} {v}" for k, v in self.trials.pop(number).params.items())
+        score = "" if value is None else f", {value:.4g}"
+        print(f"Trial {number}: {state.lower()}{score} ({params})", flush=True)
+
+
+def read(folder: Path):
+    """Return the run in a folder, None if it has not begun."""
+    from ln.training import runs
+
+    return runs.read(folder) if (folder / "config.json").exists() else None
+
+
+def rates_of(run, trial) -> list[float]:
+    """Return the learning rate of a trial, or if it is not searched, all of its run."""
+    return [float(trial.params["lr"])] if "lr" in trial.params else run.config["lr"]
+
+
+def scores(run, trial) -> list[float]:
+    """Return the score of each evaluation: the mean over seeds, of the best learning rate."""
+    by_rate = [
+        run.scores([(seed, rate) for seed in run.config["seeds"]]) for rate in rates_of(run, trial)
+    ]
+    steps = sorted({step for column in by_rate for step in column})
+    columns = ([column[step] for column in by_rate if step in column] for step in steps)
+    return [min(values, key=lambda value: run.sign * value) for values in columns]
 
 
 class Search:
@@ -298,260 +305,172 @@ class Search:
 
     Args:
         folder: of the study and of its runs.
-        config: of this command.
-        axes: what is searched.
+        config: what the runs have in common.
     """
 
-    def __init__(self, folder: Path, config, axes: list[Axis]):
-        self.folder, self.axes, self.failed = folder, axes, 0
-        self.claims: list[filelock.FileLock] = []
-        self.select = config.select.to_dict()
+    def __init__(self, folder: Path, config):
+        self.folder, self.config = folder, config
+        self.space = read_space(SPACE.value, config)
         (folder / "claims").mkdir(parents=True, exist_ok=True)
+        self.groups: list[Group] = []
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
         with self.asking:
-            self.study, self.storage = open_study(folder, self.select["mode"])
-            self.is_grid = SAMPLER.value == "grid"
-            self._check_space()
-            if self.is_grid:
-                points = itertools.product(*(axis.grid() for axis in axes))
-                for point in points:
-                    values = {a.key: value for a, value in zip(axes, point, strict=True)}
-                    self.study.enqueue_trial(values, skip_if_exists=True)
+            self.storage = open_storage(folder)
+            self.study = open_study(self.storage, config.select.mode)
+            self.check_settings()
+            if SAMPLER.value == "grid":
+                for point in itertools.product(*(axis.values for axis in self.space.values())):
+                    point = dict(zip(self.space, point, strict=True))
+                    self.study.enqueue_trial(point, skip_if_exists=True)
 
-    def _check_space(self) -> None:
-        """Raises InputError where the study belongs to another search."""
-        wanted = [f"{self.select['mode']} {self.select['split']} {self.select['metric']}"]
-        wanted += sorted(SPACE.value)
-        wanted += sorted(w for w in jobs.settings({}, sys.argv[1:]) if "data_dir" not in w)
-        known = self.study.user_attrs.get("search", wanted)
-        if known != wanted:
-            changed = sorted(set(known) ^ set(wanted))
-            raise InputError(
-                f"The study {STUDY.value!r} in {self.folder} is of another search ({changed}). "
-                f"Give the same settings to go on, or another --study."
-            )
-        self.study.set_user_attr("search", wanted)
-
-    # --- Trials ---
-
-    def _claim(self, number: int, new: bool) -> filelock.FileLock | None:
-        """The lock of a trial, where nobody holds it and it is of launchers in this folder."""
-        path = self.folder / "claims" / f"{number}.lock"
-        if not new and not path.exists():
-            return None
-        lock = filelock.FileLock(path)
-        with contextlib.suppress(filelock.Timeout):
-            lock.acquire(timeout=0)
-            self.claims.append(lock)
-            return lock
-        return None
-
-    def next_group(self) -> Group | None:
-        """A group that a killed launcher left, or a new one; None where all are taken."""
-        from optuna.trial import TrialState
-
-        with self.asking:
-            trials = self.study.get_trials(deepcopy=False)
-            left = self._left(trials)
-            if left is not None:
-                return left
-            waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-            free = waiting if self.is_grid else TRIALS.value - len(trials) + waiting
-            new = [self.study.ask() for _ in range(min(LANES.value, free))]
-            if not new:
-                return None
-            claims = [self._claim(trial.number, new=True) for trial in new]
-            numbers = [trial.number for trial in new]
-            for trial in new:
-                for axis in self.axes:
-                    axis.suggest(trial)
-                trial.set_user_attr("group", numbers)
-            held = {t.number: (t, claim) for t, claim in zip(new, claims, strict=True)}
-            return self._group(numbers, held)
-
-    def _left(self, trials: list) -> Group | None:
-        """A group whose launcher died."""
-        from optuna.trial import Trial as OptunaTrial
-        from optuna.trial import TrialState
-
-        for number in [found.number for found in trials if found.state == TrialState.RUNNING]:
-            claim = self._claim(number, new=False)
-            if claim is None:
-                continue
-            trials = self.study.get_trials(deepcopy=False)  # it may have been told just now
-            if trials[number].state != TrialState.RUNNING:
-                claim.release()
-                continue
-            numbers = trials[number].user_attrs.get("group", [number])
-            held = {}
-            for n in numbers:
-                lock = claim if n == number else self._claim(n, new=True)
-                if lock is not None and trials[n].state == TrialState.RUNNING:
-                    held[n] = OptunaTrial(self.study, trials[n]._trial_id), lock
-            for trial, _ in held.values():
-                for axis in self.axes:
-                    axis.suggest(trial)  # what it was, or now if it was killed before
-                trial.set_user_attr("group", numbers)
-            print(f"Taking up what was left of trial {', '.join(map(str, held))}.", flush=True)
-            return self._group(numbers, held)
-        return None
-
-    def _group(self, numbers: list[int], held: dict[int, tuple]) -> Group:
-        """The group of these trials, of which some are held: number -> (trial, claim)."""
-        params = {n: self.study.trials[n].params for n in numbers}
-        overrides = dict(params[numbers[0]])
-        name = f"trial={numbers[0]}"
-        if len(numbers) > 1:
-            rates = dict.fromkeys(str(params[n]["lr"]) for n in numbers)  # lanes differ
-            overrides["lr"] = ",".join(rates)
-            name = f"trials={numbers[0]}-{numbers[-1]}"
-        trials = []
-        for n, (trial, claim) in held.items():
-            rates = [float(params[n]["lr"])] if "lr" in params[n] else None
-            known = len(self.study.trials[n].intermediate_values)
-            trials.append(Trial(trial, claim, rates, known))
-        return Group(jobs.make_job(self.folder / name, overrides), trials)
-
-    def tell(self, group: Group, trial: Trial, state, value: float | None = None) -> None:
-        """Ends a trial of a group."""
-        from optuna.trial import TrialState
-
-        self.study.tell(trial.number, value, state, skip_if_finished=True)
-        self.failed += state == TrialState.FAIL
-        trial.open = False
-        trial.claim.release()
-        score = "" if value is None else f", {self.select['metric']} {value:.4g}"
-        params = ", ".join(f"{key} {value}" for key, value in trial.trial.params.items())
-        print(f"Trial {trial.number}: {state.name.lower()}{score} ({params})", flush=True)
-
-    def look(self, group: Group) -> None:
-        """Tells the study what a group at work has measured, and ends what is not worth it."""
-        from optuna.trial import TrialState
-
-        for trial in group.trials:
-            if not trial.open:
-                continue
-            found = readings(group.job.folder, self.select, trial.rates)
-            for step, value in enumerate(found[trial.known :], start=trial.known + 1):
-                trial.trial.report(value, step)
-                trial.known = step
-                if group.process is not None and trial.trial.should_prune():
-                    self.tell(group, trial, TrialState.PRUNED)
-                    break
-        if not (group.process is None or group.stopped or any(t.open for t in group.trials)):
-            group.stopped = True
-            group.process.stop()
-
-    def end(self, group: Group, status: int) -> bool:
-        """Takes note of how the run of a group ended; returns whether it is to be started again."""
-        from optuna.trial import TrialState
-
+    def check_settings(self) -> None:
+        """Raise InputError if the study belongs to another search."""
         from ln.training import runs
 
-        group.process = None
-        self.look(group)
-        open_trials = [trial for trial in group.trials if trial.open]
-        if not open_trials:
-            return False
-        if status == cli.BUSY:  # an orphan of a launcher that was killed: its results are as good
-            group.after = time.monotonic() + 10 * LOOK
-            return True
-        if status < 0 and group.kills == 0:
-            group.kills += 1
-            return True
-        folder = group.job.folder
-        for trial in open_trials:
-            found = readings(folder, self.select, trial.rates)
-            if is_dead(folder, trial.rates):
-                self.tell(group, trial, TrialState.PRUNED)
-            elif runs.is_finished(folder) and found:
-                best = {"min": min, "max": max}[self.select["mode"]]
-                self.tell(group, trial, TrialState.COMPLETE, best(found))
-            else:
-                self.tell(group, trial, TrialState.FAIL)
-        return False
+        wanted = runs.as_json(self.config) | dict(space=sorted(SPACE.value))
+        for key in runs.PLACES:
+            del wanted[key]
+        known = self.study.user_attrs.get("settings", wanted)
+        if changes := runs.differences(known, wanted):
+            raise InputError(
+                f"The study {STUDY.value!r} in {self.folder} is of another search "
+                f"({'; '.join(changes)}). Give the same settings to go on, or another --study."
+            )
+        self.study.set_user_attr("settings", wanted)
 
-    # --- All of it ---
+    def start(self, room: int) -> list[Group]:
+        """Take up what killed launchers left, or begin new trials; at most so many runs."""
+        started = []
+        with self.asking:
+            while len(started) < room and (group := self.left() or self.new()):
+                print(group.job.folder, flush=True)
+                started.append(group)
+        self.groups += started
+        return started
+
+    def left(self) -> Group | None:
+        """Return a run whose launcher died."""
+        from optuna.trial import TrialState
+
+        trials = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        for name in dict.fromkeys(map(name_of, trials)):
+            path = self.folder / "claims" / f"{name}.lock"
+            # Trials in a data base may belong to launchers that work in another folder.
+            if STORAGE.value is None or path.exists():
+                with contextlib.suppress(filelock.Timeout):
+                    lock = filelock.FileLock(path, timeout=0)
+                    lock.acquire()
+                    print(f"Taking up what was left of {name}.", flush=True)
+                    return self.group(name, lock)
+        return None
+
+    def new(self) -> Group | None:
+        from optuna.trial import TrialState
+
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        left = TRIALS.value - len(trials) + waiting
+        free = waiting if SAMPLER.value == "grid" else left
+        asked = [self.study.ask() for _ in range(min(LANES.value, free))]
+        if not asked:
+            return None
+        first, last = asked[0].number, asked[-1].number
+        name = f"trial={first}" if first == last else f"trials={first}-{last}"
+        for trial in asked:
+            trial.set_user_attr("run", name)
+        lock = filelock.FileLock(self.folder / "claims" / f"{name}.lock")
+        lock.acquire()
+        return self.group(name, lock)
+
+    def group(self, name: str, lock: filelock.FileLock) -> Group:
+        """Start the run of a name."""
+        import optuna
+
+        params, held = [], {}
+        for frozen in self.study.get_trials(deepcopy=False):
+            if name_of(frozen) != name:
+                continue
+            trial = optuna.trial.Trial(self.study, frozen._trial_id)
+            if frozen.state == optuna.trial.TrialState.RUNNING:
+                held[frozen.number] = trial
+                for key, axis in self.space.items():
+                    trial._suggest(key, axis.distribution)  # the same as before if it was killed
+            params.append(trial.params)
+        values = params[0]
+        if len(params) > 1:
+            values |= dict(lr=",".join(dict.fromkeys(str(p["lr"]) for p in params)))  # lanes differ
+        job = jobs.Job.make(self.folder / name, jobs.override(self.config, values))
+        return Group(self.study, job, lock, held)
 
     def close(self) -> None:
-        """Lets go of the trials and the data base."""
-        for claim in self.claims:
-            claim.release(force=True)
+        """Let go of the runs and the data base."""
+        for group in self.groups:
+            group.lock.release(force=True)
         if STORAGE.value is not None:
             self.storage.remove_session()
             self.storage.engine.dispose()
 
     def run(self, workers: int) -> int:
-        """Searches until enough trials have ended; returns how many failed in this launcher."""
-        working: list[Group] = []
-        with jobs.letting_runs_save() as ctrl_c:
-            while not ctrl_c.asked:
-                while len(working) < workers and (group := self.next_group()) is not None:
-                    print(f"{group.job.folder}", flush=True)
-                    working.append(group)
-                if not working:
-                    break
-                for group in list(working):
-                    if group.process is None and time.monotonic() >= group.after:
-                        group.process = jobs.Process(group.job)
-                    status = group.process.poll() if group.process else None
-                    if status is None:
-                        self.look(group)
-                    elif status == cli.INTERRUPTED and any(t.open for t in group.trials):
-                        ctrl_c.asked = True
-                    elif not self.end(group, status):
-                        working.remove(group)
-                time.sleep(LOOK)
-            for group in working:
-                if group.process is not None:
-                    group.process.wait()
-        if ctrl_c.asked:
+        """Search until enough trials have ended; return the exit status."""
+        with jobs.Stopping() as stopping:
+            for _ in jobs.watch(self.start, workers, stopping):
+                pass
+        if stopping.asked:
             print("Stopped; the same command goes on from here.", flush=True)
-            sys.exit(cli.INTERRUPTED)
-        return self.failed
+            return cli.INTERRUPTED
+        print("\n".join(self.summary()), flush=True)
+        failed = sum(group.failed for group in self.groups)
+        if failed:
+            print(f"{failed} trials failed; see above.", file=sys.stderr)
+        return 1 if failed else 0
+
+    def summary(self) -> Iterator[str]:
+        """Yield lines that say what the study knows."""
+        from optuna.trial import TrialState
+
+        trials = self.study.get_trials(deepcopy=False)
+        count = {state: sum(t.state == state for t in trials) for state in TrialState}
+        states = ", ".join(f"{n} {state.name.lower()}" for state, n in count.items() if n)
+        yield f"{len(trials)} trials in {self.folder}: {states}."
+        select = self.config.select
+        done = [t for t in trials if t.state == TrialState.COMPLETE]
+        done.sort(key=lambda t: t.value, reverse=select.mode == "max")
+        for trial in done[:5]:
+            params = " ".join(f"--config.{key}={value}" for key, value in trial.params.items())
+            score = f"{select.split} {select.metric} {trial.value:.5g}"
+            yield f"  {score}  trial {trial.number}  {params}"
 
 
-def summary(search: Search) -> Iterator[str]:
-    """Lines that say what was found."""
-    from optuna.trial import TrialState
-
-    trials = search.study.get_trials(deepcopy=False)
-    count = {state: sum(t.state == state for t in trials) for state in TrialState}
-    states = ", ".join(f"{n} {state.name.lower()}" for state, n in count.items() if n)
-    yield f"{len(trials)} trials in {search.folder}: {states}."
-    done = [t for t in trials if t.state == TrialState.COMPLETE]
-    sign = 1 if search.select["mode"] == "min" else -1
-    for trial in sorted(done, key=lambda t: sign * t.value)[:5]:
-        params = " ".join(f"--config.{key}={value}" for key, value in trial.params.items())
-        score = f"{search.select['split']} {search.select['metric']} {trial.value:.5g}"
-        yield f"  {score}  trial {trial.number}  {params}"
+def name_of(trial) -> str:
+    """Return the name of the run that makes a trial."""
+    return trial.user_attrs.get("run", f"trial={trial.number}")
 
 
-def run(config, root: Path, known: list[str], workers: int) -> None:
-    """Searches, as the flags say.
+def run(config, root: Path, workers: int) -> int:
+    """Search, as the flags say; return the exit status of the command.
 
     Raises:
         InputError: a flag cannot be used; nothing was started.
     """
     choose("--sampler", SAMPLER.value, SAMPLERS)
     choose("--pruner", PRUNER.value, PRUNERS)
-    axes = read_space(SPACE.value, known, SAMPLER.value == "grid")
-    if LANES.value > 1 and [axis.key for axis in axes] != ["lr"]:
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "--engine=optuna needs optuna, which is not installed: "
+            "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
+        ) from None
+    space = read_space(SPACE.value, config)
+    if LANES.value > 1 and list(space) != ["lr"]:
         raise InputError(
             f"--lanes={LANES.value}: trials are lanes of one program where only lr is searched."
         )
-    first = {axis.key: axis.ends()[0] for axis in axes}
-    points = [first | {axis.key: value} for axis in axes for value in axis.ends()]
-    for point in {str(point): point for point in points}.values():
-        try:
-            jobs.check(jobs.settings(point, sys.argv[1:]))
-        except InputError as error:
-            raise InputError(f"{point}: {error}") from error
+    first = {key: axis.values[0] for key, axis in space.items()}
+    for key, axis in space.items():
+        for value in axis.values:
+            jobs.checked(f"--space {key}={value}", config, first | {key: value})
     folder = root / STUDY.value
     with writing(folder, "--root", "; the same command goes on from there"):
-        with contextlib.closing(Search(folder, config, axes)) as search:
-            failed = search.run(workers)
-            print("\n".join(summary(search)), flush=True)
-    if failed:
-        print(f"{failed} trials failed; see above.", file=sys.stderr)
-        sys.exit(1)
+        with contextlib.closing(Search(folder, config)) as search:
+            return search.run(workers)

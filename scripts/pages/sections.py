@@ -220,8 +220,9 @@ def changes_against_paper(run: Stored) -> list[str]:
     config, name = run.config, run.config["experiment"]
     if name not in experiments.names():
         raise InputError(f"{run.folder} is a run of {name!r}, which is no experiment here.")
-    if not {"norm", "norms", "scale"} <= config.keys():
-        raise InputError(f"{run.folder}/config.json has no norm, norms or scale; restore the file.")
+    kinds = dict(norm=str, norms=dict, scale=str)
+    if not all(isinstance(config.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"{run.folder}/config.json lacks norm, norms or scale. Restore the file.")
     here = compared(config, config["norm"])
     papers = (compared(paper, config["norm"]) for paper in papers_of(name))
     return min((runs.differences(paper, here) for paper in papers), key=len)

@@ -61,18 +61,18 @@ def rows_of(table: Table, ours: Curves) -> list[dict]:
     """Return the paper's rows of a table, then one for each norm of ours."""
 
     def row(model: str, values, seeds: str = "", step: str = "") -> dict:
-        known = [np.array([]) if value is None else np.atleast_1d(value) for value in values]
-        cells = [number(v, c.digits) for v, c in zip(known, table.columns, strict=True)]
-        return dict(model=model, paper=not seeds, cells=[*cells, seeds, step])
+        arrays = [np.array([]) if value is None else np.atleast_1d(value) for value in values]
+        texts = [number(a, column.digits) for a, column in zip(arrays, table.columns, strict=True)]
+        return dict(model=model, paper=not seeds, cells=[*texts, seeds, step])
 
     rows = [row(published.model, published.values) for published in table.rows]
     names = [column.name for column in table.columns]
     for norm, (label, *_) in styles_of(norm for name, norm in ours if name in names).items():
         curves = [ours.get((name, norm)) for name in names]
-        first = next(curve for curve in curves if curve)
-        model = f"ours, {label}" + ("" if first.complete else ", not finished")
-        values = [curve and curve.lanes[:, 0] for curve in curves]
-        rows.append(row(model, values, str(len(first.lanes)), f"{first.x[0]:,.0f}"))
+        known = next(curve for curve in curves if curve)
+        model = f"ours, {label}" + ("" if known.complete else ", not finished")
+        values = [curve.lanes[:, 0] if curve else None for curve in curves]
+        rows.append(row(model, values, str(len(known.lanes)), f"{known.x[0]:,.0f}"))
     return rows
 
 

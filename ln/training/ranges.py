@@ -1,0 +1,56 @@
+"""The ranges of the numbers in configs, in one place. A test asks for one of every number."""
+
+from collections.abc import Iterator, Mapping
+import math
+from typing import Any, NamedTuple
+
+from ln.errors import InputError
+
+
+class Range(NamedTuple):
+    """The values from `least` to `most`; most: infinity stands for any finite number."""
+
+    least: float
+    most: float = math.inf
+
+    def __str__(self):
+        if self.most < math.inf:
+            return f"from {self.least:g} to {self.most:g}"
+        return f"{self.least:g} or more" if self.least > -math.inf else "a finite number"
+
+
+COUNTS = """batch_size bucket_run buckets channels chunk components embedding_dim fold glimpses
+    hidden latent length mixtures pad_to pixels_per_step read_size shuffle_block steps_per_call
+    train_cases valid_cases valid_triples write_size"""
+AMOUNTS = "clip clip_each clip_root init_std margin noise optimizer.eps permutation_seed"
+
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(COUNTS.split(), Range(1)),
+    **dict.fromkeys(AMOUNTS.split(), Range(0)),
+    # At 1 a moment would keep nothing of the gradients, and its bias correction divide by zero.
+    **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.decay"), Range(0, 0.999999)),
+    "dropout_rate": Range(0, 0.99),
+    "kappa_bias": Range(-math.inf),
+    "max_words": Range(2),
+    "vocab_size": Range(3),  # two special words, and one more
+}
+
+
+def check(config: Mapping) -> None:
+    """Raise InputError if a number is out of its range; keys without a range pass."""
+    for key, value in numbers(config):
+        allowed = RANGES.get(key)
+        if allowed and not (math.isfinite(value) and allowed.least <= value <= allowed.most):
+            raise InputError(f"config.{key} is {value}; it must be {allowed}.")
+
+
+def numbers(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the numbers of a config, behind their keys; those of a tuple one by one."""
+    for key in tree:
+        value = tree[key]
+        if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is no Mapping
+            yield from numbers(value, f"{prefix}{key}.")
+            continue
+        for item in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(item, int | float) and not isinstance(item, bool):
+                yield prefix + key, item

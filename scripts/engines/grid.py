@@ -1,0 +1,94 @@
+"""The runs of a sweep: points that differ from one config, each with a folder named after it."""
+
+from collections.abc import Iterable
+import importlib
+import itertools
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ln.errors import InputError, nearest
+from scripts import cli
+from scripts.engines import jobs
+
+LANE_KEYS = ("seeds", "lr")  # what one program trains side by side
+
+
+def split(text: str, flag: str, keys: Iterable[str], form: str) -> tuple[str, str]:
+    """Return the key and the values of an axis.
+
+    Args:
+        keys: those of the config.
+        form: of an axis, for the error.
+
+    Raises:
+        InputError: not of that form, or an unknown key.
+    """
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise InputError(f"{flag} {text!r}: write {form}.")
+    if key not in keys:
+        raise InputError(f"{flag} {text!r}: the config has no {key!r}.{nearest(key, keys)}")
+    return key, values
+
+
+def read(axes: list[str], config: ConfigDict) -> list[dict[str, str]]:
+    """Return all combinations of axes such as "norm=none,layer", key -> value.
+
+    Raises:
+        InputError: not of that form, an unknown key, or one key twice.
+    """
+    values: dict[str, list[str]] = {}
+    for axis in axes:
+        form = "KEY=VALUE,VALUE,... as in norm=none,layer"
+        key, choices = split(axis, "--grid", jobs.flat(config.to_dict()), form)
+        if key in values:
+            raise InputError(f"--grid gives {key!r} twice.")
+        values[key] = choices.split(",")
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+def listed(config: ConfigDict) -> list[dict]:
+    """Return the points that the config file of the experiment lists."""
+    return list(importlib.import_module(f"configs.{config.experiment}").sweep())
+
+
+def names(points: list[dict]) -> list[str]:
+    """Return a folder name for each run, made of its values; of lane keys only those that vary."""
+    vary = [k for k in LANE_KEYS if len({str(point.get(k)) for point in points}) > 1]
+    words = [
+        ",".join(f"{k}={v}" for k, v in point.items() if k not in LANE_KEYS or k in vary)
+        for point in points
+    ]
+    folders = [word.replace(" ", "") or "run" for word in words]
+    if len(set(folders)) < len(folders):
+        raise InputError(f"Two runs of this sweep are the same: {', '.join(folders)}.")
+    return folders
+
+
+def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[jobs.Job]:
+    """Return the runs that are not finished.
+
+    Raises:
+        InputError: one of the runs cannot be trained.
+    """
+    from ln.training import runs
+
+    made = [
+        jobs.Job.make(root / name, jobs.checked(name, config, point))
+        for name, point in zip(names(points), points, strict=True)
+    ]
+    todo = [job for job in made if not runs.is_finished(job.folder)]
+    print(f"{len(made)} runs in {root}, {len(made) - len(todo)} of them finished.", flush=True)
+    return todo
+
+
+def train(todo: list[jobs.Job], start: jobs.Start, slots: int, stopping: jobs.Stopping) -> int:
+    """Train runs; return the exit status of the command."""
+    from ln.training import runs
+
+    left = jobs.train(todo, start, slots, stopping, lambda job: runs.is_finished(job.folder))
+    if stopping.asked:
+        print("Stopped; the same command goes on from here.", flush=True)
+        return cli.INTERRUPTED
+    return jobs.report(left)
