@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 import csv
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,7 @@ def at_best(
     return Curve(np.array([np.mean(list(best.values()))]), y, complete, seeds)
 
 
+@functools.cache
 def published(path: Path) -> dict[tuple[str, str], Curve]:
     """Return the curves in results/published/<figure>.csv, (panel, norm) -> curve.
 
