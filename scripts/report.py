@@ -84,10 +84,14 @@ def main(_):
         shown, pictures = claims.page(Path(RUNS.value) if RUNS.value else by_default)
     else:
         shown, pictures = results.page(Path(RUNS.value or "runs/small"))
-    text = documents.environment().get_template(f"{kind}.html").render(
-        **shown,
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        mark=MARK,
+    text = (
+        documents.environment()
+        .get_template(f"{kind}.html")
+        .render(
+            **shown,
+            made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            mark=MARK,
+        )
     )
     write(out, pictures, text)
     print(f"The report: {file}")

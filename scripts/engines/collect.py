@@ -6,6 +6,7 @@ import experiments
 from ln.errors import InputError, writing
 from ln.training import runs
 from scripts.engines.stages import Length, Stage
+from scripts.pages import documents
 
 MOST = 20 * 2**20  # bytes of runs
 COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "dead.jsonl")
@@ -14,7 +15,7 @@ COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "d
 def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
     """Copy finished and diverged runs to results/<experiment>/<stage>/<run>.
 
-    Other files of these folders stay as they are.
+    Other files of these folders stay as they are. The documents' tables are written anew.
 
     Raises:
         InputError: another run or no run has that folder, or the results would be too large.
@@ -44,6 +45,8 @@ def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
             for path, text in written.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 runs.write_atomically(path, text)
+        if results.resolve() == documents.RESULTS:
+            documents.write()
     done = "would be copied" if dry_run else "copied"
     print(f"{copied} runs {done} to {results}; its runs take {size / 2**20:.1f} MB.")
 

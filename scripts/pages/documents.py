@@ -8,7 +8,7 @@ The words after "generated:" are the name of one of the BLOCKS below and its arg
 below results/.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import json
@@ -17,6 +17,7 @@ import re
 
 import numpy as np
 
+from experiments.claims import CLAIMS
 from experiments.curves import COUNTS, Panel, from_readings
 from experiments.theory.checks import Check
 from ln.errors import InputError, choose
@@ -24,9 +25,10 @@ from ln.training import runs
 from scripts.benchmarks.timing import milliseconds
 from scripts.pages import claims, evidence
 from scripts.pages.drawing import styles_of
-from scripts.pages.evidence import Line, Study
+from scripts.pages.evidence import Study
 from scripts.pages.sections import RESULTS, Section, gather, read_sections
 from scripts.pages.tables import number, rows_of, table_of
+from scripts.pages.theory import WORDS
 
 ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
@@ -43,14 +45,16 @@ def pages() -> list[Path]:
 def write() -> None:
     """Write the tables of all documents, and the figures of all experiments, anew."""
     if not ANALYSIS.is_file():
-        runs.write_atomically(ANALYSIS, json.dumps([c[:3] for c in claims.analysis()], indent=1))
+        runs.write_atomically(ANALYSIS, json.dumps(claims.analysis(), indent=1, ensure_ascii=False))
     for path in pages():
         text = path.read_text(encoding="utf-8")
         if (filled := fill(text, path)) != text:
             runs.write_atomically(path, filled)
             print(f"Updated {path.relative_to(ROOT)}.")
-    runs.write_atomically(FIGURES / "speed_ups.png", evidence.draw_speeds(lines()))
-    runs.write_atomically(FIGURES / "rates.png", evidence.draw_rates(of_several_rates()))
+    runs.write_atomically(FIGURES / "speed_ups.png", evidence.draw_speeds(compared()))
+    several = [study for study in studied() if len(study.by_rate) > 1]
+    rates = evidence.by_experiment(several, key=lambda study: len(study.by_rate))
+    runs.write_atomically(FIGURES / "rates.png", evidence.draw_rates(rates))
 
 
 def fill(text: str, path: Path) -> str:
@@ -67,24 +71,19 @@ def fill(text: str, path: Path) -> str:
     return BLOCK.sub(block, text)
 
 
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; its first column is text, the others are numbers."""
-    marks = ["---", *["---:"] * (len(head) - 1)]
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """Return a Markdown table; its first columns are texts, the others numbers."""
+    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
 
 
 @functools.cache
 def studied() -> list[Study]:
-    return evidence.of_results()
+    return evidence.studies(read_sections(RESULTS, apart=True)[0])
 
 
-@functools.cache
-def lines() -> list[Line]:
-    return [evidence.line_of(study) for study in studied()]
-
-
-def of_several_rates() -> list[Study]:
-    return [study for study in studied() if len(study.by_rate) > 1]
+def compared() -> list[Study]:
+    return evidence.by_experiment(studied(), evidence.strength)
 
 
 # --- Blocks ---
@@ -93,37 +92,33 @@ def of_several_rates() -> list[Study]:
 def results() -> str:
     """Layer norm's speed-up by experiment."""
 
-    def row(line: Line) -> list[str]:
-        title = f"[{line.study.title}](docs/results/{line.study.section.experiment}.md)"
-        return [title, line.setting, *line.cells, line.study.end_panel.label]
+    def link(study: Study) -> str:
+        return f"[{study.title}](docs/results/{study.section.experiment}.md)"
 
-    return grid(evidence.HEAD, [row(line) for line in lines()])
-
-
-def rates() -> str:
-    """Layer norm's speed-up against the learning rate of both norms."""
-    head = "experiment", "learning rate", "speed-up"
-    return grid(
-        head,
-        [
-            (study.title, f"{rate:g}", study.speed_up(gains))
-            for study in of_several_rates()
-            for rate, gains in study.by_rate.items()
-        ],
-    )
+    return grid(evidence.HEAD, [(link(study), *study.cells) for study in compared()], texts=2)
 
 
 def all_claims() -> str:
     """The verdicts on all claims; those of the analysis as results/theory.json has them."""
-    stored = json.loads(ANALYSIS.read_text(encoding="utf-8"))
-    shown, _ = claims.page(RESULTS, [Check(*check, because="") for check in stored])
+    shown, _ = claims.page(RESULTS, stored_analysis())
     return environment().get_template("claims.md").render(**shown).strip()
+
+
+def stored_analysis() -> list[Check]:
+    return [Check(*check) for check in json.loads(ANALYSIS.read_text(encoding="utf-8"))]
+
+
+def analysis() -> str:
+    """The statements that the analysis checks."""
+    texts = {claim.number: claim.text for claim in CLAIMS}
+    rows = [(c.statement or texts[c.number], WORDS[c.holds], c.because) for c in stored_analysis()]
+    return grid(("statement", "verdict", "numbers"), rows, texts=3)
 
 
 def settings(folder: str) -> str:
     """What runs change against the paper."""
     (section, *_), _ = read_sections(RESULTS / folder)
-    pairs = (text.split(": ", 1) for text in section.changes)
+    pairs = (text.split(": ", 1) for text in section.changes if not text.startswith("eval_every"))
     rows = [(f"`{key}`", *values.split(" -> ")) for key, values in pairs]
     return grid(("setting", "the paper", "ours"), rows)
 
@@ -135,16 +130,18 @@ def curves(folder: str, *words: str) -> str:
     """
     at = words.index("at")
     places, by_seed = list(map(float, words[at + 1].split(","))), words[at + 2 :] == ("by", "seed")
-    sets, rows = evidence.studies(read_sections(RESULTS / folder)[0]), []
+    (study,), rows = evidence.studies(read_sections(RESULTS / folder)[0]), []
     for name in words[:at]:
-        panel = plain_panel(sets[0].section, name)
+        panel = plain_panel(study.section, name)
         title = f"{panel.label}, {panel.title}: " if at > 1 else ""
-        for label, section, norm in series_of(sets, panel):
-            shown = section.series(panel.where)[norm]
-            curve = from_readings(shown.readings, panel, shown.stored.finished)
-            values = [panel.times * curve.at(x) if curve else np.array([]) for x in places]
-            texts = [seeds(v, panel) if by_seed else number(v, panel.digits) for v in values]
-            rows.append([title + label, *texts])
+        for rate, section in sorted(study.sections.items()):
+            many = f", {rate:g}" if len(study.sections) > 1 else ""
+            series = section.series(panel.where)
+            for norm, (label, *_) in styles_of(series).items():
+                curve = from_readings(series[norm].readings, panel, series[norm].stored.finished)
+                values = [panel.times * curve.at(x) for x in places]
+                texts = [seeds(v, panel) if by_seed else number(v, panel.digits) for v in values]
+                rows.append([title + label + many, *texts])
     head = f"{COUNTS[panel.x]}s" if at > 1 else f"{panel.label}, after … {COUNTS[panel.x]}s"
     return grid([head, *(f"{x:,g}" for x in places)], rows)
 
@@ -154,18 +151,8 @@ def plain_panel(section: Section, name: str) -> Panel:
     panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
     name, _, split = name.partition("/")
     panel = choose("panel", name, panels)
-    moved = dict(split=split, title=split) if split else {}
+    moved = dict(split=split, title=f"{panel.title}, {split}") if split else {}
     return dataclasses.replace(panel, x_per=1, x_plus=0, **moved)
-
-
-def series_of(sets: list[Study], panel: Panel) -> Iterator[tuple[str, Section, str]]:
-    """Yield the name, the runs and the norm of each curve, with its rate if there are several."""
-    for study in sets:
-        norms = [norm for s in study.sections.values() for norm in s.series(panel.where)]
-        for norm, (name, *_) in styles_of(norms).items():
-            for rate, section in sorted(study.sections.items()):
-                if norm in section.series(panel.where):
-                    yield name + (f", {rate:g}" if len(study.sections) > 1 else ""), section, norm
 
 
 def seeds(values: np.ndarray, panel: Panel) -> str:
@@ -203,9 +190,14 @@ def speed(names: str, kind: str = "peers") -> str:
         file = json.loads((RESULTS / "speed" / f"{name}.json").read_text(encoding="utf-8"))
         for case, measured in file["cases"].items():
             title = f"{name}, {case}" if "," in names else case
-            columns[title] = times(measured[kind]) | conditions(file["environment"])
-    rows = dict.fromkeys(row for column in columns.values() for row in column)
-    return grid(["", *columns], [(row, *(c.get(row, "") for c in columns.values())) for row in rows])
+            commit, load = (str(file["environment"][key]) for key in ("commit", "load_average"))
+            last = {"commit": commit[:7] + commit[40:], "load average": load}
+            columns[title] = times(measured[kind]) | last
+    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
+    rows.sort(key=lambda row: row in last)  # the conditions come last
+    return grid(
+        ["", *columns], [(row, *(c.get(row, "") for c in columns.values())) for row in rows]
+    )
 
 
 def times(peers: dict) -> dict[str, str]:
@@ -221,14 +213,6 @@ def times(peers: dict) -> dict[str, str]:
     return rows
 
 
-def conditions(environment: dict) -> dict[str, str]:
-    commit = environment["commit"] or ""
-    return {
-        "commit": commit[:7] + ("+" if commit.endswith("+") else ""),
-        "load average": str(environment["load_average"]),
-    }
-
-
 def quote(path: str) -> str:
     """The tables that a text file has."""
     text = (RESULTS / path).read_text(encoding="utf-8")
@@ -236,8 +220,8 @@ def quote(path: str) -> str:
 
 
 BLOCKS = dict(
+    analysis=analysis,
     results=results,
-    rates=rates,
     claims=all_claims,
     settings=settings,
     curves=curves,
