@@ -22,14 +22,16 @@ the order in which the step asks for them. On accelerators `recurrence` lineariz
 once before the reverse loop (`_ahead`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ln.norm import matmul
+from ln.norm import at_least_float32
+from ln.product import matmul, vary_alike, weight_gradient
 
 
 class Schedule(NamedTuple):
@@ -53,6 +55,20 @@ CPU = Schedule(unroll=1, ahead=False)
 ACCELERATOR = Schedule(unroll=8, ahead=True)
 
 
+@contextlib.contextmanager
+def explained_jvp() -> Iterator[None]:
+    """Add the remedy to jax's error about forward differentiation of a custom gradient."""
+    try:
+        yield
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            "The fast schedules have no forward derivative (jvp). Pass schedule='plain', or use "
+            "ln.rnn.plain_by_default()."
+        ) from error
+
+
 def default() -> Schedule:
     """Return the schedule for the default device."""
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
@@ -66,7 +82,7 @@ def hidden(carry):
 def add_to_hidden(carry, d_h):
     """Return the carry with d_h added to its h."""
     *rest, h = jax.tree.leaves(carry)
-    return jax.tree.unflatten(jax.tree.structure(carry), [*rest, h + d_h])
+    return jax.tree.unflatten(jax.tree.structure(carry), [*rest, h + d_h.astype(h.dtype)])
 
 
 def keep(mask, new, old):
@@ -97,7 +113,7 @@ def recurrence(
         a_x: ``[T, B, n H]``.
         mask: ``[T, B]`` or None; where false, the carry stands still.
         stats: leaves ``[T, ...]``, not differentiated.
-        dtype: of the operands of matrix products, see `norm.matmul`.
+        dtype: of the operands of matrix products, see `product.matmul`.
         schedule: None: the schedule for the default device.
 
     Returns:
@@ -105,6 +121,7 @@ def recurrence(
         works, also repeatedly; forward differentiation (jvp) raises jax's TypeError.
     """
     schedule = schedule or default()
+    theta, W_h, carry, a_x, mask, stats = vary_alike(theta, W_h, carry, a_x, mask, stats)
     if schedule.ahead:
         run = _ahead(update, dtype, schedule.unroll)
         return run(theta, W_h, carry, a_x, mask, stats)
@@ -143,6 +160,7 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
     dtypes: dict = {}  # k -> dtype of product k
     operands: dict = {}  # k -> index of the input h of product k, see `backward`
     in_carry: list = []  # structure of the ys, and for each leaf its index in the carry or None
+    Ws, theta, carry, xs = vary_alike(Ws, theta, carry, xs)
     theta, constants, whole_theta = split(theta)
     xs, others, whole_x = split(xs)
     loop = partial(jax.lax.scan, unroll=unroll)
@@ -209,22 +227,24 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
             t, d_y, others = inputs
             transposed, made = linearize(before(t), x, others, products)
             more, d_carry, *gradients = transposed((d_carry, d_y))
-            d_theta = jax.tree.map(jnp.add, d_theta, more)
+            d_theta = jax.tree.map(lambda total, d: total + d.astype(total.dtype), d_theta, more)
             stacks = jax.tree.map(lambda s, d: s.at[t].set(d), stacks, tuple(gradients))
             here = jax.tree.map(lambda s: s[jnp.maximum(t - 1, 0)], stacks)
             return (d_carry, d_theta, stacks, here), made
 
         stacks = xs, products
         here = jax.tree.map(lambda s: s[-1], stacks)
-        start = d_last, jax.tree.map(jnp.zeros_like, theta), stacks, here
+        # In half precision the sums over many time steps would lose their last digits.
+        zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros_like(leaf)), theta)
+        start = d_last, zeros, stacks, here
         steps = jnp.arange(len(jax.tree.leaves(carries)[0])), d_ys, others
         (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
         d_xs, d_products = stacks
+        d_theta = jax.tree.map(lambda d, leaf: d.astype(leaf.dtype), d_theta, theta)
         stacked = jax.tree.leaves(befores(first, carries)) + made
 
         def gradient(k):
-            h, d = (rows(array) for array in (stacked[operands[k]], d_products[k]))
-            return matmul(h.T, d, dtypes[k])
+            return weight_gradient(stacked[operands[k]], d_products[k], Ws[k], dtypes[k])
 
         d_Ws = [gradient(k) for k in range(len(Ws))]
         return d_Ws, d_theta, d_carry, d_xs, None, None
@@ -268,23 +288,24 @@ def index_of(leaf, leaves: list) -> int | None:
     return next((n for n, candidate in enumerate(leaves) if candidate is leaf), None)
 
 
-def rows(array):
-    """Return an array with its leading axes merged, ``[..., n]`` -> ``[-1, n]``."""
-    return array.reshape(-1, array.shape[-1])
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _known_product(dtype, h, W, a, tap):
     """Return a = h W, which is known already. Its gradient d goes to h as d Wᵀ, and to the tap."""
     return a
 
 
-def _known_product_bwd(dtype, W, d):
+def _known_product_bwd(dtype, residuals, d):
+    W, zero = residuals
     # W gets no gradient here: `scan` takes it after the loop.
-    return matmul(d, W.T, dtype), jnp.zeros_like(W), jnp.zeros_like(d), d
+    d_h = matmul(d, W.T, dtype).astype(zero.dtype)
+    return d_h, jnp.zeros_like(W), jnp.zeros_like(d), d
 
 
-_known_product.defvjp(lambda dtype, h, W, a, tap: (a, W), _known_product_bwd)
+def _known_product_fwd(dtype, h, W, a, tap):
+    return a, (W, jnp.zeros((), h.dtype))
+
+
+_known_product.defvjp(_known_product_fwd, _known_product_bwd)
 
 
 def _ahead(update: Callable, dtype, unroll: int) -> Callable:
@@ -332,7 +353,7 @@ def _ahead(update: Callable, dtype, unroll: int) -> Callable:
         # Once more for θ and a_x, outside of the loop: kernels over all time steps instead of T.
         d_thetas, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
         d_theta = jax.tree.map(lambda d: d.sum(0), d_thetas)
-        d_W_h = matmul(rows(hidden(before)).T, rows(d_a_h), dtype)
+        d_W_h = weight_gradient(hidden(before), d_a_h, W_h, dtype)
         return d_theta, d_W_h, d_carry, d_a_x, None, None
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])

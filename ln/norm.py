@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ln.errors import InputError, choose
+from ln.product import matmul
 
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
 SITES = ("x", "h", "c", "a", "conv", "out")  # of every model in this project
@@ -63,9 +64,11 @@ def layer_norm(a, gain, bias, epsilon=EPSILON, axes=-1):
             mean divided by √epsilon.
         axes: of the units, if there are several.
     """
+    dtype = jnp.result_type(a, gain, bias)
+    a, gain, bias = map(at_least_float32, (a, gain, bias))
     # Two passes, about the mean: E[a²] − E[a]² loses all digits in float32 if the mean is large.
     mu = a.mean(axes, keepdims=True)
-    return rms_norm(a - mu, gain, epsilon, axes) + bias
+    return (rms_norm(a - mu, gain, epsilon, axes) + bias).astype(dtype)
 
 
 def rms_norm(a, gain, epsilon=EPSILON, axes=-1):
@@ -79,8 +82,23 @@ def rms_norm(a, gain, epsilon=EPSILON, axes=-1):
         epsilon: added to the mean square.
         axes: of the units, if there are several.
     """
+    dtype = jnp.result_type(a, gain)
+    a, gain = map(at_least_float32, (a, gain))
     one_over_rms = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
-    return gain * (a * one_over_rms)
+    return (gain * (a * one_over_rms)).astype(dtype)
+
+
+def at_least_float32(a):
+    """Return ``a`` in float32 if it is an array of half precision or of integers, else as it is.
+
+    Statistics need it: in float16 the square of 256 is infinite, and in bfloat16 a mean has three
+    digits.
+    """
+    if isinstance(a, int | float):  # takes the type of the array that it meets
+        return a
+    dtype = jnp.result_type(a)
+    whole = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
+    return a if whole else jnp.asarray(a, jnp.float32)
 
 
 def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
@@ -92,25 +110,32 @@ def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
         gain, bias: ``[H]`` or scalars.
         epsilon: added to the variance.
     """
-    return gain * (a - mu) / jnp.sqrt(var + epsilon) + bias
+    dtype = jnp.result_type(a, gain, bias)
+    a, gain, bias = map(at_least_float32, (a, gain, bias))
+    return (gain * (a - mu) / jnp.sqrt(var + epsilon) + bias).astype(dtype)
 
 
 def weight_norm(v, gain):
     """Return W = gain v / ‖v‖ (§5.1) for ``v [D, H]``, one column for each unit."""
-    return gain * v / jnp.linalg.norm(v, axis=0)
+    dtype = jnp.result_type(v, gain)
+    v, gain = map(at_least_float32, (v, gain))
+    return (gain * v / jnp.linalg.norm(v, axis=0)).astype(dtype)
 
 
 def batch_moments(a, mask=None, unbiased=False):
     """Return mean and variance ``[H]`` over the examples of ``a [B, H]`` with a true mask ``[B]``.
 
+    Or over all positions of ``a [T, B, H]`` with a true mask ``[T, B]``.
+
     ``unbiased`` divides the squares by n − 1 instead of n (§6.6 at batch size 4). Both are 0 if the
     mask is false for all examples.
     """
-    m = jnp.ones(a.shape[:1], a.dtype) if mask is None else mask.astype(a.dtype)
-    n = jnp.maximum(m.sum(), 1)
-    a = jnp.where(m[:, None] > 0, a, 0)  # padding may hold anything, also NaN
-    mu = a.sum(0) / n
-    squares = (m[:, None] * (a - mu) ** 2).sum(0)
+    a = at_least_float32(a)
+    m = jnp.ones(a.shape[:-1], a.dtype) if mask is None else mask.astype(a.dtype)
+    n, leading = jnp.maximum(m.sum(), 1), tuple(range(a.ndim - 1))
+    a = jnp.where(m[..., None] > 0, a, 0)  # padding may hold anything, also NaN
+    mu = a.sum(leading) / n
+    squares = (m[..., None] * (a - mu) ** 2).sum(leading)
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
 
 
@@ -248,7 +273,8 @@ class BatchNorm(nn.Module):
 
     Raises:
         InputError: an attribute has a wrong type or value.
-        ValueError: ``a`` does not have two axes (four, if spatial).
+        ValueError: ``a`` does not have two axes (four, if spatial). ``a [T, B, H]`` needs a mask
+            ``[T, B]``, and every position is an example then.
     """
 
     train: bool
@@ -271,7 +297,7 @@ class BatchNorm(nn.Module):
         return self.normalized(a, mask)
 
     def normalized(self, a, mask=None):
-        if a.ndim != 2:
+        if a.ndim != 2 and (mask is None or mask.shape != a.shape[:-1]):
             raise ValueError(f"batch norm wants summed inputs a [B, H], one batch; got {a.shape}")
         units = a.shape[-1:]
         gain = self.param("gain", nn.initializers.constant(self.gain), units)
@@ -294,20 +320,8 @@ class BatchNorm(nn.Module):
             keep = jnp.where(seen, keep, 1.0)
             mean.value = keep * mean.value + (1 - keep) * mu
             var.value = keep * var.value + (1 - keep) * s2
-            count.value = count.value + seen
+            count.value = count.value + seen.astype(count.value.dtype)
         return batch_norm(a, mu, s2, gain, bias, self.epsilon)
-
-
-def matmul(x, W, dtype=None):
-    """Return x W with operands rounded to ``dtype`` (such as bfloat16), summed in x's precision.
-
-    x ``[..., D]`` is flattened to two axes: on a CPU its gradient is a faster product that way.
-    """
-    rows, result = x.reshape(-1, x.shape[-1]), jnp.result_type(x, W)
-    if dtype is not None:
-        rows, W = rows.astype(dtype), W.astype(dtype)
-    a = jnp.matmul(rows, W, preferred_element_type=result)
-    return a.reshape(*x.shape[:-1], W.shape[-1])
 
 
 class Dense(nn.Module):
@@ -333,7 +347,10 @@ class Dense(nn.Module):
         return self.centred(self.param("kernel", self.kernel_init, (D, self.features)))
 
     def centred(self, W):
-        return W - W.mean(-1, keepdims=True) if self.centre else W
+        if not self.centre:
+            return W
+        centred = at_least_float32(W)
+        return (centred - centred.mean(-1, keepdims=True)).astype(W.dtype)
 
     def product(self, x):
         """Return W x. `rnn.scan` replaces this method inside its loops."""

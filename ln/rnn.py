@@ -19,10 +19,9 @@ last carry is each example's carry at its own end, and ``unroll(cell, xs[::-1], 
 backwards in time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 import dataclasses
+from functools import partial
 import itertools
 import numbers
 from typing import Any, ClassVar
@@ -36,7 +35,9 @@ import numpy as np
 
 from ln import fused
 from ln.errors import InputError
-from ln.norm import Dense, Initializer, Norm, matmul
+from ln.norm import Dense, Initializer, Norm
+from ln.product import is_plain, matmul, vary_alike
+from ln.product import plain_by_default as plain_by_default
 
 Carry = Any  # (c, h) or h, each [B, H]
 
@@ -89,7 +90,8 @@ class Cell(nn.Module):
     init_W_h: Initializer = orthogonal_blocks
     dtype: Any = None
 
-    PARTS: ClassVar[tuple[str, ...]] = ("h",)  # of the carry
+    PARTS: ClassVar[tuple[str, ...]] = ("h",)  # of the carry; h is the last
+    num_feature_axes: ClassVar[int] = 1  # read by flax.linen.RNN
 
     def __post_init__(self):
         super().__post_init__()
@@ -130,11 +132,22 @@ class Cell(nn.Module):
         zeros = nn.initializers.zeros
         return {part: self.param(f"{part}_0", zeros, (self.units,)) for part in self.learned}
 
-    def initial(self, B: int) -> Carry:
-        """Return the carry before the first step, for B examples."""
+    def initial(self, B: int, like=None) -> Carry:
+        """Return the carry before the first step, for B examples.
+
+        Args:
+            B: number of examples.
+            like: input of a step ``[B, D]``, whose dtype and sharding the carry gets.
+        """
         zeros = jnp.zeros((B, self.units))
+        if like is not None:
+            zeros = jnp.broadcast_to(jnp.zeros_like(like[:, :1]), zeros.shape)
         parts = tuple(zeros + self.first.get(part, 0.0) for part in self.PARTS)
         return parts if len(parts) > 1 else parts[0]
+
+    def initialize_carry(self, rng, input_shape: tuple[int, ...]) -> Carry:
+        """Return the carry before the first step, as `flax.linen.RNN` asks for it."""
+        return self.initial(input_shape[0])
 
     def project(self, x):
         """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
@@ -288,23 +301,6 @@ class GRU(Cell):
         return h, h
 
 
-_PLAIN = ContextVar("plain", default=False)
-
-
-@contextlib.contextmanager
-def plain_by_default() -> Iterator[None]:
-    """Make "plain" the default schedule of `unroll` and `scan`.
-
-    For models that choose no schedule: to time them with plain autodiff, or to differentiate them
-    forwards. The default is read while a function is traced, so a compiled function keeps its own.
-    """
-    token = _PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _PLAIN.reset(token)
-
-
 def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | None = None):
     """Run carry, y = step(module, carry, x, *shared) over xs, for a step that uses modules.
 
@@ -324,7 +320,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
 
     Args:
         step: may use ``module``, its submodules, and no other module or array.
-        module: bound; like the cells it has a ``norm``, which makes all its norms.
+        module: bound. If it has an attribute ``norm``, a Norm, this makes all its norms.
         carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
         shared: arrays that all time steps see alike.
@@ -340,7 +336,8 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
     """
     if schedule not in (None, "plain"):
         raise ValueError(f"schedule must be None or 'plain'; got {schedule!r}")
-    if schedule == "plain" or _PLAIN.get() or module.is_initializing():
+    carry, xs, shared = vary_alike(carry, xs, shared)
+    if schedule == "plain" or is_plain() or module.is_initializing():
         lifted = nn.scan(
             step,
             variable_broadcast="params",
@@ -350,10 +347,17 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         )
         return lifted(module, carry, xs, *shared)
 
-    scope, (module, variables) = module.scope, module.unbind()
-    module = module.clone(norm=dataclasses.replace(module.norm, centred=True))
-    params, stats = variables["params"], variables.get("stats", {})
-    of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), module.norm.train)
+    scope, train = module.scope, module.is_mutable_collection("stats")
+    module, variables = module.unbind()
+    if unknown := sorted(set(variables) - {"params", "stats"}):
+        raise InputError(
+            f"scan handles the collections 'params' and 'stats' of a module; "
+            f"{type(module).__name__} has {', '.join(unknown)}. Use flax.linen.scan."
+        )
+    if isinstance(norm := getattr(module, "norm", None), Norm):
+        module, train = module.clone(norm=dataclasses.replace(norm, centred=True)), norm.train
+    params, stats = variables.get("params", {}), variables.get("stats", {})
+    of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), train)
 
     def apply(product, params, stats, carry, x, *shared):
         """Do one step in which every product W x of a Dense is product(dense, x)."""
@@ -394,7 +398,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
     carry, (ys, new) = fused.scan(
         turn, weights, (params, shared), carry, (of_steps, xs), fused.default().unroll
     )
-    if module.norm.train:
+    if train and stats:
         _put_stats(scope, new, stats)
     return carry, ys
 
@@ -414,6 +418,9 @@ def unroll(
     mask=None,
     carry: Carry | None = None,
     schedule: fused.Schedule | str | None = None,
+    *,
+    lengths=None,
+    batch_major: bool = False,
 ):
     """Run a cell over whole sequences. Call it inside a Flax module, where the cell is bound.
 
@@ -430,18 +437,36 @@ def unroll(
         schedule: layout of the loop and of its derivative. None chooses a `fused.Schedule` for the
             default device. "plain" is autodiff of the cell's equations, step by step: slower, but
             it can also be differentiated forwards; the default within `plain_by_default`.
+        lengths: number of time steps of each example ``[B]``, in place of a mask.
+        batch_major: whether xs and mask are ``[B, T, ...]``; hs then is, too.
 
     Returns:
-        hs ``[T, B, H]``, and the last carry. Where the mask is false, h is that of the step before.
+        hs ``[T, B, H]``, and the last carry, in the result type of parameters, xs and carry. Where
+        the mask is false, h is that of the step before.
 
     Raises:
-        ValueError: an argument has a wrong shape, the schedule is unknown, or the mask is false at
-            every step of an example (if its values are known, which they are not under jit).
+        InputError: an argument has a wrong type or shape, the schedule is unknown, or the mask is
+            false at every step of an example (if its values are known, which they are not under
+            jit).
     """
+    if batch_major:
+        xs, mask = (a if a is None else jnp.swapaxes(a, 0, 1) for a in (xs, mask))
+    if lengths is not None:
+        mask = _as_mask(lengths, mask, xs)
     _check(cell, xs, mask, carry)
     if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
-        raise ValueError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}")
-    carry = cell.initial(xs.shape[1]) if carry is None else carry
+        raise InputError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}.")
+    hs, carry = _unroll(cell, xs, mask, carry, schedule)
+    return (jnp.swapaxes(hs, 0, 1) if batch_major else hs), carry
+
+
+def _unroll(cell: Cell, xs, mask, carry, schedule):
+    """Do what `unroll` says, with checked arguments and time-major arrays."""
+    carry = cell.initial(xs.shape[1], like=xs[0]) if carry is None else carry
+    params = {} if cell.is_initializing() else cell.variables["params"]
+    # A step returns the result type of all that it sees, and a loop must begin with it.
+    dtype = jnp.result_type(xs, *jax.tree.leaves((params or jnp.zeros(()), carry)))
+    carry = jax.tree.map(lambda part: jnp.asarray(part, dtype), carry)
     if cell.is_initializing():  # make the parameters, and the statistics of every time step
         carry, hs = scan(_masked_call, cell, carry, (xs, mask))
         return hs, carry
@@ -450,12 +475,15 @@ def unroll(
     if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
         xs = jnp.where(mask[..., None], xs, 0)
     module, variables = cell.unbind()
-    params, stats = variables["params"], variables.get("stats", {})
+    stats = variables.get("stats", {})
     of_steps = _of_steps(stats, T, cell.norm.train)
-    if schedule == "plain" or (schedule is None and _PLAIN.get()):
-        hs, carry, new = _plain(module, params, of_steps, xs, mask, carry)
+    params, of_steps, xs, mask, carry = vary_alike(params, of_steps, xs, mask, carry)
+    arguments = module, params, of_steps, xs, mask, carry
+    if schedule == "plain" or (schedule is None and is_plain()):
+        hs, carry, new = _plain(*arguments)
     else:
-        hs, carry, new = _fused(module, params, of_steps, xs, mask, carry, schedule)
+        with fused.explained_jvp():
+            hs, carry, new = _fused(*arguments, schedule)
     if cell.norm.train:
         _put_stats(cell.scope, new, stats)
     return hs, carry
@@ -487,22 +515,49 @@ def _plain(module, params, stats, xs, mask, carry):
 def _fused(module, params, stats, xs, mask, carry, schedule):
     # `update` alone is called in the loop, so no part of the initial carry is asked for.
     module = module.clone(norm=dataclasses.replace(module.norm, centred=True), learned=())
-    params = {"params": params}
-    a_x = module.apply(params, xs, method="project")
-    W_h = module.apply(params, method="recurrent")
-    # The parameters of `update`. The loop does not sum the gradients of the matrices.
-    theta = {k: v for k, v in params["params"].items() if k == "b" or k.startswith("norm_")}
+    a_x = module.apply({"params": params}, xs, method="project")
+    W_h = module.apply({"params": params}, method="recurrent")
 
-    def update(theta, stats, carry, a_x, a_h, mask):
+    def update(params, stats, carry, a_x, a_h, mask):
         (carry, _), new = module.apply(
-            {"params": theta, "stats": stats},
+            {"params": params, "stats": stats},
             *(carry, a_x, a_h, mask),
             mutable=["stats"],
             method="update",
         )
         return carry, new.get("stats", {})
 
-    return fused.recurrence(update, theta, W_h, carry, a_x, mask, stats, module.dtype, schedule)
+    a_h = jax.eval_shape(partial(matmul, dtype=module.dtype), fused.hidden(carry), W_h)
+    first = jax.tree.map(lambda leaf: leaf[0], (stats, a_x, mask))
+    theta, whole = _used(update, params, first[0], carry, first[1], a_h, first[2])
+
+    def update_by(theta, *arguments):
+        return update(whole(theta), *arguments)
+
+    return fused.recurrence(update_by, theta, W_h, carry, a_x, mask, stats, module.dtype, schedule)
+
+
+def _used(update: Callable, params, *arguments):
+    """Return the parameters that update uses, and a function that makes whole parameters of them.
+
+    The matrices W_x and W_h are not among them, so the loop does not sum zeros for their gradients.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    treedef: Any = structure
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, *arguments))
+    jaxpr = jax.make_jaxpr(update)(*shapes).jaxpr
+    read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
+    is_used = [id(v) in read for v in jaxpr.invars[: len(leaves)]]
+    # Flax wants every parameter of the cell to be there. What stands for the others is never read.
+    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in leaves]
+
+    def whole(theta):
+        used = iter(theta)
+        return treedef.unflatten(
+            [next(used) if u else zero for u, zero in zip(is_used, zeros, strict=True)]
+        )
+
+    return [leaf for leaf, u in zip(leaves, is_used, strict=True) if u], whole
 
 
 def _of_steps(stats, T: int, train: bool):
@@ -523,26 +578,50 @@ def _of_steps(stats, T: int, train: bool):
     return jax.tree.map(of_steps, stats)
 
 
+def _as_mask(lengths, mask, xs):
+    """Return the mask ``[T, B]`` of lengths ``[B]``.
+
+    Raises:
+        InputError: there is a mask, too, or the lengths are not whole numbers ``[B]``.
+    """
+    if mask is not None:
+        raise InputError("Give unroll a mask or lengths, not both.")
+    shape, dtype = jnp.shape(lengths), jnp.result_type(lengths)
+    if shape != jnp.shape(xs)[1:2] or not jnp.issubdtype(dtype, jnp.integer):
+        raise InputError(f"lengths must be integers [B]; got {dtype} {shape}, xs {jnp.shape(xs)}.")
+    return jnp.arange(len(xs))[:, None] < jnp.asarray(lengths)
+
+
 def _check(cell: Cell, xs, mask, carry: Carry | None) -> None:
     if not isinstance(cell, Cell):
         raise InputError(f"cell must be an RNN, LSTM or GRU; got {cell!r}.")
     if cell.scope is None:
         raise InputError("unroll needs a cell with parameters: call it inside a Flax module.")
     if jnp.ndim(xs) != 3 or 0 in jnp.shape(xs):
-        raise ValueError(f"xs must be [T, B, D], none of them 0; got {jnp.shape(xs)}")
+        raise InputError(f"xs must be [T, B, D], none of them 0; got {jnp.shape(xs)}.")
     T, B, _ = xs.shape
-    parts = tuple(jnp.shape(part) for part in jax.tree.leaves(carry))
-    if carry is not None and parts != len(cell.PARTS) * ((B, cell.units),):
-        raise ValueError(
-            f"carry must be {', '.join(cell.PARTS)}, each [B, H] = {(B, cell.units)}; got {parts}"
-        )
+    if carry is not None:
+        _check_carry(cell, carry, B)
     if mask is None:
         return
     shape, dtype = jnp.shape(mask), jnp.result_type(mask)
     if shape != (T, B) or dtype != jnp.bool_:
-        raise ValueError(f"mask must be booleans [T, B] = {(T, B)}; got {dtype} {shape}")
+        raise InputError(f"mask must be booleans [T, B] = {(T, B)}; got {dtype} {shape}.")
     if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any(0).all():
-        cases = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
-        raise ValueError(
-            f"mask [T, B] = {(T, B)} is false at every step of case(s) {cases}; wanted: a step each"
-        )
+        examples = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
+        raise InputError(f"mask {(T, B)} is false at every step of example(s) {examples}.")
+
+
+def _check_carry(cell: Cell, carry: Carry, B: int) -> None:
+    """Raise InputError if a carry is not of the form of `Cell.initial`."""
+    names, shape = cell.PARTS, (B, cell.units)
+    wanted = f"carry must be {'(' + ', '.join(names) + ')' if len(names) > 1 else names[0]}"
+    parts = carry if len(names) > 1 else (carry,)
+    if not isinstance(parts, tuple) or len(parts) != len(names):
+        raise InputError(f"{wanted}, a tuple of {len(names)} arrays; got {type(carry).__name__}.")
+    for name, part in zip(names, parts, strict=True):
+        if isinstance(part, tuple | list | dict) or jnp.shape(part) != shape:
+            got = type(part).__name__ if isinstance(part, tuple | list | dict) else jnp.shape(part)
+            raise InputError(f"{wanted}, each [B, H] = {shape}; got {got} for {name}.")
+        if not jnp.issubdtype(jnp.result_type(part), jnp.floating):
+            raise InputError(f"{wanted}, of floats; got {jnp.result_type(part)} for {name}.")

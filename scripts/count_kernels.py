@@ -134,7 +134,7 @@ def choose_program(folder: str):
         config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
         config.seeds = tuple(range(COPIES.value))
         title, updates = f"{EXPERIMENT.value}, {SCALE.value}", config.steps_per_call
-        return title, *jax_peers.call_of(config, jax_peers.load(config)), updates
+        return title, *jax_peers.trainer_call(config, jax_peers.load(config)), updates
     case = choose("case of rnn", CASE.value, rnn.CASES)
     function, (params, *data) = rnn.gradients(case, rnn.Layers(case))
     if COPIES.value > 1:

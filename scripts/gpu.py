@@ -1,4 +1,4 @@
-r"""Makes the most of a few minutes on a machine with a GPU, in two commands.
+r"""Make the most of a few minutes on a machine with a GPU, in two commands.
 
     python -m scripts.gpu train --minutes=9 --out=DIR
     python -m scripts.gpu time --minutes=4 --out=DIR

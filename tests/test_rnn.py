@@ -632,7 +632,7 @@ def test_forward_differentiation_is_refused_by_the_fast_loop_and_done_by_the_pla
         return Layer(made.cell, schedule).apply({"params": made.params}, xs)[0]
 
     with jax.enable_x64(True):
-        with pytest.raises(TypeError, match="forward-mode autodiff"):
+        with pytest.raises(TypeError, match="schedule=.plain."):
             jax.jvp(partial(states, None), (made.xs,), (made.xs,))
         _, towards = jax.jvp(partial(states, "plain"), (made.xs,), (made.xs,))
     assert np.isfinite(towards).all()
@@ -710,11 +710,11 @@ def refused(cell=None, xs=None, **arguments):
         (refused(xs=draw(0, B, D)), "xs must be [T, B, D], none of them 0; got (0, 4, 3)"),
         (refused(mask=MASK.T), "mask must be booleans [T, B] = (5, 4); got bool (4, 5)"),
         (refused(mask=np.float32(MASK)), "mask must be booleans [T, B] = (5, 4); got float32"),
-        (refused(mask=MASK & (LENGTHS > 2)), "is false at every step of case(s) [3]"),
-        (refused(carry=draw(B, H)), "carry must be c, h, each [B, H] = (4, 6); got ((4, 6),)"),
+        (refused(mask=MASK & (LENGTHS > 2)), "is false at every step of example(s) [3]"),
+        (refused(carry=draw(B, H)), "carry must be (c, h), a tuple of 2 arrays; got"),
         (
             refused(GRU(H), carry=draw(B, H + 1)),
-            "carry must be h, each [B, H] = (4, 6); got ((4, 7),)",
+            "carry must be h, each [B, H] = (4, 6); got (4, 7) for h",
         ),
         (lambda: Norm("layer", ("x",))("q"), "Unknown norm site 'q'"),
         (
@@ -753,7 +753,7 @@ def test_plain_by_default_allows_forward_derivatives():
     xs = jnp.ones((4, 2, 5))
     variables = Loop().init(jax.random.key(0), xs)
     loss = partial(Loop().apply, variables)
-    with pytest.raises(TypeError, match="forward-mode"):
+    with pytest.raises(TypeError, match="schedule=.plain."):
         jax.jvp(loss, (xs,), (xs,))
     with plain_by_default():
         value, slope = jax.jvp(loss, (xs,), (xs,))

@@ -127,8 +127,7 @@ class Model(nn.Module):
 
     def attend(self, d, q, mask):
         """Attention α ``[T, B]`` of q ``[B, H]`` to d ``[T, B, H]``, 0 where the mask is false."""
-        T, B, _ = d.shape
-        a_d = self.norm_d(self.W_d(d).reshape(T * B, -1), mask.reshape(-1)).reshape(T, B, -1)
+        a_d = self.norm_d(self.W_d(d), mask)
         a_q = self.norm_q(self.W_q(q), mask.any(0))
         m = tanh(a_d + a_q + self.similarity(d, q)[..., None])
         e = jnp.where(mask, m @ self.v, -1e30)  # not -inf: a case without words has no NaN

@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
 def count_flops(jaxpr, used: Sequence[bool] | None = None) -> int:
-    """Return the operations of a jaxpr, without the equations whose results nobody uses.
+    """Return the operations of a jaxpr, without the equations whose results are unused.
 
     A multiplication with an addition counts 2. A conditional counts as its most expensive branch.
     Convolutions with padding count in full.

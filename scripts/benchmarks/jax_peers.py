@@ -157,7 +157,7 @@ def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool
             Otherwise all calls have the batches of the first, on the device already.
     """
     task, K = load(config, plain), config.steps_per_call
-    jitted, (state, first) = call_of(config, task)
+    jitted, (state, first) = trainer_call(config, task)
     source = prepare_batches(config, task) if ahead else itertools.repeat(first)
     compiled, facts = compile_for(jitted, state, first, steps=K)
 
@@ -182,7 +182,7 @@ def trainer_peer(config, plain: bool = False, compared: bool = True, ahead: bool
     )
 
 
-def call_of(config, task: train.Task) -> tuple[Callable, tuple[train.State, train.Batch]]:
+def trainer_call(config, task: train.Task) -> tuple[Callable, tuple[train.State, train.Batch]]:
     """Return the call of the trainer, not yet compiled, and its first arguments."""
     lanes, optimizer = make_lanes(config), make_optimizer(config)
     own_batches = len(train.data_seeds(lanes, config.data_seed)) > 1

@@ -18,7 +18,7 @@ NOT_ARCHIVED = ("checkpoints", "damaged", "events", "lock", "data")
 
 
 class Session:
-    """Runs the parts of a command one after the other, until its time is up.
+    """Run the parts of a command one after the other, until its time is up.
 
     Attributes:
         folder: everything that is measured.

@@ -1,0 +1,200 @@
+"""Convert weights of recurrent layers between other code bases and the cells of `ln.rnn`.
+
+    params = from_torch(torch_lstm.state_dict(), LSTM)      # of torch.nn.LSTM or torch.nn.GRU
+    params = from_layers_py(numpy.load("model.npz"), GRU, prefix="encoder")
+
+Weights are mappings of names to arrays. Parameters are those of one cell as numpy arrays,
+``{"W_x": {"kernel": ...}, ...}``. `layers.py` is the Theano code of the paper's authors: its layers
+"lstm" and "gru" have no norm, and "lnlstm" and "lngru" have layer norm at all sites of the cell.
+Its cells add the bias before the norm of the input: make ours with ``bias_inside=True``.
+
+The GRUs of both call 1 − z what the paper calls z, so the gate changes its sign.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ln.errors import InputError, nearest
+from ln.rnn import GRU, LSTM, Cell
+
+Weights = Mapping[str, Any]
+
+TORCH_LSTM = (1, 0, 3, 2)  # f, i, o, g among PyTorch's i, f, g, o, and the other way round
+LAYERS_MATRICES = {  # our matrix -> theirs
+    LSTM: {"W_x": "W", "W_h": "U"},
+    GRU: {"W_x": "W", "W_h": "U", "W": "Wx", "U": "Ux"},
+}
+LAYERS_NORMS = {  # our norm -> number of its gain s and bias b
+    LSTM: {"norm_x": 1, "norm_h": 2, "norm_c": 3},
+    GRU: {"norm_zr_x": 1, "norm_x": 2, "norm_zr_h": 3, "norm_h": 4},
+}
+
+
+def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
+    """Return the parameters of a cell without norm from those of a layer of PyTorch.
+
+    Args:
+        weights: with ``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh``, each with the
+            suffix, as in the state of torch.nn.LSTM or torch.nn.GRU.
+        cell: LSTM or GRU.
+        suffix: "_l0" is the first layer, "_l1_reverse" the second one's backward direction.
+
+    Raises:
+        InputError: a weight is missing, the cell is another one, or the GRU has a bias within the
+            reset gate, which the paper's GRU does not have.
+    """
+    W_x, W_h = (_get(weights, f"weight_{side}{suffix}").T for side in ("ih", "hh"))
+    b_x, b_h = (_get(weights, f"bias_{side}{suffix}") for side in ("ih", "hh"))
+    if _checked(cell) is LSTM:
+        W_x, W_h, b = (_select(a, TORCH_LSTM) for a in (W_x, W_h, b_x + b_h))
+        return {"W_x": {"kernel": W_x}, "W_h": {"kernel": W_h}, "b": b}
+    if np.any(np.split(b_h, 3)[2]):
+        raise InputError(
+            f"bias_hh{suffix} of the candidate is not 0. It is multiplied by the reset gate, and "
+            f"the paper's GRU has no such bias. Set it to 0, and train without it."
+        )
+    (r, z, n), (r_h, z_h, n_h) = np.split(W_x, 3, -1), np.split(W_h, 3, -1)
+    b_r, b_z, b_n = np.split(b_x + b_h, 3)
+    kernels = {"W_x": (-z, r), "W_h": (-z_h, r_h), "W": (n,), "U": (n_h,)}
+    params = {name: {"kernel": np.concatenate(parts, -1)} for name, parts in kernels.items()}
+    return params | {"b": np.concatenate([-b_z, b_r, b_n])}
+
+
+def to_torch(params: Mapping, cell: type[Cell], suffix: str = "_l0") -> dict[str, np.ndarray]:
+    """Return the weights of a layer of PyTorch from the parameters of a cell without norm.
+
+    Raises:
+        InputError: the cell has norms, or is neither an LSTM nor a GRU.
+    """
+    if norms := sorted(name for name in params if name.startswith("norm_")):
+        raise InputError(f"PyTorch's layers have no norm; the cell has {', '.join(norms)}.")
+    kernels = {name: np.asarray(leaf["kernel"]) for name, leaf in params.items() if name != "b"}
+    b = np.asarray(params["b"])
+    if _checked(cell) is LSTM:
+        W_x, W_h, b = (_select(a, TORCH_LSTM) for a in (kernels["W_x"], kernels["W_h"], b))
+    else:
+        (z, r), (z_h, r_h) = (np.split(kernels[name], 2, -1) for name in ("W_x", "W_h"))
+        W_x = np.concatenate([r, -z, kernels["W"]], -1)
+        W_h = np.concatenate([r_h, -z_h, kernels["U"]], -1)
+        b_z, b_r, b_n = np.split(b, 3)
+        b = np.concatenate([b_r, -b_z, b_n])
+    arrays = {"weight_ih": W_x.T, "weight_hh": W_h.T, "bias_ih": b, "bias_hh": np.zeros_like(b)}
+    return {f"{name}{suffix}": array for name, array in arrays.items()}
+
+
+def from_layers_py(weights: Weights, cell: type[Cell], prefix: str) -> dict:
+    """Return the parameters of a cell from those of a layer of the authors' layers.py.
+
+    The layer has layer norm if the weights contain its gains.
+
+    Args:
+        weights: with ``<prefix>_W``, ``<prefix>_U``, ``<prefix>_b``, ...
+        cell: LSTM or GRU, for a cell with ``bias_inside=True``.
+
+    Raises:
+        InputError: a weight is missing, or the cell is another one.
+    """
+
+    norms, has_norms = LAYERS_NORMS[_checked(cell)], f"{prefix}_s1" in weights
+    params: dict[str, Any] = {
+        ours: {"kernel": _get(weights, f"{prefix}_{theirs}")}
+        for ours, theirs in LAYERS_MATRICES[cell].items()
+    }
+    biases = ("b",) if cell is LSTM else ("b", "bx")
+    params["b"] = np.concatenate([_get(weights, f"{prefix}_{name}") for name in biases])
+    if has_norms:
+        for name, n in norms.items():
+            gain, bias = (_get(weights, f"{prefix}_{letter}{n}") for letter in "sb")
+            params[name] = {"gain": gain, "bias": bias}
+    return _with_gates(params, cell, has_norms, _lstm_order, _from_r_u)
+
+
+def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np.ndarray]:
+    """Return the weights of a layer of layers.py from the parameters of a cell.
+
+    Args:
+        params: of a cell with ``bias_inside=True``, with layer norm at all its sites or at none.
+
+    Raises:
+        InputError: the cell is neither an LSTM nor a GRU, or has norms at some of its sites.
+    """
+    norms = LAYERS_NORMS[_checked(cell)]
+    found = [name for name in norms if "gain" in params.get(name, {})]
+    if found and found != list(norms):
+        raise InputError(f"layers.py has layer norm at all sites or none: {', '.join(norms)}.")
+    params = _with_gates(params, cell, bool(found), _lstm_order, _to_r_u)
+    weights = {theirs: params[ours]["kernel"] for ours, theirs in LAYERS_MATRICES[cell].items()}
+    H = weights["U"].shape[0]
+    weights |= {"b": params["b"]} if cell is LSTM else dict(b=params["b"][: 2 * H])
+    weights |= {} if cell is LSTM else dict(bx=params["b"][2 * H :])
+    for name in found:
+        weights |= {
+            f"s{norms[name]}": params[name]["gain"],
+            f"b{norms[name]}": params[name]["bias"],
+        }
+    return {f"{prefix}_{name}": np.asarray(array) for name, array in weights.items()}
+
+
+def _with_gates(params: Mapping, cell, has_norms: bool, of_lstm, of_gru) -> dict:
+    """Return the parameters with the gates of every array rearranged.
+
+    Args:
+        of_lstm: array -> array.
+        of_gru: (array of two gates, whether z changes its sign in it) -> array. With layer norm the
+            sign is in gains and biases, which act after the norm; without, in matrices and b.
+    """
+    single = ("norm_c",) if cell is LSTM else ("W", "U", "norm_x", "norm_h")  # arrays of one gate
+
+    def rearrange(name: str, array):
+        array = np.asarray(array)
+        if name in single:
+            return array
+        if cell is LSTM:
+            return of_lstm(array)
+        gates, rest = (
+            (array, array[..., :0]) if name != "b" else np.split(array, [-len(array) // 3])
+        )
+        return np.concatenate([of_gru(gates, name.startswith("norm") == has_norms), rest], -1)
+
+    return {
+        name: {key: rearrange(name, array) for key, array in leaf.items()}
+        if isinstance(leaf, Mapping)
+        else rearrange(name, leaf)
+        for name, leaf in params.items()
+    }
+
+
+def _lstm_order(array):
+    """Exchange the gates i and f, the first two; its own inverse."""
+    i, f, rest = np.split(array, [array.shape[-1] // 4, array.shape[-1] // 2], -1)
+    return np.concatenate([f, i, rest], -1)
+
+
+def _from_r_u(array, negate: bool):
+    r, u = np.split(array, 2, -1)
+    return np.concatenate([-u if negate else u, r], -1)
+
+
+def _to_r_u(array, negate: bool):
+    z, r = np.split(array, 2, -1)
+    return np.concatenate([r, -z if negate else z], -1)
+
+
+def _select(array, order: tuple[int, ...]):
+    """Return the gates of an array in another order."""
+    gates = np.split(np.asarray(array), len(order), -1)
+    return np.concatenate([gates[n] for n in order], -1)
+
+
+def _get(weights: Weights, name: str) -> np.ndarray:
+    if name not in weights:
+        raise InputError(f"The weights have no {name!r}.{nearest(name, list(weights))}")
+    return np.asarray(weights[name])
+
+
+def _checked(cell: type[Cell]) -> type[Cell]:
+    if cell not in LAYERS_NORMS:
+        raise InputError(f"cell must be ln.LSTM or ln.GRU, the class; got {cell!r}.")
+    return cell

@@ -1,0 +1,128 @@
+"""Matrix products of layers, and their gradients, for batches on one device or on many.
+
+A layer multiplies all time steps of a batch at once: a = x W for x ``[T, B, D]``. The gradient of W
+sums over T and B. Merging the two axes first, x ``[T B, D]``, gives a fast product on a CPU, but
+with the batch sharded over devices, the merged axis cannot be sharded, and XLA gathers the whole
+batch on every device. Autodiff of the unmerged product is up to three times slower on a CPU, since
+it computes the transposed gradient. `matmul` therefore has its own gradient, which contracts T and
+B together without merging them: as fast as merging, and it communicates nothing but the sum.
+"""
+
+from collections.abc import Iterator
+import contextlib
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_PLAIN = ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_by_default() -> Iterator[None]:
+    """Make "plain" the default schedule of `unroll` and `scan`, and use autodiff for all products.
+
+    For models that choose no schedule: to time them with plain autodiff, or to differentiate them
+    forwards. The default is read while a function is traced, so a compiled function keeps its own.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def is_plain() -> bool:
+    """Return whether `plain_by_default` is active."""
+    return _PLAIN.get()
+
+
+def matmul(x, W, dtype: Any = None):
+    """Return x W.
+
+    Args:
+        x: ``[..., D]``.
+        W: ``[D, H]``.
+        dtype: type to which the operands of the product, and of the products of its gradient, are
+            rounded, such as bfloat16; None: not at all. Sums keep the precision of x and W.
+
+    Returns:
+        ``[..., H]`` in the result type of x and W. With three or more axes of x, forward
+        differentiation (jvp) needs `plain_by_default`.
+    """
+    if x.ndim <= 2 or is_plain():
+        return _multiply(x, W, dtype)
+    x, W = vary_alike(x, W)
+    return _product(dtype, x, W)
+
+
+def _multiply(x, W, dtype):
+    result = jnp.result_type(x, W)
+    if dtype is not None:
+        x, W = x.astype(dtype), W.astype(dtype)
+    return jnp.matmul(x, W, preferred_element_type=result)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(dtype, x, W):
+    return _multiply(x, W, dtype)
+
+
+def _product_forward(dtype, x, W):
+    return _multiply(x, W, dtype), (x, W)
+
+
+def _product_backward(dtype, residuals, d_a):
+    x, W = residuals
+    return _multiply(d_a, W.T, dtype).astype(x.dtype), weight_gradient(x, d_a, W, dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def weight_gradient(x, d_a, W, dtype: Any = None):
+    """Return d W = Σ xᵀ d a over all leading axes of x ``[..., D]`` and d a ``[..., H]``.
+
+    It is ``[D, H]`` in the dtype of W, and on an explicit mesh has the sharding of W.
+    """
+    result = jnp.result_type(x, d_a)
+    if dtype is not None:
+        x, d_a = x.astype(dtype), d_a.astype(dtype)
+    leading = tuple(range(x.ndim - 1))
+    mesh = jax.typeof(x).sharding.mesh
+    out_sharding = None
+    if jax.sharding.AxisType.Explicit in mesh.axis_types:
+        out_sharding = jax.sharding.NamedSharding(mesh, jax.typeof(W).sharding.spec)
+    d_W = jax.lax.dot_general(
+        x,
+        d_a,
+        ((leading, leading), ((), ())),
+        preferred_element_type=result,
+        out_sharding=out_sharding,
+    )
+    return d_W.astype(W.dtype)
+
+
+def vary_alike(*trees):
+    """Return the trees with all arrays varying over the same axes of a `jax.shard_map`.
+
+    Parameters are the same on every device, and inputs differ. A custom gradient must have the type
+    of its primal, so the parameters are cast before it, and the transpose of the cast sums over
+    devices. Outside of `jax.shard_map` nothing changes.
+    """
+    axes = frozenset().union(*map(_varying, jax.tree.leaves(trees)))
+
+    def cast(leaf):
+        missing = tuple(sorted(axes - _varying(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, trees)
+
+
+def _varying(array) -> frozenset:
+    kind = jax.typeof(array)
+    if hasattr(kind, "vma"):  # jax before 0.10
+        return kind.vma
+    return kind.manual_axis_type.varying

@@ -1,0 +1,111 @@
+"""Print what `unroll` compiles to and computes on several devices, as JSON.
+
+    python -m tests.parallel "LSTM, layer, cpu" ...      run by test_parallel.py
+
+The process must see four devices: on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=4.
+"""
+
+from functools import partial
+import json
+import re
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+
+from ln import GRU, LSTM, RNN, Norm, fused, unroll
+
+T, B, D, H = 16, 64, 32, 32
+CELLS = {"RNN": (RNN, ("x", "h", "a")), "LSTM": (LSTM, ("x", "h", "c")), "GRU": (GRU, ("x", "h"))}
+SCHEDULES = {"plain": "plain", "cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
+OVER_BATCH = PartitionSpec(None, "batch")
+
+
+class Layer(nn.Module):
+    cell: nn.Module
+    schedule: object = None
+
+    @nn.compact
+    def __call__(self, xs, mask=None):
+        return unroll(self.cell, xs, mask, schedule=self.schedule)[0]
+
+
+def collectives(compiled) -> list[int]:
+    """Return the number of elements of every array that a compiled program communicates."""
+    pattern = r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\("
+    sizes = []
+    for shapes in re.findall(pattern, compiled.as_text()):
+        for dims in re.findall(r"\w+\[([\d,]*)\]", shapes):
+            sizes.append(int(np.prod([int(d) for d in dims.split(",") if d] or [1])))
+    return sizes
+
+
+def memory(compiled) -> int:
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def difference(found, expected) -> float:
+    """Return the largest difference of any leaf, relative to the largest number of the leaf."""
+
+    def relative(x, y):
+        x, y = np.asarray(x), np.asarray(y)
+        return float(abs(x - y).max() / abs(y).max())
+
+    return max(jax.tree.leaves(jax.tree.map(relative, found, expected)))
+
+
+def measure(Cell, sites, kind: str, schedule) -> dict:
+    layer = Layer(Cell(H, Norm(kind, sites, (), True)), schedule)
+    xs = jax.random.normal(jax.random.key(1), (T, B, D))
+    mask = jnp.arange(T)[:, None] < jnp.arange(B) % T + 1
+    variables = layer.init(jax.random.key(0), xs, mask)
+    params, stats = variables["params"], variables.get("stats", {})
+
+    def loss(params, stats, xs, mask):
+        hs, _ = layer.apply({"params": params, "stats": stats}, xs, mask, mutable=["stats"])
+        return (hs**2).sum()
+
+    gradient = jax.jit(jax.grad(loss))
+    expected = gradient(params, stats, xs, mask)
+    found = dict(parameters=sum(leaf.size for leaf in jax.tree.leaves(variables)))
+    found["memory"] = [memory(gradient.lower(params, stats, xs, mask).compile())]
+    found["collectives"] = []
+    for n in (2, 4):
+        mesh = jax.make_mesh((n,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:n])
+        whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), OVER_BATCH))
+        arguments = *jax.device_put((params, stats), whole), *jax.device_put((xs, mask), split)
+        compiled = gradient.lower(*arguments).compile()
+        found["memory"].append(memory(compiled))
+        found["collectives"] += collectives(compiled)
+        found["auto"] = difference(compiled(*arguments), expected)
+
+    mesh = jax.make_mesh((2,), ("batch",), devices=jax.devices()[:2])  # Explicit axes
+    whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), OVER_BATCH))
+    arguments = *jax.device_put((params, stats), whole), *jax.device_put((xs, mask), split)
+    found["explicit"] = difference(gradient(*arguments), expected)
+
+    if kind != "batch":  # whose statistics would be those of a shard
+
+        @partial(
+            jax.shard_map,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), OVER_BATCH, OVER_BATCH),
+            out_specs=PartitionSpec(),
+        )
+        def total(params, xs, mask):
+            return jax.lax.psum(loss(params, {}, xs, mask), "batch")
+
+        params, _, xs, mask = arguments
+        found["shard_map"] = difference(jax.jit(jax.grad(total))(params, xs, mask), expected)
+    return found
+
+
+if __name__ == "__main__":
+    rows = {}
+    for pair in sys.argv[1:]:
+        name, kind, schedule = pair.split(", ")
+        rows[pair] = measure(*CELLS[name], kind, SCHEDULES[schedule])
+    print(json.dumps(rows))

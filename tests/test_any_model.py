@@ -1,0 +1,221 @@
+"""Cells inside models of other kinds: cells and loops of one's own, Flax's RNN, NNX, a pytree."""
+
+import dataclasses
+from functools import partial
+
+from flax import nnx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ln import GRU, LSTM, RNN, Norm, fused, scan, unroll
+from ln.errors import InputError
+from ln.rnn import Cell
+
+T, B, D, H = 4, 3, 5, 6
+XS = np.random.default_rng(0).normal(size=(T, B, D)).astype(np.float32)
+SCHEDULES = {"cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
+
+
+class Layer(nn.Module):
+    cell: nn.Module
+    schedule: object = None
+
+    @nn.compact
+    def __call__(self, xs, mask=None, **options):
+        return unroll(self.cell, xs, mask, schedule=self.schedule, **options)
+
+
+def assert_all_close(found, expected, tolerance=1e-5):
+    close = partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance)
+    jax.tree.map(close, found, expected)
+
+
+def gradients_of(layer, variables):
+    def loss(params):
+        hs = layer.apply({**variables, "params": params}, XS)
+        return (jax.tree.leaves(hs)[0] ** 2).sum()
+
+    return jax.grad(loss)(variables["params"])
+
+
+# --- Cells and loops of one's own ---
+
+
+class Leaky(Cell):
+    """A cell with a parameter, a module and a matrix of its own, under names of its own."""
+
+    def setup(self):
+        self.W_x, self.W_h = self.of_x(1), self.of_h(1)
+        self.tau = self.param("tau", nn.initializers.ones, (self.units,))
+        self.mix = nn.Dense(self.units)
+        self.scale = self.norm("a")
+        self.first = self.start()
+
+    def project(self, x):
+        return self.W_x(x)
+
+    def recurrent(self):
+        return self.W_h.weights(self.units)
+
+    def update(self, carry, a_x, a_h, mask=None):
+        h = nn.tanh(self.tau * self.scale(a_h + a_x, mask) + self.mix(carry))
+        return h, h
+
+
+@pytest.mark.parametrize("kind", ["none", "layer"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_user_cell_has_the_gradient_of_plain(schedule, kind):
+    norm = Norm(kind, ("a",) if kind == "layer" else ())
+    layer = Layer(Leaky(H, norm, learned=("h",)), SCHEDULES[schedule])
+    variables = layer.init(jax.random.key(0), XS)
+    plain = gradients_of(Layer(layer.cell, "plain"), variables)
+    assert_all_close(gradients_of(layer, variables), plain)
+    assert all(abs(leaf).max() > 0 for leaf in jax.tree.leaves(plain))
+
+
+class Loop(nn.Module):
+    """A module without norm, whose step uses a Dense of Flax."""
+
+    schedule: str | None = None
+
+    def setup(self):
+        self.dense = nn.Dense(H)
+
+    def __call__(self, xs):
+        def step(module, h, x):
+            h = nn.tanh(module.dense(jnp.concatenate([h, x], -1)))
+            return h, h
+
+        return scan(step, self, jnp.zeros((B, H)), xs, schedule=self.schedule)[1]
+
+
+def test_scan_takes_any_module():
+    variables = Loop().init(jax.random.key(0), XS)
+    assert_all_close(gradients_of(Loop(), variables), gradients_of(Loop("plain"), variables))
+
+
+class Counting(nn.Module):
+    def setup(self):
+        self.count = self.variable("counts", "n", jnp.zeros, ())
+
+    def __call__(self, xs):
+        return scan(lambda module, c, x: (c, c + x), self, jnp.zeros((B, D)), xs)
+
+
+def test_scan_names_collections_that_it_cannot_handle():
+    with pytest.raises(InputError, match="Counting has counts. Use flax.linen.scan"):
+        Counting().apply({"counts": {"n": jnp.zeros(())}}, XS)
+
+
+# --- Arguments of unroll ---
+
+
+def test_lengths_are_a_mask():
+    layer, lengths = Layer(LSTM(H, Norm("layer", ("x", "h", "c")))), np.array([4, 1, 2])
+    variables = layer.init(jax.random.key(0), XS)
+    mask = np.arange(T)[:, None] < lengths
+    found = layer.apply(variables, XS, lengths=lengths)
+    assert_all_close(found, layer.apply(variables, XS, mask), 0)
+    with pytest.raises(InputError, match="not both"):
+        layer.apply(variables, XS, mask, lengths=lengths)
+    with pytest.raises(InputError, match="lengths must be integers"):
+        layer.apply(variables, XS, lengths=lengths[:2])
+    with pytest.raises(InputError, match="lengths must be integers"):
+        layer.apply(variables, XS, lengths=lengths / 2)
+
+
+def test_batch_major_arrays_are_the_same():
+    layer = Layer(GRU(H, Norm("layer", ("x", "h"))))
+    variables = layer.init(jax.random.key(0), XS)
+    mask = np.arange(T)[:, None] < np.array([4, 1, 2])
+    hs, last = layer.apply(variables, XS, mask)
+    swapped, last_too = layer.apply(variables, XS.swapaxes(0, 1), mask.T, batch_major=True)
+    assert_all_close((swapped.swapaxes(0, 1), last_too), (hs, last), 0)
+
+
+@pytest.mark.parametrize("Cell", [RNN, LSTM, GRU])
+@pytest.mark.parametrize(
+    "carry, words",
+    [
+        ([0], "carry must be"),
+        (np.zeros((B, H), int), "carry must be"),
+        ((np.zeros((B, H), int),) * 2, "carry must be"),
+        ([np.zeros((B, H))] * 2, "carry must be"),
+        ({"c": np.zeros((B, H))}, "carry must be"),
+        ((np.zeros((B, H)),) * 3, "carry must be"),
+    ],
+)
+def test_a_wrong_carry_raises_one_line(Cell, carry, words):
+    layer = Layer(Cell(H))
+    variables = layer.init(jax.random.key(0), XS)
+    with pytest.raises(InputError, match=words) as raised:
+        layer.apply(variables, XS, carry=carry)
+    assert "\n" not in str(raised.value)
+
+
+# --- Flax's RNN, NNX, pytrees ---
+
+
+@pytest.mark.parametrize("Cell", [RNN, LSTM, GRU])
+def test_the_rnn_of_flax_is_unroll(Cell):
+    cell = Cell(H, Norm("layer", ("x", "h")))
+    theirs = nn.RNN(cell, time_major=True)
+    params = theirs.init(jax.random.key(0), XS)["params"]["cell"]
+    hs, _ = Layer(cell).apply({"params": {"cell": params}}, XS)
+    assert_all_close(theirs.apply({"params": {"cell": params}}, XS), hs)
+
+
+def test_a_cell_with_batch_norm_trains_in_nnx():
+    """As in docs/library.md: parameters and statistics live in the NNX module."""
+
+    class Encoder(nn.Module):
+        norm: Norm
+
+        @nn.compact
+        def __call__(self, xs):
+            return unroll(LSTM(H, self.norm), xs)[0]
+
+    norm = Norm("batch", ("x", "h", "c"), (), train=True)
+    encoder = nnx.bridge.ToNNX(Encoder(norm), rngs=nnx.Rngs(0)).lazy_init(XS)
+
+    def state():
+        return jax.tree.map(np.asarray, nnx.state(encoder, nnx.filterlib.Not(nnx.RngState)))
+
+    before = state()
+
+    @nnx.jit
+    def step(encoder):
+        def loss(encoder):
+            return (encoder(XS, mutable=["stats"]) ** 2).mean()
+
+        gradient = nnx.grad(loss)(encoder)
+        params = nnx.state(encoder, nnx.Param)
+        nnx.update(encoder, jax.tree.map(lambda p, d: p - 0.1 * d, params, gradient))
+
+    step(encoder)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, state())
+    paths = {str(path): c for path, c in jax.tree.leaves_with_path(changed)}
+    assert any(c for path, c in paths.items() if "kernel" in path)
+    assert any(c for path, c in paths.items() if "mean" in path)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["layer"])
+@dataclasses.dataclass
+class Wrapped:
+    """A pytree of parameters with a method, as Equinox has models; see docs/library.md."""
+
+    layer: nn.Module
+    params: dict
+
+    def __call__(self, xs):
+        return self.layer.apply({"params": self.params}, xs)[0]
+
+
+def test_a_pytree_of_parameters_is_differentiated():
+    layer = Layer(LSTM(H, Norm("layer", ("x", "h", "c"))))
+    model = Wrapped(layer, layer.init(jax.random.key(0), XS)["params"])
+    gradient = jax.jit(jax.grad(lambda model: (model(XS) ** 2).sum()))(model)
+    assert_all_close(gradient.params, gradients_of(layer, {"params": model.params}))

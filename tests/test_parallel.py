@@ -1,0 +1,51 @@
+"""Cells on several devices: what they communicate, how much memory they need, what they compute."""
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+# Each cell in each schedule once; the rest of the product is exhaustive.
+PAIRS = [
+    "RNN, layer, cpu",
+    "RNN, batch, accelerator",
+    "LSTM, batch, cpu",
+    "LSTM, layer, accelerator",
+]
+PAIRS += ["GRU, layer, cpu", "GRU, layer, accelerator"]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.parallel", *PAIRS],
+        cwd=PROJECT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_sharded_batch_stays_sharded(measured, pair):
+    """No array that crosses devices is larger than the parameters; each device needs its share."""
+    found = measured[pair]
+    assert found["collectives"] and max(found["collectives"]) <= found["parameters"]
+    one, two, four = found["memory"]
+    assert two <= 0.6 * one and four <= 0.35 * one
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("place", ["auto", "explicit", "shard_map"])
+def test_several_devices_give_the_gradients_of_one(measured, pair, place):
+    if place == "shard_map" and "batch" in pair:
+        pytest.skip("the statistics of a shard are other statistics")
+    assert measured[pair][place] < 1e-5
