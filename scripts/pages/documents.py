@@ -52,8 +52,8 @@ def write() -> None:
             runs.write_atomically(path, filled)
             print(f"Updated {path.relative_to(ROOT)}.")
     runs.write_atomically(FIGURES / "speed_ups.png", evidence.draw_speeds(compared()))
-    several = [study for study in studied() if len(study.by_rate) > 1]
-    rates = evidence.by_experiment(several, key=lambda study: len(study.by_rate))
+    several = [study for study in studied() if len(study.measured) > 1]
+    rates = evidence.by_experiment(several, key=lambda study: len(study.measured))
     runs.write_atomically(FIGURES / "rates.png", evidence.draw_rates(rates))
 
 
@@ -65,7 +65,7 @@ def fill(text: str, path: Path) -> str:
         try:
             make = choose("generated block", name, BLOCKS)
             return match[1] + make(*words) + "\n" + match[3]
-        except (TypeError, ValueError, LookupError, InputError) as error:
+        except (TypeError, ValueError, LookupError, OSError, InputError) as error:
             raise InputError(f"{path}: the block {match[2]!r} is wrong: {error}") from error
 
     return BLOCK.sub(block, text)

@@ -105,6 +105,11 @@ class Study:
         return {rate: gain for rate, gain in gains.items() if gain}
 
     @property
+    def measured(self) -> dict[float, Gains]:
+        """Return the speed-ups that are more than bounds."""
+        return {rate: gains for rate, gains in self.by_rate.items() if not gains.bounds.all()}
+
+    @property
     def rate(self) -> float:
         """Return the rate with the most pairs; of several, that nearest to the config's."""
         (given, *_) = papers_of(self.section.experiment)[0]["lr"]
@@ -272,7 +277,7 @@ def mark_factors(axes, axis, name: str) -> None:
     axis.set_ticks(FACTORS, labels=[f"{factor:g}" for factor in FACTORS])
     axis.set_label_text(name)
     axes.minorticks_off()
-    axes.grid(True, color=GRID, linewidth=0.6)
+    axis.grid(True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
@@ -280,19 +285,19 @@ def draw_rates(shown: list[Study]) -> bytes:
     """Return the speed-up against the learning rate of both norms, as a PNG."""
     figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    styles = itertools.cycle([(colour, marker) for _, colour, marker in STYLES.values()])
+    styles = itertools.cycle([(colour, marker) for _, colour, marker in list(STYLES.values())[2:]])
     for study, (color, marker) in zip(shown, styles, strict=False):
-        for rate, gains in study.by_rate.items():
+        for rate, gains in study.measured.items():
             dots = [rate] * len(gains.values)
             axes.plot(dots, np.exp(gains.values), marker, color=color, markersize=4, alpha=0.5)
-        means = [np.exp(gains.values.mean()) for gains in study.by_rate.values()]
+        means = [np.exp(gains.values.mean()) for gains in study.measured.values()]
         name = f"{study.title} ({study.data})"
-        axes.plot(list(study.by_rate), means, color=color, marker=marker, label=name)
+        axes.plot(list(study.measured), means, color=color, marker=marker, label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
     mark_factors(axes, axes.yaxis, "speed-up of layer norm")
     axes.set_ylim(0.45, 3.2)
-    rates = sorted({rate for study in shown for rate in study.by_rate})
+    rates = sorted({rate for study in shown for rate in study.measured})
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.minorticks_off()
     axes.set_xlabel("learning rate of both norms")
