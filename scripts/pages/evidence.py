@@ -106,8 +106,9 @@ class Study:
 
     @property
     def measured(self) -> dict[float, Gains]:
-        """Return the speed-ups that are more than bounds."""
-        return {rate: gains for rate, gains in self.by_rate.items() if not gains.bounds.all()}
+        """Return the speed-ups of two pairs or more that are more than bounds."""
+        known = self.by_rate.items()
+        return {rate: g for rate, g in known if len(g.seeds) > 1 and not g.bounds.all()}
 
     @property
     def rate(self) -> float:
@@ -158,7 +159,7 @@ class Study:
     def setting(self) -> str:
         """Return the data, whether the setting is reduced, and the share of the updates."""
         if self.is_full:
-            return f"{self.data}, the paper’s setting"
+            return f"{self.data}, the paper’s size and length"
         ours, unit = self.section.runs[0].stored.config["steps"].split()
         paper, paper_unit = papers_of(self.section.experiment)[0]["steps"].split()
         if unit != paper_unit or not any(figure.source for figure in self.section.figures):
