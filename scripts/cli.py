@@ -39,19 +39,18 @@ def check_config_file(word: str) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    configs = [word for word in argv if word.startswith("--config=")]
     try:
-        for word in configs:
-            check_config_file(word)
+        for word in argv:
+            if word.startswith("--config="):
+                check_config_file(word)
         return flags.FLAGS(argv)
     except SystemExit:  # absl printed the help that was asked for, and exits with 1
         sys.exit(0)
     except FLAG_ERRORS as error:
-        experiment = Path(configs[-1].partition(":")[0]).stem if configs else ""
-        fail(as_input_error(error, experiment))
+        fail(as_input_error(error))
 
 
-def as_input_error(error: Exception, experiment: str) -> InputError:
+def as_input_error(error: Exception) -> InputError:
     """Return one of FLAG_ERRORS as the line that the user reads."""
     if isinstance(error, InputError):
         return error
@@ -59,23 +58,9 @@ def as_input_error(error: Exception, experiment: str) -> InputError:
     if isinstance(error, AttributeError | KeyError):  # ml_collections raises them with a suggestion
         words = words.replace("\\n", " ").replace("\\'", "'").strip("'\"")
         name, _, suggestion = words.partition("'")
-        if isinstance(error, KeyError):
-            return InputError(f"Unknown scale {name!r} of the config file.{suggestion}")
-        return InputError(
-            renamed_key(name, experiment) or f"Unknown config key {name!r}.{suggestion}"
-        )
+        what = "scale" if isinstance(error, KeyError) else "config key"
+        return InputError(f"Unknown {what} {name!r}.{suggestion}")
     return InputError(" ".join(words.split()))
-
-
-def renamed_key(key: str, experiment: str) -> str | None:
-    """Return what to say of an unknown config key if earlier versions had it."""
-    from ln.training.runs import RENAMED  # which needs jax; a wrong key is rare
-
-    for row in RENAMED:
-        if row.old == key and experiment in row.experiments:
-            value = f", which is 1 − {key}" if row.new == "dropout_rate" else ""
-            return f"config.{key} has been renamed: use config.{row.new}{value}."
-    return None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import os
 
 from absl import flags
 
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
 
 FROM = flags.DEFINE_string(
@@ -24,20 +24,14 @@ DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data 
 LIST = flags.DEFINE_bool("list", False, "List the data sets and stop.")
 
 
-def megabytes(arrays: dict) -> str:
-    return f"{sum(array['bytes'] for array in arrays.values()) / 1e6:.1f} MB"
-
-
 def state(name: str, data_dir: str) -> str:
-    """Return a line on a data set: prepared or not, where, how large, and what it needs."""
+    """Return a line on a data set: whether it is prepared, and what it needs."""
     from experiments import datasets
 
-    folder = os.path.join(data_dir, name)
     try:
-        if os.path.exists(folder):
-            datasets.arrays.read(data_dir, name)
-            entries = datasets.arrays.manifest(data_dir, name)["arrays"]
-            return f"prepared      {folder}, {megabytes(entries)}"
+        if datasets.arrays.is_prepared(data_dir, name):
+            manifest = datasets.arrays.manifest(data_dir, name)
+            return f"prepared      {os.path.join(data_dir, name)}: {manifest['source']}"
     except InputError as error:
         return f"in the way    {error}"
     row = datasets.table()[name]
@@ -45,25 +39,6 @@ def state(name: str, data_dir: str) -> str:
         return f"built in      {row.title}, for {row.stands_for}; prepared when first used"
     how = "" if row.downloads else " --from=DIR"
     return f"not prepared  python -m scripts.data {name}{how}: {row.needs}"
-
-
-def summary(name: str, data_dir: str) -> None:
-    """Print the contents of a prepared data set."""
-    from experiments import datasets
-
-    manifest = datasets.arrays.manifest(data_dir, name)
-    width = max(map(len, manifest["arrays"]))
-    for split, arrays in datasets.load(name, data_dir).items():
-        for key, array in arrays.items():
-            place = f"{split}.{key}"
-            line = f"  {place:<{width}}  {array.dtype!s:<7} {list(array.shape)!s:<13}"
-            line += f" {manifest['arrays'][place]['bytes'] / 1e6:8.2f} MB"
-            if key == "x":
-                mean, white = array.mean(), array.max()
-                line += f"   mean pixel {mean:.2f} of {white} = {mean / white:.4f}"
-            print(line)
-    print(f"  source: {manifest['source']}")
-    print(f"  folder: {os.path.join(data_dir, name)}, {megabytes(manifest['arrays'])}")
 
 
 def main(argv: list[str]) -> None:
@@ -81,9 +56,9 @@ def main(argv: list[str]) -> None:
             f"Known: {', '.join(datasets.table())}."
         )
     name = argv[1]
-    choose("data set", name, datasets.table())
     datasets.prepare(name, data_dir, source)
-    summary(name, data_dir)
+    for key, array in datasets.arrays.manifest(data_dir, name)["arrays"].items():
+        print(f"  {key:<24} {array['dtype']:<8} {array['shape']}")
 
 
 if __name__ == "__main__":

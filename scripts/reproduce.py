@@ -13,8 +13,6 @@ Scales other than paper run on built-in data; where the data that these stand in
 and the page to report/<scale>-real.
 """
 
-from collections.abc import Callable
-from functools import partial
 import importlib
 import os
 from pathlib import Path
@@ -37,37 +35,34 @@ OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<sca
 
 
 def main(argv):
-    known = experiments.names()
-    names = argv[1:] or known
-    for name in names:
-        choose("experiment", name, dict.fromkeys(known))
+    names = argv[1:] or experiments.names()
     configs = {name: read_config(name) for name in names}
-    stand_ins = {name: on_real_data(config) for name, config in configs.items()}
-    place = f"{SCALE.value}-real" if any(stand_ins.values()) else SCALE.value
+    real = {name: on_real_data(config) for name, config in configs.items()}
+    place = f"{SCALE.value}-real" if any(real.values()) else SCALE.value
     out = OUT.value or f"report/{place}"
     pages = {"report": [f"--runs=runs/{place}", f"--out={out}"]}
     if not argv[1:]:
         pages["theory"] = ["--theory", f"--out={out}/theory"]
         pages["claims"] = ["--claims", f"--runs=runs/{place}", f"--out={out}/claims"]
-    parts: dict[str, Callable[[jobs.Stopping], int]] = {}
-    for name, config in configs.items():
-        data = "".join(f", on {real}" for real in stand_ins[name])
-        root = Path("runs") / place / name
-        parts[f"{name}, scale {SCALE.value}{data}"] = partial(train, config, root)
-    parts |= {name: partial(write_page, words) for name, words in pages.items()}
     failed = []
     with jobs.Stopping() as stopping:
-        for name, part in parts.items():
-            print(f"\n{name}", flush=True)
-            failed += [name] if part(stopping) else []
+        for name in [*names, *pages]:
+            print(f"\n{', on '.join([name, *real.get(name, [])])}", flush=True)
+            if name in pages:
+                words = (sys.executable, "-m", "scripts.report", *pages[name])
+                status = subprocess.run(words).returncode
+            else:
+                status = train(configs[name], Path("runs") / place / name, stopping)
             if stopping.asked:
                 sys.exit(cli.INTERRUPTED)
+            failed += [name] if status else []
     if failed:
         print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
         sys.exit(1)
 
 
 def read_config(name: str):
+    choose("experiment", name, dict.fromkeys(experiments.names()))
     module = importlib.import_module(f"configs.{name}")
     choose(f"scale of {name}", SCALE.value, module.SCALES)
     config = module.get_config(SCALE.value)
@@ -76,10 +71,12 @@ def read_config(name: str):
 
 
 def on_real_data(config) -> list[str]:
-    """Prepare the data of a config, or put those in its place that they stand in for.
+    """Replace stand-ins in a config by the data sets that they stand for, where these are prepared.
+
+    Other data sets are prepared.
 
     Returns:
-        The latter.
+        The data sets that replace others.
     """
     from experiments import datasets
 
@@ -103,12 +100,7 @@ def train(config, root: Path, stopping: jobs.Stopping) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return grid.train(todo, jobs.start_here(WORKERS.value), WORKERS.value, stopping)
-
-
-def write_page(words: list[str], stopping: jobs.Stopping) -> int:
-    """Run scripts.report, which Ctrl-C ends, too; return its exit status."""
-    return subprocess.run([sys.executable, "-m", "scripts.report", *words]).returncode
+    return grid.train(todo, jobs.start_here, WORKERS.value, stopping)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ up again once. When a run fails the others go on; the command then ends with exi
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
-stops what is not worth its time: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
-<study>/trial=7, judged by its best evaluation in the mean over its seeds. Where only lr is
-searched, --lanes=8 makes eight trials lanes of one program. Several of these commands may be at
-work on the same folder; a trial whose command was killed is taken up by another one, or the same
-given again, from its checkpoint. Trials are kept in journal.log; for many machines that see one
-folder, in --storage=postgresql://USER@HOST/NAME. In a grid lr=log:1e-4:1e-2:5 is five values.
+stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
+<study>/trial=7, judged by its best evaluation in the mean over its seeds. Several of these commands
+may work on the same folder; if one is killed, another one, or the same given again, takes up its
+trials from their checkpoints. Trials are stored in journal.log; for many machines that share the
+folder, in --storage=postgresql://USER@HOST/NAME. A grid takes lists, as in lr=1e-4,1e-3,1e-2.
 
 --plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
 <stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin
@@ -73,11 +72,11 @@ def main(_):
         if GRID.value or DRY_RUN.value:
             raise InputError("--engine=optuna takes --space instead of --grid, and no --dry_run.")
         sys.exit(search.run(config, root, WORKERS.value))
-    points = grid.read(GRID.value, config) if GRID.value else grid.listed(config)
+    points = grid.read(GRID.value) if GRID.value else grid.listed(config)
     todo = grid.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")
-    start, slots = jobs.start_here(WORKERS.value), WORKERS.value
+    start, slots = jobs.start_here, WORKERS.value
     if ENGINE.value == "slurm" and todo:
         start, slots = slurm.start_there(root / "submitit", WORKERS.value)
     with jobs.Stopping() as stopping:

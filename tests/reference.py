@@ -28,6 +28,12 @@ def layer_norm(a, gain, bias, epsilon):
     return np.stack([gain * normalized(case, epsilon)[0] + bias for case in a])
 
 
+def rms_norm(a, gain, bias, epsilon):
+    """a over the root of its mean square: a ``[N, H]``, one root per example."""
+    roots = np.sqrt(np.array([np.sum(example**2) / len(example) for example in a]) + epsilon)
+    return gain * a / roots[:, None] + bias
+
+
 def layer_norm_backward(d_y, a, gain, epsilon):
     a_hat = np.stack([normalized(case, epsilon)[0] for case in a])
     d_a = [normalized_backward(gain * d, case, epsilon) for d, case in zip(d_y, a, strict=True)]
@@ -89,6 +95,8 @@ def of_cell(kind, p, site, a, mask, epsilon):
     gain, bias = own.get("gain", 1.0), own.get("bias", 0.0)
     if kind == "layer" and "gain" in own:
         return layer_norm(a, gain, bias, epsilon)
+    if kind == "rms" and "gain" in own:
+        return rms_norm(a, gain, bias, epsilon)
     if kind == "batch" and "gain" in own and mask.any():
         real = np.flatnonzero(mask)  # statistics of real cases only
         out = np.zeros_like(a)

@@ -64,7 +64,6 @@ def test_both_versions_give_the_same_arrays(tmp_path, form, is_inside):
 
 BAD = {
     "short": ("data_batch_2.bin", binary(1)[:-1], "data_batch_2.bin: expected"),
-    "label": ("data_batch_2.bin", b"\x0a" + binary(1)[1:], "labels from 0 to 9"),
     "missing": ("data_batch_2.bin", None, "has no data_batch_2."),
     "no pickle": ("data_batch_1", b"<html>", "data_batch_1 is no pickle"),
     "a list": ("data_batch_1", pickle.dumps([]), "data_batch_1: expected"),

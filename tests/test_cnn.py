@@ -3,8 +3,6 @@ authors' pickles, of which nothing is executed."""
 
 import itertools
 import pickle
-import re
-import tarfile
 
 import numpy as np
 import pytest
@@ -13,6 +11,8 @@ from experiments import datasets
 from experiments.datasets import vocabulary
 from experiments.datasets.corpora import cnn
 from ln.errors import InputError
+from tests.files import PACKED, lay
+from tests.test_datasets import refused
 
 QUESTION = """http://example.org/a
 
@@ -32,14 +32,14 @@ rain fell . trains ran in 2015 ! who stays open ? @entity1 stays .
 def test_the_four_nearest_sentences_are_kept_in_order(end):
     question = cnn.parse("a", QUESTION.replace("\n", end).encode())
     # words of the question: will, stay, open, mayor, says
-    assert question.passage == (
+    assert question[0] == (
         "( @entity2 ) the mayor of @entity0 said that @entity1 would stay open . "  # 3
         '" it is old , " he said . '  # 0, but the first of those
         "rain fell . "  # 0, and the second
         "who stays open ?"  # 1
     )
-    assert question.question == "@placeholder will stay open , mayor says"
-    assert question.answer == "@entity1"
+    assert question[1] == "@placeholder will stay open , mayor says"
+    assert question[2] == "@entity1"
 
 
 def test_quotes_and_brackets_close_with_their_sentence():
@@ -47,10 +47,6 @@ def test_quotes_and_brackets_close_with_their_sentence():
     parts = [" ".join(part) for part in cnn.sentences(words)]
     assert parts == ['" go ! "', "he said .", "( yes . )", "no ''"]
     assert cnn.sentences(["a"]) == [["a"]]
-
-
-def test_a_whole_number_is_one_word():
-    assert cnn.numbered("in 2015 10.5 3rd 7".split()) == "in @number 10.5 3rd @number"
 
 
 @pytest.mark.parametrize(
@@ -84,14 +80,6 @@ FILES = {
 }
 
 
-def write(folder, files):
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder
-
-
 def prepared(tmp_path, source):
     datasets.prepare("cnn", tmp_path / "data", source)
     return datasets.load("cnn", tmp_path / "data")
@@ -106,14 +94,13 @@ def texts(splits, split, what):
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_folder_and_archive_have_the_same_questions(tmp_path, kind, capsys):
     """Files that macOS adds, and the Daily Mail's questions, are not among them."""
-    source = write(tmp_path / "source", {f"cnn/questions/{name}": FILES[name] for name in FILES})
-    extra = {"cnn/questions/test/._7.question": b"\x00", "dailymail/test/1.question": question(1)}
-    write(source, extra)
+    files = {f"cnn/questions/{name}": data for name, data in FILES.items()}
+    files["cnn/questions/test/._7.question"] = b"\x00"
+    files["dailymail/test/1.question"] = question(1)
+    source = lay(tmp_path / "source", files)
     if kind == "archive":
-        with tarfile.open(tmp_path / "cnn.tgz", "w:gz") as archive:
-            for path in sorted(source.rglob("*.question"), reverse=True):
-                archive.add(path, path.relative_to(source))
         source = tmp_path / "cnn.tgz"
+        source.write_bytes(PACKED[".tar.gz"](dict(reversed(files.items()))))
     splits = prepared(tmp_path, source)
     assert texts(splits, "train", "passage")[1] == (
         "@entity1 met @entity2 in @number . nobody saw ? . @entity2 left ."
@@ -126,51 +113,23 @@ def test_folder_and_archive_have_the_same_questions(tmp_path, kind, capsys):
     assert "word0" not in words  # occurs once
     counts = {split: len(arrays["answers"]) for split, arrays in splits.items()}
     assert counts == dict(train=5, valid=2, test=1)
-    printed = capsys.readouterr().out
-    # One entity of two is there twice, and it is not the answer.
-    assert re.search(r"the answer is in these sentences +100.0% +100.0% +100.0%\n", printed)
-    assert re.search(r"is their most frequent entity +0.0% +0.0% +0.0%\n", printed)
-    assert re.search(r"unknown words in passages +7.69%", printed)  # word0 and so on: 1 in 13
-    assert "questions of train: 5; the original has 380,298" in printed
+    assert "questions of train: 5; the original has 380,298" in capsys.readouterr().out
 
 
 def test_few_unusable_questions_are_named_many_are_an_error(tmp_path, capsys):
-    good = {f"training/{n}.question": question(n) for n in range(30)}
-    rest = {"validation/1.question": question(1), "test/2.question": question(2)}
-    bad = {f"training/bad{n}.question": b"no" for n in range(10)}
-    source = write(tmp_path / "few", good | rest | bad)
+    files = {f"training/{n}.question": question(n) for n in range(30)}
+    files |= {"validation/1.question": question(1), "test/2.question": question(2)}
+    files |= {f"training/bad{n}.question": b"no" for n in range(10)}
+    source = lay(tmp_path / "few", files)
     prepared(tmp_path, source)
     assert "left out of train: 10. The first: bad0: 1 parts instead of 5" in capsys.readouterr().out
-    write(source, {"training/bad10.question": b"no"})
-    with pytest.raises(InputError, match="11 of 41 questions of train cannot be used.*bad0"):
+    lay(source, {"training/bad10.question": b"no"})
+    with refused("11 of 41 questions of train cannot be used", "bad0"):
         datasets.prepare("cnn", tmp_path / "new", source)
-    assert not (tmp_path / "new" / "cnn").exists()
-
-
-@pytest.mark.parametrize(
-    "files, words",
-    [
-        ({}, "no questions of train.*Needed: .*question.*`stories`"),
-        ({"training/1.question": question(1)}, "no questions of valid"),
-        ({f"{folder}/x.txt": b"" for folder in cnn.SPLITS}, "no questions of train"),
-    ],
-    ids=["nothing", "no validation", "other files"],
-)
-def test_a_source_without_questions_is_rejected(tmp_path, files, words):
-    source = write(tmp_path / "source", files)
-    source.mkdir(exist_ok=True)
-    with pytest.raises(InputError, match=words):
-        prepared(tmp_path, source)
-
-
-def test_a_truncated_archive_is_rejected_by_name(tmp_path):
-    """It is an error, not a question less."""
-    path, source = tmp_path / "cnn.tgz", write(tmp_path / "source", FILES)
-    with tarfile.open(path, "w:gz") as archive:
-        archive.add(source, "cnn")
-    path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(InputError, match=r"Cannot read .*cnn\.tgz"):
-        prepared(tmp_path, path)
+    (source / "training/bad0.question").unlink()
+    (source / "test/2.question").unlink()
+    with refused("no questions of test", "Needed: ", "`stories`"):
+        datasets.prepare("cnn", tmp_path / "new", source)
 
 
 # --- The authors' pickles ---
@@ -203,51 +162,34 @@ def python_2(value) -> bytes:
     return pickle.dumps(value, protocol=2)
 
 
-def written(changes=None) -> dict[str, bytes]:
-    files = {f"{name}.pkl": python_2(value) for name, value in PICKLES.items()}
-    return files | (changes or {})
-
-
 def test_the_authors_pickles_keep_their_vocabulary(tmp_path, capsys):
-    source = write(tmp_path, {f"top4/{name}": data for name, data in written().items()})
-    splits = prepared(tmp_path, source)
+    files = {f"top4/{name}.pkl": python_2(value) for name, value in PICKLES.items()}
+    splits = prepared(tmp_path, lay(tmp_path, files))
     assert splits.keys() == {"train", "valid"}
     assert vocabulary.split(splits["train"]["words"]) == ["@number", "met", "@entity0", "café"]
     assert texts(splits, "train", "passage") == ["@entity0 met ?", "met @number café"]
     assert texts(splits, "train", "question") == ["met", "met met"]
     assert texts(splits, "valid", "passage") == ["@entity0 met ?"]  # 9 is not in the dictionary
     np.testing.assert_array_equal(splits["valid"]["answers"], [4])
-    printed = capsys.readouterr().out
-    assert "left out of train: 1. The first: train4, row 2: empty" in printed
-    assert re.search(r"the answer is in these sentences +50.0% +100.0%\n", printed)
-
-
-def test_words_of_python_2_are_decoded():
-    words = {"caf\xc3\xa9": "café", "café": "café", "“": "“", "a\nb": "a_b", "\ud83d": "\ufffd"}
-    assert [cnn.python_3(word) for word in words] == list(words.values())
-
-
-class Malicious:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('executed')",))
+    assert "left out of train: 1. The first: train4, row 2: empty" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "name, value, words",
     [
-        ({"train4_qs.pkl": pickle.dumps(Malicious(), 2)}, "train4_qs.pkl is no pickle of plain"),
-        ({"train4_qs.pkl": pickle.dumps([[1]], 2)[:-2]}, "train4_qs.pkl is no pickle of plain"),
-        ({"train4_qs.pkl": pickle.dumps([1, 2], 2)}, "train4_qs.pkl must be lists of numbers"),
-        ({"train4_qs.pkl": pickle.dumps([[4, 1]], 2)}, "three train4 pickles differ in length"),
-        ({"dict.pkl": pickle.dumps([1], 2)}, "dict.pkl must map words to numbers"),
-        ({"dict.pkl": pickle.dumps({"met": "4"}, 2)}, "dict.pkl must map words to numbers"),
-        ({"dict.pkl": pickle.dumps({"met": 4}, 2)}, "dict.pkl has no words that begin with @ent"),
-        ({"valid4_pass.pkl": pickle.dumps([[1]], 2)}, "1 of 1 questions of valid cannot be used"),
-        ({"valid4_ans.pkl": None}, "valid4_ans.pkl missing"),
+        ("train4_qs", [1, 2], "as many lists of numbers"),
+        ("train4_qs", [[4, 1]], "as many lists of numbers"),
+        ("dict", [1], "dict.pkl to map words to numbers"),
+        ("dict", {"met": "4"}, "dict.pkl to map words to numbers"),
+        ("valid4_pass", [[1]], "1 of 1 questions of valid cannot be used"),
+        ("valid4_ans", print, "valid4_ans.pkl is no pickle of plain data"),
+        ("valid4_ans", None, "valid4_ans.pkl is missing"),
     ],
-    ids="code truncated flat few list texts entities nothing missing".split(),
 )
-def test_other_pickles_are_rejected_and_not_executed(tmp_path, changes, words):
-    files = {name: data for name, data in written(changes).items() if data}
-    with pytest.raises(InputError, match=words):
-        prepared(tmp_path, write(tmp_path / "top4", files))
+def test_other_pickles_are_rejected_by_name(tmp_path, name, value, words):
+    files = {f"{key}.pkl": python_2(data) for key, data in PICKLES.items()}
+    files[f"{name}.pkl"] = pickle.dumps(value, protocol=2)
+    if value is None:
+        del files[f"{name}.pkl"]
+    with refused(words):
+        prepared(tmp_path, lay(tmp_path / "top4", files))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import convnet as config_file
-from experiments.convnet.samples import sample, table
+from experiments.convnet.samples import Options, sample, table
 from experiments.convnet.task import Task, border, image_shape
 from ln.errors import InputError
 from ln.norm import EPSILON, Norm, make_norm
@@ -145,7 +145,7 @@ def test_activity_by_position_is_the_mean_over_cases_that_the_scores_are_of(make
     scores = task.evaluate(variables)["test"]
     assert first[border(8, 8)].mean() == pytest.approx(scores["border_1"], rel=1e-4)
     assert second[~border(4, 4)].mean() == pytest.approx(scores["inside_2"], rel=1e-4)
-    files = sample(task, variables)
+    files = sample(task, variables, Options())
     assert files["activity.png"].startswith(b"\x89PNG") and "layer 2" in files["activity.txt"]
 
 

@@ -26,24 +26,6 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone():
     np.testing.assert_array_equal(before, after[::-1])
 
 
-def test_every_seed_and_epoch_has_an_order_of_its_own():
-    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(4) for epoch in range(4)}
-    assert len(orders) == 16
-    assert tuple(range(50)) not in orders
-
-
-def test_the_shared_order_cannot_be_changed():
-    with pytest.raises(ValueError, match="read-only"):
-        epoch_order(50, 0, 0)[0] = 1
-
-
-def test_the_batches_of_an_epoch_are_its_order_cut_in_pieces():
-    for epoch in range(3):
-        cases = [batch_cases(epoch * 5 + k, n=20, batch_size=4, seed=9) for k in range(5)]
-        assert [len(batch) for batch in cases] == [4] * 5
-        np.testing.assert_array_equal(np.concatenate(cases), epoch_order(20, 9, epoch))
-
-
 def test_an_incomplete_last_batch_is_dropped_and_no_batch_lies_in_two_epochs():
     n, size, per_epoch = 22, 4, 5
     for epoch in range(3):
@@ -95,21 +77,6 @@ def test_the_next_item_is_worked_on_while_the_caller_has_the_last():
     assert len(threads) == 1 and threading.current_thread() not in threads
 
 
-def test_no_more_than_one_item_is_taken_ahead():
-    taken = []
-
-    def items():
-        for item in range(9):
-            taken.append(item)
-            yield item
-
-    results = ahead(lambda item: item, items())
-    for item in range(8):
-        assert next(results) == item
-        assert len(taken) == item + 2
-    results.close()
-
-
 def test_an_error_of_the_function_reaches_the_caller_in_its_turn():
     threads = []
 
@@ -125,15 +92,6 @@ def test_an_error_of_the_function_reaches_the_caller_in_its_turn():
     with pytest.raises(KeyError, match="no item 2"):
         next(results)
     assert not any(thread.is_alive() for thread in threads)
-
-
-def test_an_error_of_the_items_reaches_the_caller():
-    def items():
-        yield 0
-        raise KeyError("no items")
-
-    with pytest.raises(KeyError, match="no items"):
-        list(ahead(lambda item: item, items()))
 
 
 def test_a_caller_who_stops_early_ends_the_thread():

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
-import json
 import os
 from pathlib import Path
 import re
@@ -21,8 +20,8 @@ import pytest
 from experiments import datasets
 from experiments.datasets import arrays
 from experiments.datasets.corpora import binarized_mnist, mnist
-from experiments.datasets.synthetic import binarized_digits
 from ln.errors import InputError
+from tests.files import lay
 
 ROOT = Path(__file__).parents[1]
 BUILT_IN = [name for name, row in datasets.table().items() if row.make]
@@ -75,7 +74,9 @@ def write(data_dir, content=None):
     return data_dir / "toy"
 
 
-def test_arrays_are_read_as_they_were_written(tmp_path, capsys):
+@pytest.mark.parametrize("block", [1, 5, 2**24])
+def test_arrays_are_read_as_they_were_written(tmp_path, monkeypatch, capsys, block):
+    monkeypatch.setattr(arrays, "BLOCK", block)
     folder = write(tmp_path)
     read = arrays.read(tmp_path, "toy")
     for split, expected in splits().items():
@@ -88,54 +89,38 @@ def test_arrays_are_read_as_they_were_written(tmp_path, capsys):
     assert names(tmp_path) == ["toy"]
 
 
-@pytest.mark.parametrize("block", [1, 200, 2**24])
-@pytest.mark.parametrize("dtype", [np.float32, bool, "<i8"])
-@pytest.mark.parametrize("shape", [(7, 5, 3), (50,), (0, 4), (3, 0)])
-def test_a_file_is_that_of_np_save(tmp_path, monkeypatch, shape, dtype, block):
-    monkeypatch.setattr(arrays, "BLOCK", block)
-    values = np.random.RandomState(0).randint(0, 9, shape).astype(dtype)
-    np.save(tmp_path / "expected.npy", values)
-    entry = arrays.save(tmp_path / "a.npy", values)
-    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
-    assert entry == dict(
-        shape=list(shape),
-        dtype=str(values.dtype),
-        sha256=hashlib.sha256(values.tobytes()).hexdigest(),
-        bytes=(tmp_path / "a.npy").stat().st_size,
-    )
+def no_manifest(folder):
+    (folder / "dataset.json").write_text("{}")
 
 
-def test_dataset_json_describes_the_arrays(tmp_path):
-    contents = json.loads((write(tmp_path) / "dataset.json").read_text())
-    assert (contents["name"], contents["version"], contents["source"]) == ("toy", 1, "a test")
-    assert "made_at" in contents and len(contents["arrays"]) == 4
+def cut_short(folder):
+    path = folder / "test.x.npy"
+    path.write_bytes(path.read_bytes()[:-1])
 
 
-def test_equal_contents_are_left_alone(tmp_path, capsys):
-    folder = write(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    (folder / "notes.txt").write_text("the user's own")
-    capsys.readouterr()
-    write(tmp_path)
-    assert "there already" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-@pytest.mark.parametrize("other", [splits(4), {"train": splits()["train"]}])
-def test_other_contents_are_never_overwritten(tmp_path, other):
-    folder = write(tmp_path)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    with refused(folder, "other contents", "Delete or move", "python -m scripts.data toy"):
-        write(tmp_path, other)
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_an_edited_array_is_noticed(tmp_path):
-    path = write(tmp_path) / "train.x.npy"
+def change_a_value(folder):
+    path = folder / "test.x.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
-    for use in (write, lambda data_dir: arrays.digest(data_dir, "toy")):
-        with refused(path, "was changed", "Delete or move"):
-            use(tmp_path)
+
+
+def change_the_shape(folder):
+    np.save(folder / "test.x.npy", np.zeros((4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "change, place, message",
+    [
+        (no_manifest, "", "not a prepared data set"),
+        (cut_short, "test.x.npy", ""),
+        (change_a_value, "test.x.npy", "was changed"),
+        (change_the_shape, "test.x.npy", "was changed"),
+    ],
+)
+def test_a_changed_folder_is_refused(tmp_path, change, place, message):
+    folder = write(tmp_path)
+    change(folder)
+    with refused(folder / place, message, "Delete or move", "`python -m scripts.data toy"):
+        arrays.digest(tmp_path, "toy")
 
 
 def test_the_digest_is_that_of_shapes_and_values(tmp_path):
@@ -146,62 +131,12 @@ def test_the_digest_is_that_of_shapes_and_values(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize(
-    "text", [None, "{", "[]", "{}", '{"name": "mnist", "version": 1, "arrays": {}}']
-)
-def test_a_folder_of_something_else_is_refused(tmp_path, text):
-    folder = tmp_path / "toy"
-    folder.mkdir()
-    if text:
-        (folder / "dataset.json").write_text(text)
-    for use in (write, lambda data_dir: arrays.read(data_dir, "toy")):
-        with refused(folder, "not a prepared data set", "toy, version 1", "Delete or move"):
-            use(tmp_path)
-
-
-def array_of(values):
-    def change(path):
-        with open(path, "wb") as file:
-            np.save(file, values)
-
-    return change
-
-
-BROKEN = {
-    "missing": (Path.unlink, "No such file"),
-    "short": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "140 bytes, found 139"),
-    "of another shape": (
-        array_of(np.zeros((4, 3), np.uint8)),
-        "expected uint8 [3, 4], found uint8 [4, 3]",
-    ),
-    "no array": (lambda path: path.write_bytes(bytes(path.stat().st_size)), ""),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_array_is_refused(tmp_path, kind):
-    change, message = BROKEN[kind]
-    path = write(tmp_path) / "test.x.npy"
-    change(path)
-    for use in (write, lambda data_dir: arrays.read(data_dir, "toy")):
-        with refused(path, message, "Delete or move", "python -m scripts.data toy"):
-            use(tmp_path)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("some"), KeyboardInterrupt()])
-def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch, error):
-    save, calls = arrays.save, []
-
-    def interrupted(path, values):
-        calls.append(path)
-        if len(calls) == 3:
-            raise error
-        return save(path, values)
-
-    monkeypatch.setattr(arrays, "save", interrupted)
-    with pytest.raises(type(error)):
-        write(tmp_path)
-    assert names(tmp_path) == []
+def test_nothing_is_overwritten(tmp_path):
+    before = {path: path.read_bytes() for path in write(tmp_path).iterdir()}
+    with refused(tmp_path / "toy", "--data_dir"):
+        write(tmp_path, splits(4))
+    assert {path: path.read_bytes() for path in (tmp_path / "toy").iterdir()} == before
+    assert names(tmp_path) == ["toy"]
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -281,22 +216,16 @@ def test_the_second_of_two_preparations_finds_the_first(
 def test_built_in_data_sets_stand_for_original_ones(data_dir, monkeypatch):
     rows = datasets.table()
     assert {rows[name].stands_for for name in BUILT_IN} <= set(ORIGINAL)
-    assert all(rows[name].needs and rows[name].url for name in ORIGINAL)
+    assert all(rows[name].needs and rows[name].url and rows[name].budget for name in ORIGINAL)
+    assert not set(ORIGINAL) & set(BUILT_IN)
     assert datasets.real("docs", data_dir) == "docs"
     monkeypatch.setattr(arrays, "is_prepared", lambda data_dir, name: name == "books")
     assert datasets.real("docs", data_dir) == "books"
     assert datasets.real("library", data_dir) == "library"
-    assert datasets.real("cifar10", data_dir) == "cifar10"
 
 
 def test_a_helper_file_is_no_data_set():
     assert "letters" not in datasets.table() and "__init__" not in datasets.table()
-
-
-def test_an_incomplete_row_fails_at_import():
-    for fields in (dict(), dict(read=len), dict(make=dict, read=len, needs="files", budget=1)):
-        with pytest.raises(TypeError, match="toy must have either"):
-            datasets.Dataset(title="toy", **fields)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -312,37 +241,20 @@ def test_loading_prepares_a_built_in_data_set_once(tmp_path, data_dir, capsys, n
     assert (data_dir / name / "dataset.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("name", ORIGINAL)
-def test_loading_an_original_data_set_prepares_nothing(data_dir, name):
-    with refused(data_dir / name, f"python -m scripts.data {name}"):
-        datasets.load(name, data_dir)
-    assert not data_dir.exists()
-
-
 @pytest.mark.parametrize("name", [name for name in ORIGINAL if name != "cifar10"])
 def test_a_place_without_the_files_says_what_is_needed(tmp_path, data_dir, name):
     row = datasets.table()[name]
     help_line = f"Needed: {row.needs}, and `python -m scripts.data {name} --from=DIR`."
+    with refused(data_dir / name, f"python -m scripts.data {name}"):
+        datasets.load(name, data_dir)
+    if not row.downloads:
+        with refused(f"No command downloads {name}", row.url, "--from=DIR"):
+            datasets.prepare(name, data_dir)
     with refused(help_line, f"use the built-in data set `{datasets.stand_in(name)}`"):
         datasets.prepare(name, data_dir, tmp_path)
     with refused(tmp_path / "nowhere", "does not exist", help_line):
         datasets.prepare(name, data_dir, tmp_path / "nowhere")
     assert not data_dir.exists() or names(data_dir) == []
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in ORIGINAL if not datasets.table()[name].downloads]
-)
-def test_a_data_set_without_download_says_where_it_is(data_dir, name):
-    with refused(f"No command downloads {name}", datasets.table()[name].url, "--from=DIR"):
-        datasets.prepare(name, data_dir)
-    assert not data_dir.exists()
-
-
-@pytest.mark.parametrize("use", [datasets.load, datasets.prepare])
-def test_a_misspelt_name_is_refused_with_the_nearest(data_dir, use):
-    with refused("'mnits'", "Did you mean 'mnist'?"):
-        use("mnits", data_dir)
 
 
 def test_loading_prepared_data_imports_no_preparing_package(source, data_dir):
@@ -361,8 +273,8 @@ def test_loading_prepared_data_imports_no_preparing_package(source, data_dir):
 # --- MNIST and binarized MNIST ---
 
 TRAIN, VALID, TEST = 7, 5, 4
+SIZES = dict(train=TRAIN, valid=VALID, test=TEST)
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-AMAT = "binarized_mnist_{}.amat"
 
 
 @pytest.fixture
@@ -385,82 +297,41 @@ def contents(monkeypatch):
 @pytest.fixture
 def source(contents, tmp_path):
     """A folder with the four files, gzipped."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for name, data in contents.items():
-        (folder / f"{name}.gz").write_bytes(gzip.compress(data))
-    return folder
+    files = {f"{name}.gz": gzip.compress(data) for name, data in contents.items()}
+    return lay(tmp_path / "source", files)
 
 
-@pytest.fixture
-def images(monkeypatch):
-    """A tiny binarized MNIST, split -> uint8 [N, 784], and `binarized_mnist` expecting it."""
-    draw = np.random.RandomState(0)
-    sizes = dict(train=TRAIN, valid=VALID, test=TEST)
-    images = {split: draw.randint(0, 2, (n, 784)).astype(np.uint8) for split, n in sizes.items()}
-    digests = {split: hashlib.sha256(amat(x)).hexdigest() for split, x in images.items()}
-    monkeypatch.setattr(binarized_mnist, "SHA256", digests)
-    return images
-
-
-def amat(x):
-    return "".join(" ".join(map(str, row)) + "\n" for row in x.tolist()).encode()
-
-
-def test_the_first_training_examples_of_mnist_validate(source, contents, data_dir):
-    assert datasets.table()["mnist"].read is mnist.read
-    datasets.prepare("mnist", data_dir, source)
+@pytest.mark.parametrize("dot, pack", [("-idx", gzip.compress), (".idx", bytes)])
+def test_the_first_training_examples_of_mnist_validate(tmp_path, contents, data_dir, dot, pack):
+    files = {f"raw/{name.replace('-idx', dot)}": pack(data) for name, data in contents.items()}
+    datasets.prepare("mnist", data_dir, lay(tmp_path / "source", files))
     loaded = datasets.load("mnist", data_dir)
     images = np.frombuffer(contents[IMAGES], np.uint8, offset=16).reshape(-1, 784)
     labels = np.frombuffer(contents[LABELS], np.uint8, offset=8)
-    np.testing.assert_array_equal(loaded["valid"]["x"], images[:VALID])
-    np.testing.assert_array_equal(loaded["valid"]["y"], labels[:VALID])
-    np.testing.assert_array_equal(loaded["train"]["x"], images[VALID:])
-    np.testing.assert_array_equal(loaded["train"]["y"], labels[VALID:])
+    for split, part in (("valid", slice(VALID)), ("train", slice(VALID, None))):
+        np.testing.assert_array_equal(loaded[split]["x"], images[part])
+        np.testing.assert_array_equal(loaded[split]["y"], labels[part])
     assert loaded["test"]["x"].shape == (TEST, 784)
-    for split in loaded.values():
-        assert (split["x"].dtype, split["y"].dtype) == (np.uint8, np.int32)
-    assert str(source) in arrays.manifest(data_dir, "mnist")["source"]
+    assert str(tmp_path / "source") in arrays.manifest(data_dir, "mnist")["source"]
 
 
-@pytest.mark.parametrize("end", ["", ".gz"])
-@pytest.mark.parametrize("place, dot", [("", "-idx"), ("raw/", ".idx")])
-def test_mnist_may_have_either_spelling(tmp_path, contents, data_dir, place, dot, end):
-    (tmp_path / "a" / place).mkdir(parents=True)
-    for name, data in contents.items():
-        path = tmp_path / "a" / place / (name.replace("-idx", dot) + end)
-        path.write_bytes(gzip.compress(data) if end else data)
-    datasets.prepare("mnist", data_dir, tmp_path / "a")
-    assert arrays.is_prepared(data_dir, "mnist")
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_binarized_mnist_is_read_from_its_three_files(tmp_path, images, data_dir, packed):
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for split, x in images.items():
-        path = folder / (AMAT.format(split) + ".gz" * packed)
-        path.write_bytes(gzip.compress(amat(x)) if packed else amat(x))
-    datasets.prepare("binarized_mnist", data_dir, folder)
-    loaded = datasets.load("binarized_mnist", data_dir)
-    assert loaded.keys() == images.keys()
-    for split, x in images.items():
-        assert loaded[split].keys() == {"x"} and loaded[split]["x"].dtype == np.uint8
-        np.testing.assert_array_equal(loaded[split]["x"], x)
-    path.write_bytes(amat(x ^ 1))
-    with refused(path.name.removesuffix(".gz"), "not the original file", "SHA-256"):
-        datasets.prepare("binarized_mnist", tmp_path / "other", folder)
-    assert not (tmp_path / "other").exists()
-
-
-def test_a_missing_file_is_refused_by_name(source, data_dir):
-    (source / f"{LABELS}.gz").unlink()
-    with refused(source, "has no train-labels.", "Needed: {train,t10k}-", "digits"):
-        datasets.prepare("mnist", data_dir, source)
-    assert not data_dir.exists()
+def test_binarized_mnist_is_read_from_its_three_files(tmp_path, data_dir, monkeypatch):
+    images = {split: np.random.RandomState(n).randint(0, 2, (n, 784)) for split, n in SIZES.items()}
+    files = {
+        split: "".join(" ".join(map(str, row)) + "\n" for row in x.tolist()).encode()
+        for split, x in images.items()
+    }
+    digests = {split: hashlib.sha256(data).hexdigest() for split, data in files.items()}
+    monkeypatch.setattr(binarized_mnist, "SHA256", digests)
+    files = {f"binarized_mnist_{split}.amat": data for split, data in files.items()}
+    datasets.prepare("binarized_mnist", data_dir, lay(tmp_path / "source", files))
+    for split, arrays_ in datasets.load("binarized_mnist", data_dir).items():
+        assert arrays_.keys() == {"x"} and arrays_["x"].dtype == np.uint8
+        np.testing.assert_array_equal(arrays_["x"], images[split])
 
 
 BAD = dict(
+    missing=None,
     other=lambda data: gzip.compress(gzip.decompress(data)[:-1] + b"\0"),
     short=lambda data: gzip.compress(gzip.decompress(data)[:-1]),
     empty=lambda data: b"",
@@ -474,8 +345,12 @@ BAD = dict(
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_file_is_refused_by_name(source, data_dir, kind):
     path = source / f"{IMAGES}.gz"
-    path.write_bytes(BAD[kind](path.read_bytes()))
-    with refused(f"{source}/{IMAGES}", "Needed:"):
+    if change := BAD[kind]:
+        path.write_bytes(change(path.read_bytes()))
+    else:
+        path.unlink()
+    words = (f"{source}/{IMAGES}",) if change else (f"{source} has no train-images.",)
+    with refused(*words, "Needed: {train,t10k}-", "digits"):
         datasets.prepare("mnist", data_dir, source)
     assert not data_dir.exists()
 
@@ -518,12 +393,6 @@ def register(folder, monkeypatch):
     monkeypatch.setattr(tfds, "builder_cls", {"mnist": SimpleNamespace(url_infos=infos)}.get)
 
 
-def move(monkeypatch, url):
-    """Let MNIST be downloaded from another address."""
-    row = dataclasses.replace(datasets.table()["mnist"], url=url)
-    monkeypatch.setitem(datasets.table(), "mnist", row)
-
-
 def test_a_download_is_prepared_once(source, server, data_dir, monkeypatch, capsys):
     register(source, monkeypatch)
     datasets.prepare("mnist", data_dir)
@@ -536,14 +405,10 @@ def test_a_download_is_prepared_once(source, server, data_dir, monkeypatch, caps
     assert "there already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["another file", "an unknown file", "a lost connection"])
+@pytest.mark.parametrize("kind", ["another file", "a lost connection"])
 def test_a_failed_download_leaves_nothing(source, server, data_dir, monkeypatch, kind):
-    if kind == "another file":
-        words = (f"{datasets.table()['mnist'].url}{IMAGES}.gz is not the original",)
-    elif kind == "an unknown file":
-        move(monkeypatch, "https://mnist.invalid/")
-        words = (f"https://mnist.invalid/{IMAGES}.gz", "no digest")
-    else:
+    words = (f"{datasets.table()['mnist'].url}{IMAGES}.gz is not the original",)
+    if kind == "a lost connection":
         register(source, monkeypatch)
         (source / f"{LABELS}.gz").unlink()
         words = ("Cannot download", "ConnectionError")
@@ -571,7 +436,8 @@ def test_a_download_without_network_says_what_to_do(data_dir, tmp_path, monkeypa
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # nobody listens there
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-        move(monkeypatch, url)
+        row = dataclasses.replace(datasets.table()["mnist"], url=url)
+        monkeypatch.setitem(datasets.table(), "mnist", row)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         with refused(url, "Cannot download", "--from=DIR", "`digits`", "images-idx3"):
             datasets.prepare("mnist", data_dir)
@@ -589,21 +455,6 @@ def test_a_download_without_tensorflow_datasets_says_so(data_dir, monkeypatch):
 # --- Digits ---
 
 
-def test_digits_are_1297_200_and_300_of_scikit_learn(data_dir):
-    from sklearn.datasets import load_digits
-
-    loaded = datasets.load("digits", data_dir)
-    assert {k: v["x"].shape for k, v in loaded.items()} == dict(
-        train=(1297, 64), valid=(200, 64), test=(300, 64)
-    )
-    for split in loaded.values():
-        assert split["x"].dtype == np.uint8 and split["x"].max() == 255 and split["x"].min() == 0
-        assert split["y"].dtype == np.int32 and set(split["y"].tolist()) == set(range(10))
-    x = np.concatenate([split["x"] for split in loaded.values()])
-    pixels = np.round(load_digits().data * (255 / 16))
-    assert sorted(map(tuple, x.tolist())) == sorted(map(tuple, pixels.tolist()))
-
-
 DIGESTS = dict(digits="9fac1088", binarized_digits="b89927b8", scenes="4d2bfb91")
 
 
@@ -613,32 +464,19 @@ def test_built_in_images_are_the_same_everywhere(data_dir, name):
     assert arrays.digest(data_dir, name)[:8] == DIGESTS[name]
 
 
-def test_binarizing_keeps_half_white_pixels():
-    x = np.random.RandomState(0).randint(0, 256, (1, 8, 8)).astype(np.uint8)
-    grey = np.pad(x[0].astype(float), 1)  # black around
-    at = np.linspace(3.5 - 13.5 * 8 / 20, 3.5 + 13.5 * 8 / 20, 28)  # 20 pixels for 8
-    for axis in (0, 1):
-        grey = np.apply_along_axis(lambda line: np.interp(at, np.arange(-1, 9), line), axis, grey)
-    binary = binarized_digits.binarize(x.reshape(1, 64)).reshape(28, 28)
-    np.testing.assert_array_equal(binary, grey > 127.5 - 1e-9)
-    assert 0.1 < binary.mean() < 0.4
-
-
 # --- The command ---
 
 
 @pytest.mark.slow
-def test_the_command_prepares_lists_and_summarizes(tmp_path):
-    before = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}").stdout
+def test_the_command_prepares_and_lists(tmp_path):
+    done = python("-m", "scripts.data", "digits", f"--data_dir={tmp_path}")
+    assert done.returncode == 0 and "[1297, 64]" in done.stdout, done.stderr
+    done = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}")
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert listed.keys() == datasets.table().keys()
     for name, row in datasets.table().items():
-        (line,) = [line for line in before.splitlines() if line.startswith(f"{name} ")]
-        assert ("built in" if row.make else row.needs) in line
-    done = python("-m", "scripts.data", "binarized_digits", f"--data_dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    for words in ("[1297, 784]", "mean pixel 0.15 of 1 = 0.1514", tmp_path / "binarized_digits"):
-        assert str(words) in done.stdout
-    after = python("-m", "scripts.data", "--list", f"--data_dir={tmp_path}").stdout
-    assert f"prepared      {tmp_path / 'binarized_digits'}, 1.4 MB" in after
+        assert ("built in" if row.make else row.needs) in listed[name] or name == "digits"
+    assert listed["digits"].startswith(f"prepared      {tmp_path / 'digits'}: scikit-learn")
 
 
 @pytest.mark.slow
@@ -646,7 +484,6 @@ def test_the_command_prepares_lists_and_summarizes(tmp_path):
     "words, message",
     [
         ((), "Give one data set"),
-        (("mnits",), "Did you mean 'mnist'?"),
         (("mnist", "--from=nowhere"), "nowhere does not exist"),
         (("digits", "--form=x"), "from"),
     ],
@@ -656,11 +493,3 @@ def test_the_command_refuses_in_one_line(tmp_path, words, message):
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert names(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_help_has_examples_and_imports_nothing_large():
-    done = python("-X", "importtime", "-m", "scripts.data", "--help")
-    assert "python -m scripts.data mnist --from=DIR" in done.stdout
-    for package in ("numpy", "jax", "sklearn", "tensorflow_datasets"):
-        assert f" {package}\n" not in done.stderr

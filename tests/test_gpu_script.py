@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 import re
-import subprocess
-import sys
 import tarfile
 import time
 
@@ -14,6 +12,7 @@ import pytest
 from ln.training import runs
 from scripts.benchmarks import gpu, jax_peers
 from scripts.engines import timed
+from tests.test_scripts import run as run_command
 
 PROJECT = Path(__file__).parent.parent
 PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
@@ -144,27 +143,15 @@ def test_an_experiment_that_fails_is_a_row(tmp_path):
     ],
 )
 def test_wrong_words_are_rejected_in_one_line(words, message, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.gpu", *words],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_command("scripts.gpu", *words)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (PROJECT / "x").exists()
 
 
 def rehearse(tmp_path, name, minutes):
     words = f"--out={tmp_path}/out", f"--work={tmp_path}/work", f"--data_dir={tmp_path}/data"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "scripts.gpu", name, f"--minutes={minutes}"),
-            *("--scale=tiny", "--only=mnist", *words),
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
+    tiny = ("scripts.gpu", name, f"--minutes={minutes}", "--scale=tiny", "--only=mnist")
+    done = run_command(*tiny, *words)
     assert done.returncode == 0, done.stderr
     return read(tmp_path / "out" / f"gpu_{name}.tar.gz")
 

@@ -498,8 +498,7 @@ def equation(kind, x, kernel, gain=None, bias=0.0):
         case "batch":
             return reference.batch_norm(x @ kernel, gain, bias + np.zeros(H), EPSILON)
         case "rms":
-            a = x @ kernel
-            return gain * a / np.sqrt((a**2).mean(-1, keepdims=True) + EPSILON) + bias
+            return reference.rms_norm(x @ kernel, gain, bias, EPSILON)
         case "weight":
             return x @ reference.weight_norm(kernel, gain) + bias
     return x @ kernel + bias

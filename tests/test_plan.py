@@ -1,10 +1,7 @@
-"""A plan of runs: its stages, scores, estimates, and the command."""
+"""A plan of runs: its stages, their scores, and the command."""
 
-import itertools
 import math
-import os
 from pathlib import Path
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +12,7 @@ from ln.errors import InputError
 from ln.training import runs
 from scripts import cli
 from scripts.engines import collect, jobs, plan, stages
+from tests.test_scripts import run as run_command
 
 PROJECT = Path(__file__).parent.parent
 PLAN = PROJECT / "results" / "plan.toml"
@@ -33,7 +31,6 @@ HALVING = dict(
     config="configs/mnist.py:tiny",
     grid=dict(optimizer=dict(b2=[0.999, 0.99]), lr=[0.1, 0.2]),
     published="figure_6",
-    tie=0.05,
     score={"nll_batch{batch_size}": dict(split="train", metric="nll", weight=2.0)},
     rungs=[dict(keep=2, curves=[CURVES]), dict(curves=[LONGER])],
 )
@@ -51,20 +48,16 @@ FAIR = dict(
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
 
 
-def make(kind, table, root, **changes):
-    return stages.build(kind, "the stage", table | changes, root=root)
-
-
 def sweep(root, **changes):
-    return make(stages.Sweep, SWEEP, root, **changes)
+    return stages.Sweep(**(SWEEP | changes), root=root)
 
 
 def halving(root, **changes):
-    return make(stages.Halving, HALVING, root, **changes)
+    return stages.Halving(**(HALVING | changes), root=root)
 
 
 def fair(root, **changes):
-    return make(stages.Fair, FAIR, root, **changes)
+    return stages.Fair(**(FAIR | changes), root=root)
 
 
 def write_run(run, values, split="valid", metric="error", finished=True):
@@ -100,17 +93,11 @@ def names(wave):
 @pytest.mark.parametrize(
     "make, changes, message",
     [
-        (sweep, dict(minuts=3), "no key 'minuts'. Did you mean 'minutes'"),
-        (sweep, dict(minutes="4"), "minutes is '4'; it must be of type float"),
-        (sweep, dict(steps="four"), "'four' is not a length"),
+        (fair, dict(length_short="four"), "'four' is not a length"),
         (sweep, dict(grid=dict(norm=["none", "none"])), "2 runs would have the folder"),
-        (sweep, dict(grid=dict(init=["a/b", "c"])), "1 runs would have the folder"),
-        (sweep, dict(grid=dict(steps=["1 step", "2 steps"])), "'steps' is given twice"),
-        (halving, dict(published="figure_66"), "Did you mean 'figure_6'"),
-        (halving, dict(rungs=[dict(curves=[CURVES | dict(lr=1)])]), "'lr' is given twice"),
-        (halving, dict(rungs=[dict(curves=[CURVES | dict(norm="layr")])]), "nll_batch4, layer"),
+        (halving, dict(published="figure_66"), "figure_66.csv is missing"),
+        (halving, dict(rungs=[dict(curves=[CURVES | dict(norm="layr")])]), "of nll_batch4, layr"),
         (halving, dict(rungs=[dict(curves=[CURVES | dict(epochs=[99])])]), "no epoch 99"),
-        (fair, dict(settings=dict(lr=0.1)), "'lr' is given twice"),
     ],
 )
 def test_a_wrong_stage_raises(make, changes, message, tmp_path):
@@ -131,12 +118,11 @@ def tiny(name, kind="sweep"):
     "text, message",
     [
         ("[[stage]\n", "cannot be used"),
-        ('stage = ["x"]\n', r"each begins with \[\[stage\]\]"),
-        ('[[stage]]\nname = "a"\nkind = "fair"\n', "plan.toml .* stage 'a' has no 'config'"),
-        ("", r"each begins with \[\[stage\]\]"),
+        ("", "there is no 'stage'"),
+        ('[[stage]]\nname = "a"\nkind = "fair"\n', "plan.toml .* stage 'a': .* 'config'"),
         (tiny("a", "sweeep"), "Did you mean 'sweep'"),
-        (tiny("a") + tiny("a"), "'a': two stages have this name"),
-        (tiny("a") + 'settings_of = "a"\n', "it must be an earlier stage"),
+        (tiny("a") + "minuts = 1\n", "stage 'a': .* 'minuts'"),
+        (tiny("a") + 'settings_of = "b"\n', "stage 'a': there is no 'b'"),
     ],
 )
 def test_a_broken_file_raises(text, message, tmp_path):
@@ -183,11 +169,6 @@ def test_settled_runs_reach_their_length(tmp_path):
     assert long.settled
 
 
-def test_lengths_share_the_minutes(tmp_path):
-    waves = sweep(tmp_path, steps=["1 step", "4 steps"], minutes=8.0).waves()
-    assert [wave[0].minutes for wave in waves] == [2, 6]
-
-
 # --- Halving ---
 
 
@@ -202,7 +183,7 @@ def test_halving_keeps_the_best(tmp_path):
     stage = halving(tmp_path)
     waves = stage.waves()
     first = next(waves)
-    assert len(first) == len(stage.known()) == 4 and len(stage.unsettled()) == 6
+    assert first == stage.known() == stage.unsettled() and len(first) == 4
     diverge(first[0])
     for run, factor in zip(first[1:], (4, 0.5, 1.5), strict=True):
         write_factor(run, [factor])
@@ -212,26 +193,15 @@ def test_halving_keeps_the_best(tmp_path):
 
 
 def test_the_score_is_the_mean_distance(tmp_path):
-    stage = halving(tmp_path)
+    stage = halving(tmp_path, rungs=HALVING["rungs"][1:])
     setting = stages.product(stage.grid)[0]
-    run = next(r for wave in stage.waves() for r in wave if r.steps == "2 epochs")
+    run = next(stage.waves())[0]
     write_factor(run, [2.0, 0.25])
     expected = 2.0 * (math.log(2) + math.log(4)) / 2
-    assert stage.score_of(stage.rungs[1], setting) == pytest.approx(expected)
+    assert stage.score_of(stage.rungs[0], setting) == pytest.approx(expected)
     write_factor(run, [2.0])  # no reading after the second epoch
-    assert stage.score_of(stage.rungs[1], setting) == math.inf
-
-
-@pytest.mark.parametrize("tie, chosen", [(0.0, "0.99"), (0.5, "0.999")])
-def test_a_tie_goes_to_the_first(tie, chosen, tmp_path):
-    stage = halving(tmp_path, tie=tie, rungs=HALVING["rungs"][1:])
-    assert "no setting has readings" in stage.table()
-    (wave,) = stage.waves()
-    for run, factor in zip(wave, (1.2, 3, 1.1, 4), strict=True):
-        write_factor(run, [factor, factor])
-    table = stage.table()
-    assert f"[stage.choice]\noptimizer.b2 = {chosen}\nlr = 0.1" in table
-    assert table.count("<- chosen") == 1
+    assert stage.score_of(stage.rungs[0], setting) == math.inf
+    assert stage.chosen() is None and "no setting has readings" in stage.table()
 
 
 # --- Fair learning rates ---
@@ -248,17 +218,17 @@ def test_fair_takes_the_best_inside(tmp_path):
     waves = stage.waves()
     grid = next(waves)
     write_readings(grid[2:4], lambda norm, lr: 0.5)  # too few to decide anything
-    assert sum(map(len, stage.waves())) == 2 * (4 + 2) * 2 + 2 * 2 * 6
+    assert stage.known() == grid
     assert len(grid) == 2 * 4 * 2 and {run.steps for run in grid} == {"4 steps"}
     best = dict(none=3e-3, layer=1e-2)
     write_readings(grid, lambda norm, lr: abs(math.log(lr / best[norm])))
-    assert (next(waves), next(waves)) == ([], [])
+    assert next(waves) == next(waves) == grid
     common = stage.common()
     final = set(names(next(waves)))
     rates = {(norm, rate) for norm in best for rate in (best[norm], common)}
     assert final == {f"norm={n},lr={lr},seeds={s}" for n, lr in rates for s in range(2, 8)}
     table = stage.table()
-    assert table.count("<- chosen") == 2 and "edge" not in table
+    assert table.count("<- best") == 2 and "edge" not in table
 
 
 def test_fair_widens_at_most_twice(tmp_path):
@@ -266,7 +236,7 @@ def test_fair_widens_at_most_twice(tmp_path):
     waves = stage.waves()
     widened = []
     for _ in range(3):
-        wave = next(waves)
+        wave = [run for run in next(waves) if not run.settled]
         write_readings(wave, lambda norm, lr: lr if norm == "none" else -lr)
         widened.append(sorted({name.split(",seeds")[0] for name in names(wave)}))
     assert widened[1:] == [
@@ -274,7 +244,7 @@ def test_fair_widens_at_most_twice(tmp_path):
         ["norm=layer,lr=0.3", "norm=none,lr=0.0001"],
     ]
     assert {name.split(",")[1] for name in names(next(waves))} >= {"lr=0.3", "lr=0.0001"}
-    assert stage.table().count("<- chosen, at the edge") == 2
+    assert stage.table().count("<- best at 4 steps, at the edge") == 2
 
 
 def test_more_may_be_better(tmp_path):
@@ -282,7 +252,6 @@ def test_more_may_be_better(tmp_path):
     stage = fair(tmp_path, config="configs/order_embeddings.py:tiny")
     write_readings(next(stage.waves()), lambda norm, lr: 5 - abs(lr - 1e-2), metric="sum")
     assert stage.best("none", stage.rates) == stage.common() == 1e-2
-    assert "0.01     5        (5, 5)  <- chosen" in stage.table()
 
 
 def test_a_diverged_seed_loses(tmp_path):
@@ -291,7 +260,6 @@ def test_a_diverged_seed_loses(tmp_path):
     write_readings(grid, lambda norm, lr: abs(math.log(lr / 3e-3)))
     diverge(next(r for r in grid if "norm=layer,lr=0.003,seeds=1" in r.folder.name))
     assert stage.best("none", stage.rates) == 3e-3 and stage.best("layer", stage.rates) != 3e-3
-    assert "0.003    nan" in stage.table() and "diverged" in stage.table()
 
 
 def test_a_norm_that_always_diverges_trains_no_more(tmp_path):
@@ -302,13 +270,12 @@ def test_a_norm_that_always_diverges_trains_no_more(tmp_path):
     for run in grid:
         if "norm=none" in run.folder.name:
             diverge(run)
-    assert (next(waves), next(waves)) == ([], [])
+    assert next(waves) == next(waves) == grid
     assert {name.split(",")[0] for name in names(next(waves))} == {"norm=layer"}
     assert stage.common() == 1e-2  # the diverged norm has no vote
-    assert "none         all diverged" in stage.table() and stage.table().count("chosen") == 2
     for run in grid:
         diverge(run)
-    assert stage.unsettled() == [] and "There is no common rate" in stage.table()
+    assert stage.unsettled() == [] and "The common rate is None" in stage.table()
 
 
 @pytest.mark.parametrize(
@@ -319,15 +286,6 @@ def test_ties_prefer_the_middle(losses, best, tmp_path):
     by_rate = dict(zip(stage.rates, losses, strict=True))
     write_readings(next(stage.waves()), lambda norm, lr: by_rate[lr])
     assert stage.best("none", stage.rates) == stage.common() == best
-
-
-def test_rankings_compare_lengths(tmp_path):
-    stage = fair(tmp_path, check_ranking=True, norms=["none"])
-    for run in itertools.chain(*stage.waves()):
-        lr = float(run.folder.name.split(",")[1].partition("=")[2])
-        distance = abs(math.log(lr / 3e-3))
-        write_run(run, {4: distance, 12: -distance})
-    assert "Kendall's tau -1.00" in stage.table()
 
 
 # --- The runner ---
@@ -355,7 +313,7 @@ def runner(tmp_path, monkeypatch):
                     write_run(by_config[job], {})
                 yield Pretended(job, ended)
 
-        monkeypatch.setattr(jobs, "start_here", lambda workers: lambda some: list(start(some)))
+        monkeypatch.setattr(jobs, "start_here", lambda some: list(start(some)))
         monkeypatch.setattr(jobs, "LOOK", 0)
         monkeypatch.setattr(plan, "check", lambda stage: None)
         return plan.Runner([stage], 1, jobs.Stopping()), stage, attempts
@@ -370,10 +328,7 @@ def test_finished_runs_are_skipped(runner, capsys):
     tiny.train(stage)
     assert attempts == {layer.job: 1} and tiny.status() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(", ETA")[0] for line in lines if line.startswith("stage")] == [
-        "stage 1 of 1: tiny, 1/2 runs",
-        "stage 1 of 1: tiny, 2/2 runs",
-    ]
+    assert "stage 1 of 1: tiny, 1/2 runs, 1 min left" in lines
 
 
 @pytest.mark.parametrize(
@@ -383,7 +338,7 @@ def test_finished_runs_are_skipped(runner, capsys):
         (-9, -9, 2, 1),
         (2, 2, 1, 1),  # an error would come again
         (cli.BUSY, 0, 2, 0),
-        (cli.BUSY, cli.BUSY, 2, cli.BUSY),
+        (cli.BUSY, cli.BUSY, 2, 0),  # the other process trains it
     ],
 )
 def test_failures_end_in_a_status(first, second, tries, expected, runner, capsys):
@@ -397,10 +352,9 @@ def test_failures_end_in_a_status(first, second, tries, expected, runner, capsys
 
 
 def test_a_failed_run_is_not_continued(runner):
-    statuses = {"norm=none": 0, "norm=layer": 2}
-    tiny, stage, attempts = runner(lambda name, _: statuses[name], steps=["2 steps", "4 steps"])
+    tiny, stage, attempts = runner(lambda name, _: 2, steps=["2 steps", "4 steps"])
     tiny.train(stage)
-    assert sorted(job.folder.name for job in attempts) == ["norm=layer", "norm=none", "norm=none"]
+    assert len(attempts) == 2
 
 
 def test_a_wrong_value_stops_its_stage(tmp_path, capsys):
@@ -422,29 +376,14 @@ def test_a_damaged_run_stops_its_stage(runner, capsys):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(settings=dict(hiden=3)), "Unknown config key 'hiden"),
-        (dict(config="configs/mnits.py"), "no config file configs/mnits.py. Did you mean"),
-        (dict(settings=dict(lr="(0.1, 0.2)", seeds=3), grid=dict(norm=["none"])), "2 lanes"),
-    ],
-)
-def test_a_wrong_config_has_a_clear_line(changes, message, tmp_path):
-    with pytest.raises(InputError, match=message):
-        plan.check(sweep(tmp_path, **changes))
-
-
-@pytest.mark.parametrize(
     "words, message",
     [
-        (["--minutes=nan"], "--minutes=nan is not a time"),
         (["--space=lr=1,2", "--trials=3"], "takes no --space, --trials"),
         (["--root=README.md/x"], "Cannot write to README.md"),
     ],
 )
 def test_wrong_flags_are_one_line(words, message):
-    words = ("-m", "scripts.sweep", f"--plan={PLAN}", "--only=claim_29", *words)
-    done = subprocess.run((sys.executable, *words), cwd=PROJECT, capture_output=True, text=True)
+    done = run_command("scripts.sweep", f"--plan={PLAN}", "--only=claim_29", *words)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -467,14 +406,9 @@ def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     assert f"-> {place}" in capsys.readouterr().out and not place.exists()
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists and is not a run"):
+    with pytest.raises(InputError, match="is not the run"):
         collect.collect([stage], tmp_path / "results")
-    assert os.listdir(place) == ["notes.txt"]
-    place.rename(tmp_path / "away")
-    collect.collect([stage], tmp_path / "results")
-    (place / "notes.txt").write_text("mine")
-    collect.collect([stage], tmp_path / "results")
-    assert (place / "notes.txt").read_text() == "mine"
+    assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
 def test_collect_drops_update_rows(finished, tmp_path):
@@ -483,7 +417,7 @@ def test_collect_drops_update_rows(finished, tmp_path):
     rows = runs.read_rows(path)
     runs.write_rows(path, [rows[0] | dict(split="update"), *rows])
     collect.collect([stage], tmp_path / "results")
-    assert os.listdir(place.parent) == ["norm=none"]
+    assert [path.name for path in place.parent.iterdir()] == ["norm=none"]
     assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
@@ -497,29 +431,21 @@ def test_collect_updates_documents(finished, tmp_path, monkeypatch):
     assert written == [True]
 
 
-def test_collect_keeps_another_run(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "file, old, new",
+    [("config.json", '"none"', '"batch"'), ("metrics.jsonl", '"step": 4', '"step": 9')],
+)
+def test_collect_keeps_another_or_longer_run(file, old, new, finished, tmp_path):
     stage, place = finished
     collect.collect([stage], tmp_path / "results")
-    text = (place / "config.json").read_text()
-    (place / "config.json").write_text(text.replace('"none"', '"batch"', 1))
+    text = (place / file).read_text()
+    assert old in text
+    (place / file).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match="not the run"):
-        collect.collect([stage], tmp_path / "results")
-    (place / "config.json").write_text(text)
-    monkeypatch.setattr(collect, "MOST", 10)
-    with pytest.raises(InputError, match="would take"):
         collect.collect([stage], tmp_path / "results")
 
 
 # --- The plan of the results ---
-
-
-@pytest.mark.parametrize("stage", stages.read(PLAN, Path("runs/plan")), ids=lambda s: s.name)
-def test_the_plan_knows_its_configs(stage):
-    planned = {run.folder: run for wave in stage.waves() for run in wave}
-    assert planned
-    for run in planned.values():
-        config = run.resolved()
-        assert config.norm in config.norms and len(config.seeds) == len(config.lr) == 1
 
 
 def test_the_recorded_choice_follows_from_the_stored_runs():
@@ -528,52 +454,35 @@ def test_the_recorded_choice_follows_from_the_stored_runs():
     stage = planned["figure_6_setting"]
     assert not stage.unsettled()
     assert stage.choice and stage.chosen() == jobs.flat(stage.choice)
+    assert '[stage.choice]\noptimizer.kind = "adam_uncorrected"' in stage.table()
 
 
 @pytest.mark.slow
 def test_a_stopped_plan_goes_on(tmp_path):
     every = ", ".join(f'{k}_every = "500 steps"' for k in ("log", "eval", "save"))
-    text = f"""
-    [[stage]]
-    name = "tiny"
-    kind = "sweep"
-    config = "configs/mnist.py:tiny"
-    settings = {{ data_dir = "{tmp_path.as_posix()}", {every} }}
-    grid = {{ norm = ["none", "layer"], seeds = 5 }}
-    steps = ["100 steps", "STEPS"]
-    minutes = 0.1
-    """
+    settings = f'settings = {{ data_dir = "{tmp_path.as_posix()}", {every} }}\n'
     path, root = tmp_path / "plan.toml", tmp_path / "runs"
-    path.write_text(text.replace("STEPS", "9000000 steps"))
-    command = (sys.executable, "-m", "scripts.sweep", f"--plan={path}", f"--root={root}")
+    path.write_text(tiny("tiny").replace("4 steps", "9000000 steps") + settings)
+    words = ("scripts.sweep", f"--plan={path}", f"--root={root}")
 
-    def run(*words):
-        return subprocess.run(
-            (*command, *words), cwd=PROJECT, capture_output=True, text=True, timeout=200
-        )
+    timed = run_command(*words, "--minutes=0.25")
+    assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
 
-    timed = run("--minutes=0.25", "--workers=2")
-    assert timed.returncode == 0, timed.stdout + timed.stderr
-    assert "The time is up" in timed.stdout
-    assert "tiny: " in timed.stdout.partition("What remains")[2]
-
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    while "Resuming at step" not in process.stdout.readline():
-        pass
-    time.sleep(1)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    command = (sys.executable, "-m", *words)
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        while "Resuming at step" not in process.stdout.readline():
+            pass
+        time.sleep(1)
+        process.terminate()
+        process.communicate(timeout=60)
     assert process.returncode == 130
 
-    reached = max(runs.read(folder).progress() for folder in runs.find(root))
-    length = f"{int(max(reached, 100)) + 1_000} steps"
-    path.write_text(text.replace("STEPS", length))
-    done = run("--workers=2")
+    (folder,) = runs.find(root)
+    length = f"{int(runs.read(folder).progress()) + 1_000} steps"
+    path.write_text(path.read_text().replace("9000000 steps", length))
+    done = run_command(*words)
     assert done.returncode == 0, done.stdout + done.stderr
-    for folder in runs.find(root):
-        stored = runs.read(folder)
-        assert (stored.config["seeds"], stored.config["steps"]) == ([5], length)
-        keys = [(row.step, row.split) for row in stored.rows]
-        assert stored.finished and len(keys) == len(set(keys))
-    listed = run("--dry_run")
-    assert "4 runs known, 4 finished, 0 to do" in listed.stdout
+    stored = runs.read(folder)
+    keys = [(row.step, row.split, row.seed) for row in stored.rows]
+    assert stored.finished and len(keys) == len(set(keys)) and stored.config["steps"] == length
+    assert "1 runs known, 1 finished, 0 to do" in run_command(*words, "--dry_run").stdout

@@ -1,242 +1,128 @@
-"""Pictures of DRAW: where frames lie, what the files hold, and what the command refuses."""
+"""The command that samples a trained model: its options, its files, and one-line errors."""
 
-import io
+import importlib
 import json
+import subprocess
+import sys
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from PIL import Image
 import pytest
 
-from configs import draw as config_file
 import experiments
-from experiments.draw.model import Window
-from experiments.draw.samples import (
-    COLUMNS,
-    GAP,
-    WRITING,
-    ZOOM,
-    Frames,
-    corners,
-    in_rows,
-    sample,
-    selected,
-    sheet,
-)
 from ln.errors import InputError
 from ln.training import train
-from tests.test_scripts import run
+from tests.test_scripts import PROJECT, run
 
-pytestmark = pytest.mark.slow  # pictures and whole commands
-
-FILES = ["samples.png", "samples.gif", "samples_over_time.png", "reconstructions.png"]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.slow  # whole commands
+NAMES = experiments.names("samples")
 
 
 @pytest.fixture(scope="module")
-def make_config(data_dir):
-    def make(**overrides):
-        config = config_file.get_config("tiny")
-        config.update_from_flattened_dict(dict(data_dir=data_dir, **overrides))
-        return config
+def make_run(tmp_path_factory):
+    """Return a function name -> the folder of a tiny run, which is trained once."""
+    root, folders = tmp_path_factory.mktemp("runs"), {}
+
+    def make(name):
+        if name not in folders:
+            config = importlib.import_module(f"configs.{name}").get_config("tiny")
+            config.update(data_dir=str(root / "data"), seeds=(0, 1))
+            train.fit(experiments.load(config), config, root / name)
+            folders[name] = root / name
+        return folders[name]
 
     return make
 
 
-@pytest.fixture(scope="module")
-def workdir(make_config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "draw"
-    config = make_config(seeds=(0, 1))
-    train.fit(experiments.load(config), config, folder)
-    return folder
-
-
-def pictures_of(config, seed=0, split="test", count=5, cases=3):
-    task = experiments.load(config)
-    variables = task.init(jax.random.key(0))
-    return sample(task, variables, seed=seed, split=split, count=count, cases=cases)
-
-
-def pixels_of(png):
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-
-
-def coloured(png):
-    """Where a picture has a colour, ``[height, width]``."""
-    pixels = pixels_of(png)
-    return pixels.max(-1) - pixels.min(-1) > 30
-
-
-def window_of(g_Y, g_X, delta, sigma):
-    return Window(*(np.full((1, 2), float(value)) for value in (g_Y, g_X, delta, sigma, 1.0)))
-
-
-# --- Frames ---
-
-
-@pytest.mark.parametrize("N", [1, 2, 5])
-def test_the_corners_are_the_centres_of_the_outermost_filters(N):
-    window = Window(*(jnp.array([value]) for value in (11.0, 16.0, 2.5, 0.7, 1.0)))
-    left, top, right, bottom = corners(window, N)
-    F_Y, F_X = window.filterbanks(N)
-    pixel = np.arange(1, 29)
-    np.testing.assert_allclose(F_X[0, [0, -1]] @ pixel, np.ravel([left, right]), atol=0.05)
-    np.testing.assert_allclose(F_Y[0, [0, -1]] @ pixel, np.ravel([top, bottom]), atol=0.05)
-
-
-def test_a_frame_lies_on_the_pixels_that_it_names():
-    frames = [Frames(window_of(g_Y=8, g_X=6, delta=2, sigma=1), 5, WRITING)]
-    found = coloured(sheet(np.zeros((1, 2, 28, 28)), frames))
-    for picture in (0, 1):
-        of_picture = found[:, picture * (28 + GAP) * ZOOM :][:, : 28 * ZOOM]
-        for places, centre in zip(np.nonzero(of_picture), (8, 6), strict=True):
-            first, last = places.min() / ZOOM, (places.max() + 1) / ZOOM
-            # Pixel p of the picture goes from p - 1 to p. The line itself is 0.4 pixels wide.
-            assert (first + last) / 2 == pytest.approx(centre - 0.5, abs=0.2)
-            assert last - first == pytest.approx(4 * 2 + 0.4, abs=0.4)
-        assert not of_picture[5 * ZOOM : 10 * ZOOM, 3 * ZOOM : 8 * ZOOM].any()  # it is hollow
-
-
-def test_a_frame_is_wider_where_the_filters_are():
-    black = np.zeros((1, 2, 28, 28))
-    areas = [
-        coloured(sheet(black, [Frames(window_of(14, 14, 3, sigma), 5, WRITING)])).sum()
-        for sigma in (0.75, 1.5, 3)
-    ]
-    assert areas[0] < 0.7 * areas[1] < 0.5 * areas[2]
-
-
-def test_a_frame_never_reaches_the_picture_beside():
-    window = window_of(g_Y=14, g_X=26, delta=4, sigma=2)
-    window.sigma[0, 1] = np.nan  # the second picture has none
-    found = coloured(sheet(np.zeros((1, 2, 28, 28)), [Frames(window, 5, WRITING)]))
-    assert found[:, : 28 * ZOOM].any() and not found[:, 28 * ZOOM :].any()
-
-
-# --- Layout ---
-
-
-def test_black_is_0_white_is_1_and_every_pixel_is_a_square():
-    pictures = np.random.default_rng(0).integers(2, size=(2, 3, 28, 28)).astype(float)
-    pixels = pixels_of(sheet(pictures))[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 0] / 255
-    for row, column in np.ndindex(2, 3):
-        y, x = row * (28 + GAP), column * (28 + GAP)
-        np.testing.assert_array_equal(pixels[y : y + 28, x : x + 28], pictures[row, column])
-
-
-@pytest.mark.parametrize("T", [1, 2, COLUMNS, 64])
-def test_the_first_and_the_last_glimpse_are_shown(T):
-    shown = selected(T)
-    assert shown[0] == 0 and shown[-1] == T - 1 and len(shown) == min(T, COLUMNS)
-    assert (np.diff(shown) > 0).all()
-
-
-def test_pictures_fill_a_square_row_by_row():
-    square = in_rows(np.arange(5))
-    np.testing.assert_array_equal(square, [[0, 1, 2], [3, 4, np.nan]])
-
-
-# --- The files ---
-
-
-def test_the_animation_shows_every_glimpse_for_ever_and_holds_the_last(make_config):
-    movie = Image.open(io.BytesIO(pictures_of(make_config(glimpses=4))["samples.gif"]))
-    durations = []
-    for n in range(movie.n_frames):
-        movie.seek(n)
-        durations.append(movie.info["duration"])
-    assert len(durations) == 4 and movie.info["loop"] == 0
-    assert durations[-1] > max(durations[:-1])
-
-
-def test_windows_are_drawn_where_there_is_attention(make_config):
-    with_windows, without = (pictures_of(make_config(attention=a)) for a in (True, False))
-    assert list(with_windows) == list(without) == FILES
-    for name in FILES:
-        assert coloured(with_windows[name]).any() == (name != "samples.png"), name
-        assert not coloured(without[name]).any(), name
-
-
-def test_a_reconstruction_stands_beside_its_image(make_config):
-    config = make_config()
-    png = pictures_of(config, split="valid", cases=3)["reconstructions.png"]
-    x = experiments.load(config).splits["valid"]["x"][[0, 66, 133]].reshape(3, 28, 28)
-    pixels = pixels_of(png)
-    pixels = pixels[-3 * (28 + GAP) * ZOOM :][ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 0]
-    for row in range(3):
-        found = pixels[row * (28 + GAP) :][:28, :28]
-        np.testing.assert_array_equal(found, 255 * x[row])
-    assert pixels.shape[1] == (2 + config.glimpses) * (28 + GAP)
-
-
-def test_samples_are_a_function_of_the_seed(make_config):
-    config = make_config()
-    first, again, other = (pictures_of(config, seed)["samples.png"] for seed in (0, 0, 1))
-    assert first == again != other
-
-
-def test_a_split_that_cannot_be_is_refused(make_config):
-    with pytest.raises(InputError, match="Did you mean 'test'"):
-        pictures_of(make_config(), split="tset")
-    with pytest.raises(InputError, match="--cases=301: the split 'test' has 300 cases"):
-        pictures_of(make_config(), cases=301)
-
-
-# --- The command ---
-
-
-@pytest.mark.slow
-def test_the_command_writes_the_files_and_says_what_they_are_of(workdir, data_dir):
-    words = ("draw", f"--workdir={workdir}", "--lane=1", "--count=4", "--cases=2")
-    done = run("scripts.sample", *words)
+@pytest.mark.parametrize("name", NAMES)
+def test_command_writes_files_and_their_record(make_run, name):
+    folder = make_run(name) / "samples"
+    folder.mkdir()
+    (folder / "samples.json.tmp").touch()  # of a killed process
+    done = run("scripts.sample", name, f"--workdir={folder.parent}", "--lane=1")
     assert done.returncode == 0, done.stderr
-    folder = workdir / "samples"
-    assert {path.name for path in folder.iterdir()} == {*FILES, "samples.json"}
-    assert all(str(folder / name) in done.stdout for name in FILES)
     made = json.loads((folder / "samples.json").read_text())
-    assert (made["step"], made["seed"], made["files"]) == (4, 1, FILES)
-    assert "--lane=1" in made["command"]
-    assert run("scripts.sample", *words).returncode == 0  # once more, over its own files
+    assert {path.name for path in folder.iterdir()} == {*made["files"], "samples.json"}
+    assert all(str(folder / file) in done.stdout for file in made["files"])
+    assert all((folder / file).stat().st_size for file in made["files"])
+    assert made["seed"] == 1 and "--lane=1" in made["command"]
+
+
+def test_command_overwrites_its_own_files(make_run, tmp_path):
+    for name in ("samples.json", "activity.txt"):
+        (tmp_path / name).touch()
+    run("scripts.sample", "convnet", f"--workdir={make_run('convnet')}", f"--out={tmp_path}")
+    assert (tmp_path / "activity.txt").stat().st_size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_shows_the_options_of_one_experiment(name):
+    done = run("scripts.sample", name, "--help")
+    samples = experiments.part(name, "samples")
+    assert done.returncode == 0 and f"python -m scripts.sample {name}" in done.stdout
+    options = samples.Options.__dataclass_fields__
+    assert all(f"--[no]{o}:" in done.stdout or f"--{o}:" in done.stdout for o in options)
+    assert ("--prime:" in done.stdout) == (name == "handwriting")
+
+
+def test_a_new_samples_py_needs_no_registration(tmp_path):
+    (tmp_path / "blob").mkdir()
+    (tmp_path / "blob" / "task.py").touch()
+    (tmp_path / "blob" / "samples.py").write_text(
+        '"""Show blobs."""\nfrom dataclasses import dataclass\n'
+        "from experiments.pictures import option\n"
+        '@dataclass\nclass Options:\n    blobs: int = option(3, "how many")\n'
+    )
+    code = (
+        "import pathlib, runpy, sys, experiments\n"
+        f"experiments.FOLDER = pathlib.Path({str(tmp_path)!r})\n"
+        f"experiments.__path__.append({str(tmp_path)!r})\n"
+        "sys.argv[1:] = ['blob', '--help']\n"
+        "runpy.run_module('scripts.sample', run_name='__main__', alter_sys=True)\n"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=200)
+    assert "Show blobs." in done.stdout and "--blobs: how many" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         ([], "Give one experiment of attentive_reader"),
-        (["draw"], "--workdir=DIR"),
-        (["drwa", "--workdir=x"], "Did you mean 'draw'"),
+        (["drwa", "--workdir=x", "--count=3"], "Did you mean 'draw'"),
         (["draw", "--workdir=x", "--count=0"], "--count=0"),
-        (["draw", "--workdir=x", "--text=layer norm"], "--text is not for draw"),
+        (["draw", "--workdir=x", "--text=layer norm"], "Unknown command line flag 'text'"),
         (["draw", "--workdir=x", "--out=configs"], "configs is not empty"),
-        (["draw", "--workdir=x", "--out=README.md"], "README.md is not empty"),
         (["draw", "--workdir=configs"], "configs is no run folder"),
         (["draw", "--workdir=results/paper/mnist/norm=layer,batch_size=128"], "a run of mnist"),
     ],
 )
-def test_a_wrong_command_is_refused_in_one_line(words, message):
+def test_a_wrong_command_raises_in_one_line(words, message):
     done = run("scripts.sample", *words)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "word, message",
     [
         ("--lane=2", "has lanes 0 to 1"),
-        ("--lane=-1", "has lanes 0 to 1"),
         ("--checkpoint=nwest", "Did you mean 'newest'"),
-        ("--checkpoint=3", "Known: 2, 4, best, newest"),
     ],
 )
-def test_what_the_run_does_not_have_is_refused_in_one_line(workdir, tmp_path, word, message):
-    done = run("scripts.sample", "draw", f"--workdir={workdir}", f"--out={tmp_path / 'out'}", word)
+def test_nothing_is_written_for_what_a_run_lacks(make_run, tmp_path, word, message):
+    out = tmp_path / "out"
+    workdir = make_run("convnet")
+    done = run("scripts.sample", "convnet", f"--workdir={workdir}", f"--out={out}", word)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert message in done.stderr and not out.exists()
+
+
+@pytest.mark.parametrize("name", ["attentive_reader", "draw", "handwriting", "order_embeddings"])
+def test_more_cases_than_a_split_has_raise(make_run, name):
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    config.data_dir = str(make_run("convnet").parent / "data")
+    task, samples = experiments.load(config), experiments.part(name, "samples")
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    with pytest.raises(InputError, match="--cases=100000: .*the split .test. has [0-9]+"):
+        samples.sample(task, variables, samples.Options(cases=100_000))

@@ -32,9 +32,9 @@ def test_a_line_in_the_legacy_encoding_is_read():
     assert list(text.lines(io.BytesIO(data), "a", legacy="cp1252")) == ["naïve", "“café”"]
 
 
-@pytest.mark.parametrize("legacy, known", [(None, "not UTF-8"), ("cp1252", "neither UTF-8 nor")])
-def test_an_unknown_encoding_is_rejected_with_its_line(legacy, known):
-    with pytest.raises(InputError, match=rf"a.txt, line 2: b'\\x81' is {known}"):
+@pytest.mark.parametrize("legacy", [None, "cp1252"])
+def test_an_unknown_encoding_is_rejected_with_its_line(legacy):
+    with pytest.raises(InputError, match=r"a.txt, line 2: b'\\x81' is not UTF-8"):
         list(text.lines(io.BytesIO(b"a\nno \x81 text\n"), "a.txt", legacy))
 
 

@@ -1,37 +1,47 @@
-"""Where in the image the units of a convolutional network are active."""
+"""Show where in the image the units of a convolutional network are active.
+
+python -m scripts.sample convnet --workdir=runs/x
+
+activity.png, .txt     how often units are active, at each position of each convolutional layer,
+                       and by distance from the border
+"""
+
+import dataclasses
 
 import numpy as np
 
-from experiments.pictures import DPI, png
+from experiments.pictures import DPI, option, png
 from ln.errors import choose
 
 SIDE = 300  # pixels of a picture
 
 
-def sample(task, variables, *, split: str = "test") -> dict[str, bytes | str]:
-    """Returns the files by name.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    split: str = option("test", "split of the images")
+
+
+def sample(task, variables, options: Options) -> dict[str, bytes | str]:
+    """Return the files by name.
 
     Args:
         variables: of one lane.
-        split: the images that it looks at.
 
     Raises:
         InputError: no such split.
     """
-    x = choose("split", split, task.splits)["x"]
+    x = choose("split", options.split, task.splits)["x"]
     activity = [np.asarray(layer) for layer in task.activity(variables, x)]
-    return {"activity.png": picture(activity, split, len(x)), "activity.txt": table(activity)}
+    about = f"of {len(x):,} images ({options.split}), active in [%]"
+    return {"activity.png": picture(activity, about), "activity.txt": table(activity)}
 
 
-def picture(activity: list[np.ndarray], split: str, N: int) -> bytes:
-    """How often units are active at each position, a layer beside the other, in one scale."""
+def picture(activity: list[np.ndarray], about: str) -> bytes:
+    """Draw how often units are active at each position, the layers side by side in one scale."""
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=((SIDE * len(activity) + 90) / DPI, (SIDE + 70) / DPI),
-        dpi=DPI,
-        layout="constrained",
-    )
+    size = (SIDE * len(activity) + 90) / DPI, (SIDE + 70) / DPI
+    figure = Figure(size, dpi=DPI, layout="constrained")
     most = 100 * max(layer.max() for layer in activity)
     axes = figure.subplots(1, len(activity), squeeze=False)[0]
     for k, (ax, layer) in enumerate(zip(axes, activity, strict=True), start=1):
@@ -39,12 +49,12 @@ def picture(activity: list[np.ndarray], split: str, N: int) -> bytes:
         ax.set_title(f"layer {k}", fontsize=10)
         ax.set_xlabel("column")
         ax.set_ylabel("row")
-    figure.colorbar(image, ax=axes.tolist(), label=f"of {N:,} images ({split}), active in [%]")
+    figure.colorbar(image, ax=axes.tolist(), label=about)
     return png(figure)
 
 
 def table(activity: list[np.ndarray]) -> str:
-    """The same in numbers, by distance from the border."""
+    """Return the same in numbers, by distance from the border."""
     lines = ["How often units are active, in percent, by distance from the border of the image."]
     for k, layer in enumerate(activity, start=1):
         height, width = layer.shape

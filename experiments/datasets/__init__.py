@@ -45,11 +45,6 @@ class Dataset:
     url: str = ""
     downloads: tuple[str, ...] = ()
 
-    def __post_init__(self):
-        is_original = self.read is not None and self.needs and self.budget
-        if bool(self.make) == bool(is_original):
-            raise TypeError(f"{self.title} must have either make, or read, needs and budget")
-
 
 @functools.cache
 def table() -> Mapping[str, Dataset]:
@@ -76,7 +71,7 @@ def real(name: str, data_dir: str | Path) -> str:
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:
-    """Make ``<data_dir>/<name>``.
+    """Make ``<data_dir>/<name>``; do nothing if it is there already.
 
     Args:
         name: the data set.
@@ -91,19 +86,20 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
     if row.make and source is not None:
         raise InputError(f"The data set {name} is built in: leave --from out.")
     folder = Path(data_dir) / name
-    is_old = folder.exists() and bool(arrays.read(data_dir, name))  # raises if it is incomplete
+    if folder.exists():
+        arrays.read(data_dir, name)  # raises if the folder is incomplete
+        print(f"{name}: {folder} is there already; delete it to prepare it anew")
+        return
     try:
-        if is_old and source is None:
-            print(f"{name}: {folder} is there already, nothing to do")
-        elif row.make:
+        if row.make:
             arrays.write(data_dir, name, row.make(), dict(source=row.title))
         else:
             _prepare_original(name, row, folder, source)
     except (InputError, OSError):
         # Another process may have been first, and have removed the temporary files of this one.
-        if is_old or not arrays.is_prepared(data_dir, name):
+        if not arrays.is_prepared(data_dir, name):
             raise
-        print(f"{name}: {folder} is there already, nothing to do")
+        prepare(name, data_dir, source)
 
 
 def _prepare_original(name: str, row: Dataset, folder: Path, path: str | Path | None) -> None:

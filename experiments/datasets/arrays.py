@@ -30,11 +30,6 @@ BLOCK = 2**24  # bytes
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split -> array -> values
 
 
-def command(data_dir: str | Path, name: str) -> str:
-    """Return the command that prepares a data set."""
-    return f"`python -m scripts.data {name} --data_dir={data_dir}`"
-
-
 def blocks(values: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the rows of an array, as many at a time as BLOCK holds, contiguous."""
     row = values.dtype.itemsize * math.prod(values.shape[1:])
@@ -89,7 +84,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> None:
-    """Store a data set at ``<data_dir>/<name>``; do nothing if it has these very arrays already.
+    """Store a data set at ``<data_dir>/<name>``, where nothing may be.
 
     Args:
         data_dir: the folder of all prepared data sets.
@@ -98,29 +93,18 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Non
         info: further entries of dataset.json, such as the source.
 
     Raises:
-        InputError: something else is there already, or the disk cannot be written to.
+        InputError: something is there already, or the disk cannot be written to.
     """
     folder = Path(data_dir) / name
     values = {f"{split}.{key}": array for split in splits for key, array in splits[split].items()}
-    with writing(folder, "--data_dir"):
-        if folder.exists():
-            new = _digest({key: describe(array) for key, array in values.items()})
-            if new != digest(data_dir, name):
-                raise InputError(f"{folder} has other contents. {_remedy(data_dir, name)}")
-            print(f"{name}: {folder} is there already, nothing to do")
-        else:
-            _install(folder, values, info)
-            print(f"{name}: prepared in {folder}")
-        remove_leftovers(folder)
-
-
-def _install(folder: Path, values: Mapping[str, np.ndarray], info: Mapping) -> None:
-    with partial_folder(folder) as partial:
+    with writing(folder, "--data_dir"), partial_folder(folder) as partial:
         entries = {key: save(partial / f"{key}.npy", array) for key, array in values.items()}
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        contents = dict(name=folder.name, version=VERSION, **info, made_at=made_at, arrays=entries)
+        contents = dict(name=name, version=VERSION, **info, made_at=made_at, arrays=entries)
         (partial / "dataset.json").write_text(json.dumps(contents, indent=2) + "\n")
         os.replace(partial, folder)
+        remove_leftovers(folder)
+    print(f"{name}: prepared in {folder}")
 
 
 def is_prepared(data_dir: str | Path, name: str) -> bool:
@@ -128,8 +112,8 @@ def is_prepared(data_dir: str | Path, name: str) -> bool:
     return (Path(data_dir) / name).exists()
 
 
-def _remedy(data_dir: str | Path, name: str) -> str:
-    return f"Delete or move {Path(data_dir) / name}, then run {command(data_dir, name)}."
+def _how(data_dir: str | Path, name: str) -> str:
+    return f"run `python -m scripts.data {name} --data_dir={data_dir}`."
 
 
 def manifest(data_dir: str | Path, name: str) -> dict:
@@ -140,7 +124,7 @@ def manifest(data_dir: str | Path, name: str) -> dict:
     """
     folder = Path(data_dir) / name
     if not folder.exists():
-        raise InputError(f"{folder} does not exist. Run {command(data_dir, name)} to prepare it.")
+        raise InputError(f"{folder} does not exist; to prepare it, {_how(data_dir, name)}")
     try:
         contents = json.loads((folder / "dataset.json").read_text())
         is_ours = (contents["name"], contents["version"]) == (name, VERSION) and contents["arrays"]
@@ -149,7 +133,7 @@ def manifest(data_dir: str | Path, name: str) -> dict:
     if not is_ours:
         raise InputError(
             f"{folder} is not a prepared data set: expected a dataset.json of {name}, version "
-            f"{VERSION}. {_remedy(data_dir, name)}"
+            f"{VERSION}. Delete or move it, then {_how(data_dir, name)}"
         )
     return contents
 
@@ -157,35 +141,28 @@ def manifest(data_dir: str | Path, name: str) -> dict:
 def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
     """Return the arrays of a prepared data set, ``read(...)["train"]["x"]``, mapped read-only.
 
-    Shapes, dtypes and sizes of the files are checked; the values are checked by `digest`.
+    The values, dtypes and shapes are checked by `digest`.
 
     Raises:
         InputError: the data set is missing or incomplete; the message says how to make it.
     """
     splits: dict[str, dict[str, np.ndarray]] = {}
-    for key, entry in manifest(data_dir, name)["arrays"].items():
+    for key in manifest(data_dir, name)["arrays"]:
         split, array = key.split(".", 1)
         path = Path(data_dir) / name / f"{key}.npy"
         try:
-            splits.setdefault(split, {})[array] = _open(path, entry)
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: {error}. {_remedy(data_dir, name)}") from error
+            raise InputError(
+                f"{path}: {error}. Delete or move {path.parent}, then {_how(data_dir, name)}"
+            ) from error
+        # Still mapped; indexing numpy's memmap class takes twice as long.
+        splits.setdefault(split, {})[array] = np.asarray(values)
     return splits
 
 
-def _open(path: Path, entry: dict) -> np.ndarray:
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise ValueError(f"expected {entry['bytes']:,} bytes, found {size:,}")
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    expected, actual = f"{entry['dtype']} {entry['shape']}", f"{values.dtype} {list(values.shape)}"
-    if actual != expected:
-        raise ValueError(f"expected {expected}, found {actual}")
-    return np.asarray(values)  # still mapped; indexing numpy's memmap class takes twice as long
-
-
 def digest(data_dir: str | Path, name: str) -> str:
-    """Return the digest of a prepared data set: that of the digests of its arrays.
+    """Return the digest of a prepared data set: that of shapes and digests of its arrays.
 
     It reads all arrays, because a file may have changed since it was prepared.
 
@@ -195,12 +172,11 @@ def digest(data_dir: str | Path, name: str) -> str:
     entries, splits = manifest(data_dir, name)["arrays"], read(data_dir, name)
     for key, entry in entries.items():
         split, array = key.split(".", 1)
-        if describe(splits[split][array])["sha256"] != entry["sha256"]:
+        if not describe(splits[split][array]).items() <= entry.items():
             path = Path(data_dir) / name / f"{key}.npy"
-            raise InputError(f"{path} was changed since it was prepared. {_remedy(data_dir, name)}")
-    return _digest(entries)
-
-
-def _digest(entries: Mapping[str, Mapping]) -> str:
+            raise InputError(
+                f"{path} was changed since it was prepared. Delete or move {path.parent}, then "
+                f"{_how(data_dir, name)}"
+            )
     values = {key: [entry["shape"], entry["sha256"]] for key, entry in entries.items()}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

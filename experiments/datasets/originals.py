@@ -4,7 +4,6 @@ This is the only way in: each file, gzip file and archive member is read through
 which reads regular files only and stops at the budget of the data set.
 """
 
-import bz2
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
@@ -30,7 +29,7 @@ DAMAGED = (
     *(OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error),
     *(tarfile.TarError, zipfile.BadZipFile),
 )
-PACKED = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\0", lzma.open), (b"BZh", bz2.open))
+PACKED = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\0", lzma.open))
 LITTER = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db"))  # of operating systems
 NEVER = re.compile(r"(?!)")
 SECONDS = 5  # between two lines of progress
@@ -101,7 +100,7 @@ class Source:
     """The place of the original files.
 
     Attributes:
-        path: a folder, an archive (.zip, .tar, .tar.gz, .tar.xz, .tar.bz2) or a file.
+        path: a folder or an archive (.zip, .tar, .tar.gz, .tar.xz).
         name: the data set.
         budget: how many bytes its files may have in all, unpacked.
         folder: the folder of the data set to make.
@@ -175,28 +174,14 @@ def exact(source: Source, wanted: re.Pattern, digests: Mapping[str, str]) -> dic
     Raises:
         InputError: a file is missing, or has another digest.
     """
-    contents = {}
-    for key, (place, data) in collect(source, wanted, digests).items():
+    files = collect(source, wanted, digests)
+    for key, (place, data) in files.items():
         actual = hashlib.sha256(data).hexdigest()
         if actual != digests[key]:
             raise InputError(
-                f"{place} is not the original file: expected SHA-256 {digests[key]}, found "
-                f"{actual} of {len(data):,} bytes."
+                f"{place} is not the original file: expected SHA-256 {digests[key]}, not {actual}."
             )
-        contents[key] = data
-    return contents
-
-
-def table_of(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a table as text.
-
-    Args:
-        columns: heading -> name of a row -> what is in it.
-    """
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    width = max(map(len, names))
-    rows = [("", *columns), *((n, *(c.get(n, "") for c in columns.values())) for n in names)]
-    return "\n".join(f"  {name:<{width}}" + "".join(f"{v:>12}" for v in r) for name, *r in rows)
+    return {key: data for key, (_, data) in files.items()}
 
 
 def compare(what: str, count: int, original: int) -> None:
@@ -213,7 +198,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _unpacked_name(name: str) -> str:
-    return re.sub(r"\.(gz|xz|bz2)$", "", name)
+    return re.sub(r"\.(gz|xz)$", "", name)
 
 
 def _is_wanted(name: str, wanted: re.Pattern) -> bool:
@@ -228,7 +213,7 @@ def _limited(stream: IO[bytes], place: str, budget: Budget) -> io.BufferedReader
 
 
 def _opened(path: Path, budget: Budget) -> io.BufferedReader:
-    """Open a file, unpacked if it is a .gz, .xz or .bz2, whatever its name."""
+    """Open a file, unpacked if it is a .gz or .xz, whatever its name."""
     with readable(path):
         with path.open("rb") as file:
             start = file.read(6)
@@ -237,29 +222,24 @@ def _opened(path: Path, budget: Budget) -> io.BufferedReader:
 
 
 def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the members of an archive, or the file itself if it is none."""
+    """Yield the members of an archive."""
     # The archive as a whole has a budget too: its headers may be as hostile as its members.
     whole = Budget(budget.name, budget.total, printed=math.inf)
     with readable(path), _opened(path, whole) as stream:
-        start = stream.peek(tarfile.BLOCKSIZE)[: tarfile.BLOCKSIZE]
+        start = stream.peek()
         if start.startswith(b"PK\3\4"):
             members = _zip_members(path, wanted)
-        elif _is_tar(start):
+        elif start[257:262] == b"ustar":
             members = _tar_members(stream, wanted)
         else:
-            members = iter([(_unpacked_name(path.name), stream)])
-            if not _is_wanted(_unpacked_name(path.name), wanted):
-                raise InputError(f"{path} is no archive, and no file of {budget.name}.")
+            raise InputError(f"{path} is no .zip, .tar or packed .tar.")
         for name, member in members:
             with _limited(member, f"{path}/{name}", budget) as file:
                 yield name, file
-        # tarfile takes an end inside a header for the end of the archive. Packed files are read to
-        # their ends, where truncation and a wrong checksum show; a plain tar has whole blocks.
-        if _is_tar(start):
-            while stream.read(2**20):
-                pass
-            if whole.spent % tarfile.BLOCKSIZE:
-                raise tarfile.ReadError("it ends inside a block")
+        # tarfile takes a truncated header for the end of the archive. Read packed files to their
+        # ends, where truncation and a wrong checksum show.
+        while stream.read(2**20):
+            pass
 
 
 def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
@@ -277,10 +257,3 @@ def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[str, I
             file = archive.extractfile(member) if member.isreg() else None
             if file and _is_wanted(member.name, wanted):
                 yield member.name, file
-
-
-def _is_tar(block: bytes) -> bool:
-    try:
-        return bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
-    except tarfile.HeaderError:
-        return False

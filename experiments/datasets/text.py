@@ -11,7 +11,6 @@ from ln.errors import InputError
 _CLEAN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 # Half a pair of UTF-16, as JSON's "\ud83d" makes it: it is no character and has no UTF-8.
 _CLEAN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-_UNCLEAN = re.compile("[\ufeff\u200b\u2060\ud800-\udfff]")  # a search is faster than a translation
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes, as the error handler surrogateescape keeps them
 
 # Typographic characters and how a typewriter writes them; also the quotes of Treebank's files.
@@ -57,8 +56,7 @@ ABBREVIATION = re.compile(
 
 def clean(text: str) -> str:
     """Return a text without invisible marks; halves of a character become U+FFFD."""
-    is_clean = text.isascii() or not _UNCLEAN.search(text)
-    return text if is_clean else text.translate(_CLEAN)
+    return text if text.isascii() else text.translate(_CLEAN)
 
 
 def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str]:
@@ -80,11 +78,11 @@ def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str
             try:
                 line = line.encode("utf-8", "surrogateescape").decode(legacy or "utf-8")
             except UnicodeDecodeError as error:
-                known, remedy = "not UTF-8", "Convert it: `iconv -f WINDOWS-1252 -t UTF-8`."
-                if legacy:
-                    known, remedy = f"neither UTF-8 nor {legacy}", "Get the file again."
                 wrong = error.object[error.start : error.end]
-                raise InputError(f"{name}, line {n:,}: {wrong!r} is {known}. {remedy}") from error
+                raise InputError(
+                    f"{name}, line {n:,}: {wrong!r} is not UTF-8. Convert the file, as by "
+                    "`iconv -f WINDOWS-1252 -t UTF-8`."
+                ) from error
         yield clean(line).strip()
 
 

@@ -1,5 +1,17 @@
-"""Which captions are nearest to an image, and which images to a caption."""
+"""List the captions nearest to images, and the images nearest to captions.
 
+    python -m scripts.sample order_embeddings --workdir=runs/x
+    python -m scripts.sample order_embeddings --workdir=runs/x --text="a three above a seven"
+
+    neighbours.txt, .html  of a fold of --split, the --count captions nearest to each of --cases
+                           images, and the --count images nearest to each --text, or to --cases
+                           captions, each with the energy of the pair; which belong together; and,
+                           if the data set knows, whether captions that say less lie above others
+
+The page shows the images if the data set has them, not only their features.
+"""
+
+import dataclasses
 import itertools
 from typing import NamedTuple
 
@@ -7,144 +19,101 @@ import numpy as np
 
 from experiments.datasets import captions, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.pictures import DPI, POINT, png
+from experiments.pictures import GOOD, Item, Page, Section, Text, html, option, plain
 from ln.errors import InputError, choose, nearest
 
-# Lengths are in pixels.
-SIDE = 108  # of a picture
-GAP, MARGIN = 8, 12
-FONT, LINE = 12, 18
-FRAME = 3  # width
-LARGEST = 10_000  # a PNG beyond this is made smaller
 
-INK, GREY, OWN = "#101010", "#808080", "#20902c"
-
-
-class Neighbour(NamedTuple):
-    """A candidate.
-
-    Attributes:
-        place: in the list of all candidates by energy, from 1 on.
-        which: its number.
-        energy: of it and what was asked for.
-        own: whether the two belong together.
-    """
-
-    place: int
-    which: int
-    energy: float
-    own: bool
-
-
-class Answer(NamedTuple):
-    """An image, by number, or a caption, in words; and who is nearest to it."""
-
-    asked: int | str
-    found: list[Neighbour]
+@dataclasses.dataclass(frozen=True)
+class Options:
+    text: list[str] | None = option(None, "a caption to find images by; may be repeated")
+    seed: int = option(0, "seed of the choice of images and captions", lower_bound=0)
+    count: int = option(5, "neighbours of each", lower_bound=1)
+    split: str = option("test", "split of the images and captions")
+    cases: int = option(6, "images, and captions without --text", lower_bound=1)
 
 
 class Candidates(NamedTuple):
-    """A fold, whose images and captions are ranked among each other.
+    """Images and captions that are ranked among each other.
 
     Attributes:
         names: of the N images.
         said: their captions, ``[5 N]``.
-        different: the same, each once.
-        first: where each of these stands first.
-        pictures: ``[N, height, width]`` from 0, black, to 255, or None.
+        pictures: uint8 ``[N, height, width]``, or N times None.
     """
 
     names: list[str]
     said: list[str]
-    different: list[str]
-    first: np.ndarray
-    pictures: np.ndarray | None
+    pictures: np.ndarray | list[None]
 
     @classmethod
-    def of(cls, split, words: list[str], N: int) -> "Candidates":
-        """The first N images of a split and what is said of them."""
-        starts = split["starts"][: CAPTIONS * N + 1]
-        said = [
-            vocabulary.decode(split["tokens"][a:b], words) for a, b in itertools.pairwise(starts)
-        ]
-        different, first = np.unique(said, return_index=True)
-        names = (
-            vocabulary.split(split["names"])
-            if "names" in split
-            else map("image {}".format, range(N))
-        )
-        pictures = split["pictures"][:N] if "pictures" in split else None
-        return cls(list(names)[:N], said, different.tolist(), first, pictures)
+    def first(cls, N: int, split, words: list[str]) -> "Candidates":
+        """Return the first N images of a split."""
+        bounds = itertools.pairwise(split["starts"][: CAPTIONS * N + 1])
+        said = [vocabulary.decode(split["tokens"][a:b], words) for a, b in bounds]
+        names = [f"image {n}" for n in range(N)]
+        if "names" in split:
+            names = vocabulary.split(split["names"])[:N]
+        return cls(names, said, split["pictures"][:N] if "pictures" in split else [None] * N)
 
     def own(self, image: int) -> list[str]:
-        """The captions of an image."""
+        """Return the captions of an image."""
         return self.said[CAPTIONS * image :][:CAPTIONS]
 
+    def title(self, image: int) -> str:
+        """Return the name of an image, with the last of its captions."""
+        return f"{self.names[image]} ({self.own(image)[-1]})"
 
-def sample(
-    task,
-    variables,
-    *,
-    text: list[str] | None = None,
-    seed: int = 0,
-    count: int = 5,
-    split: str = "test",
-    cases: int = 6,
-) -> dict[str, bytes | str]:
-    """Returns the files by name; samples.png is among them where the data set has pictures.
+
+def sample(task, variables, options: Options) -> dict[str, str]:
+    """Return the files by name.
 
     Args:
         variables: of one lane.
-        text: captions of one's own that images are ranked by; by default some of the split.
-        seed: of the choice of images and captions.
-        count: neighbours of each; and the first that belongs to it, where it is not among them.
-        split: where the candidates are from, its first ``config.fold`` images.
-        cases: how many images captions are ranked by, and captions images.
 
     Raises:
         InputError: no such split, more cases than images, or a text that cannot be read.
     """
-    import jax
-
-    arrays = choose("split", split, task.splits)
-    N = min(task.config.fold, len(arrays["images"]))
+    arrays = choose("split", options.split, task.splits)
+    N, cases = min(task.config.fold, len(arrays["images"])), options.cases
     if cases > N:
-        raise InputError(f"--cases={cases}: a fold of the split {split!r} has {N} images.")
+        raise InputError(f"--cases={cases}: a fold of the split {options.split!r} has {N} images.")
     words = vocabulary.split(task.splits["train"]["words"])
-    of_text = None if text is None else points_of(task, variables, text, words)
-    candidates = Candidates.of(arrays, words, N)
-    s, v = task.points(variables, task.fold(split, 0, N))
-    energies, random = jax.jit(task.energies), np.random.default_rng(seed)
-
-    images = np.sort(random.choice(N, cases, replace=False)).tolist()
-    E = np.asarray(energies(s[candidates.first], v[np.array(images)]))
-    of_images = [
-        Answer(n, neighbours(E_n, np.isin(candidates.different, candidates.own(n)), count))
-        for n, E_n in zip(images, E.T, strict=True)
-    ]
-
-    if text is None:
-        of = np.sort(random.choice(N, cases, replace=False))
-        chosen = CAPTIONS * of + random.integers(CAPTIONS, size=cases)
-        text, of_text = [candidates.said[k] for k in chosen], s[chosen]
+    of_texts = points_of(task, variables, options.text, words) if options.text else None
+    fold = Candidates.first(N, arrays, words)
+    s, v = task.points(variables, task.fold(options.split, 0, N))
+    random = np.random.default_rng(options.seed)
+    images = np.sort(random.choice(N, cases, replace=False))
+    if options.text:
+        texts, owners = options.text, np.full(len(options.text), -1)  # of no image
     else:
-        of = np.full(len(text), -1)  # nobody's
-    of_captions = [
-        Answer(caption, neighbours(E_k, np.arange(N) == n, count))
-        for caption, n, E_k in zip(text, of, np.asarray(energies(of_text, v)), strict=True)
+        owners = np.sort(random.choice(N, cases, replace=False))
+        chosen = CAPTIONS * owners + random.integers(CAPTIONS, size=cases)
+        texts, of_texts = [fold.said[k] for k in chosen], s[chosen]
+
+    different, first = np.unique(fold.said, return_index=True)
+    to_images = np.asarray(task.energies(s[first], v[images])).T
+    to_texts = np.asarray(task.energies(of_texts, v))
+    sections = [
+        caption_section(fold, n, E, different.tolist(), options.count)
+        for n, E in zip(images, to_images, strict=True)
+    ] + [
+        image_section(fold, text, E, np.arange(N) == owner, options.count)
+        for text, E, owner in zip(texts, to_texts, owners, strict=True)
     ]
-
-    page = written(candidates, of_images, of_captions)
     if "above" in arrays:
-        n = images[0]
-        page += written_order(candidates, n, s[CAPTIONS * n :][:CAPTIONS], arrays["above"])
-    if candidates.pictures is None:
-        return {"neighbours.txt": page}
-    return {"samples.png": picture(candidates, of_images, of_captions), "neighbours.txt": page}
+        sections.append(order_section(fold, images[0], s, arrays["above"]))
+    about = (
+        f"Images and the captions nearest to them, then captions and the images nearest to them, "
+        f"with place and energy. There are {len(fold.said):,} captions of {N:,} images; those of "
+        f"the same words count once. Blue, or a star: the two belong together. In brackets behind "
+        f"an image: the last of its captions."
+    )
+    page = Page("Neighbours of images and captions", about, sections)
+    return {"neighbours.txt": plain(page), "neighbours.html": html(page)}
 
 
-def points_of(task, variables, text: list[str], words: list[str]):
-    """The points ``[n, H]`` of captions of one's own.
+def points_of(task, variables, texts: list[str], words: list[str]):
+    """Return the points ``[n, H]`` of captions.
 
     Raises:
         InputError: a caption without words, or with one that is not in the vocabulary.
@@ -152,160 +121,60 @@ def points_of(task, variables, text: list[str], words: list[str]):
     from experiments.order_embeddings.task import pad
 
     known = set(words)
-    for caption in text:
-        if not caption.split():
-            raise InputError(f"--text={caption!r}: there is no word in it.")
-        for word in caption.split():
+    for text in texts:
+        if not text.split():
+            raise InputError(f"--text={text!r}: there is no word in it.")
+        for word in text.split():
             if word not in known:
-                raise InputError(
-                    f"--text={caption!r}: the vocabulary has no {word!r}."
-                    f"{nearest(word.lower(), words)}"
-                )
-    packed = captions.pack(np.zeros((0, 0)), text, words)
+                near = nearest(word.lower(), words)
+                raise InputError(f"--text={text!r}: the vocabulary has no {word!r}.{near}")
+    packed = captions.pack(np.zeros((0, 0)), texts, words)
     T = task.padded(np.diff(packed["starts"]).max() + 1)
     encode, _ = task.maps
-    return encode(variables, *pad(packed, np.arange(len(text)), T))
+    return encode(variables, *pad(packed, np.arange(len(texts)), T))
 
 
-def neighbours(E: np.ndarray, own: np.ndarray, count: int) -> list[Neighbour]:
-    """The first by their energies ``[M]``, and the first own ``[M]`` where it is further behind."""
+def places(E: np.ndarray, own: np.ndarray, count: int) -> list[tuple[str, int, str]]:
+    """Return (place and energy, number, mark) of the candidates of the least energies ``[M]``.
+
+    The first own ``[M]`` candidate is among them even if it is farther away.
+    """
     order = np.argsort(E, kind="stable")
-    places = {*range(min(count, len(E))), *np.flatnonzero(own[order])[:1].tolist()}
+    shown = {*range(min(count, len(E))), *np.flatnonzero(own[order])[:1].tolist()}
     return [
-        Neighbour(place + 1, int(order[place]), float(E[order[place]]), bool(own[order[place]]))
-        for place in sorted(places)
+        (f"{place + 1:4}  {E[n]:8.5f}", int(n), GOOD if own[n] else "")
+        for place, n in ((place, order[place]) for place in sorted(shown))
     ]
 
 
-# --- As text ---
+def caption_section(fold: Candidates, n: int, E, different: list[str], count: int) -> Section:
+    """Return an image, and the captions nearest to it."""
+    near = places(E, np.isin(different, fold.own(n)), count)
+    items = [Item(number, Text(different[k], mark)) for number, k, mark in near]
+    return Section(Text(fold.title(n)), (), [("Nearest captions", items)], fold.pictures[n])
 
 
-def written(candidates: Candidates, of_images: list[Answer], of_captions: list[Answer]) -> str:
-    """All answers: place, energy, and a star where the two belong together."""
-    N = len(candidates.names)
-
-    def named(n: int) -> str:
-        return f"{candidates.names[n]} ({candidates.own(n)[-1]})"
-
-    def rows(found: list[Neighbour], name) -> list[str]:
-        rows = [f"{n.place:6}  {n.energy:8.5f}  {' *'[n.own]} {name(n.which)}" for n in found]
-        return [*rows, ""]
-
-    lines = [
-        "Images, and the captions nearest to them: place, energy, and a star if it is their own.",
-        f"There are {len(candidates.said):,} captions of {N:,} images; those of the same words "
-        f"count once.",
-        "In brackets behind an image: the last of its captions.",
-        "",
+def image_section(fold: Candidates, caption: str, E, own, count: int) -> Section:
+    """Return a caption, and the images nearest to it."""
+    items = [
+        Item(number, Text(fold.title(k), mark), fold.pictures[k])
+        for number, k, mark in places(E, own, count)
     ]
-    for n, found in of_images:
-        lines += [named(n), *rows(found, candidates.different.__getitem__)]
-    lines += [f"Captions, and the images nearest to them, of {N:,}.", ""]
-    for caption, found in of_captions:
-        lines += [caption, *rows(found, named)]
-    return "\n".join(lines)
+    return Section(Text(caption), (), [("Nearest images", items)])
 
 
-def written_order(candidates: Candidates, n: int, s, above) -> str:
-    """How far captions ``[5, H]`` of image n are from lying above one another, where one says less
-    than the other: above ``[P, 2]``."""
+def order_section(fold: Candidates, n: int, s, above) -> Section:
+    """Return whether a caption of image n that says less than another, above ``[P, 2]``, lies
+    above it."""
     from experiments import retrieval
 
+    own, s = fold.own(n), s[CAPTIONS * n :][:CAPTIONS]
     less, more = np.asarray(above).T
     up, down = retrieval.violation(s[less], s[more]), retrieval.violation(s[more], s[less])
-    lines = [
-        "",
-        f"Captions of {candidates.names[n]}, of which the first says less than the second: it "
-        f"should lie above it,",
-        "so E(first, second) should be less than E(second, first).",
-        "",
+    rows = zip(less, more, np.asarray(up), np.asarray(down), strict=True)
+    items = [
+        Item(f"{E:8.5f} {'<' if E < back else '>'} {back:.5f}", Text(f"{own[k]} | {own[m]}"))
+        for k, m, E, back in rows
     ]
-    said = candidates.own(n)
-    for k, m, E, other in zip(less, more, np.asarray(up), np.asarray(down), strict=True):
-        lines.append(f"  {E:8.5f} {'<' if E < other else '>'} {other:.5f}   {said[k]} | {said[m]}")
-    return "\n".join([*lines, ""])
-
-
-# --- As a picture ---
-
-
-class Text(NamedTuple):
-    """From x on, with its baseline at y."""
-
-    x: float
-    y: float
-    text: str
-    colour: str = INK
-
-    @property
-    def right(self) -> float:
-        return self.x + 0.65 * FONT * len(self.text)  # letters of common fonts
-
-
-class Tile(NamedTuple):
-    """A picture whose left top corner is at x, y; framed where it is what belongs there."""
-
-    x: float
-    y: float
-    image: int
-    framed: bool = False
-
-    @property
-    def right(self) -> float:
-        return self.x + SIDE
-
-
-def picture(candidates: Candidates, of_images: list[Answer], of_captions: list[Answer]) -> bytes:
-    """Images with captions at the left, captions with images at the right; returns a PNG."""
-    head = MARGIN + FONT
-    items: list[Text | Tile] = [
-        Text(MARGIN, head, "images, and the captions nearest to them (green: its own)", GREY)
-    ]
-    y = top = head + LINE
-    for image, found in of_images:
-        items.append(Tile(MARGIN, y, image))
-        for n, neighbour in enumerate(found):
-            text = f"{neighbour.place}. {candidates.different[neighbour.which]}"
-            at = MARGIN + SIDE + GAP, y + FONT + n * LINE
-            items.append(Text(*at, text, OWN if neighbour.own else INK))
-        y += max(SIDE, len(found) * LINE) + 2 * GAP
-
-    x, lowest = max(item.right for item in items) + 2 * MARGIN, y
-    items.append(Text(x, head, "captions, and the images nearest to them (green: its own)", GREY))
-    y = top
-    for caption, found in of_captions:
-        items.append(Text(x, y + FONT, caption))
-        for n, neighbour in enumerate(found):
-            left, above = x + n * (SIDE + GAP), y + LINE
-            items.append(Tile(left, above, neighbour.which, neighbour.own))
-            number = left, above + SIDE + LINE, str(neighbour.place)
-            items.append(Text(*number, OWN if neighbour.own else GREY))
-        y += SIDE + 2 * LINE + 2 * GAP
-    width = max(item.right for item in items) + MARGIN
-    return drawn(width, max(lowest, y) + MARGIN, items, candidates.pictures)
-
-
-def drawn(width: float, height: float, items: list[Text | Tile], pictures: np.ndarray) -> bytes:
-    """Puts texts and pictures on a page; returns a PNG."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    dpi = DPI * min(1, LARGEST / max(width, height))
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=dpi)
-    axes = figure.add_axes((0, 0, 1, 1))
-    for item in items:
-        match item:
-            case Text(x, y, text, colour):
-                weight = "bold" if colour == OWN else "normal"
-                font = dict(fontsize=FONT * POINT, color=colour, weight=weight)
-                axes.text(x, y, text, **font, parse_math=False)
-            case Tile(x, y, image, framed):
-                extent = (x, x + SIDE, y + SIDE, y)
-                shades = dict(cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-                axes.imshow(pictures[image], extent=extent, **shades)
-                if framed:
-                    line = dict(fill=False, color=OWN, linewidth=FRAME * POINT)
-                    axes.add_patch(Rectangle((x, y), SIDE, SIDE, **line))
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")  # imshow has set them
-    axes.set_axis_off()
-    return png(figure)
+    name = "E(first, second) should be less than E(second, first), for the first says less"
+    return Section(Text(f"Order of the captions of {fold.names[n]}"), (), [(name, items)])

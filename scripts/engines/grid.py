@@ -1,51 +1,42 @@
 """The runs of a sweep: points that differ from one config, each with a folder named after it."""
 
-from collections.abc import Iterable
 import importlib
 import itertools
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ln.errors import InputError, nearest
+from ln.errors import InputError
 from scripts import cli
 from scripts.engines import jobs
 
 LANE_KEYS = ("seeds", "lr")  # what one program trains side by side
 
 
-def split(text: str, flag: str, keys: Iterable[str], form: str) -> tuple[str, str]:
+def split(text: str, flag: str, form: str) -> tuple[str, str]:
     """Return the key and the values of an axis.
 
-    Args:
-        keys: those of the config.
-        form: of an axis, for the error.
-
     Raises:
-        InputError: not of that form, or an unknown key.
+        InputError: the text has another form.
     """
-    key, equals, values = text.partition("=")
-    if not equals or not values:
+    key, _, values = text.partition("=")
+    if not values:
         raise InputError(f"{flag} {text!r}: write {form}.")
-    if key not in keys:
-        raise InputError(f"{flag} {text!r}: the config has no {key!r}.{nearest(key, keys)}")
     return key, values
 
 
-def read(axes: list[str], config: ConfigDict) -> list[dict[str, str]]:
+def read(axes: list[str]) -> list[dict[str, str]]:
     """Return all combinations of axes such as "norm=none,layer", key -> value.
 
     Raises:
-        InputError: not of that form, an unknown key, or one key twice.
+        InputError: the text has another form, or one key is given twice.
     """
-    values: dict[str, list[str]] = {}
-    for axis in axes:
-        form = "KEY=VALUE,VALUE,... as in norm=none,layer"
-        key, choices = split(axis, "--grid", jobs.flat(config.to_dict()), form)
-        if key in values:
-            raise InputError(f"--grid gives {key!r} twice.")
-        values[key] = choices.split(",")
-    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    form = "KEY=VALUE,VALUE,... as in norm=none,layer"
+    values = dict(split(axis, "--grid", form) for axis in axes)
+    if len(values) < len(axes):
+        raise InputError("--grid gives a key twice.")
+    choices = (text.split(",") for text in values.values())
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*choices)]
 
 
 def listed(config: ConfigDict) -> list[dict]:

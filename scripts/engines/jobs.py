@@ -1,9 +1,10 @@
 """Runs as jobs: the config of each, processes that train them, and how a command is stopped."""
 
+import collections
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import functools
-import itertools
+import math
 import os
 from pathlib import Path
 import signal
@@ -32,24 +33,18 @@ class Job(NamedTuple):
     def make(cls, folder: Path, config: ConfigDict) -> "Job":
         return cls(folder, config.to_json())
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Return the command, which reads the config from its standard input."""
-        train = (sys.executable, "-m", "scripts.train", "--config_json=-")
-        return *train, f"--workdir={self.folder.as_posix()}"
-
 
 # --- Configs ---
 
 
-def parse(define: Callable, words: list[str], experiment: str) -> ConfigDict:
+def parse(define: Callable, words: list[str]) -> ConfigDict:
     """Return the config that a definition of ml_collections makes of these flags."""
     values, argv = flags.FlagValues(), ["", *words]
     try:
         define(flag_values=values, sys_argv=argv)
         values(argv)
     except cli.FLAG_ERRORS as error:
-        raise cli.as_input_error(error, experiment) from error
+        raise cli.as_input_error(error) from error
     return values.config
 
 
@@ -63,7 +58,7 @@ def read_config(name: str) -> ConfigDict:
     word = f"--config={name}"
     cli.check_config_file(word)
     define = functools.partial(config_flags.DEFINE_config_file, "config")
-    return parse(define, [word], "")
+    return parse(define, [word])
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -75,7 +70,7 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     copy = config.copy_and_resolve_references()  # ConfigDict(config) would share nested ones
     define = functools.partial(config_flags.DEFINE_config_dict, "config", copy)
     words = [f"--config.{key}={value}" for key, value in values.items()]
-    return parse(define, words, config.experiment)
+    return parse(define, words)
 
 
 def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -115,48 +110,43 @@ class Stopping:
         working: the processes, as `watch` sets them. Ctrl-C reaches them by itself, SIGTERM not.
     """
 
-    def __init__(self, seconds: float | None = None):
+    def __init__(self, seconds: float = math.inf):
         self.asked = self.by_signal = False
         self.working: list = []
-        self._timer = threading.Timer(seconds, self._ask) if seconds is not None else None
+        self._deadline = time.monotonic() + seconds
 
     def _ask(self, *received) -> None:
         self.asked, self.by_signal = True, self.by_signal or bool(received)
         for process in self.working:
             process.stop()
 
+    def look(self) -> None:
+        """Ask if the time is up."""
+        if not self.asked and time.monotonic() >= self._deadline:
+            self._ask()
+
     def __enter__(self):
         signals = (signal.SIGINT, signal.SIGTERM)
         self._before = {number: signal.signal(number, self._ask) for number in signals}
-        if self._timer:
-            self._timer.daemon = True
-            self._timer.start()
         return self
 
     def __exit__(self, *_):
-        if self._timer:
-            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 class Process:
-    """A job at work on this machine.
-
-    Args:
-        alone: whether its lines appear as they are, not behind the name of its folder.
-    """
+    """A job at work on this machine; each of its lines is printed behind the name of its folder."""
 
     place: ClassVar = ""
 
-    def __init__(self, job: Job, alone: bool = False):
+    def __init__(self, job: Job):
         # By default each of several would take most of a GPU's memory at once.
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
         piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        self.job, self._process = job, begin(job, **({} if alone else piped))
+        self.job, self._process = job, begin(job, **piped)
         self._shown = threading.Thread(target=self._show)
-        if not alone:
-            self._shown.start()
+        self._shown.start()
 
     def _show(self) -> None:
         for line in self._process.stdout:
@@ -172,9 +162,10 @@ class Process:
 
 
 def begin(job: Job, **options) -> subprocess.Popen:
-    """Start the command of a job, and give it its config."""
+    """Start the command of a job, which reads the config from its standard input."""
+    train = (sys.executable, "-m", "scripts.train", "--config_json=-")
     options |= dict(stdin=subprocess.PIPE, text=True, errors="replace")
-    process = subprocess.Popen(job.words, **options)
+    process = subprocess.Popen((*train, f"--workdir={job.folder.as_posix()}"), **options)
     with contextlib.suppress(BrokenPipeError), process.stdin as file:  # it may have been killed
         file.write(job.config)
     return process
@@ -185,8 +176,8 @@ def begin(job: Job, **options) -> subprocess.Popen:
 Start = Callable[[list[Job]], list]
 
 
-def start_here(workers: int) -> Start:
-    return lambda jobs: [Process(job, alone=workers == 1) for job in jobs]
+def start_here(jobs: list[Job]) -> list[Process]:
+    return [Process(job) for job in jobs]
 
 
 def watch(
@@ -201,6 +192,7 @@ def watch(
     stopping.working = working = []
     try:
         while True:
+            stopping.look()
             room = 0 if stopping.asked else slots - len(working)
             started = start(room) if room else []
             working += started
@@ -224,40 +216,39 @@ def train(
     slots: int,
     stopping: Stopping,
     is_done: Callable[[Job], bool],
-    ended: Callable[[Job, int], None] = lambda job, status: None,
 ) -> dict[Path, int]:
     """Train jobs, and once more those that were killed or that another process had.
 
     Args:
         is_done: whether there is nothing left to do.
-        ended: called with each job as it ends, and with its exit status.
 
     Returns:
         The exit status of each job that is not done, by folder.
     """
-    left = dict[Job, int]()
-    for _ in range(2):
-        # Whether a run is done is asked when its turn comes: another command may have trained it.
-        total = len(jobs)
-        due = (pair for pair in enumerate(jobs, start=1) if not is_done(pair[1]))
+    queue, numbers = collections.deque(jobs), {job: n for n, job in enumerate(jobs, start=1)}
+    again, left = set[Job](), dict[Path, int]()
 
-        def start_some(room: int, due=due, total=total) -> list:
-            numbered = list(itertools.islice(due, room))
-            started = start([job for _, job in numbered]) if numbered else []
-            for (number, job), process in zip(numbered, started, strict=True):
-                print(f"[{number}/{total}] {job.folder}{process.place}", flush=True)
-            return started
+    def start_some(room: int) -> list:
+        due = list[Job]()
+        while queue and len(due) < room:
+            job = queue.popleft()
+            if not is_done(job):  # asked when its turn comes: another command may have trained it
+                due.append(job)
+        started = start(due) if due else []
+        for job, process in zip(due, started, strict=True):
+            print(f"[{numbers[job]}/{len(jobs)}] {job.folder}{process.place}", flush=True)
+        return started
 
-        with contextlib.closing(watch(start_some, slots, stopping)) as statuses:
-            for job, status in statuses:
-                # A run that is stopped while it starts cannot save, and ends by the signal.
-                if not (stopping.asked and (status < 0 or status == cli.INTERRUPTED)):
-                    left[job] = status
-                ended(job, status)
-        left = {job: status for job, status in left.items() if status and not is_done(job)}
-        again = (cli.BUSY, cli.INTERRUPTED)
-        jobs = [job for job, status in left.items() if status < 0 or status in again]
-    return {job.folder: status for job, status in left.items()}
+    with contextlib.closing(watch(start_some, slots, stopping)) as statuses:
+        for job, status in statuses:
+            killed = status < 0 or status == cli.INTERRUPTED
+            if (killed or status == cli.BUSY) and not stopping.asked and job not in again:
+                again.add(job)
+                queue.append(job)
+            # A run that is stopped while it starts cannot save, and ends by the signal.
+            elif status and not (killed and stopping.asked) and not is_done(job):
+                left[job.folder] = status
+    return left
 
 
 def report(left: dict[Path, int]) -> int:

@@ -1,19 +1,17 @@
-"""The engine optuna: searches for the best settings, one run or some lanes of a run per trial.
+"""The engine optuna: searches for the best settings; each trial is a run.
 
-A study knows the trials; the run folders beside it have all that was measured. A launcher holds a
-lock for each run that it is at work on, which the system releases when the launcher dies, however
-it dies: so another launcher, or the same command again, takes up what was left, in the same run
-folder and from its newest checkpoint. The study may lie in a file or in a data base; the folder is
-one that all launchers see.
+A study holds the trials; the run folders beside it hold the measurements. A launcher locks each
+trial that it trains, and the system releases the lock when the launcher dies for any reason. Then
+another launcher, or the same command again, takes up the trial in the same run folder, from the
+newest checkpoint. The study may be a file or in a data base; all launchers need to see the folder.
 """
 
+import collections
 from collections.abc import Iterator
 import contextlib
 import itertools
-import math
 from pathlib import Path
-import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 import filelock
@@ -28,18 +26,15 @@ SPACE = flags.DEFINE_multi_string(
 TRIALS = flags.DEFINE_integer("trials", 20, "optuna: how many in all", lower_bound=1)
 SAMPLER = flags.DEFINE_string("sampler", "tpe", "optuna: tpe, random, or grid")
 PRUNER = flags.DEFINE_string("pruner", "asha", "optuna: asha, hyperband, or none")
-LANES = flags.DEFINE_integer(
-    "lanes", 1, "optuna: trials side by side in one program, where only lr varies", lower_bound=1
-)
 STUDY = flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
 STORAGE = flags.DEFINE_string(
     "storage", None, "optuna: postgresql://USER@HOST/NAME; default: journal.log in its folder"
 )
 
-SAMPLERS: dict[str, tuple[str, dict]] = {  # a grid is put into the queue of the study
-    "tpe": ("TPESampler", {"constant_liar": True}),  # keeps away from what others are at work on
+SAMPLERS: dict[str, tuple[str, dict]] = {
+    "tpe": ("TPESampler", {"constant_liar": True}),  # avoids the values of unfinished trials
     "random": ("RandomSampler", {}),
-    "grid": ("RandomSampler", {}),
+    "grid": ("RandomSampler", {}),  # unused: all points are in the queue of the study
 }
 PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
     "asha": ("SuccessiveHalvingPruner", {"min_resource": 1}),
@@ -49,88 +44,70 @@ PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
 
-# --- What is searched ---
+# --- The space ---
 
 
-class Axis(NamedTuple):
-    """What is searched of one config key.
-
-    Attributes:
-        distribution: optuna's.
-        values: all values of a grid, else the ends, which are right or wrong as all others are.
-    """
-
-    distribution: Any
-    values: list
-
-    @classmethod
-    def read(cls, key: str, text: str) -> "Axis":
-        """Return the axis of "log:1e-4:1e-2", with ":5" behind it in a grid, or of "none,layer".
-
-        Raises:
-            InputError: not of that form.
-        """
-        from optuna import distributions
-
-        word, colon, numbers = text.partition(":")
-        if not colon:
-            choices = text.split(",")
-            if len(set(choices)) < len(choices):
-                raise InputError(f"--space {key}={text} names a value twice.")
-            return cls(distributions.CategoricalDistribution(choices), choices)
-        kind, log = choose(f"kind of --space {key}", word, KINDS)
-        make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[kind]
-        is_grid = SAMPLER.value == "grid"
-        try:
-            low, high, *points = map(kind, numbers.split(":"))
-            if not low < high < math.inf or len(points) != is_grid or min(points, default=2) < 2:
-                raise ValueError
-            ends = make(low, high, log=log)
-        except ValueError as error:
-            form = f"{key}={word}:LOW:HIGH{':POINTS' if is_grid else ''}"
-            raise InputError(
-                f"--space {key}={text}: with --sampler={SAMPLER.value} write {form}, numbers with "
-                f"LOW below HIGH{' and above 0' if log else ''}."
-            ) from error
-        return cls(ends, spread(low, high, log, int(*points)) if points else [low, high])
-
-
-def spread(low: float, high: float, log: bool, points: int) -> list:
-    """Return the values of a grid, whole numbers if its ends are."""
-    import numpy as np
-
-    values = (np.geomspace if log else np.linspace)(low, high, points).tolist()
-    values[0], values[-1] = low, high  # without rounding errors
-    return list(dict.fromkeys(round(v) if isinstance(low, int) else v for v in values))
-
-
-def read_space(texts: list[str], config) -> dict[str, Axis]:
-    """Return the axis of each key.
+def read_space(texts: list[str], config) -> dict[str, Any]:
+    """Return optuna's distribution of each key.
 
     Raises:
-        InputError: an unknown key, one twice, or seeds, or as `Axis.read`.
+        InputError: the text has another form, or there is not one learning rate.
     """
-    form, keys = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...", jobs.flat(config.to_dict())
-    space: dict[str, Axis] = {}
-    for text in texts:
-        key, values = grid.split(text, "--space", keys, form)
-        if key in space or key == "seeds":
-            raise InputError(
-                f"--space {text!r}: give each key once, and no seeds, of which none is better: a "
-                f"trial is judged by the mean over --config.seeds."
-            )
-        space[key] = Axis.read(key, values)
-    return space
+    form = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,..."
+    space = dict(grid.split(text, "--space", form) for text in texts)
+    if "seeds" in space:
+        raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
+    if "lr" not in space and len(config.lr) > 1:
+        raise InputError("A trial has one learning rate: give --config.lr=VALUE or --space=lr=...")
+    return {key: read_distribution(key, text) for key, text in space.items()}
+
+
+def read_distribution(key: str, text: str):
+    """Return optuna's distribution of "log:1e-4:1e-2" or of "none,layer".
+
+    Raises:
+        InputError: the text has another form.
+    """
+    from optuna import distributions
+
+    kind, colon, ends = text.partition(":")
+    if not colon:
+        return distributions.CategoricalDistribution(text.split(","))
+    if SAMPLER.value == "grid":
+        raise InputError(f"--space {key}={text}: in a grid, list the values: {key}=VALUE,VALUE.")
+    number, log = choose(f"kind of --space {key}", kind, KINDS)
+    make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[number]
+    try:
+        low, high = map(number, ends.split(":"))
+        return make(low, high, log=log)
+    except ValueError as error:
+        form = f"write {key}={kind}:LOW:HIGH"
+        raise InputError(f"--space {key}={text}: {form}, numbers in order ({error}).") from error
+
+
+def extremes(distribution) -> tuple:
+    """Return the choices, or the ends of an interval: if these are valid, so is the rest."""
+    if hasattr(distribution, "choices"):
+        return distribution.choices
+    return distribution.low, distribution.high
+
+
+def check_runs(config, space: dict[str, Any]) -> None:
+    """Raise InputError if a value of the space makes a run that cannot be trained."""
+    first = {key: extremes(axis)[0] for key, axis in space.items()}
+    for key, axis in space.items():
+        for value in extremes(axis):
+            jobs.checked(f"--space {key}={value}", config, first | {key: value})
 
 
 # --- The study ---
 
 
 class JournalLock:
-    """The lock of a journal. Who gets it cuts off a line that was left half-written, by a launcher
-    that was killed or on a full disk: optuna would go on in that line.
+    """The lock of a journal; the system releases it when its holder dies.
 
-    The system releases it when its holder dies; optuna's own would have to expire.
+    Before the holder appends, it removes a line that is half-written because a launcher was killed
+    or the disk was full. Optuna would append to that line.
     """
 
     def __init__(self, journal: Path):
@@ -139,165 +116,142 @@ class JournalLock:
     def acquire(self) -> bool:
         self._lock.acquire()
         with self.journal.open("rb+") as file:
-            text = file.read()
-            file.truncate(text.rfind(b"\n") + 1)
+            file.truncate(file.read().rfind(b"\n") + 1)
         return True
 
     def release(self) -> None:
         self._lock.release()
 
 
-def open_storage(folder: Path):
-    """Return optuna's storage in a folder, or by --storage.
+def open_study(folder: Path, mode: str):
+    """Return the optuna study in a folder or by --storage, a new one if there is none.
 
     Raises:
         InputError: the journal is damaged, or the data base does not answer.
     """
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    if STORAGE.value is None:
-        journal = folder / "journal.log"
-        try:
-            return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
-        except ValueError as error:
-            raise InputError(
-                f"{journal} is damaged ({error}). Move it away to search anew, or choose another "
-                f"--study."
-            ) from error
-    scheme, _, place = STORAGE.value.partition("://")
-    scheme = "postgresql+psycopg" if scheme in ("postgresql", "postgres") else scheme
-    try:
-        return RDBStorage(f"{scheme}://{place}")
-    except Exception as error:  # SQLAlchemy's, or the driver's own
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"--storage={STORAGE.value} cannot be used ({type(error).__name__}: {reason}). "
-            f"Write postgresql://USER:PASSWORD@HOST:PORT/NAME of a data base that is there."
-        ) from error
-
-
-def open_study(storage, mode: str):
-    """Return the optuna study of this command, made if it is not there."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler, sampler_options = SAMPLERS[SAMPLER.value]
     pruner, pruner_options = PRUNERS[PRUNER.value]
-    return optuna.create_study(
-        storage=storage,
-        study_name=STUDY.value,
-        direction={"min": "minimize", "max": "maximize"}[mode],
-        load_if_exists=True,
-        sampler=getattr(optuna.samplers, sampler)(**sampler_options),
-        pruner=getattr(optuna.pruners, pruner)(**pruner_options),
-    )
+    try:
+        return optuna.create_study(
+            storage=open_storage(folder),
+            study_name=STUDY.value,
+            direction={"min": "minimize", "max": "maximize"}[mode],
+            load_if_exists=True,
+            sampler=getattr(optuna.samplers, sampler)(**sampler_options),
+            pruner=getattr(optuna.pruners, pruner)(**pruner_options),
+        )
+    except OSError:  # a full disk: `run` says so
+        raise
+    except Exception as error:  # optuna's, SQLAlchemy's or the driver's
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise InputError(
+            f"The study in {STORAGE.value or folder / 'journal.log'} cannot be opened ({reason}). "
+            f"Move it away or give another --study; --storage is postgresql://USER@HOST/NAME."
+        ) from error
+
+
+def open_storage(folder: Path):
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if STORAGE.value:
+        return RDBStorage(STORAGE.value.replace("postgresql://", "postgresql+psycopg://"))
+    journal = folder / "journal.log"
+    return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
 
 
 # --- Trials ---
 
 
-class Group:
-    """The trials that one run makes, at work: lanes of a program, or a single one.
+class Trial:
+    """A trial at work: the study learns the scores of its run, and may stop it.
 
     Attributes:
-        trials: those that the study does not know the end of, by number.
-        failed: how many of them failed.
+        number: of the trial in its study.
+        open: whether the study does not know yet how the trial ended.
     """
 
     place = ""
 
-    def __init__(self, study, job: jobs.Job, lock: filelock.FileLock, trials: dict[int, Any]):
-        self.study, self.job, self.lock, self.trials = study, job, lock, trials
-        self.stopped, self.tries, self.failed = False, 1, 0
-        self.size = 0  # of the metrics when last read
-        frozen = study.get_trials(deepcopy=False)
-        self.told = {n: len(frozen[n].intermediate_values) for n in trials}
-        self.process = jobs.Process(job)
+    def __init__(self, search: "Search", frozen, lock: filelock.FileLock):
+        import optuna
+
+        self.search, self.number, self.lock = search, frozen.number, lock
+        self.open, self.stopped = True, False
+        self.told, self.size = len(frozen.intermediate_values), 0
+        self.trial = optuna.trial.Trial(search.study, frozen._trial_id)
+        for key, axis in search.space.items():
+            self.trial._suggest(key, axis)  # the same values as before if the launcher was killed
+        folder = search.folder / f"trial={self.number}"
+        print(f"{folder}{': taking up what was left' if folder.exists() else ''}", flush=True)
+        self.job = jobs.Job.make(folder, jobs.override(search.config, self.trial.params))
+        self.process = jobs.Process(self.job)
 
     def stop(self) -> None:
         self.stopped = True
         self.process.stop()
 
     def poll(self) -> int | None:
-        """Tell the study what the run has measured; return the exit status once it has ended."""
+        """Tell the study the new scores; return the exit status once the run has ended."""
         status = self.process.poll()
-        self.look(prune=status is None)
-        if status is None or not self.trials:
-            return status
-        # An orphan of a launcher that was killed is busy with the run: its results are as good.
-        # Whatever else was killed is tried once more.
-        killed = status < 0 or status == cli.INTERRUPTED
-        if not self.stopped and (status == cli.BUSY or killed and self.tries == 1):
-            self.tries += killed
-            self.process = jobs.Process(self.job)
-            return None
-        if status == 0 or not self.stopped:  # what was stopped goes on another time
-            self.end()
-        self.lock.release()
+        self.report(prune=status is None)
+        if status is not None:
+            if self.open:
+                self.end(status)
+            self.lock.release()
         return status
 
-    def look(self, prune: bool) -> None:
-        """Report what is new, and prune what is not worth its time."""
+    def report(self, prune: bool) -> None:
+        """Tell the study the new scores, each the mean over seeds; stop the run if it lags."""
+        from ln.training import runs
+
         metrics = self.job.folder / "metrics.jsonl"
         size = metrics.stat().st_size if metrics.exists() else 0
-        if (
-            size == self.size
-        ):  # reading a long file would take longer than the wait for the next look
+        if not self.open or size == self.size:  # to read a long file takes longer than LOOK
             return
-        self.size, run = size, read(self.job.folder)
-        for number, trial in list(self.trials.items()):
-            for value in scores(run, trial)[self.told[number] :]:
-                self.told[number] += 1
-                trial.report(value, self.told[number])
-                if prune and trial.should_prune():
-                    self.tell(number, "PRUNED")
-                    break
-        if not self.trials and not self.stopped:
-            self.stop()
+        self.size = size
+        run = runs.read(self.job.folder)
+        for value in list(run.scores(run.lanes).values())[self.told :]:
+            self.told += 1
+            self.trial.report(value, self.told)
+            if prune and self.trial.should_prune():
+                self.tell("PRUNED")
+                return self.stop()
 
-    def end(self) -> None:
-        """Tell the study how the trials ended."""
-        run = read(self.job.folder)
-        for number, trial in list(self.trials.items()):
-            values = scores(run, trial) if run else []
-            if run and {lr for _, lr in run.diverged} >= set(rates_of(run, trial)):
-                self.tell(number, "PRUNED")
-            elif run and run.finished and values:
-                self.tell(number, "COMPLETE", min(values, key=lambda value: run.sign * value))
-            else:
-                self.failed += 1
-                self.tell(number, "FAIL")
+    def end(self, status: int) -> None:
+        """Tell the study how the trial ended, unless its run is to be taken up again.
 
-    def tell(self, number: int, state: str, value: float | None = None) -> None:
+        A run that was killed is taken up once. A run that another process is training, which a
+        killed launcher left, is tried until that ends. A stopped run waits for the next command.
+        """
+        from ln.training import runs
+
+        killed = status < 0 or status == cli.INTERRUPTED
+        self.search.kills[self.number] += killed
+        if status == cli.BUSY or killed and (self.stopped or self.search.kills[self.number] == 1):
+            return
+        begun = (self.job.folder / "config.json").exists()
+        run = runs.read(self.job.folder) if begun else None
+        best = run.best(run.lanes) if run else None
+        if run and run.diverged:
+            self.tell("PRUNED")
+        elif status == 0 and best:
+            self.tell("COMPLETE", best[1])
+        else:
+            self.tell("FAIL")
+            self.search.failed += 1
+
+    def tell(self, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
 
-        self.study.tell(number, value, TrialState[state], skip_if_finished=True)
-        params = ", ".join(f"{k} {v}" for k, v in self.trials.pop(number).params.items())
+        self.open = False
+        self.search.study.tell(self.number, value, TrialState[state])
+        params = ", ".join(f"{key} {value}" for key, value in self.trial.params.items())
         score = "" if value is None else f", {value:.4g}"
-        print(f"Trial {number}: {state.lower()}{score} ({params})", flush=True)
-
-
-def read(folder: Path):
-    """Return the run in a folder, None if it has not begun."""
-    from ln.training import runs
-
-    return runs.read(folder) if (folder / "config.json").exists() else None
-
-
-def rates_of(run, trial) -> list[float]:
-    """Return the learning rate of a trial, or if it is not searched, all of its run."""
-    return [float(trial.params["lr"])] if "lr" in trial.params else run.config["lr"]
-
-
-def scores(run, trial) -> list[float]:
-    """Return the score of each evaluation: the mean over seeds, of the best learning rate."""
-    by_rate = [
-        run.scores([(seed, rate) for seed in run.config["seeds"]]) for rate in rates_of(run, trial)
-    ]
-    steps = sorted({step for column in by_rate for step in column})
-    columns = ([column[step] for column in by_rate if step in column] for step in steps)
-    return [min(values, key=lambda value: run.sign * value) for values in columns]
+        print(f"Trial {self.number}: {state.lower()}{score} ({params})", flush=True)
 
 
 class Search:
@@ -306,21 +260,21 @@ class Search:
     Args:
         folder: of the study and of its runs.
         config: what the runs have in common.
+        space: the distribution of each key.
     """
 
-    def __init__(self, folder: Path, config):
-        self.folder, self.config = folder, config
-        self.space = read_space(SPACE.value, config)
+    def __init__(self, folder: Path, config, space: dict[str, Any]):
+        self.folder, self.config, self.space = folder, config, space
+        self.kills, self.failed = collections.Counter[int](), 0
         (folder / "claims").mkdir(parents=True, exist_ok=True)
-        self.groups: list[Group] = []
+        # Held from the choice of a trial until its own lock is held.
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
         with self.asking:
-            self.storage = open_storage(folder)
-            self.study = open_study(self.storage, config.select.mode)
+            self.study = open_study(folder, config.select.mode)
             self.check_settings()
             if SAMPLER.value == "grid":
-                for point in itertools.product(*(axis.values for axis in self.space.values())):
-                    point = dict(zip(self.space, point, strict=True))
+                for point in itertools.product(*map(extremes, space.values())):
+                    point = dict(zip(space, point, strict=True))
                     self.study.enqueue_trial(point, skip_if_exists=True)
 
     def check_settings(self) -> None:
@@ -338,77 +292,35 @@ class Search:
             )
         self.study.set_user_attr("settings", wanted)
 
-    def start(self, room: int) -> list[Group]:
-        """Take up what killed launchers left, or begin new trials; at most so many runs."""
-        started = []
+    def start(self, room: int) -> list[Trial]:
+        """Take up trials that were left, or begin new ones; at most so many."""
+        started: list[Trial] = []
         with self.asking:
-            while len(started) < room and (group := self.left() or self.new()):
-                print(group.job.folder, flush=True)
-                started.append(group)
-        self.groups += started
+            while len(started) < room and (trial := self.take() or (self.ask() and self.take())):
+                started.append(trial)
         return started
 
-    def left(self) -> Group | None:
-        """Return a run whose launcher died."""
+    def take(self) -> Trial | None:
+        """Return a trial that has begun and that no launcher holds: it is new, or was left."""
         from optuna.trial import TrialState
 
-        trials = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        for name in dict.fromkeys(map(name_of, trials)):
-            path = self.folder / "claims" / f"{name}.lock"
-            # Trials in a data base may belong to launchers that work in another folder.
-            if STORAGE.value is None or path.exists():
-                with contextlib.suppress(filelock.Timeout):
-                    lock = filelock.FileLock(path, timeout=0)
-                    lock.acquire()
-                    print(f"Taking up what was left of {name}.", flush=True)
-                    return self.group(name, lock)
+        for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            lock = filelock.FileLock(self.folder / "claims" / f"trial={frozen.number}.lock")
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=0)
+                return Trial(self, frozen, lock)
         return None
 
-    def new(self) -> Group | None:
+    def ask(self) -> bool:
+        """Begin a trial, if one is due."""
         from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
         waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-        left = TRIALS.value - len(trials) + waiting
-        free = waiting if SAMPLER.value == "grid" else left
-        asked = [self.study.ask() for _ in range(min(LANES.value, free))]
-        if not asked:
-            return None
-        first, last = asked[0].number, asked[-1].number
-        name = f"trial={first}" if first == last else f"trials={first}-{last}"
-        for trial in asked:
-            trial.set_user_attr("run", name)
-        lock = filelock.FileLock(self.folder / "claims" / f"{name}.lock")
-        lock.acquire()
-        return self.group(name, lock)
-
-    def group(self, name: str, lock: filelock.FileLock) -> Group:
-        """Start the run of a name."""
-        import optuna
-
-        params, held = [], {}
-        for frozen in self.study.get_trials(deepcopy=False):
-            if name_of(frozen) != name:
-                continue
-            trial = optuna.trial.Trial(self.study, frozen._trial_id)
-            if frozen.state == optuna.trial.TrialState.RUNNING:
-                held[frozen.number] = trial
-                for key, axis in self.space.items():
-                    trial._suggest(key, axis.distribution)  # the same as before if it was killed
-            params.append(trial.params)
-        values = params[0]
-        if len(params) > 1:
-            values |= dict(lr=",".join(dict.fromkeys(str(p["lr"]) for p in params)))  # lanes differ
-        job = jobs.Job.make(self.folder / name, jobs.override(self.config, values))
-        return Group(self.study, job, lock, held)
-
-    def close(self) -> None:
-        """Let go of the runs and the data base."""
-        for group in self.groups:
-            group.lock.release(force=True)
-        if STORAGE.value is not None:
-            self.storage.remove_session()
-            self.storage.engine.dispose()
+        due = waiting if SAMPLER.value == "grid" else TRIALS.value - len(trials) + waiting
+        if due > 0:
+            self.study.ask()
+        return due > 0
 
     def run(self, workers: int) -> int:
         """Search until enough trials have ended; return the exit status."""
@@ -419,31 +331,21 @@ class Search:
             print("Stopped; the same command goes on from here.", flush=True)
             return cli.INTERRUPTED
         print("\n".join(self.summary()), flush=True)
-        failed = sum(group.failed for group in self.groups)
-        if failed:
-            print(f"{failed} trials failed; see above.", file=sys.stderr)
-        return 1 if failed else 0
+        return 1 if self.failed else 0
 
     def summary(self) -> Iterator[str]:
-        """Yield lines that say what the study knows."""
+        """Yield lines on what the study knows: the states of its trials, and the best ones."""
         from optuna.trial import TrialState
 
-        trials = self.study.get_trials(deepcopy=False)
-        count = {state: sum(t.state == state for t in trials) for state in TrialState}
-        states = ", ".join(f"{n} {state.name.lower()}" for state, n in count.items() if n)
+        trials, select = self.study.get_trials(deepcopy=False), self.config.select
+        count = collections.Counter(trial.state.name.lower() for trial in trials)
+        states = ", ".join(f"{number} {state}" for state, number in count.items())
         yield f"{len(trials)} trials in {self.folder}: {states}."
-        select = self.config.select
-        done = [t for t in trials if t.state == TrialState.COMPLETE]
-        done.sort(key=lambda t: t.value, reverse=select.mode == "max")
-        for trial in done[:5]:
+        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        for trial in sorted(done, key=lambda t: t.value, reverse=select.mode == "max")[:5]:
             params = " ".join(f"--config.{key}={value}" for key, value in trial.params.items())
             score = f"{select.split} {select.metric} {trial.value:.5g}"
             yield f"  {score}  trial {trial.number}  {params}"
-
-
-def name_of(trial) -> str:
-    """Return the name of the run that makes a trial."""
-    return trial.user_attrs.get("run", f"trial={trial.number}")
 
 
 def run(config, root: Path, workers: int) -> int:
@@ -455,22 +357,13 @@ def run(config, root: Path, workers: int) -> int:
     choose("--sampler", SAMPLER.value, SAMPLERS)
     choose("--pruner", PRUNER.value, PRUNERS)
     try:
-        import optuna  # noqa: F401
+        space = read_space(SPACE.value, config)
     except ImportError:
         raise InputError(
             "--engine=optuna needs optuna, which is not installed: "
             "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
         ) from None
-    space = read_space(SPACE.value, config)
-    if LANES.value > 1 and list(space) != ["lr"]:
-        raise InputError(
-            f"--lanes={LANES.value}: trials are lanes of one program where only lr is searched."
-        )
-    first = {key: axis.values[0] for key, axis in space.items()}
-    for key, axis in space.items():
-        for value in axis.values:
-            jobs.checked(f"--space {key}={value}", config, first | {key: value})
+    check_runs(config, space)
     folder = root / STUDY.value
     with writing(folder, "--root", "; the same command goes on from there"):
-        with contextlib.closing(Search(folder, config)) as search:
-            return search.run(workers)
+        return Search(folder, config, space).run(workers)

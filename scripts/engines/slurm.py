@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
 from scripts.engines import jobs
 
@@ -102,15 +102,12 @@ def options(words: list[str]) -> dict[str, str | int]:
     """Return the parameters of submitit's executor of words such as "timeout_min=600".
 
     Raises:
-        InputError: not of that form.
+        InputError: a word has another form.
     """
-    values: dict[str, str | int] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not value:
-            raise InputError(f"--slurm {word!r}: write KEY=VALUE, as in timeout_min=600.")
-        values[key] = int(value) if value.isdigit() else value
-    return values
+    pairs = [word.partition("=") for word in words]
+    if wrong := [key for key, _, value in pairs if not value]:
+        raise InputError(f"--slurm {wrong[0]!r}: write KEY=VALUE, as in timeout_min=600.")
+    return {key: int(value) if value.isdigit() else value for key, _, value in pairs}
 
 
 def make_executor(folder: Path, workers: int):
@@ -125,10 +122,9 @@ def make_executor(folder: Path, workers: int):
         raise InputError(
             "--engine=slurm needs submitit, which is not installed: pip install 'submitit>=1.5'"
         ) from None
-    cluster = choose("--cluster", CLUSTER.value, dict(slurm="slurm", local="local"))
-    parallel = dict(slurm_array_parallelism=workers) if cluster == "slurm" else {}
+    cluster, given = CLUSTER.value, options(SLURM.value)
+    parallel = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
     often = {f"{cluster}_max_num_timeout": REQUEUES}
-    given = options(SLURM.value)
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster, **often)
         executor.update_parameters(**parallel | given)
@@ -140,7 +136,7 @@ def make_executor(folder: Path, workers: int):
 
 
 def start_there(folder: Path, workers: int) -> tuple[jobs.Start, int]:
-    """Return what submits jobs, and how many at a time.
+    """Return a function that submits jobs, and how many to submit at a time.
 
     A cluster gets all at once, as an array; processes here are as many as are wanted.
     """

@@ -1,7 +1,7 @@
 """Stages of a plan: the runs of each, the scores that choose among them, and its table.
 
-A stage gives its runs in waves. A wave may depend on what the runs of the waves before have
-measured; before they have, it has as many runs as there can be at most.
+A stage gives its runs in waves. Where a wave depends on the measurements of the waves before, the
+stage gives it only once their runs are settled.
 """
 
 import collections
@@ -13,19 +13,17 @@ import json
 import math
 from pathlib import Path
 import tomllib
-from typing import Any, ClassVar, NamedTuple, NoReturn, get_type_hints
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from experiments.curves import Curve, published
-from ln.errors import InputError, choose, nearest
+from ln.errors import InputError, choose
 from ln.training import runs
 from scripts.engines import jobs
 from scripts.pages.sections import PUBLISHED
 
 Point = dict[str, Any]  # config key -> value
-Number = float | int  # as TOML has them
 SHORT_SEEDS = [0, 1]  # at which learning rates are compared
 WIDENINGS = 2  # of a grid of learning rates, at most
 
@@ -34,7 +32,7 @@ WIDENINGS = 2  # of a grid of learning rates, at most
 
 
 class Length(NamedTuple):
-    """A length such as "65 epochs" or "300 steps"."""
+    """A length such as "65 epochs" or "300 steps"; its unit is "epoch" or "step"."""
 
     count: float
     unit: str
@@ -48,10 +46,6 @@ class Length(NamedTuple):
             message = f'{text!r} is not a length; write "300 steps" or "65 epochs".'
             raise InputError(message) from error
 
-    def of(self, row: runs.Reading) -> float:
-        """Return how far a reading is, in this unit."""
-        return (row.epoch if self.unit == "epoch" else row.step) or 0
-
 
 def product(grid: dict | list[dict]) -> list[Point]:
     """Return the points of a grid, or of several, the last key varying fastest."""
@@ -61,28 +55,6 @@ def product(grid: dict | list[dict]) -> list[Point]:
         values = [v if isinstance(v, list) else [v] for v in axes.values()]
         points += [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
     return points
-
-
-def build(kind: type, place: str, table: Any, **more):
-    """Return a dataclass with the values of a table.
-
-    Raises:
-        InputError: a key is unknown or missing, or its value is of another type.
-    """
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in more}
-    if not isinstance(table, dict):
-        raise InputError(f"{place} is {table!r}; it must be a table with {', '.join(fields)}.")
-    hints = get_type_hints(kind)
-    for key, value in table.items():
-        if key not in fields:
-            raise InputError(f"{place} has no key {key!r}.{nearest(key, fields)}")
-        if not isinstance(value, hints[key]):
-            name = getattr(hints[key], "__name__", hints[key])
-            raise InputError(f"{place}: {key} is {value!r}; it must be of type {name}.")
-    for key, field in fields.items():
-        if key not in table and field.default is field.default_factory is dataclasses.MISSING:
-            raise InputError(f"{place} has no {key!r}; add it.")
-    return kind(**table, **more)
 
 
 class Run(NamedTuple):
@@ -125,10 +97,11 @@ class Run(NamedTuple):
 
     def readings(self) -> list[runs.Reading]:
         """Return the readings up to this length, none of a run that has not reached it."""
-        length = Length.read(self.steps)
-        rows = runs.read(self.folder).rows if self.begun else []
-        reached = any(length.of(row) >= length.count for row in rows)
-        return [row for row in rows if length.of(row) <= length.count] if reached else []
+        count, unit = Length.read(self.steps)
+        stored = runs.read(self.folder) if self.begun else None
+        if stored is None or stored.progress(unit) < count:
+            return []
+        return [row for row in stored.rows if (getattr(row, unit) or 0) <= count]
 
     def best(self) -> float:
         """Return the best score, NaN if the run diverged before its end or has none."""
@@ -146,6 +119,7 @@ class Stage:
         settings: values of all runs.
         settings_of: the stage whose choice is added to them; "" once it is.
         choice: the settings that this stage chose, recorded by hand.
+        varying: the config keys that name its runs.
     """
 
     name: str
@@ -155,31 +129,11 @@ class Stage:
     choice: dict = dataclasses.field(default_factory=dict)
     root: Path
 
-    adaptive: ClassVar[bool] = True  # later waves depend on all runs of the earlier ones
-
     def __post_init__(self):
         self.settings = jobs.flat(self.settings)
-        for wave in self.points():
-            for point in wave:
-                self.join(self.settings | dict(steps=""), point)
-            folders = collections.Counter(self.run(point, "", 0).folder for point in wave)
-            for folder, count in folders.items():
-                if count > 1 or folder.parent != self.folder:
-                    self.fail(f"{count} runs would have the folder {folder}; change their values.")
-
-    def fail(self, words: str) -> NoReturn:
-        raise InputError(f"stage {self.name!r}: {words}")
-
-    def join(self, first: Point, second: Point) -> Point:
-        if twice := first.keys() & second.keys():
-            self.fail(f"{min(twice)!r} is given twice; give it once.")
-        return first | second
-
-    def points(self) -> list[list[Point]]:
-        """Return what the runs of each wave differ in, as many as there can be at most."""
-        raise NotImplementedError
 
     def waves(self) -> Iterator[list[Run]]:
+        """Yield the runs, those of a wave that depends on others only once these are settled."""
         raise NotImplementedError
 
     def table(self) -> str:
@@ -190,24 +144,14 @@ class Stage:
     def folder(self) -> Path:
         return self.root / self.name
 
-    def unsettled(self) -> list[Run]:
-        """Return the runs that are left, at most; a run counts once for each of its lengths."""
-        return [run for wave in self.waves() for run in wave if not run.settled]
-
     def known(self) -> list[Run]:
-        """Return the runs that depend on no measurement that is still to be made."""
-        known: list[Run] = []
-        for wave in self.waves():
-            known += wave
-            if self.adaptive and not all(run.settled for run in wave):
-                break
-        return known
+        """Return the runs of all waves so far; a run counts once for each of its lengths."""
+        waves = itertools.chain(*self.waves())
+        return list({(run.folder, run.steps): run for run in waves}.values())
 
-    @functools.cached_property
-    def varying(self) -> set[str]:
-        points = list(itertools.chain(*self.points()))
-        keys = {key for point in points for key in point}
-        return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
+    def unsettled(self) -> list[Run]:
+        """Return the known runs that are left."""
+        return [run for run in self.known() if not run.settled]
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
         keys = [key for key in point if key in self.varying]
@@ -215,6 +159,12 @@ class Stage:
         name = ",".join(f"{key}={point[key]}" for key in keys).replace(" ", "") or "run"
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items()}
         return Run(self.folder / name, self.config, values | point, steps, minutes)
+
+
+def varying_keys(points: list[Point]) -> set[str]:
+    """Return the keys of which not all points have the same value."""
+    keys = {key for point in points for key in point}
+    return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
 
 
 # --- Kinds of stages ---
@@ -226,19 +176,21 @@ class Sweep(Stage):
 
     grid: dict | list
     steps: str | list
-    minutes: Number
+    minutes: float
 
-    adaptive: ClassVar[bool] = False
-
-    def points(self):
-        return [product(self.grid)]
+    def __post_init__(self):
+        super().__post_init__()
+        self.varying = varying_keys(product(self.grid))
+        folders = collections.Counter(self.run(p, "", 0).folder for p in product(self.grid))
+        folder, count = folders.most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{count} runs would have the folder {folder}; change their values.")
 
     def waves(self):
-        steps = [self.steps] if isinstance(self.steps, str) else self.steps
-        counts = [0.0, *(Length.read(text).count for text in steps)]
-        for text, (start, end) in zip(steps, itertools.pairwise(counts), strict=True):
-            minutes = self.minutes * (end - start) / counts[-1]
-            yield [self.run(point, text, minutes) for point in product(self.grid)]
+        lengths = [self.steps] if isinstance(self.steps, str) else self.steps
+        minutes = self.minutes / len(lengths)
+        for steps in lengths:
+            yield [self.run(point, steps, minutes) for point in product(self.grid)]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -251,20 +203,19 @@ class Halving(Stage):
             that are compared, minutes) and how many settings to keep (default: all).
         score: panel -> split, metric, weight; the name of the panel may contain {batch_size}.
         published: the file of results/published with the curves; its first epoch is 0.
-        tie: scores so near to the best count as equal to it.
     """
 
     grid: dict | list
     rungs: list
     score: dict
     published: str
-    tie: Number
 
     def __post_init__(self):
-        for rung in self.rungs:
-            for curve, curves in curves_of(rung):
-                self.targets(curve, curves["epochs"])
         super().__post_init__()
+        curves = [pair for rung in self.rungs for pair in curves_of(rung)]
+        self.varying = varying_keys([c | s for c, _ in curves for s in product(self.grid)])
+        for curve, table in curves:
+            self.targets(curve, table["epochs"])  # before any training: raises if one is missing
 
     def targets(self, curve: Point, epochs: list[int]) -> list[tuple[dict, int, float]]:
         """Return the published value of each quantity and epoch of a curve.
@@ -272,77 +223,63 @@ class Halving(Stage):
         Raises:
             InputError: one of them was not published.
         """
-        known = published_curves(self.published)
-        names = {", ".join(key): key for key in known}
-        targets = []
+        known, targets = published_curves(self.published), []
         for (panel, quantity), epoch in itertools.product(self.score.items(), epochs):
-            name = f"{panel.format(**curve)}, {curve['norm']}"
-            values = known[choose(f"curve of {self.published}", name, names)].at(epoch)
+            name = (panel.format(**curve), curve["norm"])
+            values = known[name].at(epoch) if name in known else []
             if not len(values):
-                self.fail(f"{self.published} has no epoch {epoch} of {name}.")
+                raise InputError(f"{self.published} has no epoch {epoch} of {', '.join(name)}.")
             targets.append((quantity, epoch, values.mean()))
         return targets
 
-    def points(self):
-        settings = product(self.grid)
-        return [
-            [self.join(curve, setting) for setting in settings for curve, _ in curves_of(rung)]
-            for rung in self.rungs
-        ]
+    def waves(self):
+        for rung, settings in zip(self.rungs, self.rounds(), strict=False):
+            wave = [
+                self.run(curve | setting, table["steps"], table["minutes"])
+                for setting in settings
+                for curve, table in curves_of(rung)
+            ]
+            yield wave
+            if not all(run.settled for run in wave):
+                return
 
-    def rounds(self) -> Iterator[tuple[dict, list[Point]]]:
-        """Yield each rung with the settings that are left."""
+    def rounds(self) -> Iterator[list[Point]]:
+        """Yield the settings of each rung, and at the end those that are left, best first."""
         settings = product(self.grid)
         for rung in self.rungs:
-            yield rung, settings
-            scores = {str(setting): self.score_of(rung, setting) for setting in settings}
-            settings = sorted(settings, key=lambda s: scores[str(s)])[: rung.get("keep")]
-
-    def waves(self):
-        for rung, settings in self.rounds():
-            yield [
-                self.run(curve | setting, curves["steps"], curves["minutes"])
-                for setting in settings
-                for curve, curves in curves_of(rung)
-            ]
+            yield settings
+            scores = [self.score_of(rung, setting) for setting in settings]
+            ranks = np.argsort(scores, kind="stable")
+            settings = [settings[rank] for rank in ranks][: rung.get("keep")]
+        yield settings
 
     def score_of(self, rung: dict, setting: Point) -> float:
         """Return the mean of weight · |ln(ours / published)| over the cells of a rung."""
         cells = []
-        for curve, curves in curves_of(rung):
-            rows = self.run(curve | setting, curves["steps"], 0).readings()
+        for curve, table in curves_of(rung):
+            rows = self.run(curve | setting, table["steps"], 0).readings()
             ours = {(row.split, row.epoch): row.values for row in rows}
-            for quantity, epoch, theirs in self.targets(curve, curves["epochs"]):
+            for quantity, epoch, theirs in self.targets(curve, table["epochs"]):
                 values = ours.get((quantity["split"], epoch + 1), {})  # ours are 1 after the first
                 ratio = values.get(quantity["metric"], 0) / theirs
                 distance = abs(math.log(ratio)) if ratio > 0 else math.inf
                 cells.append(quantity["weight"] * distance)
         return sum(cells) / len(cells)
 
-    def scores(self) -> list[tuple[Point, list[float | None]]]:
-        """Return each setting with its score after each rung, None once it was left."""
-        rounds = [
-            {str(setting): self.score_of(rung, setting) for setting in settings}
-            for rung, settings in self.rounds()
-        ]
-        return [(s, [scores.get(str(s)) for scores in rounds]) for s in product(self.grid)]
-
     def chosen(self) -> Point | None:
-        """Return the first setting within `tie` of the best score of the last rung, if any."""
-        last = [(s, row[-1]) for s, row in self.scores() if row[-1] is not None]
-        best = min(score for _, score in last)
-        first = next(setting for setting, score in last if score <= best + self.tie)
-        return first if best < math.inf else None
+        """Return the setting with the best score after the last rung, if it has one."""
+        *_, last = self.rounds()
+        return last[0] if self.score_of(self.rungs[-1], last[0]) < math.inf else None
 
     def table(self):
         chosen = self.chosen()
         if chosen is None:
             return f"{self.name}: no setting has readings of all cells; change its grid."
         lines = [f"{self.name}: scores after each rung (less is better)"]
-        for setting, scores in self.scores():
-            cells = "".join("       –" if score is None else f"{score:8.3f}" for score in scores)
-            mark = " <- chosen" if setting == chosen else ""
-            lines.append(f"{cells}  {', '.join(f'{k}={v}' for k, v in setting.items())}{mark}")
+        for number, (rung, settings) in enumerate(zip(self.rungs, self.rounds(), strict=False), 1):
+            for setting in settings:
+                values = ", ".join(f"{key}={value}" for key, value in setting.items())
+                lines.append(f"  rung {number} {self.score_of(rung, setting):8.3f}  {values}")
         lines += [f"To record the choice, add to the stage {self.name!r}:", "", "[stage.choice]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in chosen.items()]
         return "\n".join(lines)
@@ -358,8 +295,7 @@ def curves_of(rung: dict) -> Iterator[tuple[Point, dict]]:
 
 @functools.cache
 def published_curves(name: str) -> dict[tuple[str, str], Curve]:
-    files = {path.stem: path for path in PUBLISHED.glob("*.csv")}
-    return published(choose("published file", name, files))
+    return published(PUBLISHED / f"{name}.csv")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -379,14 +315,10 @@ class Fair(Stage):
     seeds: list
     length_short: str
     steps: str
-    minutes: Number
+    minutes: float
     check_ranking: bool = False
 
     varying: ClassVar = {"norm", "lr", "seeds"}
-
-    def points(self):
-        grid = itertools.product(self.norms, self.rates, self.seeds + SHORT_SEEDS)
-        return [[dict(norm=norm, lr=lr, seeds=seed) for norm, lr, seed in grid]]
 
     def runs(self, norm: str, rates, seeds, steps: str) -> list[Run]:
         minutes = self.minutes * Length.read(steps).count / Length.read(self.steps).count
@@ -397,21 +329,20 @@ class Fair(Stage):
         ]
 
     def waves(self):
-        grids: dict[str, list[float]] = {norm: [] for norm in self.norms}
         for times in range(WIDENINGS + 1):
             wave = []
-            for norm, known in grids.items():
-                grids[norm] = self.grid(norm, times)
-                new = [rate for rate in grids[norm] if rate not in known]
-                wave += self.runs(norm, new, SHORT_SEEDS, self.length_short)
+            for norm in self.norms:
+                wave += self.runs(norm, self.grid(norm, times), SHORT_SEEDS, self.length_short)
             yield wave
+            if not all(run.settled for run in wave):
+                return
         wave = []
-        for norm, rates in grids.items():
-            if (best := self.best(norm, rates)) is None:
-                continue
-            wave += self.runs(norm, dict.fromkeys((best, self.common())), self.seeds, self.steps)
-            if self.check_ranking:
-                wave += self.runs(norm, rates, SHORT_SEEDS, self.steps)
+        for norm in self.norms:
+            rates = self.grid(norm)
+            if best := self.best(norm, rates):
+                both = dict.fromkeys((best, self.common()))
+                wave += self.runs(norm, both, self.seeds, self.steps)
+                wave += self.runs(norm, rates, SHORT_SEEDS, self.steps) * self.check_ranking
         yield wave
 
     def grid(self, norm: str, times: int = WIDENINGS) -> list[float]:
@@ -423,21 +354,15 @@ class Fair(Stage):
                 rates.insert(0, following(*rates[2::-1]))
             elif best == rates[-1]:
                 rates.append(following(*rates[-3:]))
-            else:
-                break
         return rates
-
-    def measured(self, norm: str, rates: list[float]) -> bool:
-        return all(run.settled for run in self.runs(norm, rates, SHORT_SEEDS, self.length_short))
 
     def readings(self, norm: str, rate: float, steps: str) -> list[float]:
         """Return the best score of each short seed."""
         return [run.best() for run in self.runs(norm, [rate], SHORT_SEEDS, steps)]
 
-    def losses(self, norm: str, rates: list[float], steps: str = "") -> dict[float, float]:
+    def losses(self, norm: str, rates: list[float], steps: str) -> dict[float, float]:
         """Return the mean reading of each rate, less is better; infinity if a seed diverged."""
         sign = runs.SIGNS[jobs.read_config(self.config).select.mode]
-        steps = steps or self.length_short
         means = {rate: sign * np.mean(self.readings(norm, rate, steps)) for rate in rates}
         return {rate: math.inf if np.isnan(mean) else mean for rate, mean in means.items()}
 
@@ -448,54 +373,31 @@ class Fair(Stage):
         return sorted(rates, key=lambda r: (losses[r], abs(rates.index(r) - middle), r))
 
     def best(self, norm: str, rates: list[float]) -> float | None:
-        """Return the best rate, None if all diverged.
-
-        Before all are measured, the rate after which most runs follow.
-        """
-        if not self.measured(norm, rates):
-            return rates[0]
-        losses = self.losses(norm, rates)
+        """Return the best rate, None if all diverged."""
+        losses = self.losses(norm, rates, self.length_short)
         best = self.order(losses)[0]
         return best if losses[best] < math.inf else None
 
     def common(self) -> float | None:
         """Return the rate of all norms; None if every norm diverged at every rate."""
         rates = sorted(self.rates)
-        if not all(self.measured(norm, rates) for norm in self.norms):
-            return rates[0]
-        losses = [self.losses(norm, rates) for norm in self.norms]
+        losses = [self.losses(norm, rates, self.length_short) for norm in self.norms]
         orders = [self.order(means) for means in losses if min(means.values()) < math.inf]
         ranks = {rate: sum(order.index(rate) for order in orders) for rate in rates}
         return self.order(ranks)[0] if orders else None
 
     def table(self):
-        lines = [f"{self.name}: config.select at {self.length_short}, seeds {SHORT_SEEDS}"]
-        common = self.common()
-        rankings = [f"The common rate is {common:g}." if common else "There is no common rate."]
-        for norm in self.norms:
+        lines = [f"{self.name}: config.select, seeds {SHORT_SEEDS}"]
+        lengths = [self.length_short, self.steps] if self.check_ranking else [self.length_short]
+        for norm, steps in itertools.product(self.norms, lengths):
             rates = self.grid(norm)
             best = self.best(norm, rates)
             for rate in rates:
-                values = self.readings(norm, rate, self.length_short)
-                seeds = ", ".join("diverged" if v != v else f"{v:.4g}" for v in values)
+                seeds = ", ".join(f"{value:.4g}" for value in self.readings(norm, rate, steps))
                 edge = ", at the edge" if rate in (rates[0], rates[-1]) else ""
-                mark = f"  <- chosen{edge}" if rate == best else ""
-                lines.append(f"  {norm:12} {rate:<8g} {np.mean(values):<8.4g} ({seeds}){mark}")
-            if best is None:
-                lines.append(f"  {norm:12} all diverged; no rate is chosen")
-            elif self.check_ranking:
-                rankings.append(self.ranking(norm, rates))
-        return "\n".join(lines + rankings)
-
-    def ranking(self, norm: str, rates: list[float]) -> str:
-        """Return how the orders of the rates agree at the short and at the full length."""
-        short = self.order(self.losses(norm, rates))
-        full = self.order(self.losses(norm, rates, self.steps))
-        tau = scipy.stats.kendalltau(range(len(short)), [full.index(rate) for rate in short])
-        return (
-            f"{norm}: rates from best to worst at {self.length_short} {short}, at "
-            f"{self.steps} {full}; Kendall's tau {tau.statistic:.2f}"
-        )
+                mark = f"  <- best at {self.length_short}{edge}" if rate == best else ""
+                lines.append(f"  {norm:12} {steps:12} {rate:<8g} {seeds}{mark}")
+        return "\n".join([*lines, f"The common rate is {self.common()}."])
 
 
 def following(a: float, b: float, c: float) -> float:
@@ -514,30 +416,18 @@ def read(path: Path, root: Path) -> list[Stage]:
     Raises:
         InputError: the file is missing or is not TOML, or a stage is wrong.
     """
-    try:
-        plan = tomllib.loads(path.read_text(encoding="utf-8"))
-        return read_stages(plan.get("stage"), root)
-    except (OSError, ValueError) as error:  # InputError, too
-        raise InputError(f"--plan={path} cannot be used: {error}") from error
-
-
-def read_stages(tables: Any, root: Path) -> list[Stage]:
     stages: dict[str, Stage] = {}
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InputError("it has no stages; each begins with [[stage]].")
-    for table in map(dict, tables):
-        place = f"stage {table.get('name')!r}"
-        kind = choose(f"kind of {place}", str(table.pop("kind", "")), KINDS)
-        try:
-            stage = build(kind, place, table, root=root)
-        except KeyError as error:  # in a table within the stage
-            raise InputError(f"{place} has no {error} in one of its tables; add it.") from error
-        if stage.name in stages:
-            stage.fail("two stages have this name; give each its own.")
-        if stage.settings_of:
-            if (earlier := stages.get(stage.settings_of)) is None:
-                stage.fail(f"settings_of is {stage.settings_of!r}; it must be an earlier stage.")
-            stage.settings |= jobs.flat(earlier.choice)
-            stage.settings_of = "" if earlier.choice else stage.settings_of
-        stages[stage.name] = stage
+    name = ""
+    try:
+        for table in tomllib.loads(path.read_text(encoding="utf-8"))["stage"]:
+            name = f"stage {table['name']!r}: "
+            stage = choose("kind", table.pop("kind"), KINDS)(**table, root=root)
+            if stage.settings_of and (choice := stages[stage.settings_of].choice):
+                stage.settings |= jobs.flat(choice)
+                stage.settings_of = ""
+            stages[stage.name] = stage
+    except KeyError as error:
+        raise InputError(f"--plan={path} cannot be used: {name}there is no {error}.") from error
+    except (OSError, TypeError, ValueError) as error:  # InputError, too
+        raise InputError(f"--plan={path} cannot be used: {name}{error}") from error
     return list(stages.values())

@@ -24,7 +24,7 @@ from typing import IO
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, text, vocabulary
-from experiments.datasets.originals import Source, compare, table_of
+from experiments.datasets.originals import Source, compare
 from experiments.datasets.vocabulary import SPECIAL, UNKNOWN
 from ln.errors import InputError, writing
 
@@ -41,7 +41,7 @@ Book = Iterable[str]  # sentences
 
 
 def read(source: Source) -> arrays.Splits:
-    """Return the splits of the books of a source, and print how much text they have."""
+    """Return the splits of the books of a source."""
     names = []
 
     def books() -> Iterator[Book]:
@@ -50,24 +50,10 @@ def read(source: Source) -> arrays.Splits:
             yield from books_of(names[-1], text.lines(file, name))
 
     splits = make(books(), source.work())
-    print(table_of({name: facts(split) for name, split in splits.items()}))
-    print(f"  vocabulary: {len(vocabulary.split(splits['train']['words'])):,} words")
     if any(name.startswith(LIST) for name in names):
         count = sum(len(split["starts"]) - 1 for split in splits.values())
         compare("sentences of BookCorpus", count, SENTENCES)
     return splits
-
-
-def facts(split) -> dict[str, str]:
-    tokens, starts, books = (split[key] for key in ("tokens", "starts", "books"))
-    unknown = sum(int((block == UNKNOWN).sum()) for block in arrays.blocks(tokens))
-    return {
-        "books": f"{len(books) - 1:,}",
-        "sentences": f"{len(starts) - 1:,}",
-        "words": f"{len(tokens):,}",
-        "words in a sentence, mean": f"{len(tokens) / (len(starts) - 1):.1f}",
-        "words outside the vocabulary": f"{unknown / len(tokens):.2%}",
-    }
 
 
 def books_of(name: str, lines: Iterable[str]) -> Iterator[Book]:
@@ -206,7 +192,7 @@ def mapped(file: IO[bytes], dtype) -> np.ndarray:
 DATASET = Dataset(
     title="books",
     read=read,
-    needs="a folder or archive of books as .txt files, or one such file; the name of a file with a "
+    needs="a folder or archive of books as .txt files; the name of a file with a "
     f"sentence in each line must begin with {LIST}",
     budget=2**35,
     url="BookCorpus is not public any more",

@@ -28,13 +28,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import io
 import itertools
 import re
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import Source, compare, table_of
+from experiments.datasets.originals import Source, compare
 from ln.errors import InputError
 
 SENTENCES = 4
@@ -47,7 +45,7 @@ EOS, UNK, NUM = 1, 2, 3  # the authors' numbers; NIL is 0
 NO_WORD = "@unknown"  # a number of the authors' without a word
 ENDS = frozenset(".!?")
 CLOSING = frozenset(("'", "''", '"', "”", "’", ")", "]"))
-DROPPED = 10, 0.01  # questions of a split that may be unusable: so many, or this share
+DROPPED = 0.01  # of the questions of a split may be unusable, or 10 if these are more
 
 # The Daily Mail questions have the same names; people keep them beside CNN's.
 QUESTION = re.compile(
@@ -57,20 +55,13 @@ PICKLE = re.compile(r"(?:.*/)?(?P<pickle>dict|(?:train4|valid4)_(?:pass|qs|ans))
 FILE = re.compile(f"{QUESTION.pattern}|{PICKLE.pattern}")
 
 
-class Question(NamedTuple):
-    """A question: words with one blank between."""
-
-    passage: str
-    question: str
-    answer: str
-
-
+Question = tuple[str, str, str]  # passage, question and answer: words with one blank between
 Questions = dict[str, list[Question]]  # by split
 Dropped = dict[str, list[str]]  # why questions are left out, by split
 
 
 def read(source: Source) -> arrays.Splits:
-    """Return the splits of a source; print what was read, what was left out, and why.
+    """Return the splits of a source; print how many questions are left out, and why.
 
     Raises:
         InputError: files are missing, or too many cannot be used.
@@ -88,8 +79,6 @@ def read(source: Source) -> arrays.Splits:
         split: cloze.pack(*zip(*used, strict=True), words) for split, used in questions.items()
     }
     splits["train"]["words"] = vocabulary.join(words)
-    rows = {split: facts(questions[split], splits[split], dropped[split]) for split in splits}
-    print(table_of(rows), f"  vocabulary: {len(words):,} words", sep="\n")
     return splits
 
 
@@ -116,37 +105,15 @@ def read_files(source: Source) -> tuple[Questions, Dropped, dict[str, Any]]:
 def check(split: str, used: int, dropped: Sequence[str]) -> None:
     """Raise an InputError if a split has no questions or too many that cannot be used."""
     total = used + len(dropped)
-    count, share = DROPPED
     if not total:
         raise InputError(f"There are no questions of {split}.")
-    if not used or len(dropped) > max(count, share * total):
+    if not used or len(dropped) > max(10, DROPPED * total):
         raise InputError(
             f"{len(dropped):,} of {total:,} questions of {split} cannot be used. The first: "
             f"{dropped[0]}"
         )
     if dropped:
         print(f"  left out of {split}: {len(dropped):,}. The first: {text.clean(dropped[0])}")
-
-
-def facts(questions: Sequence[Question], split: Mapping, dropped: Sequence[str]) -> dict[str, str]:
-    """Return the column of a split in the table: how much it has, and how hard it is."""
-    lengths, asked = np.diff(split["passage_starts"]), np.diff(split["question_starts"])
-    is_there, is_most_frequent = 0, 0
-    for passage, _, answer in questions:
-        entities = Counter(word for word in passage.split(" ") if word.startswith(ENTITY))
-        is_there += answer in entities
-        # Of equally frequent entities the first counts.
-        is_most_frequent += answer in dict(entities.most_common(1))
-    return {
-        "questions": f"{len(questions):,}",
-        "left out": f"{len(dropped):,}",
-        "words in the nearest sentences, mean": f"{lengths.mean():.1f}",
-        "… at most": f"{lengths.max():,}",
-        "words in the question, mean": f"{asked.mean():.1f}",
-        "unknown words in passages": f"{np.mean(split['passages'] == vocabulary.UNKNOWN):.2%}",
-        "the answer is in these sentences": f"{is_there / len(questions):.1%}",
-        "… and is their most frequent entity": f"{is_most_frequent / len(questions):.1%}",
-    }
 
 
 # --- Questions ---
@@ -170,7 +137,7 @@ def parse(name: str, data: bytes) -> Question:
         raise InputError(f"{name}: no {PLACEHOLDER} in the question.")
     if answer not in entities or not answer.startswith(ENTITY):
         raise InputError(f"{name}: the answer is none of its entities.")
-    return Question(numbered(nearest(passage.split(), asked)), numbered(asked), answer)
+    return numbered(nearest(passage.split(), asked)), numbered(asked), answer
 
 
 def numbered(words: Iterable[str]) -> str:
@@ -220,36 +187,31 @@ def from_pickles(pickled: Mapping[str, Any]) -> tuple[Questions, Dropped, list[s
     Raises:
         InputError: a pickle is missing, or has other data.
     """
-    wanted = ["dict", *(f"{name}_{part}" for name in TOP4.values() for part in PARTS)]
-    if missing := [f"{name}.pkl" for name in wanted if name not in pickled]:
-        raise InputError(f"{', '.join(missing)} missing.")
-    try:
-        word_of = {n: python_3(word) for word, n in pickled["dict"].items() if n > UNK}
-    except (AttributeError, TypeError):
-        raise InputError("dict.pkl must map words to numbers.") from None
-    word_of[NUM] = NUMBER
-    if not any(word.startswith(ENTITY) for word in word_of.values()):
-        raise InputError(f"dict.pkl has no words that begin with {ENTITY}.")
     questions: Questions = {split: [] for split in TOP4}
     dropped: Dropped = {split: [] for split in TOP4}
-    for split, name in TOP4.items():
-        parts = [texts_of(f"{name}_{part}", pickled, word_of) for part in PARTS]
-        if len(set(map(len, parts))) > 1:
-            raise InputError(f"The three {name} pickles differ in length.")
-        for row, question in enumerate(itertools.starmap(Question, zip(*parts, strict=True))):
-            if all(question) and " " not in question.answer:
-                questions[split].append(question)
-            else:
-                dropped[split].append(f"{name}, row {row}: empty, or several answers.")
+    try:
+        word_of = {n: python_3(word) for word, n in pickled["dict"].items() if n > UNK}
+        word_of[NUM] = NUMBER
+        for split, name in TOP4.items():
+            parts = [texts_of(pickled[f"{name}_{part}"], word_of) for part in PARTS]
+            for row, question in enumerate(zip(*parts, strict=True)):
+                if all(question) and " " not in question[-1]:
+                    questions[split].append(question)
+                else:
+                    dropped[split].append(f"{name}, row {row}: empty, or several answers.")
+    except KeyError as error:
+        raise InputError(f"{error.args[0]}.pkl is missing.") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            "Expected dict.pkl to map words to numbers, and the others to have as many lists of "
+            f"numbers each ({error})."
+        ) from error
     return questions, dropped, [word_of[n] for n in sorted(word_of)]
 
 
-def texts_of(name: str, pickled: Mapping[str, Any], word_of: Mapping[int, str]) -> list[str]:
+def texts_of(rows: Iterable[Iterable[int]], word_of: Mapping[int, str]) -> list[str]:
     """Return the lists of numbers of a pickle as texts, without ends."""
-    try:
-        return [" ".join(word_of.get(n, NO_WORD) for n in row if n > EOS) for row in pickled[name]]
-    except TypeError:
-        raise InputError(f"{name}.pkl must be lists of numbers.") from None
+    return [" ".join(word_of.get(n, NO_WORD) for n in row if n > EOS) for row in rows]
 
 
 def python_3(word: str) -> str:

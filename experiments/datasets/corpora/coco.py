@@ -2,8 +2,8 @@
 
 Vendrov et al. (2016), on whose code the paper builds, took Karpathy's split and of each photograph
 the activations of VGG-19's layer fc7 after its ReLU, averaged over ten crops and scaled to norm 1.
-Nothing here computes features: they come with the captions, in one of two layouts, in the folder
-or archive (.zip, .tar, .tar.gz, .tar.xz) that is given, or in coco/ or data/coco/ in it.
+Nothing here computes features: they come with the captions, in one of two layouts, anywhere in the
+folder or archive.
 
 The authors' own, 113,287 / 5,000 / 5,000 images:
 
@@ -17,7 +17,6 @@ Karpathy's, where there is no train.txt:
                                                   "sentences": [{"tokens": ["a", "man"]}]}]}
                                      restval is for training; the first five sentences count
     images/10crop/train.npy, ...     as above, rows as the split's images in dataset_coco.json
-    features.npy                     or this, a row for each image of dataset_coco.json
 
 Features are divided by their norm. As in the authors' code the vocabulary has all words of the
 training images and of the first 1,000 validation images, by which they stopped.
@@ -38,16 +37,14 @@ import numpy as np
 
 from experiments.datasets import Dataset, arrays, captions, text, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Source, readable, table_of
+from experiments.datasets.originals import Source, readable
 from ln.errors import InputError, writing
 
 SPLITS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
 SPLIT_OF = dict(train="train", restval="train", val="valid", test="test")  # Karpathy's -> ours
 KARPATHY = "dataset_coco.json"
-ALL = "features.npy"
 DEV = 1_000  # validation images whose words are known
-FOLDERS = ("", "coco/", "data/coco/", "*/", "*/coco/", "*/data/coco/")
-WANTED = re.compile(r"(?:.*/)?(?:dataset_coco\.json|features\.npy|(?:train|val|test)\.(?:txt|npy))")
+WANTED = re.compile(r"(?:.*/)?(?:dataset_coco\.json|(?:train|val|test)\.(?:txt|npy))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,46 +54,42 @@ class Features:
     The file is mapped anew for every slice, so that no more of it stays in memory.
 
     Attributes:
-        path: a file of floats ``[n, D]``.
-        rows: the rows to use, ``[N]``.
-        norms: their norms, float32 ``[N]``.
+        path: a file of floats ``[N, D]``.
+        norms: the norms of the rows, float32 ``[N]``.
         shape: N and D.
     """
 
     path: Path
-    rows: np.ndarray
     norms: np.ndarray
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype = np.dtype(np.float32)
 
-    @classmethod
-    def from_file(cls, path: Path, rows: np.ndarray | None = None) -> "Features":
-        """Return all rows of a file, or the given ones.
-
-        Raises:
-            InputError: there is no such file, it is truncated or not of floats ``[n, D]``, or a row
-                is not finite or has a norm of 0.
-        """
-        values = mapped(path)
-        rows = np.arange(len(values)) if rows is None else rows
-        raw = cls(path, rows, np.ones(len(rows), np.float32), (len(rows), values.shape[1]))
-        parts = [np.square(block, dtype=np.float64).sum(1) for block in arrays.blocks(raw)]
-        norms = np.sqrt(np.concatenate(parts)).astype(np.float32)
-        bad = rows[~(np.isfinite(norms) & (norms > 0))]
-        if len(bad):
-            raise InputError(
-                f"{path}: expected finite numbers and a norm above 0 in every row, not so in "
-                f"{len(bad):,} of {len(rows):,}, the first of them row {bad[0]:,} (from 0)."
-            )
-        return dataclasses.replace(raw, norms=norms)
-
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.norms)
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        with np.errstate(over="ignore"):  # float64 above float32's range: raised as not finite
-            values = mapped(self.path)[self.rows[part]].astype(np.float32)
-        return values / self.norms[part, None]
+        with np.errstate(over="ignore"):  # `features` refuses float64 above float32's range
+            return mapped(self.path)[part].astype(np.float32) / self.norms[part, None]
+
+
+def features(path: Path) -> Features:
+    """Return the rows of a file.
+
+    Raises:
+        InputError: there is no such file, it is truncated or not of floats ``[N, D]``, or a row is
+            not finite or has a norm of 0.
+    """
+    shape = mapped(path).shape
+    raw = Features(path, np.ones(shape[0], np.float32), shape)
+    parts = [np.square(block, dtype=np.float64).sum(1) for block in arrays.blocks(raw)]
+    norms = np.sqrt(np.concatenate(parts)).astype(np.float32)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        raise InputError(
+            f"{path}: expected finite numbers and a norm above 0 in every row, not so in "
+            f"{len(bad):,} of {len(norms):,}, the first of them row {bad[0]:,} (from 0)."
+        )
+    return Features(path, norms, shape)
 
 
 def mapped(path: Path) -> np.ndarray:
@@ -119,7 +112,7 @@ def mapped(path: Path) -> np.ndarray:
 
 
 def read(source: Source) -> arrays.Splits:
-    """Return the splits of a folder or archive, and print what was read.
+    """Return the splits of a folder or archive.
 
     Raises:
         InputError: a file is missing, damaged or does not fit another.
@@ -144,21 +137,22 @@ def read_folder(folder: Path) -> arrays.Splits:
     """Return the splits of the folder with the captions, or of a folder around it."""
     root = find(folder)
     if (root / "train.txt").is_file():
-        read, names = {split: lines(root / f"{stem}.txt") for split, stem in SPLITS.items()}, {}
-        images = features(root)
+        sentences, names = {split: lines(root / f"{s}.txt") for split, s in SPLITS.items()}, {}
     else:
-        read, names, rows = read_karpathy(root / KARPATHY)
-        images = features(root, rows)
+        sentences, names = read_karpathy(root / KARPATHY)
+    folders = [path.parent for path in root.glob("images/*/train.npy")]
+    folder = folders[0] if len(folders) == 1 else root / "images/10crop"
+    images = {split: features(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
     for split, values in images.items():
         count, width = CAPTIONS * len(values), values.shape[1]
-        check(f"{values.path}: for its rows", count, len(read[split]), "captions")
+        check(f"{values.path}: for its rows", count, len(sentences[split]), "captions")
         check(f"{values.path}: as in train", images["train"].shape[1], width, "numbers a row")
-    words = vocabulary.by_count(itertools.chain(read["train"], read["valid"][: CAPTIONS * DEV]))
-    splits = {split: captions.pack(images[split], read[split], words) for split in SPLITS}
+    known = itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV])
+    words = vocabulary.by_count(known)
+    splits = {split: captions.pack(images[split], sentences[split], words) for split in SPLITS}
     splits["train"]["words"] = vocabulary.join(words)
     for split in names:
         splits[split]["names"] = vocabulary.join(names[split])
-    print(summary(splits, len(words)))
     return splits
 
 
@@ -168,109 +162,53 @@ def check(place: str, expected: int, actual: int, what: str) -> None:
 
 
 def find(folder: Path) -> Path:
-    """Return the folder with the captions, in or below a folder.
+    """Return the folder with the captions.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: there is none, or several.
     """
-    for place, name in itertools.product(FOLDERS, ("train.txt", KARPATHY)):
-        paths = sorted(folder.glob(place + name))
+    for name in ("train.txt", KARPATHY):
+        paths = sorted(folder.rglob(name))
         if len(paths) > 1:
             raise InputError(f"Give one of these folders: {', '.join(map(str, paths))}.")
         if paths:
             return paths[0].parent
-    raise InputError(
-        f"{folder} has no train.txt and no {KARPATHY}, and neither has coco or data/coco in it."
-    )
-
-
-def features(root: Path, rows: dict[str, np.ndarray] | None = None) -> dict[str, Features]:
-    """Return the features of each split.
-
-    Args:
-        root: the folder with the captions.
-        rows: those of each split in a file of all features, if there may be one.
-
-    Raises:
-        InputError: there are none, or a file cannot be used.
-    """
-    path = root / ALL
-    if rows and path.is_file():
-        total = sum(map(len, rows.values()))
-        check(f"{path}: for {KARPATHY}", total, len(mapped(path)), "rows")
-        return {split: Features.from_file(path, rows[split]) for split in SPLITS}
-    folders = [path.parent for path in root.glob("images/*/train.npy")]
-    folder = folders[0] if len(folders) == 1 else root / "images" / "10crop"
-    return {split: Features.from_file(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
+    raise InputError(f"{folder} has no train.txt and no {KARPATHY}.")
 
 
 def lines(path: Path) -> list[str]:
-    """Return the captions of a file.
-
-    Raises:
-        InputError: there is no such file, no caption, or a blank line.
-    """
+    """Return the captions of a file. If one is blank, their number is wrong, which is refused."""
     with readable(path):
         file = io.BytesIO(path.read_bytes())
-    rows = list(text.lines(file, str(path), legacy="latin-1"))
-    while rows and not rows[-1]:
-        rows.pop()
-    if not all(rows) or not rows:
-        number = rows.index("") + 1 if rows else 1
-        raise InputError(f"{path}: expected a caption in every line, line {number:,} is blank.")
-    return rows
+    return list(filter(None, text.lines(file, str(path), legacy="latin-1")))
 
 
-def read_karpathy(path: Path) -> tuple[dict, dict, dict]:
-    """Return captions, names of images, and rows of features of each split.
+def read_karpathy(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return captions and names of images of each split.
 
     Raises:
-        InputError: the file is damaged, or an image has too few captions.
+        InputError: the file is damaged.
     """
     sentences: dict[str, list[str]] = {split: [] for split in SPLITS}
     names: dict[str, list[str]] = {split: [] for split in SPLITS}
-    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
     with readable(path):
         data = path.read_bytes()
     try:
-        for row, image in enumerate(json.loads(data, object_hook=slim)["images"]):
-            split, name = SPLIT_OF[image["split"]], image["filename"]
-            five = [sentence for sentence in image["sentences"][:CAPTIONS] if sentence.strip()]
-            check(f"{path}: for {name}", CAPTIONS, len(five), "captions that are not empty")
-            sentences[split] += five
-            names[split].append(name)
-            rows[split].append(row)
-    except InputError:
-        raise
+        for image in json.loads(data, object_hook=slim)["images"]:
+            split = SPLIT_OF[image["split"]]
+            sentences[split] += filter(str.strip, image["sentences"][:CAPTIONS])
+            names[split].append(image["filename"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: expected {{"images": [{{"split": {" or ".join(SPLIT_OF)}, "filename", '
             f'"sentences": [{{"tokens"}}]}}]}} ({type(error).__name__}: {error}).'
         ) from error
-    if empty := [split for split in SPLITS if not rows[split]]:
-        raise InputError(f"{path} has no images of {', '.join(empty)}.")
-    return sentences, names, {split: np.array(rows[split]) for split in SPLITS}
+    return sentences, names
 
 
 def slim(value: dict):
     """Return a sentence of JSON as its words, so that the rest of it need not be kept."""
     return text.clean(" ".join(value["tokens"])) if "tokens" in value else value
-
-
-def summary(splits: arrays.Splits, words: int) -> str:
-    """Return a table of what was read."""
-    columns = {}
-    for split, values in splits.items():
-        lengths, tokens = np.diff(values["starts"]), values["tokens"]
-        columns[split] = {
-            "images": f"{len(values['images']):,}",
-            "features of an image": f"{values['images'].shape[1]:,}",
-            "captions": f"{len(lengths):,}",
-            "words": f"{len(tokens):,}",
-            "words in the longest caption": f"{lengths.max():,}",
-            "unknown words": f"{np.mean(tokens == vocabulary.UNKNOWN):.2%}",
-        }
-    return f"{table_of(columns)}\n  vocabulary: {words:,} words"
 
 
 DATASET = Dataset(

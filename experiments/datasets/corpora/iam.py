@@ -33,7 +33,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, lines, text
-from experiments.datasets.originals import Source, table_of
+from experiments.datasets.originals import Source
 from ln.errors import InputError
 
 SPLITS = {  # split -> lists
@@ -58,13 +58,13 @@ DROPPED_AT_MOST = 0.1  # of the lines of a split
 OUTLIER = 100  # times the median length of an offset in the training set
 
 Forms = dict[str, list[str]]  # list -> forms
-Texts = dict[str, list[str]]  # form -> the text of each line; none if its transcript has no CSR
+Texts = dict[str, list[str]]  # form -> the text of each line
 Points = dict[str, dict[int, np.ndarray | str]]  # form -> number of a line, from 1 -> its offsets
 # A line that cannot be used is a str, the reason.
 
 
 def read(source: Source) -> arrays.Splits:
-    """Return the splits of a folder or archive. Print how many lines were left out, and why.
+    """Return the splits of a folder or archive. Print how many lines are left out, and why.
 
     A line with an offset above OUTLIER is left out.
 
@@ -72,31 +72,25 @@ def read(source: Source) -> arrays.Splits:
         InputError: a file is missing or damaged, or too many lines cannot be used.
     """
     forms, texts, points = read_files(source)
-    all_lines = {
+    every = {
         split: [
             line
             for name in names
             for form in forms[name]
-            for line in lines_of(texts.get(form), points.get(form, {}))
+            for line in lines_of(texts.get(form, []), points.get(form, {}))
         ]
         for split, names in SPLITS.items()
     }
-    train = [lengths(line) for line in all_lines["train"] if not isinstance(line, str)]
-    limit = OUTLIER * np.median(np.concatenate(train)) if train else 0
-    used, dropped = {}, {}
-    for split, found in all_lines.items():
-        usable = [line for line in found if not isinstance(line, str)]
+    used = {split: [line for line in every[split] if not isinstance(line, str)] for split in every}
+    moves = [lengths(line) for line in used["train"]]
+    limit = OUTLIER * np.median(np.concatenate(moves)) if moves else 0
+    for split, usable in used.items():
         used[split] = [line for line in usable if lengths(line).max() <= limit]
-        dropped[split] = Counter(line for line in found if isinstance(line, str))
-        dropped[split][f"offset > {OUTLIER} medians"] = len(usable) - len(used[split])
-        check(split, len(found), dropped[split])
+        dropped = Counter(line for line in every[split] if isinstance(line, str))
+        dropped[f"offset > {OUTLIER} medians"] = len(usable) - len(used[split])
+        check(split, len(every[split]), dropped)
     scale = lines.scale_of(used["train"])
-    splits = {split: lines.pack(used[split], scale) for split in SPLITS}
-    print(summary(splits, dropped))
-    if unlisted := points.keys() - {form for name in LISTS for form in forms[name]}:
-        count = sum(len(points[form]) for form in unlisted)
-        print(f"  besides, {count:,} lines of {len(unlisted):,} forms that are in no list")
-    return splits
+    return {split: lines.pack(used[split], scale) for split in SPLITS}
 
 
 def lengths(line: lines.Line) -> np.ndarray:
@@ -105,13 +99,14 @@ def lengths(line: lines.Line) -> np.ndarray:
 
 
 def check(split: str, total: int, dropped: Counter) -> None:
-    """Raise InputError if more than DROPPED_AT_MOST of the lines of a split cannot be used."""
-    if dropped.total() > DROPPED_AT_MOST * total:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+    """Print how many lines are left out; raise InputError if they are more than DROPPED_AT_MOST."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common() if count)
+    if not total or dropped.total() > DROPPED_AT_MOST * total:
         raise InputError(
             f"Of the {total:,} lines of {split} more than {DROPPED_AT_MOST:.0%} cannot be used: "
-            f"{reasons}."
+            f"{reasons or 'there are none'}."
         )
+    print(f"  {split}: {total:,} lines, left out: {reasons or 'none'}")
 
 
 # --- Files ---
@@ -121,7 +116,7 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
     """Return the contents of all files of a folder or archive.
 
     Raises:
-        InputError: one is missing, damaged, or a list of something else, or a form is in two lists.
+        InputError: a list is missing, or a file is damaged.
     """
     forms: Forms = {}
     texts: Texts = {}
@@ -139,24 +134,9 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
                 of_form[int(number)] = strokes_of(file.read())
         else:
             texts.setdefault(form, texts_of(file.read(), name))
-    missing = [name for name in LISTS if name not in forms]
-    missing += [] if points else [f"files of {STROKES}"]
-    missing += [] if texts else [f"files of {TEXTS}"]
-    if missing:
+    if missing := [name for name in LISTS if name not in forms]:
         raise InputError(f"{source.path} has no {', '.join(missing)}.")
-    check_lists(forms)
     return forms, texts, points
-
-
-def check_lists(forms: Forms) -> None:
-    """Raise InputError if a list has something else than forms, or two lists have the same form."""
-    list_of: dict[str, str] = {}
-    for name in LISTS:
-        for form in forms[name] or ["nothing"]:
-            if not re.fullmatch(FORM, form):
-                raise InputError(f"{name} must have forms like a01-000u, found {form[:20]!r}.")
-            if list_of.setdefault(form, name) != name:
-                raise InputError(f"{form} is in {list_of[form]} and in {name}.")
 
 
 def rows(data: bytes, name: str) -> list[str]:
@@ -185,9 +165,8 @@ def strokes_of(data: bytes) -> np.ndarray | str:
         ]
     except (ElementTree.ParseError, LookupError, ValueError):  # no such encoding or attribute
         return "unreadable XML"
-    if not all(
-        (abs(stroke) < 2**24).all() for stroke in strokes
-    ):  # float32 has no greater integers
+    # float32 has no greater integers. The comparison is false for a NaN.
+    if not all((abs(stroke) < 2**24).all() for stroke in strokes):
         return "unreadable XML"
     return lines.offsets(strokes) if sum(map(len, strokes)) > 1 else "fewer than two points"
 
@@ -195,41 +174,20 @@ def strokes_of(data: bytes) -> np.ndarray | str:
 # --- Lines ---
 
 
-def lines_of(texts: list[str] | None, points: dict[int, np.ndarray | str]) -> list:
+def lines_of(texts: list[str], points: dict[int, np.ndarray | str]) -> list:
     """Return the lines of a form, `lines.Line` or str.
 
-    None is usable without a transcript, or with one of more or fewer lines than there are files:
-    nobody knows then which text belongs to which. A form without strokes has the lines of its
-    transcript.
+    None is usable if the transcript has more or fewer lines than there are files: nobody knows
+    then which text belongs to which. A form without strokes has the lines of its transcript.
     """
     if texts and sorted(points) == list(range(1, len(texts) + 1)):
         both = ((points[number], text) for number, text in enumerate(texts, start=1))
         return [stroke if isinstance(stroke, str) else (stroke, text) for stroke, text in both]
-    if texts is None:
+    if not texts:
         reason = "no transcript"
-    elif not texts:
-        reason = "transcript without CSR text"
     else:
         reason = "transcript of other length" if points else "no strokes"
-    return [reason] * (len(points) or len(texts or "?"))
-
-
-def summary(splits: arrays.Splits, dropped: dict[str, Counter]) -> str:
-    """Return a table of what was read, what was left out and why."""
-    reasons = sorted(set().union(*dropped.values()))
-    columns = {}
-    for split, found in splits.items():
-        count, points = len(found["point_starts"]) - 1, len(found["points"])
-        columns[split] = {
-            "lines": f"{count + dropped[split].total():,}",
-            **{f"- {reason}": f"{dropped[split][reason]:,}" for reason in reasons},
-            "left": f"{count:,}",
-            "points": f"{points:,}",
-            "points a line": f"{points / count:.0f}",
-            "characters": f"{len(found['text']):,}",
-            "characters of class 0": f"{np.mean(found['text'] == 0):.1%}",
-        }
-    return table_of(columns)
+    return [reason] * (len(points) or len(texts) or 1)
 
 
 DATASET = Dataset(

@@ -41,39 +41,27 @@ FILE = re.compile(rf"(?:.*/)?({'|'.join(map(re.escape, NAMES))})(?:\.txt)?", re.
 
 
 def read(source: Source) -> arrays.Splits:
-    """Return the tasks of a source, each as a split, or three. A task may be missing as a whole.
+    """Return the tasks of a source, each as a split, or three. Leave out those without their files.
 
     Raises:
-        InputError: files are missing, doubled, empty or broken.
+        InputError: there is no whole task, or a file is empty or broken.
     """
     lines: dict[str, list[str]] = {}
     for place, file in source.files(FILE):
         name = NAMES[FILE.fullmatch(place)[1].lower()]
-        if name in lines:
-            raise InputError(f"{source.path} has several {name}, {place} is one. Keep one.")
         # MR and SUBJ are in Windows' encoding.
         lines[name] = list(text.lines(file, place, legacy="cp1252"))
-    check_names(source, lines)
-    splits = {
-        task: classes(*(sentences(name, lines[name]) for name in names))
-        for task, names in CLASSES.items()
-        if names[0] in lines
-    }
-    splits |= {split: pairs(name, lines[name]) for split, name in SICK.items() if name in lines}
-    for task, split in splits.items():
-        print(f"  {task:<12}{len(split.get('labels', split.get('scores'))):>7,}")
+    splits: dict[str, dict[str, np.ndarray]] = {}
+    for task, files in TASKS.items():
+        if missing := [name for name in files if name not in lines]:
+            print(f"sentences: {task} left out, {source.path} has no {', '.join(missing)}")
+        elif task in CLASSES:
+            splits[task] = classes(*(sentences(name, lines[name]) for name in files))
+        else:
+            splits |= {split: pairs(name, lines[name]) for split, name in SICK.items()}
+    if not splits:
+        raise InputError(f"{source.path} has all files of no task.")
     return splits
-
-
-def check_names(source: Source, names) -> None:
-    """Raise an InputError if a task has only some of its files, or none has any."""
-    missing = {task: [n for n in files if n not in names] for task, files in TASKS.items()}
-    partly = {t: lacking for t, lacking in missing.items() if 0 < len(lacking) < len(TASKS[t])}
-    if lacking := partly or (not names and missing):
-        what = "; ".join(f"{task}: {', '.join(files)}" for task, files in lacking.items())
-        raise InputError(f"{source.path} lacks files ({what}).")
-    if left_out := [task for task, files in missing.items() if files]:
-        print(f"sentences: {', '.join(left_out)} left out, their files are not in {source.path}")
 
 
 def sentences(name: str, lines: list[str]) -> list[str]:

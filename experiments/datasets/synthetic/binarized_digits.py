@@ -34,8 +34,4 @@ def binarize(x: np.ndarray) -> np.ndarray:
     return (grey >= 25_500 // 2).astype(np.uint8).reshape(len(x), -1)
 
 
-DATASET = Dataset(
-    title="scikit-learn's digits, enlarged and binarized",
-    stands_for="binarized_mnist",
-    make=make,
-)
+DATASET = Dataset(title="scikit-learn's digits, binarized", stands_for="binarized_mnist", make=make)

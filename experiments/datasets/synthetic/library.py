@@ -15,6 +15,7 @@ from collections import Counter
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.corpora.sentences import classes
 from experiments.datasets.synthetic import docs
 
 NETWORK = frozenset(
@@ -30,17 +31,10 @@ PAIRS = dict(train=1000, valid=200, test=500)
 LEAST = 6  # words of a sentence
 
 
-def some(sentences: list[str], count: int) -> list[str]:
-    """Return as many of the sentences, evenly spread, or all if there are fewer."""
-    places = np.linspace(0, len(sentences) - 1, min(count, len(sentences)))
+def some(sentences: list[str]) -> list[str]:
+    """Return PER_CLASS of the sentences, evenly spread, or all if there are fewer."""
+    places = np.linspace(0, len(sentences) - 1, min(PER_CLASS, len(sentences)))
     return [sentences[n] for n in places.round().astype(int)]
-
-
-def classes(positive: list[str], negative: list[str]) -> dict[str, np.ndarray]:
-    """Return the split of a task of two classes."""
-    ones, zeros = some(positive, PER_CLASS), some(negative, PER_CLASS)
-    labels = np.repeat(np.array([1, 0], np.int8), [len(ones), len(zeros)])
-    return dict(text=vocabulary.join(ones + zeros), labels=labels)
 
 
 def related(a: str, b: str) -> float:
@@ -71,14 +65,10 @@ def make() -> arrays.Splits:
         tools += kept if package in TOOLS else []
     random = np.random.default_rng(0)
     return dict(
-        topic=classes(network, tools),
-        style=classes(language, docstrings),
+        topic=classes(some(network), some(tools)),
+        style=classes(some(language), some(docstrings)),
         **{f"pairs_{name}": pairs(language + docstrings, n, random) for name, n in PAIRS.items()},
     )
 
 
-DATASET = Dataset(
-    title="sentence tasks made of the documentation of this Python",
-    stands_for="sentences",
-    make=make,
-)
+DATASET = Dataset(title="tasks of this Python's documentation", stands_for="sentences", make=make)

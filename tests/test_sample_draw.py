@@ -1,0 +1,129 @@
+"""Pictures of DRAW: where frames lie, and what the files show."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+from configs import draw as config_file
+import experiments
+from experiments.draw.model import Window
+from experiments.draw.samples import (
+    COLUMNS,
+    GAP,
+    WRITING,
+    ZOOM,
+    Frames,
+    Options,
+    corners,
+    in_rows,
+    sample,
+    selected,
+    sheet,
+)
+
+pytestmark = pytest.mark.slow  # pictures
+BLACK = np.zeros((1, 2, 28, 28))
+
+
+@pytest.fixture(scope="module")
+def make_task(tmp_path_factory):
+    data_dir = str(tmp_path_factory.mktemp("data"))
+
+    def make(**overrides):
+        config = config_file.get_config("tiny")
+        config.update_from_flattened_dict(dict(data_dir=data_dir, **overrides))
+        return experiments.load(config)
+
+    return make
+
+
+def pictures_of(task, **options):
+    variables = task.init(jax.random.key(0))
+    return sample(task, variables, Options(**dict(count=5, cases=3) | options))
+
+
+def pixels_of(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def coloured(png):
+    """Return where a picture has a colour, ``[height, width]``."""
+    pixels = pixels_of(png)
+    return pixels.max(-1) - pixels.min(-1) > 30
+
+
+def window_of(g_Y, g_X, delta, sigma):
+    return Window(*(np.full((1, 2), float(value)) for value in (g_Y, g_X, delta, sigma, 1.0)))
+
+
+@pytest.mark.parametrize("N", [1, 2, 5])
+def test_corners_are_centres_of_the_outermost_filters(N):
+    window = Window(*(jnp.array([value]) for value in (11.0, 16.0, 2.5, 0.7, 1.0)))
+    left, top, right, bottom = corners(window, N)
+    F_Y, F_X = window.filterbanks(N)
+    pixel = np.arange(1, 29)
+    np.testing.assert_allclose(F_X[0, [0, -1]] @ pixel, np.ravel([left, right]), atol=0.05)
+    np.testing.assert_allclose(F_Y[0, [0, -1]] @ pixel, np.ravel([top, bottom]), atol=0.05)
+
+
+def test_a_frame_surrounds_its_pixels():
+    frames = [Frames(window_of(g_Y=8, g_X=6, delta=2, sigma=1), 5, WRITING)]
+    colours = coloured(sheet(BLACK, frames))
+    for picture in (0, 1):
+        part = colours[:, picture * (28 + GAP) * ZOOM :][:, : 28 * ZOOM]
+        for places, centre in zip(np.nonzero(part), (8, 6), strict=True):
+            first, last = places.min() / ZOOM, (places.max() + 1) / ZOOM
+            # Pixel p of the picture goes from p - 1 to p. The line itself is 0.4 pixels wide.
+            assert (first + last) / 2 == pytest.approx(centre - 0.5, abs=0.2)
+            assert last - first == pytest.approx(4 * 2 + 0.4, abs=0.4)
+        assert not part[5 * ZOOM : 10 * ZOOM, 3 * ZOOM : 8 * ZOOM].any()  # it is hollow
+
+
+def test_a_frame_never_reaches_the_next_picture():
+    window = window_of(g_Y=14, g_X=26, delta=4, sigma=2)
+    window.sigma[0, 1] = np.nan  # the second picture has none
+    colours = coloured(sheet(BLACK, [Frames(window, 5, WRITING)]))
+    assert colours[:, : 28 * ZOOM].any() and not colours[:, 28 * ZOOM :].any()
+
+
+@pytest.mark.parametrize("T", [1, 2, COLUMNS, 64])
+def test_first_and_last_glimpse_are_shown(T):
+    shown = selected(T)
+    assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, COLUMNS)
+
+
+def test_pictures_fill_a_square_row_by_row():
+    np.testing.assert_array_equal(in_rows(np.arange(5)), [[0, 1, 2], [3, 4, np.nan]])
+
+
+def test_the_animation_shows_every_glimpse_and_holds_the_last(make_task):
+    movie = Image.open(io.BytesIO(pictures_of(make_task(glimpses=4))["samples.gif"]))
+    durations = []
+    for n in range(movie.n_frames):
+        movie.seek(n)
+        durations.append(movie.info["duration"])
+    assert len(durations) == 4 and movie.info["loop"] == 0
+    assert durations[-1] > max(durations[:-1])
+
+
+def test_windows_are_drawn_with_attention_only(make_task):
+    with_windows, without = (pictures_of(make_task(attention=a)) for a in (True, False))
+    for name in with_windows:
+        assert coloured(with_windows[name]).any() == (name != "samples.png"), name
+        assert not coloured(without[name]).any(), name
+
+
+def test_a_reconstruction_is_beside_its_image(make_task):
+    task = make_task()
+    first, again, other = (pictures_of(task, split="valid", seed=seed) for seed in (0, 0, 1))
+    assert first == again and first["samples.png"] != other["samples.png"]
+    pixels = pixels_of(first["reconstructions.png"])
+    x = task.splits["valid"]["x"][[0, 66, 133]].reshape(3, 28, 28)
+    pixels = pixels[-3 * (28 + GAP) * ZOOM :][ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 0]
+    for row in range(3):
+        np.testing.assert_array_equal(pixels[row * (28 + GAP) :][:28, :28], 255 * x[row])
+    assert pixels.shape[1] == (2 + task.config.glimpses) * (28 + GAP)
