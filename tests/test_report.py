@@ -506,6 +506,13 @@ def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path):
     )
 
 
+def test_a_setting_without_a_known_length_or_data_set(tmp_path):
+    for norm in ("none", "layer"):
+        write_order_embeddings(tmp_path, norm, 1, dataset="mine", steps="18000")
+    (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
+    assert study.setting == "mine, reduced"
+
+
 def test_the_command_ends_with_one_line(tmp_path):
     command = [sys.executable, "-m", "scripts.report", f"--runs={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -150,9 +150,10 @@ class Study:
         """Return the name of the data: as results/data.toml says, else that of the config."""
         run = self.section.runs[0].stored
         named = tomllib.loads((RESULTS / "data.toml").read_text(encoding="utf-8"))
-        known = {(RESULTS / place): name for place, name in named.items()}
-        row = datasets.table().get(run.config["dataset"])
-        title = row.title + " (stand-in)" * bool(row.stands_for) if row else run.config["dataset"]
+        known = {RESULTS / place: name for place, name in named.items()}
+        name = run.config.get("dataset", self.section.name)
+        row = datasets.table().get(name)
+        title = row.title + " (stand-in)" * bool(row.stands_for) if row else name
         return known.get(run.folder.parent.resolve(), title)
 
     @property
@@ -160,10 +161,12 @@ class Study:
         """Return the data, whether the setting is reduced, and the share of the updates."""
         if self.is_full:
             return f"{self.data}, the paper’s size and length"
-        ours, unit = self.section.runs[0].stored.config["steps"].split()
-        paper, paper_unit = papers_of(self.section.experiment)[0]["steps"].split()
+        configs = self.section.runs[0].stored.config, papers_of(self.section.experiment)[0]
+        (ours, _, unit), (paper, _, paper_unit) = (
+            str(config["steps"]).rstrip("s").partition(" ") for config in configs
+        )
         if unit != paper_unit or not any(figure.source for figure in self.section.figures):
-            return f"{self.data}, reduced"
+            return f"{self.data}, reduced"  # the share is not known
         return f"{self.data}, reduced, {100 * float(ours) / float(paper):.2g} % of the updates"
 
     @property
