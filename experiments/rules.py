@@ -380,8 +380,12 @@ class Cell(NamedTuple):
 
 def is_full(claim: Claim, changes: Sequence[str]) -> bool:
     """Return whether runs with these changes against the paper have the claim's own setting."""
-    changed = {text for text in changes if text.partition(":")[0].split(".")[0] not in ASIDE}
-    return changed == set(claim.setting)
+    return changed(changes) == set(claim.setting)
+
+
+def changed(changes: Sequence[str]) -> set[str]:
+    """Return the changes of the data, the size or the length of runs."""
+    return {text for text in changes if text.partition(":")[0].split(".")[0] not in ASIDE}
 
 
 def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> Verdict:

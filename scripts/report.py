@@ -4,6 +4,7 @@
     python -m scripts.report --runs=runs/paper --out=report/paper
     python -m scripts.report --theory --out=report/theory
     python -m scripts.report --claims --runs=runs/small
+    python -m scripts.report --documents
 
 The page shows every run folder below --runs, also of runs in progress; curves and numbers leave out
 diverged lanes. A broken run is skipped and named at the end. The file figures.py of an experiment
@@ -14,6 +15,10 @@ results/published/. The page contains its pictures; they are also beside it as P
 less than a minute. --claims shows all claims of the paper, with what the analysis and the runs
 below --runs, if any, say about each; runs in different folders, or with different settings, are
 different tests of a claim.
+
+--documents writes the tables of README.md, docs/ and results/README.md, and two of their figures,
+anew from results/ (scripts/pages/documents.py). It computes the analysis only if
+results/theory.json is missing.
 """
 
 import datetime
@@ -31,9 +36,9 @@ RUNS = flags.DEFINE_string(
 )
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
 CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
+DOCUMENTS = flags.DEFINE_bool("documents", False, "the tables of README.md and docs/, instead")
 OUT = flags.DEFINE_string("out", None, "folder of the page [report, report/theory, report/claims]")
 
-TEMPLATES = Path(__file__).parent / "pages"
 PAGE = "index.html"
 MARK = '<meta name="generator" content="scripts.report">'  # in every page of this command
 
@@ -55,8 +60,12 @@ def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
 
 
 def main(_):
-    if THEORY.value and CLAIMS.value:
-        raise InputError("Give one of --theory and --claims.")
+    if THEORY.value + CLAIMS.value + DOCUMENTS.value > 1:
+        raise InputError("Give one of --theory, --claims and --documents.")
+    if DOCUMENTS.value:
+        from scripts.pages import documents
+
+        return documents.write()
     kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "results"
     out = Path(OUT.value or ("report" if kind == "results" else f"report/{kind}"))
     file = out / PAGE
@@ -65,10 +74,8 @@ def main(_):
     if file.exists() and MARK not in file.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{file} is not a page of this command. Choose another --out.")
 
-    import jinja2
-
     from ln.training import runs
-    from scripts.pages import claims, results, theory
+    from scripts.pages import claims, documents, results, theory
 
     if kind == "theory":
         shown, pictures = theory.page()
@@ -77,20 +84,15 @@ def main(_):
         shown, pictures = claims.page(Path(RUNS.value) if RUNS.value else by_default)
     else:
         shown, pictures = results.page(Path(RUNS.value or "runs/small"))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    text = (
+        documents.environment()
+        .get_template(f"{kind}.html")
+        .render(
+            **shown,
+            made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            mark=MARK,
+        )
     )
-    text = environment.get_template(f"{kind}.html").render(
-        **shown,
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        mark=MARK,
-    )
-    if kind == "claims":  # the same as a table for docs/
-        pictures["claims.md"] = environment.get_template("claims.md").render(**shown).encode()
     write(out, pictures, text)
     print(f"The report: {file}")
 

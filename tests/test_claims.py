@@ -203,17 +203,6 @@ def test_each_set_of_runs_has_a_verdict_at_its_scale(no_analysis, tmp_path):
     assert not any("confirmed" in shown["counts"][name] for name in (claims.FULL, claims.REDUCED))
 
 
-def test_docs_show_the_verdicts_on_the_stored_runs(no_analysis):
-    lines = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8").splitlines()
-    entries = itertools.chain(*claims.page(ROOT / "results")[0]["groups"].values())
-    for entry in (entry for entry in entries if entry.claim.parts):
-        claim = entry.claim
-        (line,) = (line for line in lines if line.startswith(f"| {claim.number}. {claim.text} |"))
-        assert f"| {claim.place} | {entry.word} |" in line, "copy DIR/claims.md to docs/ again"
-        for row in itertools.chain(entry.paper, *(f.verdict.rows for f in entry.shown)):
-            assert row.estimate in line and row.interval.strip("–") in line
-
-
 def test_runs_of_a_claim_may_be_in_several_folders(tmp_path):
     for place, batch_size in (("a", 128), ("b", 4)):
         write_run(tmp_path / place, "layer", batch_size)

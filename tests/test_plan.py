@@ -421,6 +421,16 @@ def test_collect_drops_update_rows(finished, tmp_path):
     assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
+def test_collect_updates_documents(finished, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(collect.documents, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(collect.documents, "write", lambda: written.append(finished[1].exists()))
+    collect.collect([finished[0]], tmp_path / "results", dry_run=True)
+    assert not written
+    collect.collect([finished[0]], tmp_path / "results")
+    assert written == [True]
+
+
 @pytest.mark.parametrize(
     "file, old, new",
     [("config.json", '"none"', '"batch"'), ("metrics.jsonl", '"step": 4', '"step": 9')],

@@ -23,7 +23,7 @@ from ln.errors import InputError
 from ln.training import runs
 from ln.training.runs import Reading
 from scripts import report
-from scripts.pages import results, sections
+from scripts.pages import evidence, results, sections
 from scripts.pages.drawing import draw, is_short, y_limits
 from scripts.pages.tables import estimate
 
@@ -267,12 +267,13 @@ def test_sections_are_in_the_order_of_the_papers_figures(made):
         "3-mnist-tiny-figure_6.png",
         "4-mnist-tiny-figure_6.png",
         "index.html",
+        "speed-ups.png",
     ]
     assert page.count("The paper has no such figure.") == 1
 
 
 def test_a_page_contains_its_pictures_and_names_every_norm(page):
-    assert page.count('src="data:image/png;base64,iVBOR') == 3 + 1 + 3 + 4 + 4
+    assert page.count('src="data:image/png;base64,iVBOR') == 1 + 3 + 1 + 3 + 4 + 4
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(""", page)
     assert all(f"{name} norm: ours" in page for name in ("batch", "layer", "weight"))
 
@@ -402,7 +403,7 @@ def test_metrics_without_figures_are_drawn(no_figures, tmp_path):
 def test_a_run_without_metrics_has_a_default_page(no_figures, tmp_path):
     write_run(tmp_path, "layer", 4, error=0.02, nll=1.0, epochs=0)
     (shown,) = results.page(tmp_path)[0]["sections"]
-    assert shown["figures"] == [] and shown["summary"]["rows"] == []
+    assert shown["figures"] == [] and shown["studies"] == []
 
 
 @pytest.mark.parametrize(
@@ -424,3 +425,48 @@ def test_bad_input_gives_one_line_and_no_page(root, out, message, tmp_path):
         page_of(tmp_path / "runs" / root, tmp_path / out)
     assert (tmp_path / "site" / "index.html").read_text() == "mine"
     assert not (tmp_path / "page").exists()
+
+
+def test_a_page_begins_with_the_speed_up_of_each_section(page):
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in page.split("<tr>")[2:5]]
+    assert rows[0][2:4] == ["1.45 ×", "2.00 ×, 2 pairs"] and rows[0][7] == "R@1 [%]"
+    assert "no finished pair of runs" in rows[1][1] and "no finished pair" in rows[2][1]
+
+
+def handwriting_like(root, paces):
+    """Write runs of figure 1: (norm, rate) -> pace."""
+    for (norm, rate), pace in paces.items():
+        write_order_embeddings(root / f"{norm},{rate}", norm, pace, lr=(rate,))
+        folder = root / f"{norm},{rate}" / "order_embeddings"
+        (folder / f"norm={norm}").rename(root / f"norm={norm},lr={rate}")
+        path = root / f"norm={norm},lr={rate}" / "metrics.jsonl"
+        path.write_text(path.read_text().replace('"lr": 0.001', f'"lr": {rate}'))
+
+
+def test_speed_ups_are_at_one_rate_and_at_the_best_of_each(tmp_path):
+    """No norm is better at 0.01, layer norm at 0.001; the config's rate is 0.001."""
+    paces = {("none", 0.001): 1, ("layer", 0.001): 2, ("none", 0.01): 1.6, ("layer", 0.01): 1.6}
+    handwriting_like(tmp_path, paces)
+    (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
+    assert sorted(study.by_rate) == [0.001, 0.01] and study.rate == 0.001
+    assert study.by_rate[0.01].values == pytest.approx([0, 0])
+    assert (study.best_rate("none"), study.best_rate("layer")) == (0.01, 0.001)
+    one, best = (np.exp(gains.values.mean()) for gains in (study.by_rate[0.001], study.at_best))
+    assert one == pytest.approx(2, rel=0.1) and best == pytest.approx(2 / 1.6, rel=0.1)
+    assert evidence.draw_rates([study]).startswith(PNG)
+
+
+def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path):
+    handwriting_like(tmp_path, {("none", 0.001): 1, ("layer", 0.001): 2})
+    (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
+    assert study.at_best is None and "not run" in study.cells
+    assert (
+        study.setting == "scenes of scikit-learn's digits (stand-in), reduced, 22 % of the updates"
+    )
+
+
+def test_a_setting_without_a_known_length_or_data_set(tmp_path):
+    for norm in ("none", "layer"):
+        write_order_embeddings(tmp_path, norm, 1, dataset="mine", steps="18000")
+    (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
+    assert study.setting == "mine, reduced"

@@ -5,7 +5,7 @@ from experiments.curves import Figure, Panel
 ERROR = dict(
     split="valid",
     metric="error",
-    label="validation error [%]",
+    label="error [%]",
     times=100,
     digits=".2f",
     log=True,

@@ -6,6 +6,7 @@ import experiments
 from ln.errors import InputError, writing
 from ln.training import runs
 from scripts.engines.stages import Stage
+from scripts.pages import documents
 
 COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "dead.jsonl")
 
@@ -13,7 +14,7 @@ COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "d
 def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
     """Copy finished and diverged runs to results/<experiment>/<stage>/<run>.
 
-    Other files of these folders stay as they are.
+    Other files of these folders stay as they are. Then the tables in documents are written anew.
 
     Raises:
         InputError: something else than an earlier state of the run has that folder.
@@ -33,6 +34,8 @@ def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for name, text in contents(run).items():
                 runs.write_atomically(folder / name, text)
+    if results.resolve() == documents.RESULTS:
+        documents.write()
 
 
 def place(run: runs.Stored) -> Path:

@@ -158,9 +158,13 @@ def is_complement(known: Section, section: Section) -> bool:
         return False
 
 
-def collect(sections: list[Section]) -> list[Entry]:
+def analysis() -> list[Check]:
+    """Return the checks of all demonstrations, in a minute."""
+    return [check for result in theory.analysis().values() for check in result.checks]
+
+
+def collect(sections: list[Section], checks: list[Check]) -> list[Entry]:
     """Return all claims with what is known of them."""
-    checks = [check for result in theory.analysis().values() for check in result.checks]
     names = dict.fromkeys(claim.experiment for claim in CLAIMS if claim.parts)
     empty = [Section(name, "paper", [], []) for name in names]  # with the paper's curves and times
     papers = {section.experiment: (section, gather(section)) for section in empty}
@@ -181,11 +185,16 @@ def collect(sections: list[Section]) -> list[Entry]:
     return entries
 
 
-def page(root: Path | None) -> tuple[dict, dict[str, bytes]]:
-    """Return what the template shows of all claims, and no pictures; root None: no runs."""
+def page(root: Path | None, checks: list[Check] | None = None) -> tuple[dict, dict[str, bytes]]:
+    """Return what the template shows of all claims, and no pictures.
+
+    Args:
+        root: of the runs; None: no runs.
+        checks: of the analysis, if they are known.
+    """
     sections = [] if root is None else read_sets(root)
     groups: dict[str, list[Entry]] = {ANALYSIS: [], TIMING: [], FULL: [], REDUCED: []}
-    for entry in collect(sections):
+    for entry in collect(sections, analysis() if checks is None else checks):
         groups[entry.group].append(entry)
     counts = {name: collections.Counter(e.word for e in groups[name]) for name in groups}
     laws = [" ".join(inspect.getdoc(rule).split()) for rule in rules.RULES]

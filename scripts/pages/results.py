@@ -1,23 +1,29 @@
-"""Runs as the results section of a paper: a summary, then its figures, tables and claims."""
+"""Runs as the results section of a paper: speed-ups, then its figures, tables and claims."""
 
 import base64
 from pathlib import Path
 
+from scripts.pages import evidence
 from scripts.pages.claims import claims_of
 from scripts.pages.drawing import draw
 from scripts.pages.sections import Section, gather, read_sections
-from scripts.pages.tables import evaluations, rows_of, summary, table_of
+from scripts.pages.tables import evaluations, rows_of, table_of
 
 
 def page(root: Path) -> tuple[dict, dict[str, bytes]]:
     """Return what the template shows of all runs below root, and its pictures by file name."""
     sections, broken = read_sections(root)
-    shown, pictures = [], {}
+    shown, pictures, compared = [], {}, []
     for n, section in enumerate(sections, start=1):
         entry, drawn = show(section, f"{n}-{section.experiment}-{section.scale}")
         shown.append(entry)
         pictures |= drawn
-    return dict(sections=shown, root=root.as_posix(), broken=broken), pictures
+        compared += entry["studies"]
+    speeds = evidence.draw_speeds(compared) if compared else b""
+    if speeds:
+        pictures["speed-ups.png"] = speeds
+    shown = dict(sections=shown, head=evidence.HEAD, speeds=base64.b64encode(speeds).decode())
+    return shown | dict(root=root.as_posix(), broken=broken), pictures
 
 
 def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
@@ -46,6 +52,7 @@ def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
         tables=[dict(table=table, rows=rows_of(table, ours)) for table in section.tables],
         evaluations=evaluations(section),
         claims=claims_of(section, gathered),
-        summary=summary(section, gathered),
+        title=section.figures[0].title,
+        studies=[study for study in evidence.studies([section]) if study.by_rate],
     )
     return shown, pictures

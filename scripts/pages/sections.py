@@ -324,10 +324,3 @@ def seconds(name: str, case: str, peers: dict[str, str]) -> Curves:
         for norm, peer in peers.items()
         if peer in measured
     }
-
-
-def main_panel(section: Section, gathered: Gathered) -> tuple[str, Panel]:
-    """Return the first panel with curves, below the title of its figure: it sums a section up."""
-    panels = [(figure.title, panel) for figure in section.figures for panel in figure.panels]
-    drawn = {name for name, _ in gathered.ours or gathered.theirs}
-    return min(panels, key=lambda pair: pair[1].name not in drawn)

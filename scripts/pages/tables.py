@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.curves import Curve, Panel, Table
 from scripts.pages.drawing import styles_of
-from scripts.pages.sections import Curves, Gathered, Section, main_panel, of_panel
+from scripts.pages.sections import Curves, Section, of_panel
 
 
 def number(lanes: np.ndarray, digits: str) -> str:
@@ -97,23 +97,3 @@ def estimate(value: float, error: float | None) -> str:
         return f"{value:.2f}"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-def summary(section: Section, gathered: Gathered) -> dict:
-    """Return the section's line at the top: the first summary of its main panel."""
-    figure, panel = main_panel(section, gathered)
-    ours, theirs = of_panel(panel, gathered.ours), of_panel(panel, gathered.theirs)
-    name, count = next(  # a short run may have fewer readings than a summary is of
-        (s for s in panel.summaries if all(len(curve.last(*s)) for curve in ours.values())),
-        ("median", 1),
-    )
-
-    def cell(curve: Curve | None) -> str:
-        return number(panel.times * curve.last(name, count), panel.digits) if curve else "–"
-
-    rows = [
-        (label, cell(as_line(theirs.get(norm))), cell(ours.get(norm)))
-        for norm, (label, *_) in styles_of([*ours, *theirs]).items()
-    ]
-    what = f"{panel.title}: {panel.label}, {summary_name(name, count)}"
-    return dict(figure=figure, what=what, rows=rows)

@@ -1,0 +1,310 @@
+"""Layer norm's speed-up over no norm: the lines of a table, and two figures of them."""
+
+from collections.abc import Callable, Iterable
+import dataclasses
+import functools
+import itertools
+import math
+import tomllib
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from experiments import datasets, rules
+from experiments.claims import CLAIMS, against
+from experiments.curves import Panel
+from experiments.pictures import png
+from experiments.rules import Gains, Part
+from scripts.pages.claims import panels_of
+from scripts.pages.drawing import GRID, STYLES
+from scripts.pages.sections import RESULTS, Gathered, Section, Shown, gather, papers_of
+
+NORM, BASELINE = "layer", "none"
+HEAD = (
+    "experiment",
+    "data, share of the paper’s updates",
+    "speed-up: paper",
+    "ours, at one rate",
+    "ours, each norm at its best",
+    "end: paper",
+    "end: ours",
+    "end of",
+)
+FACTORS = 0.5, 0.7, 1, 1.5, 2, 3, 5, 8, 12  # marked on axes
+MARKS = {  # Okabe and Ito's colours; filled: the paper's scale
+    "the paper": dict(marker="D", color="#d55e00"),
+    "ours, one learning rate": dict(marker="o", color="#0072b2", markerfacecolor="white"),
+    "the same at the paper’s scale": dict(marker="o", color="#0072b2"),
+    "ours, each norm at its best rate": dict(marker="s", color="#009e73", markerfacecolor="white"),
+}
+
+
+@dataclasses.dataclass
+class Study:
+    """Runs of a folder with the same settings, norms and learning rates apart.
+
+    Attributes:
+        sections: learning rate -> its runs.
+    """
+
+    sections: dict[float, Section]
+
+    @property
+    def section(self) -> Section:
+        """Return the runs of any rate, for what does not depend on it."""
+        return next(iter(self.sections.values()))
+
+    @functools.cached_property
+    def curves(self) -> dict[float, Gathered]:
+        return {rate: gather(section) for rate, section in self.sections.items()}
+
+    @functools.cached_property
+    def panel(self) -> Panel:
+        """Return the first panel with finished curves of both norms."""
+        panels = [panel for figure in self.section.figures for panel in figure.panels]
+        curves = [item for gathered in self.curves.values() for item in gathered.ours.items()]
+        known = {key for key, curve in curves if curve.complete}
+        both = [p for p in panels if {(p.name, NORM), (p.name, BASELINE)} <= known]
+        return (both or panels)[0]
+
+    @property
+    def end_panel(self) -> Panel:
+        """Return the panel of the end: of the test set if the first is of the training set."""
+        panels = [panel for figure in self.section.figures for panel in figure.panels]
+        test = [p for p in panels if p.split == "test" and p.where == self.panel.where]
+        return test[0] if test and self.panel.split == "train" else self.panel
+
+    @property
+    def title(self) -> str:
+        return next(f.title for f in self.section.figures if self.panel in f.panels)
+
+    @property
+    def faster(self) -> Part:
+        return against(rules.faster, self.panel.name, NORM, BASELINE)
+
+    @property
+    def better(self) -> Part:
+        return against(rules.better, self.end_panel.name, NORM, BASELINE)
+
+    def gains(self, part: Part, rate: float, baseline_rate: float) -> Gains | None:
+        """Return the gains of layer norm at a rate over no norm at another; None without pairs."""
+        rates = {NORM: rate, BASELINE: baseline_rate}
+        curves = {
+            key: curve
+            for norm, at in rates.items()
+            for key, curve in self.curves[at].ours.items()
+            if key[1] == norm
+        }
+        gains = rules.measure(part, curves, panels_of(self.section))
+        return gains if gains and gains.seeds else None
+
+    @functools.cached_property
+    def by_rate(self) -> dict[float, Gains]:
+        """Return rate -> the speed-up with both norms at this rate."""
+        gains = {rate: self.gains(self.faster, rate, rate) for rate in sorted(self.sections)}
+        return {rate: gain for rate, gain in gains.items() if gain}
+
+    @property
+    def measured(self) -> dict[float, Gains]:
+        """Return the speed-ups of two pairs or more that are more than bounds."""
+        known = self.by_rate.items()
+        return {rate: g for rate, g in known if len(g.seeds) > 1 and not g.bounds.all()}
+
+    @property
+    def rate(self) -> float:
+        """Return the rate with the most pairs; of several, that nearest to the config's."""
+        (given, *_) = papers_of(self.section.experiment)[0]["lr"]
+        pairs = {rate: len(gains.seeds) for rate, gains in self.by_rate.items()}
+        return max(pairs, key=lambda rate: (pairs[rate], -abs(math.log(rate / given))))
+
+    @property
+    def at_best(self) -> Gains | None:
+        """Return the speed-up with each norm at its best rate; None if only one rate was run."""
+        several = len(self.sections) > 1
+        rates = self.best_rate(NORM), self.best_rate(BASELINE)
+        return self.gains(self.faster, *rates) if several else None
+
+    def best_rate(self, norm: str) -> float:
+        """Return a norm's best rate by config.select, of those with the most remaining lanes."""
+
+        def order(rate: float) -> tuple[int, float]:
+            shown = self.sections[rate].series(self.panel.where).get(norm)
+            best = shown and shown.stored.finished and shown.stored.best(shown.lanes)
+            return (-len(shown.lanes), shown.stored.sign * best[1]) if best else (0, math.inf)
+
+        return min(sorted(self.sections), key=order)
+
+    def in_paper(self, part: Part) -> Gains | None:
+        """Return the gains of the published lines."""
+        theirs = self.curves[min(self.sections)].theirs
+        lines = {k: dataclasses.replace(c, lanes=c.mean[None]) for k, c in theirs.items()}
+        return rules.measure(part, lines, panels_of(self.section))
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether the runs have the paper's data, size and length."""
+        return self.section.scale == "paper" and not rules.changed(self.section.changes)
+
+    @property
+    def data(self) -> str:
+        """Return the name of the data: as results/data.toml says, else that of the config."""
+        run = self.section.runs[0].stored
+        named = tomllib.loads((RESULTS / "data.toml").read_text(encoding="utf-8"))
+        known = {RESULTS / place: name for place, name in named.items()}
+        name = run.config.get("dataset", self.section.name)
+        row = datasets.table().get(name)
+        title = row.title + " (stand-in)" * bool(row.stands_for) if row else name
+        return known.get(run.folder.parent.resolve(), title)
+
+    @property
+    def setting(self) -> str:
+        """Return the data, whether the setting is reduced, and the share of the updates."""
+        if self.is_full:
+            return f"{self.data}, the paper’s size and length"
+        configs = self.section.runs[0].stored.config, papers_of(self.section.experiment)[0]
+        (ours, _, unit), (paper, _, paper_unit) = (
+            str(config["steps"]).rstrip("s").partition(" ") for config in configs
+        )
+        if unit != paper_unit or not any(figure.source for figure in self.section.figures):
+            return f"{self.data}, reduced"  # the share is not known
+        return f"{self.data}, reduced, {100 * float(ours) / float(paper):.2g} % of the updates"
+
+    @property
+    def cells(self) -> list[str]:
+        """Return the cells of HEAD but the experiment."""
+        speed, end, rate = self.faster, self.better, self.rate
+        return [
+            self.setting,
+            self.words(speed, self.in_paper(speed)).partition(", ")[0],
+            self.words(speed, self.by_rate[rate]),
+            self.words(speed, self.at_best) if len(self.sections) > 1 else "not run",
+            self.words(end, self.in_paper(end)).partition(", ")[0],
+            self.words(end, self.gains(end, rate, rate)),
+            self.end_panel.label,
+        ]
+
+    def words(self, part: Part, gains: Gains | None) -> str:
+        """Return "1.52 × [1.30, 1.77], 5 pairs"; fewer pairs than three have no interval."""
+        if gains is None:
+            return "–"
+        row = rules.in_words(part, gains, panels_of(self.section))
+        span = "" if row.interval == "–" else f" {row.interval}"
+        return f"{row.estimate}{span}, {row.pairs} pair{'s' if row.pairs > 1 else ''}"
+
+
+# --- From runs to studies ---
+
+
+def studies(sections: Iterable[Section]) -> list[Study]:
+    groups: dict[tuple, dict[float, Section]] = {}
+    for section in sections:
+        for shown in itertools.chain(*map(rates_of, section.runs)):
+            place = section.experiment, section.scale, shown.stored.folder.parent
+            changes = without_rate(section.changes)
+            rates = groups.setdefault((*place, *changes), {})
+            rates.setdefault(shown.lr, Section(*place[:2], changes, [])).runs.append(shown)
+    return [Study(rates) for rates in groups.values()]
+
+
+def rates_of(shown: Shown) -> list[Shown]:
+    """Return a run once for each of its learning rates, with the lanes of this rate."""
+    run, changes = shown.stored, without_rate(shown.changes)
+    lanes = [lane for lane in run.lanes if lane not in run.diverged]
+    rates = map(float, run.config["lr"])
+    return [
+        Shown(run, rate, [lane for lane in lanes if lane[1] == rate], changes) for rate in rates
+    ]
+
+
+def without_rate(changes: list[str]) -> list[str]:
+    return [text for text in changes if not text.startswith("lr:")]
+
+
+def strength(study: Study) -> tuple:
+    """Return a key to sort by how strong the evidence of a study is."""
+    pairs = len(study.by_rate[study.rate].seeds)
+    return study.is_full, pairs, -len(study.section.changes)
+
+
+def by_experiment(known: list[Study], key: Callable[[Study], tuple]) -> list[Study]:
+    """Return the study with the largest key of each of the paper's experiments, in its order."""
+    tested = [claim.experiment for claim in CLAIMS if not claim.is_trend]
+    kept = [study for study in known if study.by_rate and study.section.experiment in tested]
+    kept.sort(key=key)
+    largest = {study.section.experiment: study for study in kept}
+    return sorted(largest.values(), key=lambda study: study.section.place)
+
+
+# --- Figures ---
+
+
+def draw_speeds(shown: list[Study]) -> bytes:
+    """Return the speed-up of each study with its interval, beside the paper's, as a PNG."""
+    figure = Figure(figsize=(9.2, 0.9 + 0.62 * len(shown)), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    paper, reduced, full, best = MARKS.values()
+    for y, study in enumerate(shown):
+        draw_gains(axes, study.in_paper(study.faster), y - 0.24, paper)
+        draw_gains(axes, study.by_rate[study.rate], y, full if study.is_full else reduced)
+        draw_gains(axes, study.at_best, y + 0.24, best)
+    names = [f"{study.title}\n{study.setting}" for study in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=9)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.08)
+    axes.set_xscale("log")
+    mark_factors(axes, axes.xaxis, "updates without norm / updates with layer norm")
+    axes.axvline(1, color="#222222", linewidth=0.8)
+    for name, style in MARKS.items():
+        axes.plot([], [], linestyle="", label=name, **style)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return png(figure)
+
+
+def draw_gains(axes, gains: Gains | None, y: float, style: dict) -> None:
+    """Draw a factor with its interval; of two pairs a tick for each; an arrow shows a bound."""
+    if gains is None:
+        return
+    color, values, factor = style["color"], np.exp(gains.values), np.exp(gains.values.mean())
+    if len(values) >= rules.LEAST:
+        axes.plot(np.exp(rules.interval(gains.values)), [y, y], color=color, linewidth=1.6)
+    elif len(values) > 1:
+        axes.plot(values, [y] * len(values), "|", color=color, markersize=7)
+    if gains.bounds.any():
+        arrow = dict(arrowstyle="->", color=color)
+        axes.annotate("", (factor * 1.25, y), (factor, y), arrowprops=arrow)
+    axes.plot(factor, y, markersize=7, zorder=3, **style)
+
+
+def mark_factors(axes, axis, name: str) -> None:
+    """Mark round factors on a logarithmic axis."""
+    axis.set_ticks(FACTORS, labels=[f"{factor:g}" for factor in FACTORS])
+    axis.set_label_text(name)
+    axes.minorticks_off()
+    axis.grid(True, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def draw_rates(shown: list[Study]) -> bytes:
+    """Return the speed-up against the learning rate of both norms, as a PNG."""
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    styles = itertools.cycle([(colour, marker) for _, colour, marker in list(STYLES.values())[2:]])
+    for study, (color, marker) in zip(shown, styles, strict=False):
+        for rate, gains in study.measured.items():
+            dots = [rate] * len(gains.values)
+            axes.plot(dots, np.exp(gains.values), marker, color=color, markersize=4, alpha=0.5)
+        means = [np.exp(gains.values.mean()) for gains in study.measured.values()]
+        name = f"{study.title} ({study.data})"
+        axes.plot(list(study.measured), means, color=color, marker=marker, label=name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    mark_factors(axes, axes.yaxis, "speed-up of layer norm")
+    axes.set_ylim(0.45, 3.2)
+    rates = sorted({rate for study in shown for rate in study.measured})
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
+    axes.set_xlabel("learning rate of both norms")
+    axes.axhline(1, color="#222222", linewidth=0.8)
+    axes.legend(fontsize=8, frameon=False)
+    return png(figure)
