@@ -1,7 +1,6 @@
 """Recurrent layers: the equations, the fast loop against autodiff of them, masks, statistics."""
 
 from functools import lru_cache, partial
-import importlib.util
 from pathlib import Path
 import re
 
@@ -25,8 +24,6 @@ SITES = {RNN: ("x", "h", "a"), LSTM: ("x", "h", "c"), GRU: ("x", "h")}
 NORMS = ("none", "layer", "batch", "weight")
 README = Path(__file__).parents[1] / "README.md"
 SCHEDULES = {"plain": "plain", "cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
-
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no torch here")
 
 
 class Layer(nn.Module):
@@ -222,48 +219,6 @@ def test_a_plain_lstm_is_flax_lstm():
         (_, expected) = rnn.apply({"params": {"cell": theirs}}, made.xs, initial_carry=start)
         found, _ = Layer(made.cell).apply({"params": made.params}, made.xs)
     assert_all_close(found, expected, 1e-10)
-
-
-@needs_torch
-@pytest.mark.parametrize("Cell", [LSTM, GRU])
-def test_plain_gated_cells_are_those_of_torch(Cell):
-    """With its order of gates, and for the GRU its update gate, which is 1 - z."""
-    import torch
-
-    made = make(Cell, "none")
-    p = made.params["cell"]
-    with torch.no_grad():
-        if Cell is LSTM:
-            theirs = torch.nn.LSTM(D, H, dtype=torch.float64)
-            W_x, W_h, b = p["W_x"]["kernel"], p["W_h"]["kernel"], p["b"]
-
-            def order(v):
-                f, i, o, g = np.split(v, 4, axis=-1)
-                return np.concatenate([i, f, g, o], axis=-1)
-        else:
-            theirs = torch.nn.GRU(D, H, dtype=torch.float64)
-            W_x = np.concatenate([p["W_x"]["kernel"], p["W"]["kernel"]], axis=1)
-            W_h = np.concatenate([p["W_h"]["kernel"], p["U"]["kernel"]], axis=1)
-            b = p["b"]
-
-            def order(v):
-                z, r, n = np.split(v, 3, axis=-1)
-                return np.concatenate([r, -z, n], axis=-1)
-
-        for parameter, value in (
-            (theirs.weight_ih_l0, order(W_x).T),
-            (theirs.weight_hh_l0, order(W_h).T),
-            (theirs.bias_ih_l0, order(b)),
-            (theirs.bias_hh_l0, 0 * b),
-        ):
-            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
-        h_0, *c_0 = (
-            torch.from_numpy(np.tile(p[f"{part}_0"], (1, B, 1))) for part in Cell.PARTS[::-1]
-        )
-        expected, _ = theirs(torch.from_numpy(made.xs), (h_0, *c_0) if c_0 else h_0)
-    with jax.enable_x64(True):
-        found, _ = Layer(made.cell).apply({"params": made.params}, made.xs)
-    assert_all_close(found, expected.numpy(), 1e-10)
 
 
 # --- Masks and lengths ---
