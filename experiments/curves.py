@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ln.errors import choose
+from ln.errors import InputError, choose
 from ln.training.runs import Lane, Reading
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
@@ -213,7 +213,13 @@ def at_best(
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file of results/published, whose comments begin with #."""
+    """Return the rows of a file of results/published, whose comments begin with #.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing.")
     lines = path.read_text(encoding="utf-8").splitlines()
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
