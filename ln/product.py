@@ -91,9 +91,9 @@ def weight_gradient(x, d_a, W, dtype: Any = None):
     if dtype is not None:
         x, d_a = x.astype(dtype), d_a.astype(dtype)
     leading = tuple(range(x.ndim - 1))
-    mesh = jax.typeof(x).sharding.mesh
     out_sharding = None
-    if jax.sharding.AxisType.Explicit in mesh.axis_types:
+    if is_explicit(x):
+        mesh = jax.typeof(x).sharding.mesh
         out_sharding = jax.sharding.NamedSharding(mesh, jax.typeof(W).sharding.spec)
     d_W = jax.lax.dot_general(
         x,
@@ -103,6 +103,11 @@ def weight_gradient(x, d_a, W, dtype: Any = None):
         out_sharding=out_sharding,
     )
     return d_W.astype(W.dtype)
+
+
+def is_explicit(x) -> bool:
+    """Return whether x lies on a mesh with Explicit axes."""
+    return jax.sharding.AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
 
 
 def vary_alike(*trees):

@@ -85,7 +85,8 @@ def measure(Cell, sites, kind: str, schedule) -> dict:
     mesh = jax.make_mesh((2,), ("batch",), devices=jax.devices()[:2])  # Explicit axes
     whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), OVER_BATCH))
     arguments = *jax.device_put((params, stats), whole), *jax.device_put((xs, mask), split)
-    found["explicit"] = difference(gradient(*arguments), expected)
+    with jax.set_mesh(mesh):
+        found["explicit"] = difference(gradient(*arguments), expected)
 
     if kind != "batch":  # whose statistics would be those of a shard
 
