@@ -187,7 +187,7 @@ class LayerNorm(nn.Module):
         centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
         spatial: whether ``a`` is ``[B, height, width, channels]``.
         over: if spatial, whether the units of a "layer" or of a "position" are normalized together.
-        gains: if spatial, whether each "channel" or each "unit" has a gain and a bias of its own.
+        gains: if spatial, whether each "channel" or each "unit" has its own gain and bias.
 
     Raises:
         InputError: an attribute has a wrong type or value.
@@ -219,7 +219,7 @@ class RMSNorm(nn.Module):
 
     Attributes:
         gain: initial value of the gains.
-        bias: whether there is one; a cell has a bias of its own at the sites x and h.
+        bias: whether there is one; at the sites x and h the cell has its own b.
         epsilon: added to the mean square.
         spatial, over, gains: as in `LayerNorm`.
 
@@ -263,7 +263,7 @@ class BatchNorm(nn.Module):
     Attributes:
         train: whether the statistics are the batch's (and the averages move) or the averages.
         gain: initial value of the gains.
-        bias: whether there is one; a cell has a bias of its own at the sites x and h.
+        bias: whether there is one; at the sites x and h the cell has its own b.
         momentum: weight of the old average, once enough batches have been seen.
         unbiased: divides by n − 1, as §6.6 does at batch size 4.
         averages: whether to keep any. Without them the statistics are the batch's in test too (the

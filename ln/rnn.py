@@ -323,7 +323,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         module: bound. If it has an attribute ``norm``, a Norm, this makes all its norms.
         carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
-        shared: arrays that all time steps see alike.
+        shared: arrays that are the same at all time steps.
         schedule: None: as above, by `fused.scan`; the gradient of every matrix is one product after
             the loop. "plain": autodiff of the loop, the same function, slower; also the default
             within `plain_by_default`.

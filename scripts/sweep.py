@@ -17,9 +17,10 @@ Values of seeds and lr are lanes of one run unless the grid varies them. --dry_r
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
 stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
 <study>/trial=7, judged by its best evaluation in the mean over its seeds. Several of these commands
-may work on the same folder; if one is killed, another one, or the same given again, takes up its
-trials from their checkpoints. Trials are stored in journal.log; for many machines that share the
-folder, in --storage=postgresql://USER@HOST/NAME. A grid takes lists, as in lr=1e-4,1e-3,1e-2.
+may work on the same folder. If one is killed, another command continues its trials from their
+checkpoints; so does the same command. Trials are stored in journal.log; for many machines that
+share the folder, in --storage=postgresql://USER@HOST/NAME. A grid takes lists, as in
+lr=1e-4,1e-3,1e-2.
 
 --plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
 <stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin

@@ -45,7 +45,7 @@ def gradients_of(layer, variables):
 
 
 class Leaky(Cell):
-    """A cell with a parameter, a module and a matrix of its own, under names of its own."""
+    """A cell with a parameter, a module and matrices that the library does not know by name."""
 
     def setup(self):
         self.W_x, self.W_h = self.of_x(1), self.of_h(1)

@@ -1,4 +1,4 @@
-"""Original files in folders and archives of strangers: what is read, and what is refused."""
+"""Reading untrusted folders and archives: regular files, litter, links, budgets and damage."""
 
 import contextlib
 import gzip

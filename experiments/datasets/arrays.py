@@ -108,7 +108,7 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Non
 
 
 def is_prepared(data_dir: str | Path, name: str) -> bool:
-    """Return whether there is a folder of this name; it is complete unless somebody changed it."""
+    """Return whether the folder of a data set exists. Folders only appear when complete."""
     return (Path(data_dir) / name).exists()
 
 

@@ -1,6 +1,6 @@
-"""The original files of a data set, in a folder or an archive of a stranger.
+"""Read the original files of a data set from a folder or an archive that is not trusted.
 
-This is the only way in: each file, gzip file and archive member is read through `Source.files`,
+All readers use it: each file, gzip file and archive member is read through `Source.files`,
 which reads regular files only and stops at the budget of the data set.
 """
 

@@ -7,7 +7,7 @@ from typing import IO
 
 from ln.errors import InputError
 
-# Marks that nobody sees: a byte order mark stands wherever somebody joined two files with it.
+# Invisible marks. A byte order mark can be anywhere in a file that was joined from several.
 _CLEAN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 # Half a pair of UTF-16, as JSON's "\ud83d" makes it: it is no character and has no UTF-8.
 _CLEAN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")

@@ -12,7 +12,7 @@ SPECIAL = 2  # how many numbers are not words; the first word of the vocabulary 
 
 
 def by_count(texts: Iterable[str]) -> list[str]:
-    """Return the words of texts by decreasing count, words of equal count as they come first."""
+    """Return the words of texts by decreasing count; ties are in the order of first use."""
     counts = Counter(word for text in texts for word in text.split())
     return [word for word, _ in counts.most_common()]
 

@@ -92,7 +92,7 @@ def over_time(glimpses, config, ends=None) -> bytes:
 
 
 def animation(glimpses, N: int) -> bytes:
-    """Return a GIF of all pictures as they come about, again and again."""
+    """Return a GIF that shows glimpse by glimpse how all pictures are painted, in a loop."""
     from PIL import Image
 
     T = len(glimpses.c)

@@ -50,7 +50,7 @@ class Task(tasks.Cases):
         return jnp.log(samples) - logsumexp(weights, 0)
 
     def generate(self, variables, key, B: int) -> Glimpse:
-        """Return how the model paints B pictures of its own."""
+        """Return the glimpses of B pictures that the model generates."""
         z = self.noise(key, B)
         return self.model(train=False).apply(variables, z, method="generate")
 

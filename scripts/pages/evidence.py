@@ -262,7 +262,7 @@ def draw_speeds(shown: list[Study]) -> bytes:
 
 
 def draw_gains(axes, gains: Gains | None, y: float, style: dict) -> None:
-    """Draw a factor with its interval; of two pairs a tick for each; an arrow shows a bound."""
+    """Draw a factor with its interval, or a tick for each of two pairs; an arrow shows a bound."""
     if gains is None:
         return
     color, values, factor = style["color"], np.exp(gains.values), np.exp(gains.values.mean())
@@ -270,9 +270,10 @@ def draw_gains(axes, gains: Gains | None, y: float, style: dict) -> None:
         axes.plot(np.exp(rules.interval(gains.values)), [y, y], color=color, linewidth=1.6)
     elif len(values) > 1:
         axes.plot(values, [y] * len(values), "|", color=color, markersize=7)
-    if gains.bounds.any():
+    sides = set(np.sign(gains.values[gains.bounds]))
+    if sides == {1} or sides == {-1}:  # bounds on both sides bound nothing
         arrow = dict(arrowstyle="->", color=color)
-        axes.annotate("", (factor * 1.25, y), (factor, y), arrowprops=arrow)
+        axes.annotate("", (factor * 1.25 ** sides.pop(), y), (factor, y), arrowprops=arrow)
     axes.plot(factor, y, markersize=7, zorder=3, **style)
 
 

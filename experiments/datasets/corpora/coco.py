@@ -177,7 +177,7 @@ def find(folder: Path) -> Path:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the captions of a file. If one is blank, their number is wrong, which is refused."""
+    """Return the captions of a file, without blank ones; the caller checks their number."""
     with readable(path):
         file = io.BytesIO(path.read_bytes())
     return list(filter(None, text.lines(file, str(path), legacy="latin-1")))
