@@ -139,7 +139,7 @@ def main(_):
     from scripts.benchmarks import jax_peers, step
 
     # jax itself runs on a CPU here, for which the default is another schedule.
-    schedule = mock.patch.object(fused, "default", lambda: fused.ACCELERATOR)
+    schedule = mock.patch.object(fused, "default", return_value=fused.ACCELERATOR)
     with tempfile.TemporaryDirectory() as folder, schedule:
         config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
         if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):

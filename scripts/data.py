@@ -11,6 +11,7 @@ A data set that is prepared already is left alone. A command that fails leaves n
 """
 
 import os
+from pathlib import Path
 
 from absl import flags
 
@@ -44,8 +45,8 @@ def state(name: str, data_dir: str) -> str:
 def main(argv: list[str]) -> None:
     from experiments import datasets
 
-    data_dir = os.path.expanduser(DATA_DIR.value)
-    source = os.path.expanduser(FROM.value) if FROM.value is not None else None
+    data_dir = str(Path(DATA_DIR.value).expanduser())
+    source = str(Path(FROM.value).expanduser()) if FROM.value is not None else None
     if LIST.value:
         for name in datasets.table():
             print(f"{name:<16}  {state(name, data_dir)}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import os
+from pathlib import Path
 import sys
 
 from absl import flags
@@ -60,7 +61,7 @@ def together() -> Iterator[None]:
             f"--coordinator=HOST:PORT, --processes and --process; or --distributed alone, if a "
             f"cluster provides them."
         ) from error
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         try:
             with contextlib.redirect_stdout(nowhere if jax.process_index() else sys.stdout):
                 yield

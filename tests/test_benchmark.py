@@ -43,7 +43,7 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "compared", "timed_only"),
+    "words, compared, timed_only",
     [
         ("mnist --case=tiny-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
         ("step --experiment=draw --scale=tiny --lanes=2", ("ours", PLAIN), (NO_NORM,)),
@@ -83,7 +83,7 @@ def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "sizes"),
+    "experiment, sizes",
     [
         ("attentive_reader", dict(question=30)),
         ("order_embeddings", dict(images=4096)),
@@ -122,7 +122,7 @@ convolution = partial(jax.lax.conv, window_strides=(1, 1), padding="VALID")
 
 
 @pytest.mark.parametrize(
-    ("function", "shapes", "multiplications"),
+    "function, shapes, multiplications",
     [
         (jnp.matmul, ((6, 3, 4), (6, 4, 5)), 6 * 3 * 4 * 5),
         (convolution, ((2, 4, 5, 5), (5, 4, 3, 3)), (2 * 5 * 3 * 3) * (4 * 3 * 3)),
@@ -170,7 +170,7 @@ def test_a_peer_may_differ_by_rounding():
 
 
 @pytest.mark.parametrize(
-    ("numbers", "what"),
+    "numbers, what",
     [
         (dict(loss=2.1), "the loss"),
         (dict(W=(1.0, np.nan)), "W"),
@@ -205,7 +205,7 @@ def test_a_peer_that_fails_leaves_the_others():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words, message",
     [
         ([], "Give one benchmark of step, rnn"),
         (["mnits"], "Did you mean 'mnist'?"),

@@ -64,7 +64,7 @@ def run(*words):
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_PLUGIN, reason="needs the CUDA wheels")
 @pytest.mark.parametrize(
-    ("experiment", "lines"),
+    "experiment, lines",
     [
         ("mnist", ["training steps: 47 kernels"]),
         ("sequential_mnist", ["4.8 kernels a step", "6.9 kernels a step"]),
@@ -76,7 +76,7 @@ def test_no_kernel_is_added(experiment, lines):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words, message",
     [
         pytest.param(
             ["--experiment=mnist", "--scale=tiny"],

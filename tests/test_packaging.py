@@ -3,6 +3,7 @@
 import ast
 import graphlib
 from importlib.metadata import packages_distributions
+import itertools
 import os
 from pathlib import Path
 import re
@@ -33,7 +34,8 @@ def requirements(lines):
 ASKED = requirements((ROOT / "requirements.txt").read_text().splitlines())
 LOCKED = requirements((ROOT / "requirements.lock").read_text().splitlines())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LIBRARY = requirements(PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), []))
+EXTRAS = itertools.chain(*PROJECT["optional-dependencies"].values())
+LIBRARY = requirements([*PROJECT["dependencies"], *EXTRAS])
 PEERS = {"torch"}  # what scripts/benchmarks/ compares with, where it is installed
 
 

@@ -254,7 +254,7 @@ def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch)
 
     def full(journal, logs):
         if next(room, None) is None:
-            with open(journal._file_path, "ab") as file:
+            with Path(journal._file_path).open("ab") as file:
                 file.write(b'{"op_code":')  # half a line
             raise OSError(28, "No space left on device")
         append(journal, logs)

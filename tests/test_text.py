@@ -1,6 +1,7 @@
 """Text files as lines; sentences and words; words by number."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_a_paragraph_is_cut_where_sentences_end():
 def test_ragged_texts_come_back():
     texts = [["b", "a"], [], ["x", "a"]]
     tokens, starts = vocabulary.ragged(texts, vocabulary.numbers(["a", "b"]))
-    parts = [tokens[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [tokens[a:b] for a, b in itertools.pairwise(starts)]
     assert [vocabulary.decode(part, ["a", "b"]) for part in parts] == ["b a", "", "? a"]
     padded, lengths = vocabulary.pad(tokens, starts, np.array([2, 1]), 3)
     assert padded.tolist() == [[1, 2, 0], [0, 0, 0]] and lengths.tolist() == [2, 0]

@@ -57,7 +57,7 @@ def save(path: Path, values: np.ndarray) -> dict:
     """Write one array in numpy's format; return its description and the size of the file."""
     descr = np.lib.format.dtype_to_descr(values.dtype)
     header = dict(descr=descr, fortran_order=False, shape=values.shape)
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         entry = describe(values, file.write)
     return dict(entry, bytes=path.stat().st_size)

@@ -19,7 +19,7 @@ small = uniform(0.1)  # the authors' word vectors and weights of inputs and outp
 
 def _cross_entropy(gradients: bool, chunk: int, h, W, b, target, count):
     """`cross_entropy` and, if asked for, its gradients of h, W and b; one chunk at a time."""
-    N, H = h.shape
+    N, _H = h.shape
     chunk = min(chunk, N)
     more = -N % chunk
     h, target = jnp.pad(h, ((0, more), (0, 0))), jnp.pad(target, (0, more))

@@ -231,7 +231,7 @@ class Trial:
 
         killed = status < 0 or status == cli.INTERRUPTED
         self.search.kills[self.number] += killed
-        if status == cli.BUSY or killed and (self.stopped or self.search.kills[self.number] == 1):
+        if status == cli.BUSY or (killed and (self.stopped or self.search.kills[self.number] == 1)):
             return
         begun = (self.job.folder / "config.json").exists()
         run = runs.read(self.job.folder) if begun else None

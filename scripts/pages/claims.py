@@ -153,7 +153,7 @@ def is_complement(known: Section, section: Section) -> bool:
     if dataclasses.replace(known, runs=both.runs) != both:
         return False
     try:
-        return all([both.series(panel.where) for f in both.figures for panel in f.panels])
+        return all(both.series(panel.where) for f in both.figures for panel in f.panels)
     except InputError:  # the same curve twice
         return False
 

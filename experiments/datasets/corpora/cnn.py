@@ -25,6 +25,7 @@ data set has none; their vocabulary is that of dict.pkl, in the order of its num
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import io
 import itertools
 import re
@@ -216,10 +217,8 @@ def texts_of(rows: Iterable[Iterable[int]], word_of: Mapping[int, str]) -> list[
 
 def python_3(word: str) -> str:
     """Return a text of Python 2, whose bytes were read as Latin-1, if it was UTF-8; one word."""
-    try:
+    with contextlib.suppress(UnicodeError):  # it was a text already
         word = word.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        pass  # it was a text already
     return re.sub("[ \n]", "_", text.clean(word))
 
 
