@@ -120,12 +120,6 @@ def recurrence(
         hs ``[T, B, H]``, the last carry, and the new stats ``[T, ...]``. Reverse differentiation
         works, also repeatedly; forward differentiation (jvp) raises jax's TypeError.
     """
-    schedule = schedule or default()
-    theta, W_h, carry, a_x, mask, stats = vary_alike(theta, W_h, carry, a_x, mask, stats)
-    # On Explicit axes, jax 0.11 computes wrong gradients of a vmapped linearization, silently.
-    if schedule.ahead and not is_explicit(a_x):
-        run = _ahead(update, dtype, schedule.unroll)
-        return run(theta, W_h, carry, a_x, mask, stats)
 
     def step(product, theta, carry, x):
         a_x, mask, stats = x
@@ -134,11 +128,11 @@ def recurrence(
         new = keep(mask, new, carry)
         return new, (hidden(new), stats)
 
-    last, (hs, stats) = scan(step, [W_h], theta, carry, (a_x, mask, stats), schedule.unroll)
+    last, (hs, stats) = scan(step, [W_h], theta, carry, (a_x, mask, stats), schedule)
     return hs, last, stats
 
 
-def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
+def scan(step: Callable, Ws: list, theta, carry, xs, schedule: Schedule | None = None):
     """Run carry, y = step(product, theta, carry, x) over xs, for any step with products h W.
 
     The step asks for its products by product(k, h, dtype), which is h Ws[k]. The input h of one
@@ -152,7 +146,7 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
         theta: everything else that is differentiated and the same at all steps.
         carry: before the first step; floats.
         xs: leaves ``[T, ...]``.
-        unroll: time steps per turn of a loop.
+        schedule: None: the schedule for the default device.
 
     Returns:
         The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
@@ -164,7 +158,10 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
     Ws, theta, carry, xs = vary_alike(Ws, theta, carry, xs)
     theta, constants, whole_theta = split(theta)
     xs, others, whole_x = split(xs)
-    loop = partial(jax.lax.scan, unroll=unroll)
+    schedule = schedule or default()
+    # On Explicit axes, jax 0.11 computes wrong gradients of a vmapped linearization, silently.
+    ahead = schedule.ahead and not any(map(is_explicit, jax.tree.leaves((carry, xs))))
+    loop = partial(jax.lax.scan, unroll=schedule.unroll)
 
     def forward(Ws, theta, carry, xs, constants, others):
         def body(carry, x):
@@ -191,13 +188,9 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
         Ws, theta, first, xs, constants, others, carries, products = residuals
         d_last, d_ys = cotangents
 
-        def before(t):
-            """Return the carry that step t began with."""
-
-            def select(first, stack):
-                return jnp.where(t > 0, stack[jnp.maximum(t - 1, 0)], first)
-
-            return jax.tree.map(select, first, carries)
+        before = befores(first, carries)
+        # In half precision, sums over many time steps would lose their last digits.
+        zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros_like(leaf)), theta)
 
         def linearize(carry, x, others, products):
             def known_step(theta, carry, x, taps):
@@ -211,7 +204,7 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
                     if operands[k] is None:
                         operands[k] = len(seen)
                         seen.append(h)
-                    return _known_product(dtype, h, Ws[k], products[k], taps[k])
+                    return _known_product(partial(_times_W, Ws[k], dtype), h, products[k], taps[k])
 
                 x = whole_x(x, others)
                 return step(product, whole_theta(theta, constants), carry, x), seen[kept:]
@@ -221,28 +214,55 @@ def scan(step: Callable, Ws: list, theta, carry, xs, unroll: int = 1):
             _, transposed, made = jax.vjp(known_step, theta, carry, x, taps, has_aux=True)
             return transposed, made
 
-        # d x[t] and d a[t] overwrite x[t] and a[t]. Each turn reads what the next one needs after
-        # it has written; with the reads first, XLA would copy the whole arrays in every turn.
-        def body(sums, inputs):
-            d_carry, d_theta, stacks, (x, products) = sums
-            t, d_y, others = inputs
-            transposed, made = linearize(before(t), x, others, products)
-            more, d_carry, *gradients = transposed((d_carry, d_y))
-            d_theta = jax.tree.map(lambda total, d: total + d.astype(total.dtype), d_theta, more)
-            stacks = jax.tree.map(lambda s, d: s.at[t].set(d), stacks, tuple(gradients))
-            here = jax.tree.map(lambda s: s[jnp.maximum(t - 1, 0)], stacks)
-            return (d_carry, d_theta, stacks, here), made
+        def one_by_one():
+            # d x[t] and d a[t] overwrite x[t] and a[t]. Each turn reads what the next one needs
+            # after it has written; with the reads first, XLA would copy the whole arrays in every
+            # turn. For the same reason the carry before step t is selected here.
+            def carry_before(t):
+                def select(first, stack):
+                    return jnp.where(t > 0, stack[jnp.maximum(t - 1, 0)], first)
 
-        stacks = xs, products
-        here = jax.tree.map(lambda s: s[-1], stacks)
-        # In half precision the sums over many time steps would lose their last digits.
-        zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros_like(leaf)), theta)
-        start = d_last, zeros, stacks, here
-        steps = jnp.arange(len(jax.tree.leaves(carries)[0])), d_ys, others
-        (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
-        d_xs, d_products = stacks
+                return jax.tree.map(select, first, carries)
+
+            def body(sums, inputs):
+                d_carry, d_theta, stacks, (x, products) = sums
+                t, d_y, others = inputs
+                transposed, made = linearize(carry_before(t), x, others, products)
+                more, d_carry, *gradients = transposed((d_carry, d_y))
+                d_theta = jax.tree.map(
+                    lambda total, d: total + d.astype(total.dtype), d_theta, more
+                )
+                stacks = jax.tree.map(lambda s, d: s.at[t].set(d), stacks, tuple(gradients))
+                here = jax.tree.map(lambda s: s[jnp.maximum(t - 1, 0)], stacks)
+                return (d_carry, d_theta, stacks, here), made
+
+            stacks = xs, products
+            here = jax.tree.map(lambda s: s[-1], stacks)
+            start = d_last, zeros, stacks, here
+            steps = jnp.arange(len(jax.tree.leaves(carries)[0])), d_ys, others
+            (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
+            return d_theta, d_carry, *stacks, made
+
+        def all_before():
+            residuals, at, made = _linearize_all(linearize, (before, xs, others, products))
+
+            def body(d_carry, inputs):
+                d_y, step = inputs
+                _, d_before, _, d_products = at(step)((d_carry, d_y))
+                return d_before, (d_carry, d_products)
+
+            d_carry, (d_carries, d_products) = loop(body, d_last, (d_ys, residuals), reverse=True)
+            # Once more for θ and x, outside of the loop: kernels over all time steps instead of T.
+            transposed = jax.vmap(lambda step, *d: at(step)(d))
+            d_thetas, _, d_xs, _ = transposed(residuals, d_carries, d_ys)
+            d_theta = jax.tree.map(
+                lambda zero, d: zero + d.sum(0, dtype=zero.dtype), zeros, d_thetas
+            )
+            return d_theta, d_carry, d_xs, d_products, made
+
+        d_theta, d_carry, d_xs, d_products, made = all_before() if ahead else one_by_one()
         d_theta = jax.tree.map(lambda d, leaf: d.astype(leaf.dtype), d_theta, theta)
-        stacked = jax.tree.leaves(befores(first, carries)) + made
+        stacked = jax.tree.leaves(before) + made
 
         def gradient(k):
             return weight_gradient(stacked[operands[k]], d_products[k], Ws[k], dtypes[k])
@@ -289,74 +309,65 @@ def index_of(leaf, leaves: list) -> int | None:
     return next((n for n, candidate in enumerate(leaves) if candidate is leaf), None)
 
 
+def _times_W(W, dtype, d):
+    """Return d Wᵀ, the gradient of h where d is that of h W."""
+    return matmul(d, W.T, dtype)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _known_product(dtype, h, W, a, tap):
-    """Return a = h W, which is known already. Its gradient d goes to h as d Wᵀ, and to the tap."""
+def _known_product(transpose, h, a, tap):
+    """Return a = h W, which is known already. Its gradient d goes to h as d Wᵀ, and to the tap.
+
+    W is bound in `transpose`, hence is no residual, and gets no gradient: `scan` takes it after the
+    loop.
+    """
     return a
 
 
-def _known_product_bwd(dtype, residuals, d):
-    W, zero = residuals
-    # W gets no gradient here: `scan` takes it after the loop.
-    d_h = matmul(d, W.T, dtype).astype(zero.dtype)
-    return d_h, jnp.zeros_like(W), jnp.zeros_like(d), d
+def _known_product_fwd(transpose, h, a, tap):
+    return a, jnp.zeros((), h.dtype)
 
 
-def _known_product_fwd(dtype, h, W, a, tap):
-    return a, (W, jnp.zeros((), h.dtype))
+def _known_product_bwd(transpose, zero, d):
+    return transpose(d).astype(zero.dtype), jnp.zeros_like(d), d
 
 
 _known_product.defvjp(_known_product_fwd, _known_product_bwd)
 
 
-def _ahead(update: Callable, dtype, unroll: int) -> Callable:
-    """Return `recurrence` with every step linearized before the reverse loop."""
-    scan = partial(jax.lax.scan, unroll=unroll)
+def _linearize_all(linearize: Callable, steps) -> tuple[list, Callable, Any]:
+    """Linearize all time steps at once.
 
-    def masked(theta, carry, a_x, a_h, mask, stats):
-        new, stats = update(theta, stats, carry, a_x, a_h, mask)
-        return keep(mask, new, carry), stats
+    Args:
+        linearize: returns a vjp function, which is a pytree of its residuals, and auxiliary values.
+        steps: the arguments of `linearize`, leaves ``[T, ...]``.
 
-    def forward(theta, W_h, carry, a_x, mask, stats):
-        def step(carry, inputs):
-            a_x, mask, stats = inputs
-            a_h = matmul(hidden(carry), W_h, dtype)
-            new, stats = masked(theta, carry, a_x, a_h, mask, stats)
-            return new, (new, a_h, stats)
+    Returns:
+        The residuals ``[T, ...]``, a function that makes the vjp function of a step of its
+        residuals, and the auxiliary values ``[T, ...]``.
+    """
+    structure: Any = None
 
-        last, (carries, a_h, new_stats) = scan(step, carry, (a_x, mask, stats))
-        residuals = theta, W_h, carry, carries, a_x, a_h, mask, stats
-        return (hidden(carries), last, new_stats), residuals
+    def residuals(*step):
+        nonlocal structure
+        transposed, made = linearize(*step)
+        leaves, structure = jax.tree.flatten(transposed)
+        return leaves, made
 
-    def backward(residuals, cotangents):
-        theta, W_h, carry, carries, a_x, a_h, mask, stats = residuals
-        d_hs, d_last, _ = cotangents
-        before = befores(carry, carries)
+    # What no step changes, such as the text that attention reads, is kept once: vmap would repeat
+    # it T times. These are the residuals that do not depend on an argument.
+    jaxpr = jax.make_jaxpr(residuals)(*jax.tree.map(lambda leaf: leaf[0], steps)).jaxpr
+    count = structure.num_leaves
+    dependent = {id(v) for v in jaxpr.invars}
+    for equation in jaxpr.eqns:
+        if not dependent.isdisjoint(map(id, equation.invars)):
+            dependent |= set(map(id, equation.outvars))
+    varies = [id(v) in dependent for v in jaxpr.outvars[:count]]
+    leaves, made = jax.vmap(residuals, out_axes=([0 if v else None for v in varies], 0))(*steps)
+    pairs = list(zip(leaves, varies, strict=True))
 
-        def linearize(carry, a_x, a_h, mask, stats):
-            def next_carry(theta, carry, a_x, a_h):
-                return masked(theta, carry, a_x, a_h, mask, stats)[0]
+    def at(step: list) -> Callable:
+        own = iter(step)
+        return structure.unflatten([next(own) if v else leaf for leaf, v in pairs])
 
-            return jax.vjp(next_carry, theta, carry, a_x, a_h)[1]
-
-        # A vjp function is a pytree of its residuals, so vmap stacks those of all time steps.
-        transposed = jax.vmap(linearize)(before, a_x, a_h, mask, stats)
-
-        def step(d_carry, inputs):
-            """Add d h[t] of the outputs to d carry[t], and go on to d carry[t-1]."""
-            d_h, transposed = inputs
-            d_carry = add_to_hidden(d_carry, d_h)
-            _, d_before, _, d_a_h = transposed(d_carry)
-            d_before = add_to_hidden(d_before, matmul(d_a_h, W_h.T, dtype))
-            return d_before, (d_carry, d_a_h)
-
-        d_carry, (d_carries, d_a_h) = scan(step, d_last, (d_hs, transposed), reverse=True)
-        # Once more for θ and a_x, outside of the loop: kernels over all time steps instead of T.
-        d_thetas, _, d_a_x, _ = jax.vmap(lambda t, d: t(d))(transposed, d_carries)
-        d_theta = jax.tree.map(lambda d: d.sum(0), d_thetas)
-        d_W_h = weight_gradient(hidden(before), d_a_h, W_h, dtype)
-        return d_theta, d_W_h, d_carry, d_a_x, None, None
-
-    run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
-    run.defvjp(forward, backward)
-    return run
+    return [leaf for leaf, v in pairs if v], at, made

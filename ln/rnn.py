@@ -395,9 +395,7 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         )
         return carry, (y, new)
 
-    carry, (ys, new) = fused.scan(
-        turn, weights, (params, shared), carry, (of_steps, xs), fused.default().unroll
-    )
+    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (of_steps, xs))
     if train and stats:
         _put_stats(scope, new, stats)
     return carry, ys
