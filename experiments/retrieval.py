@@ -147,6 +147,6 @@ def places(E) -> dict[str, Places]:
         # Not "E < energy": it is false for a NaN, whose place would then be the first.
         before, same = others & ~(E >= energy), E == energy
         right = jnp.maximum((~others & same).sum(axis), 1)
-        return Places(before.sum(axis), (others & same).sum(axis), right)
+        return Places(*map(np.asarray, (before.sum(axis), (others & same).sum(axis), right)))
 
     return dict(image=count(own, 1), caption=count(best, 0))
