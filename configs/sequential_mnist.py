@@ -9,8 +9,6 @@ batch norm 99.0 % and 95.4 %. The layer normalization paper has no such experime
 comes from stands beside it: their paper, their code (sequential_mnist.py), or "ours".
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from configs import base
@@ -79,10 +77,9 @@ def sweep():
     """Three norms, in order and permuted; two seeds: ours."""
     for permuted in (False, True):
         for norm in ("none", "batch", "layer"):
-            run: dict[str, Any] = dict(norm=norm, permuted=permuted, seeds=(0, 1))
-            if norm != "none" and not permuted:
-                # The first pixels are black in all cases. Batch norm (paper, code) then divides by
-                # the deviation of equal cases; layer norm (ours) by that of units that are all 0,
-                # where its derivative is 1/√epsilon, step after step: the gradient overflows.
-                run["noise"] = 0.1
-            yield run
+            run = dict(norm=norm, permuted=permuted, seeds=(0, 1))
+            # The first pixels are black in all cases. Batch norm (paper, code) then divides by the
+            # deviation of equal cases; layer norm (ours) by that of units that are all 0, where its
+            # derivative is 1/√epsilon, step after step: the gradient overflows.
+            is_constant = norm != "none" and not permuted
+            yield run | dict(noise=0.1) if is_constant else run
