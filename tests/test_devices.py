@@ -14,7 +14,7 @@ import pytest
 import experiments
 from ln.errors import InputError
 from ln.training import train
-from ln.training.devices import Spread, most, unseen_accelerator, visible
+from ln.training.devices import Spread, most, unseen_gpu, visible
 
 PROJECT = Path(__file__).parent.parent
 
@@ -125,14 +125,14 @@ def test_the_number_of_devices_can_be_limited():
         visible(0)
 
 
-def test_an_accelerator_that_jax_does_not_see_gives_a_remedy(monkeypatch):
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+def test_a_gpu_that_jax_does_not_see_is_noticed(monkeypatch):
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
-    assert "a GPU, but jax does not see it" in unseen_accelerator()
-    assert "make install DEVICE=cuda13" in unseen_accelerator()
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # as the user wants it
-    assert unseen_accelerator() == ""
+    assert unseen_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden by the user
+    assert not unseen_gpu()
 
 
 @pytest.mark.slow

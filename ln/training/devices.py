@@ -164,19 +164,10 @@ def visible(limit: int | None) -> list[jax.Device]:
     return devices[:limit]
 
 
-def unseen_accelerator() -> str:
-    """Return a warning if this machine has an accelerator that jax does not see, else ""."""
+def unseen_gpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU that jax does not see, unless it is hidden."""
     hidden = os.environ.get("JAX_PLATFORMS") or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    if jax.default_backend() != "cpu" or hidden:
-        return ""
-    kinds = dict(GPU=("/dev/nvidia0", "cuda13"), TPU=("/dev/accel0", "tpu"))
-    for kind, (path, extra) in kinds.items():
-        if Path(path).exists():
-            return (
-                f"WARNING: this machine has a {kind}, but jax does not see it and runs on the CPU: "
-                f'make install DEVICE={extra}, or pip install "jax[{extra}]".'
-            )
-    return ""
+    return not hidden and jax.default_backend() == "cpu" and Path("/dev/nvidia0").exists()
 
 
 # --- Agreement of several processes ---

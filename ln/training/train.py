@@ -38,7 +38,7 @@ from ln.training.devices import (
     check_same,
     of_first,
     remedy,
-    unseen_accelerator,
+    unseen_gpu,
     visible,
 )
 from ln.training.optim import make_optimizer
@@ -505,8 +505,12 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
-        if warning := unseen_accelerator():
-            print(warning, file=sys.stderr, flush=True)
+        if unseen_gpu():
+            print(
+                "WARNING: jax does not see the GPU of this machine; this run is on the CPU. "
+                'Run make install DEVICE=cuda13, or pip install "jax[cuda13]".',
+                file=sys.stderr,
+            )
         place = f"{spread.size} x " if spread.size > 1 else ""
         place += usable[0].device_kind
         place += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
