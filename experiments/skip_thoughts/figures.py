@@ -74,10 +74,10 @@ TABLES = (
             column("sick_r", "SICK r", "sick", "r", ".3f", falling=False),
             column("sick_rho", "SICK ρ", "sick", "rho", ".3f", falling=False),
             column("sick_mse", "SICK MSE", "sick", "mse", ".3f"),
-            column("mr", "MR", "mr", "accuracy", ".1f", falling=False),
-            column("cr", "CR", "cr", "accuracy", ".1f", falling=False),
-            column("subj", "SUBJ", "subj", "accuracy", ".1f", falling=False),
-            column("mpqa", "MPQA", "mpqa", "accuracy", ".1f", falling=False),
+            *(
+                column(name, name.upper(), name, "accuracy", ".1f", falling=False)
+                for name in ("mr", "cr", "subj", "mpqa")
+            ),
         ),
     ),
 )
