@@ -78,9 +78,8 @@ def sweep():
     for permuted in (False, True):
         for norm in ("none", "batch", "layer"):
             run = dict(norm=norm, permuted=permuted, seeds=(0, 1))
-            if norm != "none" and not permuted:
-                # The first pixels are black in all cases. Batch norm (paper, code) then divides by
-                # the deviation of equal cases; layer norm (ours) by that of units that are all 0,
-                # where its derivative is 1/√epsilon, step after step: the gradient overflows.
-                run["noise"] = 0.1
-            yield run
+            # The first pixels are black in all cases. Batch norm (paper, code) then divides by the
+            # deviation of equal cases; layer norm (ours) by that of units that are all 0, where its
+            # derivative is 1/√epsilon, step after step: the gradient overflows.
+            is_constant = norm != "none" and not permuted
+            yield run | dict(noise=0.1) if is_constant else run

@@ -1,6 +1,6 @@
 """Curves from runs and from the paper's figures in one form, and the rows that describe figures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import csv
 import dataclasses
 import functools
@@ -15,7 +15,10 @@ from ln.training.runs import Lane, Reading
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 COUNTS = dict(step="update", epoch="epoch")  # what the x axis of a panel can count
-SUMMARIES = dict(mean=np.mean, median=np.median, min=np.min, max=np.max)
+Style = dict[str, Any]  # fields that several panels share
+SUMMARIES: dict[str, Callable[..., np.ndarray]] = dict(
+    mean=np.mean, median=np.median, min=np.min, max=np.max
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,12 +95,12 @@ class Places(NamedTuple):
         right: the number of right candidates with its energy, itself included, ``[N]``.
     """
 
-    before: np.ndarray
-    level: np.ndarray
-    right: np.ndarray
+    before: np.ndarray | jax.Array
+    level: np.ndarray | jax.Array
+    right: np.ndarray | jax.Array
 
     @property
-    def ranks(self) -> np.ndarray:
+    def ranks(self) -> np.ndarray | jax.Array:
         """Return the expected places ``[N]``; the first place is 0.
 
         In a random order of k right and l wrong candidates, l / (k + 1) wrong ones precede the

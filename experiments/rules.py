@@ -220,8 +220,8 @@ def lookup(curves: Curves, key: Key) -> Curve | None:
     if len(complete) < len(parts):
         return None
     x = reduce(np.intersect1d, [curve.x for curve in complete])
-    y = sum(curve.lanes[..., np.isin(curve.x, x)] for curve in complete)
-    return dataclasses.replace(complete[0], x=x, lanes=y)
+    lanes = np.sum([curve.lanes[..., np.isin(curve.x, x)] for curve in complete], axis=0)
+    return dataclasses.replace(complete[0], x=x, lanes=lanes)
 
 
 def panel_of(name: str, panels: Panels) -> Panel:
@@ -236,8 +236,9 @@ def as_line(curve: Curve, panel: Panel) -> Line:
 
 def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     """Return the gains of a part for the seeds that all of its curves have; None without curves."""
-    known = {key: lookup(curves, key) for key in part.keys}
-    if not all(known.values()):
+    found = {key: lookup(curves, key) for key in part.keys}
+    known = {key: curve for key, curve in found.items() if curve is not None}
+    if len(known) < len(found):
         return None
     names = {key: list(c.seeds or range(c.lanes.shape[-2])) for key, c in known.items()}
     seeds = sorted(set.intersection(*map(set, names.values())))
@@ -308,7 +309,10 @@ def has_peaked(part: Part, curves: Curves, panels: Panels) -> bool:
     """Return whether the baseline's mean is best before the last tenth of its length."""
 
     def peaks(name: str, norm: str) -> bool:
-        line = as_line(lookup(curves, (name, norm)), panel_of(name, panels))
+        curve = lookup(curves, (name, norm))
+        if curve is None:
+            return False
+        line = as_line(curve, panel_of(name, panels))
         x, y = first_part(line) if part.rule is later else line
         return x[y.mean(0).argmin()] <= 0.9 * x[-1]
 
@@ -400,9 +404,13 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     gains = [measure(part, curves, panels) for part in parts]
     if claim.is_trend:
         gains = [slope(parts[0], cells, panels)]
-    known = [pair for pair in zip(parts, gains, strict=True) if pair[1] is not None]
-    rows = tuple(in_words(part, gain, panels) for part, gain in known)
-    if None in gains:
+    known = [gain for gain in gains if gain is not None]
+    rows = tuple(
+        in_words(part, gain, panels)
+        for part, gain in zip(parts, gains, strict=True)
+        if gain is not None
+    )
+    if len(known) < len(gains):
         some = any(row.pairs >= LEAST for row in rows)
         return Verdict(NOT_DECIDED if some else NOT_TESTED, lacking(claim, parts, curves), rows)
     if claim.datasets and cells[0].config.get("dataset") not in claim.datasets:
@@ -412,7 +420,7 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
         return Verdict(NOT_DECIDED, f"It takes {LEAST} {pairs} or more.", rows)
     if not all(has_peaked(part, curves, panels) for part in parts if part.rule in OF_ENDS):
         return Verdict(NOT_DECIDED, "The baseline was still improving at the end.", rows)
-    sign = outcome([gain.values for gain in gains], [part.least for part in parts], claim.spare)
+    sign = outcome([gain.values for gain in known], [part.least for part in parts], claim.spare)
     words = (NOT_DECIDED, CONFIRMED, CONTRADICTED) if full else (NOT_DECIDED, AGREES, DISAGREES)
     return Verdict(words[int(sign)], "" if sign else "The intervals leave it open.", rows)
 
@@ -434,8 +442,9 @@ def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:
 def slope(part: Part, cells: Sequence[Cell], panels: Panels) -> Gains | None:
     """Return the trend of a part over cells; None if some are not finished or they are too few."""
     gains = [measure(part, cell.curves, panels) for cell in cells]
-    some = len({cell.ratio for cell in cells}) < CELLS or None in gains
-    return None if some else trend(cells, gains)
+    known = [gain for gain in gains if gain is not None]
+    few = len({cell.ratio for cell in cells}) < CELLS or len(known) < len(cells)
+    return None if few else trend(cells, known)
 
 
 def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
@@ -451,7 +460,7 @@ def in_words(part: Part, gains: Gains, panels: Panels) -> Row:
     """Return gains as a row of a table."""
     panel = panel_of(part.curve[0], panels)
 
-    def text(gain: float) -> str:
+    def text(gain: float | np.ndarray) -> str:
         return f"{np.exp(gain):.2f}" if part.is_factor else f"{panel.times * gain:+{panel.digits}}"
 
     if not gains.seeds:
@@ -461,7 +470,8 @@ def in_words(part: Part, gains: Gains, panels: Panels) -> Row:
     estimate = bound + text(gains.values.mean()) + (" ×" if part.is_factor else "")
     count, span = len(gains.seeds), "–"
     if count >= LEAST:
-        span = f"[{', '.join(map(text, interval(gains.values)))}]"
+        low, high = interval(gains.values)
+        span = f"[{text(low)}, {text(high)}]"
     return Row(describe(part, panels), estimate, span, count)
 
 
@@ -473,7 +483,7 @@ def describe(part: Part, panels: Panels) -> str:
         return f"{panel.label}, {panel.title}" if panel.title else panel.label
 
     (key, norm), (other_key, baseline) = part.curve, part.baseline
-    rule = part.rule.__doc__.partition(":")[0].lower()
+    rule = (part.rule.__doc__ or "").partition(":")[0].lower()
     where = name(key)
     if "+" in key:
         where = " + ".join(panel_of(term, panels).label for term in key.split("+"))

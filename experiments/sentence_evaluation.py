@@ -8,9 +8,9 @@ gives an encoder vectors for words that it was not trained with.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import gzip
+import io
 import itertools
 from pathlib import Path
-from typing import IO
 
 import jax
 from jax.nn import sigmoid
@@ -34,6 +34,7 @@ ADAM = optax.adam(1e-3)
 TOLERANCE, STEPS = 1e-4, 200  # of logistic regression; vectors of length 1 need 30 steps at most
 TINY = float(np.finfo(np.float32).tiny)
 
+File = gzip.GzipFile | io.BufferedReader
 Encode = Callable[[list[str], bool], np.ndarray]
 
 
@@ -56,10 +57,11 @@ def evaluate(encode: Encode, splits: Mapping[str, Mapping[str, np.ndarray]]) -> 
         elif name.endswith("_train"):
             task = name.removesuffix("_train")
             parts = [splits[f"{task}_{part}"] for part in ("train", "valid", "test")]
-            vectors = encoded(encode, parts, end=True)
-            features = [pair_features(v[::2], v[1::2]) for v in vectors]
-            pairs = zip(features, (part["scores"] for part in parts), strict=True)
-            scores[task] = relate(*itertools.chain(*pairs))
+            x, x_valid, x_test = (
+                pair_features(v[::2], v[1::2]) for v in encoded(encode, parts, end=True)
+            )
+            y, y_valid, y_test = (part["scores"] for part in parts)
+            scores[task] = relate(x, y, x_valid, y_valid, x_test, y_test)
     return scores
 
 
@@ -106,9 +108,9 @@ def nested(vectors, labels, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.RandomState(seed).permutation(N)  # as the authors draw it
     y = np.asarray(labels)[order].astype(np.float32)
     used, held = folds(N)
-    x = np.asarray(vectors, np.float32)[order]
+    ordered = np.asarray(vectors, np.float32)[order]
     # The bias is free: subtracting the mean improves the numerics and changes nothing else.
-    x = jnp.asarray(np.column_stack([x - x.mean(0), np.ones(N, np.float32)]))
+    x = jnp.asarray(np.column_stack([ordered - ordered.mean(0), np.ones(N, np.float32)]))
     mask = jnp.asarray(used.reshape(N, -1), jnp.float32)
     w = jnp.zeros((x.shape[1], mask.shape[1]))
     accuracies = np.empty((FOLDS, len(CS), 1 + FOLDS))
@@ -337,7 +339,7 @@ def read_vectors(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
         raise InputError(f"Cannot read vectors of words from {path} ({error}).") from error
 
 
-def _binary(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
+def _binary(file: File) -> Iterator[tuple[str, np.ndarray]]:
     """Read a line "words d", then each word, a blank and d float32, and a newline or none."""
     count, d = map(int, file.readline(100).split())
     for _ in range(count):
@@ -346,7 +348,7 @@ def _binary(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
         yield word.lstrip(b"\n").decode(errors="replace"), numbers
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
+def _lines(file: File) -> Iterator[tuple[str, np.ndarray]]:
     """Read a word and its d numbers a line. Words may contain blanks."""
     d = None
     for line in file:

@@ -101,7 +101,7 @@ class Prepared(train.Task):
     def init(self, key) -> Variables:
         inputs = self.inputs(self.example(), key, train=True)
         variables = self.model(train=True).init(key, *inputs)
-        return redraw_matrices(variables, key, self.config.get("init_std", 0))
+        return redraw_matrices(dict(variables), key, self.config.get("init_std", 0))
 
     def apply(self, variables: Variables, batch: Batch, key, train: bool) -> tuple[Any, dict]:
         """Return the model's outputs for a batch, and the new running statistics."""

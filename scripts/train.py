@@ -9,7 +9,8 @@ is set by --config.KEY=VALUE; --config_json=FILE is a whole config, such as conf
 run, or - the standard input. All pairs of --config.seeds and --config.lr train side by side in one
 program. Lengths are written as "300 steps" or "65 epochs". Ctrl-C saves and says how to resume.
 
-All devices of this machine train one run; those of several machines do, where each runs
+As many devices of this machine as divide lanes and batch train one run, --devices=N at most; those
+of several machines do, where each runs
 
     python -m scripts.train --coordinator=HOST:PORT --processes=2 --process=0 \
         --config=configs/mnist.py:small --workdir=runs/try
@@ -34,6 +35,7 @@ from scripts import cli, hosts
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 CONFIG_JSON = flags.DEFINE_string("config_json", None, "file of a whole config; -: standard input")
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder: config, metrics, checkpoints")
+DEVICES = flags.DEFINE_integer("devices", None, "most devices of this machine that it takes")
 flags.adopt_module_key_flags(hosts)
 
 
@@ -67,7 +69,7 @@ def train_run(config: ConfigDict) -> None:
 
     task = experiments.check(config)
     try:
-        train.fit(task, config, WORKDIR.value)
+        train.fit(task, config, WORKDIR.value, DEVICES.value)
     except train.Interrupted as stopped:
         again = f" To resume: python {shlex.join(sys.orig_argv[1:])}"
         print(f"{stopped}.{'' if CONFIG_JSON.value == '-' else again}", flush=True)

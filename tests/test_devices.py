@@ -1,16 +1,20 @@
 """Several devices compute what one computes; XLA makes several out of one CPU."""
 
+import importlib
 import json
 import os
 from pathlib import Path
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+import experiments
 from ln.errors import InputError
-from ln.training.devices import Spread
+from ln.training import train
+from ln.training.devices import Spread, most, unseen_gpu, visible
 
 PROJECT = Path(__file__).parent.parent
 
@@ -90,10 +94,57 @@ def test_a_run_resumes_on_other_devices(tmp_path):
     assert "Resuming at step" in done.stdout
 
 
-def test_devices_that_do_not_divide_raise():
+def test_several_processes_raise_if_one_would_have_no_share(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
     devices = [object()] * 4
     with pytest.raises(InputError, match="multiple of 4 lanes.*batch_size=4 or 6;"):
         Spread.over(devices, 2, 5)
     with pytest.raises(InputError, match="batch_size=4;"):
         Spread.over(devices, 1, 3)
-    assert Spread.over(devices[:1], 3, 7).mesh is None
+    with pytest.raises(InputError, match="--devices is for a single process"):
+        visible(1)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+@pytest.mark.parametrize("scale", ["paper", "small", "tiny"])
+def test_every_run_of_every_sweep_fits_on_some_of_the_devices(name, scale):
+    module = importlib.import_module(f"configs.{name}")
+    for point in module.sweep():
+        config = module.get_config(scale)
+        config.update_from_flattened_dict(point)
+        lanes, B = len(train.make_lanes(config)), config.batch_size
+        used = [most(count, lanes, B) for count in range(1, 17)]
+        assert used[0] == 1 and used == sorted(used)
+        for n in set(used):
+            assert any(lanes % a == 0 and B % (n // a) == 0 for a in range(1, n + 1) if n % a == 0)
+
+
+def test_the_number_of_devices_can_be_limited():
+    assert visible(1) == jax.devices()[:1]
+    with pytest.raises(InputError, match="--devices=0: take a number from 1 to "):
+        visible(0)
+
+
+def test_a_gpu_that_jax_does_not_see_is_noticed(monkeypatch):
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    assert unseen_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden by the user
+    assert not unseen_gpu()
+
+
+@pytest.mark.slow
+def test_a_run_names_the_devices_that_it_leaves_idle(tmp_path):
+    """Figure 6 at batch size 4 has three lanes: six of eight devices fit."""
+    words = ["scripts.train", "--config=configs/mnist.py:tiny", "--config.seeds=0,1,2"]
+    words += ["--config.batch_size=4", f"--config.data_dir={tmp_path}"]
+    done = run(["-m", *words, f"--workdir={tmp_path / 'run'}"], devices=8)
+    assert done.returncode == 0, done.stderr
+    assert "6 x cpu; idle: cpu:6, cpu:7. To use them, " in done.stdout
+    assert (
+        "multiple of 8 lanes (config.seeds times config.lr), or config.batch_size=8" in done.stdout
+    )
+    done = run(["-m", *words, "--devices=2", f"--workdir={tmp_path / 'two'}"], devices=8)
+    assert "2 x cpu\n" in done.stdout

@@ -3,7 +3,6 @@
 import ast
 import graphlib
 from importlib.metadata import packages_distributions
-import itertools
 import os
 from pathlib import Path
 import re
@@ -11,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -32,11 +32,14 @@ def requirements(lines):
 
 
 ASKED = requirements((ROOT / "requirements.txt").read_text().splitlines())
-LOCKED = requirements((ROOT / "requirements.lock").read_text().splitlines())
+LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
+LOCKED, *PLUGINS = (
+    requirements((ROOT / name).read_text().splitlines()) for name in reversed(LOCKS)
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = itertools.chain(*PROJECT["optional-dependencies"].values())
-LIBRARY = requirements([*PROJECT["dependencies"], *EXTRAS])
-PEERS = {"torch"}  # what scripts/benchmarks/ compares with, where it is installed
+EXTRAS = PROJECT["optional-dependencies"]
+LIBRARY = requirements([*PROJECT["dependencies"], *EXTRAS["experiments"], *EXTRAS["tensorboard"]])
+OPTIONAL = {"torch", "wandb"}  # what is used if it is installed
 
 
 def files(*folders):
@@ -60,14 +63,22 @@ def imported(path):
     return names
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def words_of(code):
+    """Return the words that a Python program prints in a process of its own."""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", *LOCKS])
 def test_requirements_name_no_package_index_and_no_path_of_a_machine(name):
     text = (ROOT / name).read_text()
     assert not re.findall(r"\S*://\S*|--\S*index\S*|--find-links.*|\s[~/]\S*|\b[A-Z]:\\\S*", text)
 
 
-def test_every_package_of_the_lock_has_a_sha_256():
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_of_a_lock_has_a_sha_256(name):
+    lines = (ROOT / name).read_text().splitlines()
     code = [line for line in lines if not line.lstrip().startswith("#")]
     packages = re.split(r"^(?=\w)", "\n".join(code), flags=re.MULTILINE)[1:]
     for package in packages:
@@ -91,9 +102,20 @@ def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, pyt
     assert version in asked.specifier
 
 
-@pytest.mark.parametrize("name", sorted(LIBRARY))
-def test_the_library_asks_for_the_same_range_as_the_repository(name):
-    assert [r.specifier for r in LIBRARY[name]] == [r.specifier for r in ASKED.get(name, [])]
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_an_accelerator_keeps_the_versions_of_the_lock(plugin):
+    """Both files are installed together: an accelerator adds packages and changes none."""
+    assert {str(pin) for pins in LOCKED.values() for pin in pins} >= {
+        str(pin) for name in plugin.keys() & LOCKED for pin in plugin[name]
+    }
+    assert {str(pin.specifier) for pin in plugin["jax"]} == {"==0.10.2", "==0.11.2"}
+    assert any(re.fullmatch("libtpu|jax-cuda1[23]-plugin", name) for name in plugin)
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS.keys() - {"cuda12", "cuda13", "tpu", "wandb"}))
+def test_an_extra_asks_for_the_same_range_as_the_repository(extra):
+    for name, asked in requirements([*PROJECT["dependencies"], *EXTRAS[extra]]).items():
+        assert [r.specifier for r in asked] == [r.specifier for r in ASKED.get(name, [])], name
 
 
 @pytest.mark.parametrize("path", files("ln", "experiments", "scripts"), ids=str)
@@ -101,7 +123,7 @@ def test_what_is_imported_is_asked_for_by_name(path):
     asked = LIBRARY if path.parts[0] == "ln" else ASKED
     provided_by = packages_distributions()
     ours = {"ln", "experiments", "scripts", "configs"}
-    for name in imported(path) - sys.stdlib_module_names - ours - PEERS:
+    for name in imported(path) - sys.stdlib_module_names - ours - OPTIONAL:
         assert {canonicalize_name(d) for d in provided_by.get(name, [])} & set(asked), name
 
 
@@ -113,11 +135,7 @@ def test_importing_the_library_and_the_experiments_imports_nothing_that_training
         f"for name in {modules}: importlib.import_module(name.removesuffix('.__init__'))\n"
         f"print(*sorted({heavy} & set(sys.modules)))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == []
+    assert words_of(code) == []
 
 
 def test_public_names_are_exported_lazily():
@@ -128,11 +146,7 @@ def test_public_names_are_exported_lazily():
         "from ln import *\n"
         "print(*sorted(set(ln.__all__) & set(globals())))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == sorted(ln.__all__)
+    assert words_of(code) == sorted(ln.__all__)
     assert ln.LSTM.__module__ == "ln.rnn" and set(ln.__all__) <= set(dir(ln))
     with pytest.raises(AttributeError, match="'ln' has no attribute 'LSMT'"):
         ln.LSMT  # noqa: B018
@@ -151,19 +165,49 @@ def test_the_package_has_types_a_licence_and_a_version():
     assert PROJECT["dynamic"] == ["version"] and "version" not in PROJECT
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_an_empty_environment_runs_the_readmes_example(tmp_path):
+    """With the layers' own dependencies; ln.training names the extra that it needs."""
+    python = tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python"
+    venv.create(tmp_path, with_pip=True)
+    (example,) = re.findall(
+        r"```python\n(import flax.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+
+    def run(*words):
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        return subprocess.run(
+            [python, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    installed = run("-m", "pip", "install", "--quiet", str(ROOT))
+    assert installed.returncode == 0, installed.stderr
+    ran = run(
+        "-c", f"{example}\nprint(jax.tree.reduce(lambda n, leaf: n + leaf.size, gradient, 0))"
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 64_000
+    missing = run("-c", "import ln.training").stderr.splitlines()[-1]
+    assert "ln.training needs filelock, ml_collections: pip install" in missing
+    assert "layer-normalization-jax[experiments]" in missing
+
+
 @pytest.fixture
 def clone(tmp_path):
     """A folder with the Makefile, and a PYTHON that does nothing but note what it was asked."""
     folder = tmp_path / "a clone"
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder)
-    (folder / "requirements.lock").touch()
+    for name in LOCKS:
+        (folder / name).touch()
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$@" >> asked\n')
     python.chmod(0o755)
 
-    def make(venv):
-        words = ["make", "test", f"PYTHON={python}", f"VENV={venv}"]
+    def make(venv, *words):
+        words = ["make", "install", f"PYTHON={python}", f"VENV={venv}", *words]
         run = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
         asked = folder / "asked"
         return run, asked.read_text() if asked.exists() else ""
@@ -178,11 +222,21 @@ without_make = pytest.mark.skipif(
 
 @without_make
 @pytest.mark.parametrize("venv", [".venv", ".venv/"])
-def test_an_installation_empties_a_folder_of_its_own(clone, venv):
+def test_an_installation_empties_a_folder_of_its_own(clone, tmp_path, venv):
     folder, make = clone
-    (folder / ".venv").mkdir()
-    _, asked = make(venv)
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to(tmp_path / "python")
+    run, asked = make(venv, "DEVICE=cuda13")
     assert f"-m venv --clear {venv}" in asked
+    assert "-r requirements.lock -r requirements-cuda13.lock" in asked
+    assert "Installing jax for DEVICE=cuda13" in run.stdout
+
+
+@without_make
+def test_an_unknown_device_lists_those_there_are(clone):
+    run, asked = clone[1](".venv", "DEVICE=gpu")
+    assert "DEVICE=gpu is unknown: choose one of cpu cuda12 cuda13 tpu" in run.stderr
+    assert run.returncode and asked == ""
 
 
 @without_make
@@ -214,16 +268,10 @@ def test_no_modules_import_each_other():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
-@pytest.mark.parametrize("path", files("configs"), ids=str)
-def test_a_config_imports_ml_collections_and_configs(path):
-    assert imported(path) <= {"ml_collections", "configs"}
-
-
-@pytest.mark.parametrize("path", files("ln"), ids=str)
-def test_the_library_imports_no_experiment_no_script_and_no_config(path):
-    assert not imported(path) & {"experiments", "scripts", "configs", "tests"}
-
-
-@pytest.mark.parametrize("path", files("experiments"), ids=str)
-def test_an_experiment_imports_no_script_and_no_config(path):
-    assert not imported(path) & {"scripts", "configs", "tests"}
+@pytest.mark.parametrize("path", files("configs", "ln", "experiments"), ids=str)
+def test_imports_go_one_way(path):
+    order = "ln", "experiments", "scripts", "configs", "tests"
+    if path.parts[0] == "configs":
+        assert imported(path) <= {"ml_collections", "configs"}
+    else:
+        assert not imported(path) & set(order[order.index(path.parts[0]) + 1 :])

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import experiments
+
 PROJECT = Path(__file__).parents[1]
 # Each cell in each schedule once; the rest of the product is exhaustive.
 PAIRS = [
@@ -19,11 +21,10 @@ PAIRS = [
 PAIRS += ["GRU, layer, cpu", "GRU, layer, accelerator"]
 
 
-@pytest.fixture(scope="module")
-def measured():
+def measure(*words):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.parallel", *PAIRS],
+        [sys.executable, "-m", *words],
         cwd=PROJECT,
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -31,16 +32,36 @@ def measured():
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return measure("tests.parallel", *PAIRS)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    return measure("tests.parallel_steps", str(tmp_path_factory.mktemp("data")))
+
+
+def check(found):
+    """No array that crosses devices is larger than the parameters; each device needs its share."""
+    assert found["collectives"] and max(found["collectives"]) <= found["parameters"]
+    one, two, four = found["memory"]
+    assert two <= 0.6 * one and four <= 0.35 * one
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_sharded_batch_stays_sharded(measured, pair):
-    """No array that crosses devices is larger than the parameters; each device needs its share."""
-    found = measured[pair]
-    assert found["collectives"] and max(found["collectives"]) <= found["parameters"]
-    one, two, four = found["memory"]
-    assert two <= 0.6 * one and four <= 0.35 * one
+    check(measured[pair])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", experiments.names())
+def test_a_training_step_keeps_its_batch_sharded(steps, name):
+    """It may exchange points [B, H] of order embeddings, whose loss pairs the whole batch."""
+    check(steps[name])
 
 
 @pytest.mark.parametrize("pair", PAIRS)

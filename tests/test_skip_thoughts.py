@@ -99,8 +99,8 @@ def test_the_loss_is_that_of_the_equations(make_task, norm, conditioning):
 
 def direct(h, W, b, target, count):
     log_p = jax.nn.log_softmax(h @ W + b)
-    nll = -jnp.take_along_axis(log_p, target[:, None], 1)[:, 0]
-    return jnp.where(jnp.arange(len(h)) < count, nll, 0).sum()
+    nll = -jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
+    return jnp.where(jnp.arange(h.shape[1]) < count[:, None], nll, 0).sum()
 
 
 @pytest.mark.parametrize("chunk, count", [(4, 9), (4, 8), (4, 0), (64, 10), (1, 7)])
@@ -108,8 +108,9 @@ def test_the_loss_in_chunks_and_its_gradients_are_those_of_the_direct_formula_in
     chunk, count
 ):
     random = np.random.default_rng(0)
-    lanes = 3 * random.normal(size=(2, 10, 6)), random.normal(size=(2, 6, 7))
-    b, target = random.normal(size=(2, 7)), random.integers(7, size=10)
+    lanes = 3 * random.normal(size=(2, 3, 10, 6)), random.normal(size=(2, 6, 7))
+    b, target = random.normal(size=(2, 7)), random.integers(7, size=(3, 10))
+    count = np.array([count, count // 2, 10])  # of three groups
     with jax.enable_x64(True):
         found, expected = (
             jax.jit(
@@ -128,9 +129,11 @@ def test_the_logits_of_all_words_are_never_in_memory_at_once():
     N, H, V = 1000, 8, 4000
 
     def bytes_of(function):
-        shapes = (N, H), (H, V), (V,)
+        shapes = (1, N, H), (H, V), (V,)
         arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-        grad = jax.jit(jax.grad(lambda *p: function(*p, jnp.zeros(N, int), N), (0, 1, 2)))
+        grad = jax.jit(
+            jax.grad(lambda *p: function(*p, jnp.zeros((1, N), int), jnp.array([N])), (0, 1, 2))
+        )
         return grad.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
     assert bytes_of(lambda *p: cross_entropy(50, *p)) < 4e6

@@ -1,13 +1,13 @@
 """Curves of §6.7: training loss, test error and activity of a convolutional network."""
 
-from experiments.curves import Figure, Panel
+from experiments.curves import Figure, Panel, Style
 
-EPOCHS = dict(
+EPOCHS: Style = dict(
     x="epoch", landmarks=(1, 2, 3, 5, 8, 10, 12, 15, 20), summaries=(("mean", 3), ("min", 0))
 )
-NATS = dict(log=True, digits=".2g", limits=(1e-3, 1.0), levels=(0.3, 0.1, 0.03, 0.01, 0.003))
-PERCENT = dict(times=100, limits=(0.5, 5.0))
-ACTIVE = EPOCHS | dict(times=100, digits=".1f", limits=(0.0, 60.0), summaries=(("mean", 1),))
+NATS: Style = dict(log=True, digits=".2g", limits=(1e-3, 1.0), levels=(0.3, 0.1, 0.03, 0.01, 0.003))
+PERCENT: Style = dict(times=100, limits=(0.5, 5.0))
+ACTIVE: Style = EPOCHS | dict(times=100, digits=".1f", limits=(0.0, 60.0), summaries=(("mean", 1),))
 
 FIGURES = (
     Figure(

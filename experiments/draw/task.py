@@ -1,5 +1,7 @@
 """Bound the log likelihood of binary images with DRAW (§6.4)."""
 
+from typing import Any
+
 import jax
 from jax.nn import logsumexp
 import jax.numpy as jnp
@@ -40,11 +42,10 @@ class Task(tasks.Cases):
 
         With one sample its mean is the bound; with more it is tighter, and still an upper bound.
         """
-        x, model = images(x), self.model(train=False)
 
         def weigh(key):
-            epsilon = self.noise(key, len(x))
-            return log_weight(x, model.apply(variables, x, epsilon), epsilon)
+            glimpses, _ = self.apply(variables, dict(x=x), key, train=False)
+            return log_weight(images(x), glimpses, self.noise(key, len(x)))
 
         weights = jax.lax.map(weigh, jax.random.split(key, samples))
         return jnp.log(samples) - logsumexp(weights, 0)
@@ -52,7 +53,8 @@ class Task(tasks.Cases):
     def generate(self, variables, key, B: int) -> Glimpse:
         """Return the glimpses of B pictures that the model generates."""
         z = self.noise(key, B)
-        return self.model(train=False).apply(variables, z, method="generate")
+        glimpses: Any = self.model(train=False).apply(variables, z, method="generate")
+        return glimpses
 
     def reconstruct(self, variables, x, key) -> Glimpse:
         """Return how the model paints images x ``[B, 784]`` that it looks at."""

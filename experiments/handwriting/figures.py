@@ -1,8 +1,8 @@
 """Figure 5 (§6.5): log likelihood of handwriting synthesis."""
 
-from experiments.curves import Figure, Panel
+from experiments.curves import Figure, Panel, Style
 
-NLL = dict(
+NLL: Style = dict(
     digits=".1f",
     limits=(-900.0, 0.0),
     x_per=200,
@@ -10,7 +10,7 @@ NLL = dict(
     landmarks=(1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900),
 )
 LEVELS = -500.0, -600.0, -700.0, -750.0, -770.0, -800.0
-SINGLE = dict(summaries=(("median", 10),))
+SINGLE: Style = dict(summaries=(("median", 10),))
 
 FIGURES = (
     Figure(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.curves import Style
 from experiments.datasets import lines
 from experiments.pictures import DPI, POINT, option, png, svg
 from ln.errors import InputError, choose
@@ -88,7 +89,7 @@ def sample(task, variables, options: Options) -> dict[str, bytes | str]:
     samples = write(task, variables, options, texts_of(task, options.text, real))
     drawn = [sample_line(sample, task.scale) for sample in samples]
     figure = draw(drawn + [real_line(task, real, n) for n in range(options.cases)])
-    files = {"samples.png": png(figure), "samples.svg": svg(figure)}
+    files: dict[str, bytes | str] = {"samples.png": png(figure), "samples.svg": svg(figure)}
     if task.config.text:
         files["window.png"] = windows(samples[:: options.count], task.scale)
     return files
@@ -178,8 +179,8 @@ def until_end(sample: Sample) -> Sample:
         return sample
     first, end = max(sample.given, 1), len(sample.text)
     size = first + int(np.append(sample.phi[first:].argmax(1) == end, True).argmax())
-    shown = dict(points=sample.points[: size + 1], phi=sample.phi[:size])
-    return sample._replace(**shown, finished=size < len(sample.phi))
+    points, phi = sample.points[: size + 1], sample.phi[:size]
+    return sample._replace(points=points, phi=phi, finished=size < len(sample.phi))
 
 
 # --- Lines, and a page of them ---
@@ -228,9 +229,9 @@ def draw(drawn: list[Line]):
     figure = Figure(dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    pen = dict(linewidth=PEN * POINT, solid_capstyle="round", clip_on=False)
+    pen: Style = dict(linewidth=PEN * POINT, solid_capstyle="round", clip_on=False)
     pen |= dict(markersize=PEN * POINT, markeredgewidth=0)
-    font = dict(fontsize=FONT * POINT, color=GREY, parse_math=False)
+    font: Style = dict(fontsize=FONT * POINT, color=GREY, parse_math=False)
     right, y = 0.0, float(MARGIN)
     for line in drawn:
         points = np.concatenate([stroke for _, stroke in line.strokes])
@@ -261,6 +262,7 @@ def windows(samples: list[Sample], scale: np.ndarray) -> bytes:
     figure = Figure((11, sum(heights)), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0]
     for sample, above, below in zip(samples, axes[::2], axes[1::2], strict=True):
+        assert sample.phi is not None  # the caller has a window
         characters = [*sample.text.replace(" ", "␣"), "end"]
         # A window shows most of a character in passing; roots are seen also where it stays.
         shades = PowerNorm(0.5, vmin=0)
@@ -273,7 +275,7 @@ def windows(samples: list[Sample], scale: np.ndarray) -> bytes:
         positions, lifted = positions_of(sample.points, scale), sample.points[:-1, 2] > 0
         colours = np.array(COLOURS)[sample.phi.argmax(1) % len(COLOURS)]
         pieces = np.stack([positions[:-1], positions[1:]], 1)[~lifted]
-        below.add_collection(LineCollection(pieces, colors=colours[~lifted], linewidths=PEN))
+        below.add_collection(LineCollection(list(pieces), colors=colours[~lifted], linewidths=PEN))
         below.scatter(*positions[1:].T, s=PEN**2, c=colours, linewidths=0)  # strokes of one point
         below.set_aspect("equal")
         below.invert_yaxis()

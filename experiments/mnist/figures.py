@@ -1,10 +1,10 @@
 """Figure 6 (§6.6): training loss and test error on MNIST at two batch sizes."""
 
-from experiments.curves import Figure, Panel
+from experiments.curves import Figure, Panel, Style
 
 # Ours counts passes; the paper's epoch 0 is the end of the first.
-EPOCHS = dict(x="epoch", x_plus=-1, summaries=(("mean", 10), ("median", 20), ("min", 0)))
-NLL = dict(
+EPOCHS: Style = dict(x="epoch", x_plus=-1, summaries=(("mean", 10), ("median", 20), ("min", 0)))
+NLL: Style = dict(
     split="train",
     metric="nll",
     label="training NLL [nats]",
@@ -14,7 +14,7 @@ NLL = dict(
     landmarks=(0, 1, 2, 5, 10, 15, 20, 21, 22, 25, 30, 38, 40, 42, 45, 50, 64),
     levels=(1e-2, 1e-3, 1e-4, 1e-6),
 )
-ERROR = dict(
+ERROR: Style = dict(
     split="test",
     metric="error",
     label="test error [%]",
@@ -22,8 +22,8 @@ ERROR = dict(
     limits=(0.5, 2.5),
     landmarks=(0, 1, 2, 5, 10, 20, 22, 30, 40, 50, 64),
 )
-LARGE = dict(title="batch size 128", where=dict(batch_size=128))
-SMALL = dict(title="batch size 4", where=dict(batch_size=4))
+LARGE: Style = dict(title="batch size 128", where=dict(batch_size=128))
+SMALL: Style = dict(title="batch size 4", where=dict(batch_size=4))
 
 FIGURES = (
     Figure(

@@ -1,16 +1,16 @@
 """Figure 1 and table 2 (§6.1): retrieval with order embeddings."""
 
-from experiments.curves import Figure, Panel, Table
+from experiments.curves import Figure, Panel, Style, Table
 
 RANKS = dict(r1="R@1", r5="R@5", r10="R@10", mean="mean rank")
-RECALL = dict(
+RECALL: Style = dict(
     digits=".2f",
     x_per=300,
     landmarks=(20, 30, 40, 50, 60, 75, 100, 125, 150, 165, 200, 250, 270),
     summaries=(("mean", 10), ("max", 0)),
     falling=False,
 )
-PAIRS = RECALL | dict(
+PAIRS: Style = RECALL | dict(
     times=100, digits=".1f", limits=(50.0, 100.0), landmarks=(), summaries=(("mean", 10),)
 )
 
@@ -25,7 +25,7 @@ def recall(K: int, **options) -> Panel:
 def rank(what: str, key: str) -> Panel:
     """Return a column of table 2."""
     label = f"{what} retrieval {RANKS[key]}"
-    options = dict(digits=".1f", falling=key == "mean")
+    options: Style = dict(digits=".1f", falling=key == "mean")
     return Panel(f"table_2_{what}_{key}", "", "test", f"{what}_{key}", label, **options)
 
 

@@ -1,8 +1,8 @@
 """Validation error of sequential MNIST, about which the paper claims nothing."""
 
-from experiments.curves import Figure, Panel
+from experiments.curves import Figure, Panel, Style
 
-ERROR = dict(
+ERROR: Style = dict(
     split="valid",
     metric="error",
     label="error [%]",
@@ -15,8 +15,8 @@ ERROR = dict(
     summaries=(("min", 0),),
     levels=(0.5, 0.2, 0.1, 0.05, 0.03, 0.02),
 )
-IN_ORDER = dict(title="pixels in order", where=dict(permuted=False))
-PERMUTED = dict(title="pixels permuted", where=dict(permuted=True))
+IN_ORDER: Style = dict(title="pixels in order", where=dict(permuted=False))
+PERMUTED: Style = dict(title="pixels permuted", where=dict(permuted=True))
 
 FIGURES = (
     Figure(

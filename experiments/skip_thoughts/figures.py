@@ -1,13 +1,17 @@
 """Figure 3 and table 3 (§6.3): skip-thought vectors on sentence tasks."""
 
-from experiments.curves import Figure, Panel, Table
+from experiments.curves import Figure, Panel, Style, Table
 
-UPDATES = dict(
+UPDATES: Style = dict(
     x_per=50_000, landmarks=(1, 2, 5, 10, 15, 16, 20, 25, 30, 34), summaries=(("median", 2),)
 )
-R = dict(UPDATES, metric="r", label="Pearson's r x 100", times=100, digits=".1f", falling=False)
-MSE = dict(UPDATES, metric="mse", label="mean square error x 100", times=100, digits=".2f")
-ACCURACY = dict(UPDATES, metric="accuracy", label="accuracy [%]", digits=".1f", falling=False)
+R: Style = dict(
+    UPDATES, metric="r", label="Pearson's r x 100", times=100, digits=".1f", falling=False
+)
+MSE: Style = dict(UPDATES, metric="mse", label="mean square error x 100", times=100, digits=".2f")
+ACCURACY: Style = dict(
+    UPDATES, metric="accuracy", label="accuracy [%]", digits=".1f", falling=False
+)
 
 
 def column(name: str, label: str, split: str, metric: str, digits: str, falling=True) -> Panel:
@@ -70,10 +74,10 @@ TABLES = (
             column("sick_r", "SICK r", "sick", "r", ".3f", falling=False),
             column("sick_rho", "SICK ρ", "sick", "rho", ".3f", falling=False),
             column("sick_mse", "SICK MSE", "sick", "mse", ".3f"),
-            column("mr", "MR", "mr", "accuracy", ".1f", falling=False),
-            column("cr", "CR", "cr", "accuracy", ".1f", falling=False),
-            column("subj", "SUBJ", "subj", "accuracy", ".1f", falling=False),
-            column("mpqa", "MPQA", "mpqa", "accuracy", ".1f", falling=False),
+            *(
+                column(name, name.upper(), name, "accuracy", ".1f", falling=False)
+                for name in ("mr", "cr", "subj", "mpqa")
+            ),
         ),
     ),
 )

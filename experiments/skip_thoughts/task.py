@@ -167,7 +167,8 @@ class Task(tasks.Prepared):
 
         Lengths count END.
         """
-        ragged, S, batch = (arrays["tokens"], arrays["starts"]), self.config.max_words, {}
+        ragged, S = (arrays["tokens"], arrays["starts"]), self.config.max_words
+        batch: Batch = {}
         for name, step, size in zip(SENTENCES, (0, -1, 1), (shape, S, S), strict=True):
             batch |= tasks.padded(name, *ragged, indices + step, size, ends=1)
             known = batch[name] < self.vocabulary

@@ -18,6 +18,7 @@ import jax
 from jax import Array
 from jax.nn import sigmoid, softplus
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 
 from ln.norm import batch_moments, batch_norm, layer_norm, weight_norm
@@ -25,10 +26,10 @@ from ln.norm import batch_moments, batch_norm, layer_norm, weight_norm
 NORMS = ("batch", "weight", "layer")
 
 
-def pack(w: Array, bias: Array, gain: Array) -> Array:
+def pack(w: ArrayLike, bias: ArrayLike, gain: ArrayLike) -> Array:
     """Return rows (w_i, b_i, g_i) ``[..., H, D + 2]`` of w ``[..., H, D]`` and two ``[..., H]``."""
-    both = [jnp.broadcast_to(value, w.shape[:-1]) for value in (bias, gain)]
-    return jnp.concatenate([w, jnp.stack(both, axis=-1)], axis=-1)
+    both = [jnp.broadcast_to(value, jnp.shape(w)[:-1]) for value in (bias, gain)]
+    return jnp.concatenate([jnp.asarray(w), jnp.stack(both, axis=-1)], axis=-1)
 
 
 def unpack(theta: Array) -> tuple[Array, Array, Array]:
@@ -40,9 +41,10 @@ def outputs(norm: str, theta: Array, x: Array) -> Array:
     """Return z ``[N, H]`` (eq. 5) by the functions of ln/norm.py; for "none" the a + b of eq. 1."""
     w, bias, gain = unpack(theta)
     a = x @ w.T
+    mu, var = batch_moments(a)
     return {
         "none": a + bias,
-        "batch": batch_norm(a, *batch_moments(a), gain, bias, epsilon=0.0),
+        "batch": batch_norm(a, mu, var, gain, bias, epsilon=0.0),
         "weight": x @ weight_norm(w.T, gain) + bias,
         "layer": layer_norm(a, gain, bias, epsilon=0.0),
     }[norm]
@@ -53,7 +55,7 @@ def standardized(norm: str, w: Array, x: Array) -> tuple[Array, Array]:
     a = x @ w.T
     mu, sigma = {
         "batch": (a.mean(0), a.std(0)),
-        "weight": (0.0, jnp.linalg.norm(w, axis=1)),
+        "weight": (jnp.zeros(len(w)), jnp.linalg.norm(w, axis=1)),
         "layer": (a.mean(1, keepdims=True), a.std(1, keepdims=True)),
     }[norm]
     return (a - mu) / sigma, sigma
@@ -112,7 +114,7 @@ def fisher_information(norm: str, theta: Array, x: Array) -> Array:
     through the whole model, its statistics included.
     """
     H = len(theta)
-    ys = (np.arange(2**H)[:, None] >> np.arange(H) & 1).astype(float)
+    ys = (jnp.arange(2**H)[:, None] >> jnp.arange(H) & 1).astype(float)
 
     def log_p(theta):
         return log_likelihood(outputs(norm, theta, x)[:, None, :], ys)  # [N, 2^H]
@@ -136,7 +138,7 @@ def chi(norm: str, w: Array, x: Array) -> Array:
     x_i = x[:, None, :]  # the same for all units
     d_mu, d_sigma = {
         "batch": (x.mean(0), jnp.einsum("ni,nd->id", a_hat, x - x.mean(0)) / len(x)),
-        "weight": (0.0, w / jnp.linalg.norm(w, axis=1, keepdims=True)),
+        "weight": (jnp.zeros_like(w), w / jnp.linalg.norm(w, axis=1, keepdims=True)),
         "layer": (x_i / H, a_hat[:, :, None] * x_i / H),
     }[norm]
     return x_i - d_mu - a_hat[:, :, None] * d_sigma
@@ -182,7 +184,7 @@ def layer_norm_fisher(theta: Array, x: Array, cov: Array) -> Array:
 # ds² = ½ δᵀ M δ for a step δ in the gains, with cov as in eq. 13 and M ``[H, H]``.
 
 
-def gain_metric(norm: str, w: Array, x: Array, cov: Array) -> Array:
+def gain_metric(norm: str, w: Array, x: Array, cov: Array | np.ndarray) -> Array:
     """Return M = E[Cov/φ² â_i â_j], the gain-gain block of eq. 13.
 
     It is eq. 33 for layer norm and eq. 34 for weight norm. Eq. 32 for batch norm lacks â_i â_j: it

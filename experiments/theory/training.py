@@ -102,5 +102,5 @@ def growth(seed: int) -> Result:
     holds = (grown > 0).all() and balance < EXACT and shrunk < held_shrunk
     inverse = "The norm of the weights acts as an inverse learning rate."
     checks = check(9, [first, every], statement=inverse), Check(10, "", bool(holds), because)
-    angles = {"‖W‖ free": angles, "‖W‖ held": held_angles}
-    return Result(checks, dict(losses=losses, scaled=scaled, lengths=lengths, angles=angles))
+    by_rule = {"‖W‖ free": angles, "‖W‖ held": held_angles}
+    return Result(checks, dict(losses=losses, scaled=scaled, lengths=lengths, angles=by_rule))

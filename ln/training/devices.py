@@ -6,6 +6,8 @@ the mesh; the compiler adds the communication.
 
 import hashlib
 import math
+import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -33,23 +35,20 @@ class Spread(NamedTuple):
     def over(cls, devices: list, lanes: int, batch_size: int) -> "Spread":
         """Return a mesh of as many devices along the lanes as divide both; the rest share batches.
 
+        A single process leaves devices idle that do not divide lanes and batch.
+
         Raises:
-            InputError: the devices that share a batch do not divide it.
+            InputError: there are several processes, of which one might have no share.
         """
-        n = len(devices)
+        n = most(len(devices), lanes, batch_size)
+        if n < len(devices) and jax.process_count() > 1:
+            raise InputError(
+                f"{lanes} lane(s) and config.batch_size={batch_size} do not fit on {len(devices)} "
+                f"devices: {remedy(len(devices), lanes, batch_size)}; or start fewer processes."
+            )
         if n == 1:
             return cls()
-        along = math.gcd(lanes, n)
-        sharing = n // along
-        if batch_size % sharing:
-            below = batch_size - batch_size % sharing
-            sizes = " or ".join(str(size) for size in (below, below + sharing) if size)
-            raise InputError(
-                f"{lanes} lane(s) and config.batch_size={batch_size} do not fit on {n} "
-                f"devices: take a multiple of {n} lanes (config.seeds times config.lr), or "
-                f"config.batch_size={sizes}; or let it see fewer devices."
-            )
-        grid = np.array(devices).reshape(along, sharing)
+        grid = np.array(devices[:n]).reshape(math.gcd(lanes, n), -1)
         # Explicit axes, the default elsewhere, would ask the models to say where arrays lie.
         mesh = Mesh(grid, (LANES, CASES), axis_types=(AxisType.Auto, AxisType.Auto))
         return cls(mesh, batch_size)
@@ -58,6 +57,11 @@ class Spread(NamedTuple):
         """Return the sharding of an array whose first axes are sharded along these mesh axes."""
         assert self.mesh is not None
         return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+    @property
+    def size(self) -> int:
+        """Return the number of devices."""
+        return 1 if self.mesh is None else self.mesh.size
 
     @property
     def outputs(self):
@@ -126,6 +130,44 @@ class Spread(NamedTuple):
 
 
 ALONE = Spread()
+
+
+def most(count: int, lanes: int, batch_size: int) -> int:
+    """Return the largest number of devices, at most count, on which lanes and batch fit."""
+    return next(n for n in range(count, 0, -1) if batch_size % (n // math.gcd(lanes, n)) == 0)
+
+
+def remedy(count: int, lanes: int, batch_size: int) -> str:
+    """Say how many lanes, or which batch sizes, fit on all devices."""
+    sharing = count // math.gcd(lanes, count)
+    below = batch_size - batch_size % sharing
+    sizes = " or ".join(str(size) for size in (below, below + sharing) if size)
+    return (
+        f"take a multiple of {count} lanes (config.seeds times config.lr), "
+        f"or config.batch_size={sizes}"
+    )
+
+
+def visible(limit: int | None) -> list[jax.Device]:
+    """Return the devices that a run may use: all, or the first of them up to a limit.
+
+    Raises:
+        InputError: there are not as many, or several processes share the run.
+    """
+    devices = jax.devices()
+    if limit is None:
+        return devices
+    if jax.process_count() > 1:
+        raise InputError("--devices is for a single process: start fewer processes instead.")
+    if not 1 <= limit <= len(devices):
+        raise InputError(f"--devices={limit}: take a number from 1 to {len(devices)}.")
+    return devices[:limit]
+
+
+def unseen_gpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU that jax does not see, unless it is hidden."""
+    hidden = os.environ.get("JAX_PLATFORMS") or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return not hidden and jax.default_backend() == "cpu" and Path("/dev/nvidia0").exists()
 
 
 # --- Agreement of several processes ---

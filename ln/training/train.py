@@ -31,7 +31,16 @@ import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
 from ln.training import data, ranges, runs
-from ln.training.devices import ALONE, Spread, any_of, check_same, of_first
+from ln.training.devices import (
+    ALONE,
+    Spread,
+    any_of,
+    check_same,
+    of_first,
+    remedy,
+    unseen_gpu,
+    visible,
+)
 from ln.training.optim import make_optimizer
 
 Batch = dict[str, Any]
@@ -462,7 +471,7 @@ def step_of(state: State) -> int:
     return int(np.max(state.step))
 
 
-def fit(task: Task, config, workdir: Path | str) -> State:
+def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> State:
     """Train every lane of the config, from the newest checkpoint in workdir if there is one.
 
     All processes of jax.distributed call it. The first writes the run folder, which the others need
@@ -470,6 +479,9 @@ def fit(task: Task, config, workdir: Path | str) -> State:
 
     The device gets ``config.steps_per_call`` steps at a time. A thread prepares the next batches
     meanwhile, and metrics are fetched one call late, so that the device never waits.
+
+    Args:
+        devices: the most devices that the run takes; None: as many as lanes and batch fit on.
 
     Returns:
         The last state; every leaf has a leading lane axis.
@@ -484,7 +496,8 @@ def fit(task: Task, config, workdir: Path | str) -> State:
     """
     plan, lanes = Plan.of(config, task), make_lanes(config)
     optimizer = make_optimizer(config)
-    spread = Spread.over(jax.devices(), len(lanes), config.batch_size)
+    usable = visible(devices)
+    spread = Spread.over(usable, len(lanes), config.batch_size)
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
     check_same(json.dumps([same, dict(task.data)], sort_keys=True))
     with (
@@ -492,10 +505,20 @@ def fit(task: Task, config, workdir: Path | str) -> State:
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
-        devices = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
-        devices += jax.devices()[0].device_kind
-        devices += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        print(f"{run.folder}: {len(lanes)} lane(s) on {devices}", flush=True)
+        if unseen_gpu():
+            print(
+                "WARNING: jax does not see the GPU of this machine; this run is on the CPU. "
+                'Run make install DEVICE=cuda13, or pip install "jax[cuda13]".',
+                file=sys.stderr,
+            )
+        place = f"{spread.size} x " if spread.size > 1 else ""
+        place += usable[0].device_kind
+        place += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        if idle := usable[spread.size :]:
+            place += f"; idle: {', '.join(f'{d.platform}:{d.id}' for d in idle)}. To use them, "
+            place += remedy(len(usable), len(lanes), config.batch_size)
+            place += "; or train several runs at a time with scripts.sweep"
+        print(f"{run.folder}: {len(lanes)} lane(s) on {place}", flush=True)
         try:
             return Training(task, plan, run, spread).train(optimizer, interrupt)
         except DivergedError as error:
