@@ -39,6 +39,7 @@ from ln.training.files import (
     extents,
     read_object,
     read_rows,
+    sync,
     to_line,
     write_atomically,
     write_rows,
@@ -640,6 +641,7 @@ class Run:
     def save(self, step: int, state, sums: dict[str, np.ndarray]) -> None:
         """Write a checkpoint in the background: the state, and sums since the last row."""
         assert self._file is not None, "start() comes before save()"
+        self._wait()  # so that the checkpoint before it is on the disk
         # On the disk before it: no checkpoint may outlive the rows that it counts on.
         files = extents(self.folder, FILES)
         checkpoints.save(self._checkpoints, step, checkpoints.Saved(state, sums, files))
@@ -664,6 +666,10 @@ class Run:
     def _wait(self) -> None:
         with checkpoints.storing():
             self._checkpoints.wait_until_finished()
+        if (step := self._checkpoints.latest_step()) is not None:
+            place = self.folder / "checkpoints" / str(step)
+            for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
+                sync(path)
 
     def close(self) -> None:
         """Let go of everything, even if some of it can no longer be written."""
