@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import difflib
+import errno
 from pathlib import Path
 
 
@@ -18,21 +19,29 @@ class DivergedError(FloatingPointError):
     """A loss or a parameter stopped being finite. The message names the step and the lane."""
 
 
+# What the system says of a full disk or quota, and of a place where nothing can be written.
+NO_ROOM = "ENOSPC EDQUOT EFBIG".split()
+NO_PLACE = "EROFS EACCES EPERM EEXIST ENOENT ENOTDIR EISDIR ELOOP ENAMETOOLONG".split()
+
+
 @contextlib.contextmanager
 def writing(place: Path | str, flag: str, then: str = "") -> Iterator[None]:
-    """Turns what the system says of a full disk or a read-only folder into an InputError.
+    """Turn an error of the system while something is written into an InputError.
 
     Args:
         place: what is written to.
-        flag: the one that names another place.
-        then: what happens once there is room.
+        flag: the flag that names another place.
+        then: what happens after the remedy.
     """
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"Cannot write to {place} ({error}). Make room, or choose another {flag}{then}."
-        ) from error
+        code, remedy = errno.errorcode.get(error.errno or 0), ""
+        if code in NO_ROOM:
+            remedy = f" Make room, or choose another {flag}{then}."
+        elif code in NO_PLACE:
+            remedy = f" Choose another {flag}{then}."
+        raise InputError(f"Cannot write to {place} ({error}).{remedy}") from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -40,12 +40,13 @@ flags.adopt_module_key_flags(hosts)
 
 
 def main(_):
-    given = [config for config in (CONFIG.value, CONFIG_JSON.value) if config is not None]
-    if len(given) != 1 or WORKDIR.value is None:
+    config, name, workdir = CONFIG.value, CONFIG_JSON.value, WORKDIR.value
+    if (config is None) == (name is None) or workdir is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
-    config = CONFIG.value or read_json(CONFIG_JSON.value)
+    if name is not None:
+        config = read_json(name)
     with hosts.together() if hosts.are_several() else contextlib.nullcontext():
-        train_run(config)
+        train_run(config, workdir)
 
 
 def read_json(name: str) -> ConfigDict:
@@ -63,13 +64,13 @@ def read_json(name: str) -> ConfigDict:
         raise InputError(f"--config_json={name} cannot be read ({error}).") from error
 
 
-def train_run(config: ConfigDict) -> None:
+def train_run(config: ConfigDict, workdir: str) -> None:
     import experiments  # jax takes a second: not before the flags are known to be right
     from ln.training import train
 
     task = experiments.check(config)
     try:
-        train.fit(task, config, WORKDIR.value, DEVICES.value)
+        train.fit(task, config, workdir, DEVICES.value)
     except train.Interrupted as stopped:
         again = f" To resume: python {shlex.join(sys.orig_argv[1:])}"
         print(f"{stopped}.{'' if CONFIG_JSON.value == '-' else again}", flush=True)

@@ -1,8 +1,11 @@
-"""Faults of the machine: no room, a read-only folder, changed data, kill -9 in writing a page.
+"""Faults: no room, a read-only folder, power failures, changed data, kill -9 in writing a page.
 
 test_runs.py damages run folders; test_resume.py kills training.
 """
 
+import functools
+from functools import partial
+import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -16,8 +19,9 @@ from configs import mnist
 import experiments
 from experiments.datasets import arrays
 from ln.errors import InputError
-from ln.training import runs, train
+from ln.training import checkpoints, origin, runs, train
 from scripts import report
+from tests.test_train import Exploding
 
 PROJECT = Path(__file__).parent.parent
 SIZES = dict(norm="batch", hidden=64, seeds=(0, 1), steps="12 steps")  # a checkpoint has 180 kB
@@ -173,6 +177,103 @@ def test_a_read_only_run_is_read_but_not_trained(whole, make_config, data_dir, d
     refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
     assert_cannot_write(refused, "Read-only", "--out")
     assert command("report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
+
+
+# --- Power failures ---
+
+
+class Writes:
+    """What a run folder is after each write, and what of it is on the disk if power fails then.
+
+    On the disk are the contents of a file at its last fsync, and the names at the last fsync of the
+    folder. A checkpoint is there once it is committed: orbax syncs its arrays.
+    """
+
+    def __init__(self, folder, place, monkeypatch):
+        self.folder, self.place = folder, place
+        self.states = {}  # (name, content) of each file, and the checkpoints -> nothing
+        self.synced = {}  # inode -> [content]
+        self.names = {}  # name -> the same list
+        for owner, name in ((os, "fsync"), (os, "replace"), (checkpoints, "save")):
+            monkeypatch.setattr(owner, name, partial(getattr(self, name), getattr(owner, name)))
+        write = runs.Run.write
+        monkeypatch.setattr(runs.Run, "write", lambda run, *row: self.write(write, run, *row))
+
+    def files(self):
+        return [path for path in self.folder.glob("*") if path.is_file() and path.name != "lock"]
+
+    def note(self, *changed):
+        saved = tuple(sorted(path.name for path in self.place.glob("*")))
+        now = {path.name: path.read_bytes() for path in self.files()}
+        durable = {name: content for name, (content,) in self.names.items()}
+        for files in (now, now | dict(changed), durable):
+            self.states[tuple(sorted(files.items())), saved] = None
+
+    def fsync(self, fsync, descriptor):
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        if self.folder.exists() and os.path.samestat(status, self.folder.stat()):
+            boxes = {p.name: self.synced.setdefault(p.stat().st_ino, [b""]) for p in self.files()}
+            self.names = boxes
+            self.note()
+        for path in self.files():
+            if os.path.samestat(status, path.stat()):
+                self.synced.setdefault(status.st_ino, [b""])[0] = path.read_bytes()
+                self.note()
+
+    def replace(self, replace, old, new):
+        ours = Path(new).parent == self.folder
+        if ours and Path(new).exists():
+            self.synced.pop(Path(new).stat().st_ino, None)  # another file may have its number next
+        replace(old, new)
+        if ours:
+            self.note()
+
+    def write(self, write, run, *row):
+        write(run, *row)
+        self.note(("metrics.jsonl", (self.folder / "metrics.jsonl").read_bytes()[:-9]))
+
+    def save(self, save, manager, step, saved):
+        self.note()
+        save(manager, step, saved)
+        manager.wait_until_finished()
+        shutil.copytree(self.folder / "checkpoints" / str(step), self.place / str(step))
+        self.note()
+
+
+def test_a_power_failure_after_any_write_loses_no_row(tmp_path, monkeypatch):
+    """All writes of a run are replayed up to each, with and without those not yet on the disk."""
+    config = mnist.get_config("tiny")
+    config.update(dict(seeds=(6, 7), steps="4 steps", log_every="1 step", steps_per_call=2))
+    task = Exploding(config)
+    task.bad_steps = {7: (1, np.nan)}
+    optimizer = train.make_optimizer(config)
+    fresh = train.init_lanes(task, optimizer, train.make_lanes(config))
+    monkeypatch.setattr(train, "init_lanes", lambda *_: jax.tree.map(jax.numpy.copy, fresh))
+    monkeypatch.setattr(train, "make_call", functools.cache(train.make_call))
+    monkeypatch.setattr(train, "make_optimizer", lambda _: optimizer)
+    monkeypatch.setattr(origin, "commit", lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    whole, place = tmp_path / "whole", tmp_path / "saved"
+    place.mkdir()
+    with monkeypatch.context() as recording:
+        writes = Writes(whole, place, recording)
+        train.fit(task, config, whole)
+    assert 25 < len(writes.states) <= 60
+    firsts = set()
+    for n, (files, saved) in enumerate(writes.states):
+        folder = tmp_path / str(n)
+        for step in saved:
+            shutil.copytree(place / step, folder / "checkpoints" / step)
+        folder.mkdir(exist_ok=True)
+        for name, content in files:
+            (folder / name).write_bytes(content)
+        train.fit(task, config, folder)
+        for name in ("metrics.jsonl", "diverged.jsonl"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (n, name)
+        assert not [*folder.glob("*tmp")] and not (folder / "damaged").exists()
+        firsts.add(runs.read(folder).sessions[-1]["step"])
+    assert firsts == {0, 2, 4}
 
 
 # --- Other data ---

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 import shutil
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 
 from configs import mnist
 from ln.errors import InputError
-from ln.training import runs
+from ln.training import origin, runs
 
 LANES = [(0, 1e-3), (1, 1e-3)]
 STATE = {"params": {"w": jnp.arange(6.0).reshape(2, 3)}, "stats": {}, "step": jnp.zeros(2, int)}
@@ -162,14 +163,21 @@ def spoil(path):
     path.write_bytes(b"\xff garbage")
 
 
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "file, damage",
     [
-        ("state/d/*", cut),  # the arrays
+        *(("state/d/*", damage) for damage in (cut, flip)),  # the arrays
         ("state/d", shutil.rmtree),
         ("state/manifest.ocdbt", spoil),
         ("state/_METADATA", spoil),
-        ("sums/metadata", Path.unlink),
+        *(("sums/metadata", damage) for damage in (Path.unlink, flip)),
         ("*", lambda path: shutil.rmtree(path) if path.is_dir() else path.unlink()),  # all of it
     ],
 )
@@ -180,6 +188,8 @@ def test_a_damaged_checkpoint_is_set_aside(folder, capsys, file, damage):
         save(run, 2, 0.4)
     for path in list((folder / "checkpoints/2").glob(file)):
         damage(path)
+    with pytest.raises(InputError, match="not fit|Known: .*1, best"):
+        runs.read_checkpoint(folder, "2", STATE)
     with open_run(folder) as run:
         assert run.restore(STATE)[0]["step"].tolist() == [1, 1]
         shown = capsys.readouterr().out
@@ -222,19 +232,102 @@ def test_a_failed_last_checkpoint_releases_the_folder(folder, monkeypatch):
 # --- Rows and sessions ---
 
 
-def test_rows_missing_before_the_checkpoint_raise(folder):
-    with open_run(folder) as run:
-        write_steps(run, 1, 2)
-        save(run, 2)
-    path = folder / "metrics.jsonl"
-    whole = path.read_text()
-    for left in ("", whole[:50], whole[: whole.index("\n") + 1]):
-        path.write_text(left)
-        with open_run(folder) as run:
+def save_twice(folder):
+    """Write two sessions; in each a row, a lane that diverges, and a checkpoint."""
+    for step in (1, 2):
+        with open_run(folder, {"digits": "a"}) as run:
             run.restore(STATE)
-            with pytest.raises(InputError, match="of 4 rows up to step 2. Put the whole file"):
-                run.start(2)
-        assert path.read_text() == left
+            run.start(step - 1)
+            run.write(step, None, "update", {"loss": np.array([0.1, 0.2])})
+            run.diverge(step - 1, runs.Divergence(step, "the loss is nan"))
+            save(run, step)
+
+
+LOGS = ("metrics.jsonl", "diverged.jsonl", "sessions.jsonl")
+
+
+@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("change", [lambda s: "", lambda s: s[:20], lambda s: s.replace("1", "2")])
+def test_rows_lost_before_all_checkpoints_raise(folder, name, change):
+    save_twice(folder)
+    path = folder / name
+    path.write_text(left := change(path.read_text()))
+    with (
+        pytest.raises(InputError, match=f"{name} has .* up to step 2. Put the whole file back"),
+        open_run(folder) as run,
+    ):
+        run.restore(STATE)
+    assert path.read_text() == left
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_an_older_checkpoint_is_taken_if_rows_are_lost(folder, name, capsys):
+    save_twice(folder)
+    path = folder / name
+    text = path.read_text()
+    path.write_text(text[: text.rindex("\n", 0, -1) + 1])
+    with open_run(folder) as run:
+        assert run.restore(STATE)[0]["step"].tolist() == [1, 1]
+        run.start(1)
+        assert len(runs.read(folder).rows) == 2 and run.diverged == {0}
+    assert "step 2 is damaged, or rows before it are" in capsys.readouterr().out
+
+
+def test_lost_digests_of_data_are_noticed(folder):
+    save_twice(folder)
+    (folder / "data.json").unlink()
+    with open_run(folder, {"digits": "b"}) as run, pytest.raises(InputError, match="data.json has"):
+        run.restore(STATE)
+    (folder / "data.json").unlink()
+    with open_run(folder, {"digits": "a"}) as run:  # they are the same still
+        assert run.restore(STATE)[0]["step"].tolist() == [2, 2]
+
+
+def test_a_checkpoint_of_an_earlier_version_counts_rows(folder):
+    """It has no digests."""
+    save_twice(folder)
+    for path in (folder / "checkpoints").glob("*/sums/metadata"):
+        path.write_text(json.dumps({"loss": [0.5, 1.0], "rows so far": 3}))
+    with open_run(folder) as run:
+        state, sums = run.restore(STATE)
+        assert state["step"].tolist() == [2, 2] and sums["loss"].tolist() == [0.5, 1.0]
+        (folder / "metrics.jsonl").write_text("")
+        with pytest.raises(InputError, match="has 0 of 3 rows"):
+            run.restore(STATE)
+
+
+def test_another_arithmetic_raises(folder, monkeypatch):
+    save_twice(folder)
+    monkeypatch.setattr(runs, "arithmetic", lambda: origin.arithmetic() | dict(enable_x64="True"))
+    with pytest.raises(InputError, match='enable_x64: false -> "True"'):
+        open_run(folder)
+    rows = [{k: v for k, v in row.items() if k != "arithmetic"} for row in sessions(folder)]
+    runs.write_rows(folder / "sessions.jsonl", rows)  # as earlier versions wrote it
+    open_run(folder).close()
+
+
+def sessions(folder):
+    return runs.read(folder).sessions
+
+
+def test_other_settings_of_the_machine_are_one_line(folder, monkeypatch, capsys):
+    for value in ("1", "1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        with open_run(folder) as run:
+            run.start(0)
+    shown = capsys.readouterr().out
+    assert 'rounding may differ: tuning.OMP_NUM_THREADS: "1" -> "2".' in shown
+    assert shown.count("rounding") == 1
+    assert sessions(folder)[-1]["tuning"]["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_commit_is_of_the_repository_that_tracks_the_code(monkeypatch, tmp_path):
+    copied = tmp_path / "ln" / "training" / "origin.py"
+    copied.parent.mkdir(parents=True)
+    monkeypatch.setattr(origin, "__file__", str(copied))
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert runs.commit() is None
+    assert len(origin.code()) == 64
 
 
 @pytest.mark.parametrize("name, count", [("metrics", 2), ("sessions", 2), ("diverged", 1)])

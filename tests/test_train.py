@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 import threading
 
@@ -164,6 +165,29 @@ def test_only_a_second_ctrl_c_ends_the_process():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.parametrize("handler, asked", [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_lost_terminal_saves_unless_it_is_ignored(handler, asked):
+    before = signal.signal(signal.SIGHUP, handler)
+    with train.Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+    assert interrupt.asked is asked
+
+
+@pytest.mark.parametrize("lost", ["closed", "missing", "broken"])
+def test_training_goes_on_without_standard_output(make_config, tmp_path, monkeypatch, lost):
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    if lost == "closed":
+        stream.close()
+    monkeypatch.setattr(train.sys, "stdout", None if lost == "missing" else stream)
+    train.fit(Fine(make_config()), make_config(), tmp_path / "run")
+    stream.close()  # flushes what is left, as Python does at exit
+    assert runs.is_finished(tmp_path / "run")
+
+
 class Exploding(train.Task):
     """A loss that is NaN or infinite from a certain step on in each bad lane."""
 
@@ -220,7 +244,7 @@ def test_a_diverged_lane_leaves_the_others_as_they_were(make_config, tmp_path, c
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_run_with_a_diverged_lane_is_resumed(make_config, tmp_path, lost):
-    """Also if diverged.jsonl was lost: the lane's state is not finite, so it diverges again."""
+    """Also if diverged.jsonl was lost before a checkpoint counted on it."""
     late = dict(seeds=(6, 7), steps="20 steps", log_every="3 steps", save_every="5 steps")
     config = make_config(**late, steps_per_call=2)
 
@@ -238,7 +262,7 @@ def test_a_run_with_a_diverged_lane_is_resumed(make_config, tmp_path, lost):
 
         with pytest.raises(ZeroDivisionError):
             train.fit(Stops(config), config, tmp_path / "broken")
-        if lost:
+        if lost and stop == 4:
             (tmp_path / "broken/diverged.jsonl").write_text('{"step": 2, "se')
     assert_equal(whole, train.fit(Both(config), config, tmp_path / "broken"))
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
@@ -313,7 +337,7 @@ def test_a_state_that_is_not_finite_diverges(make_config, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     "text, steps",
-    [("300", 300), ("300 steps", 300), ("1 step", 1), ("65 epochs", 650), ("0.5 epochs", 5)],
+    [("300", 300), ("300 steps", 300), ("1 step", 1), ("65 epochs", 650), ("0.7 epochs", 7)],
 )
 def test_lengths_are_parsed(text, steps):
     assert train.in_steps("steps", text, 10) == steps
@@ -354,6 +378,10 @@ def test_calls_depend_on_the_step_alone(shapes, stops):
         ("seeds", (1.5,), "config.seeds is 1.5; it must be a whole number"),
         ("lr", (0.0,), "config.lr is 0.0; it must be 1e-30 or more"),
         ("lr", (float("nan"),), "config.lr"),
+        ("lr", (1e39,), "must be 1e-30 or more and fit into 32 bits"),
+        ("lr", (1e-3, 1.00000000001e-3), "twice: rates are numbers of float32"),
+        ("hidden", 10**20, "must be 1 or more and fit into 32 bits"),
+        ("steps", str(2**31), "less than 2.31"),
         ("steps_per_call", 0, "steps_per_call"),
         ("steps", "ten", "config.steps"),
         ("optimizer.kind", "adm", "Did you mean 'adam'"),

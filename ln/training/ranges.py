@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from ln.errors import InputError
 
+LARGEST = 3.4e38  # anything above is infinite in float32
+
 
 class Range(NamedTuple):
-    """The values from `least` to `most`; most: infinity stands for any finite number."""
+    """The values from `least` to `most`; most: infinity stands for any number of 32 bits."""
 
     least: float
     most: float = math.inf
@@ -22,7 +24,8 @@ class Range(NamedTuple):
         return f"{self.least:g} or more" if self.least > -math.inf else "a finite number"
 
     def has(self, value: float) -> bool:
-        fits = self.least <= value <= self.most and math.isfinite(value)
+        most = 2**31 - 1 if isinstance(value, int) else LARGEST
+        fits = self.least <= value <= self.most and abs(value) <= most
         return fits and (isinstance(value, int) or not self.whole)
 
 
@@ -52,7 +55,8 @@ def check(config: Mapping) -> None:
     for key, value in numbers(config):
         allowed = RANGES.get(key)
         if allowed and not allowed.has(value):
-            raise InputError(f"config.{key} is {value}; it must be {allowed}.")
+            bits = " and fit into 32 bits" if abs(value) > 2**31 else ""
+            raise InputError(f"config.{key} is {value}; it must be {allowed}{bits}.")
 
 
 def numbers(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,34 +13,42 @@ finished.json   exists once the last step is done
 from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import dataclasses
-import datetime
-import importlib.metadata
 import itertools
 import json
 import math
 import operator
 import os
 from pathlib import Path
-import platform
-import shlex
+import re
 import shutil
-import subprocess
-import sys
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO
 import uuid
 
 import filelock
-import flax.serialization
 from flax.traverse_util import flatten_dict
 import jax
 from ml_collections import ConfigDict
 import numpy as np
 
 from ln.errors import BusyError, InputError, choose
+from ln.training import checkpoints
+from ln.training.files import (
+    Item,
+    Row,
+    append_rows,
+    extents,
+    read_object,
+    read_rows,
+    sync,
+    to_line,
+    write_atomically,
+    write_rows,
+)
+from ln.training.origin import arithmetic, commit, environment, machine, now, provenance
 
-Row = dict[str, Any]
+__all__ = ["append_rows", "commit", "environment"]  # of files.py and origin.py
+
 Lane = tuple[int, float]  # seed, learning rate
-Item = TypeVar("Item")
 
 SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
 PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
@@ -120,70 +128,7 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
     return changes
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(unfinished, path)
-
-
-def to_line(row: Row) -> str:
-    """Return a row as a line of JSON, which has no NaN: null if a number is not finite."""
-    isnt_finite = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-    return json.dumps(row | dict.fromkeys(isnt_finite)) + "\n"
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    write_atomically(path, "".join(map(to_line, rows)))
-
-
-def append_rows(path: Path, rows: list[Row]) -> None:
-    """Append rows to a file to which several processes may append at once."""
-    with filelock.FileLock(path.with_suffix(".lock")):
-        write_rows(path, [*read_rows(path), *rows])
-
-
-# --- Reading. A file may be damaged in any way, so each value is converted where it is read. ---
-
-# What the conversion of JSON raises that has another shape.
-MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-RESTORE = "Restore the file, or move the folder away."
-
-
-def _read_object(path: Path, remedy: str, make: Callable[[Any], Item]) -> Item:
-    """Return what `make` makes of the contents of a JSON file.
-
-    Raises:
-        InputError: they have another shape; ends in the remedy.
-    """
-    try:
-        return make(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, *MALFORMED) as error:
-        raise InputError(f"{path} is damaged ({error!r}). {remedy}") from error
-
-
-def read_rows(path: Path, make: Callable[[Any], Any] = dict) -> list:
-    """Return the lines of a JSON-lines file, without a last one that was left half-written.
-
-    Args:
-        make: converts the contents of a line.
-
-    Raises:
-        InputError: a line is no JSON, or has another shape.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(make(json.loads(line)))
-        except MALFORMED as error:
-            half_written = isinstance(error, json.JSONDecodeError) and number == len(lines)
-            if not half_written:
-                message = f"{path} line {number} is damaged ({error!r}). {RESTORE}"
-                raise InputError(message) from error
-    return rows
+# --- Reading ---
 
 
 class Reading(NamedTuple):
@@ -311,6 +256,13 @@ def _lane(row: Row) -> Lane:
     return operator.index(row["seed"]), float(row["lr"])
 
 
+def _session(row: Row) -> Row:
+    objects = {
+        name: dict(row[name]) for name in ("versions", "arithmetic", "tuning") if name in row
+    }
+    return row | dict(command=str(row["command"]), versions=row["versions"]) | objects
+
+
 def _lanes(config: Mapping) -> list[Lane]:
     return list(itertools.product(map(operator.index, config["seeds"]), map(float, config["lr"])))
 
@@ -325,16 +277,25 @@ def _checked(config: dict) -> dict:
     return config
 
 
+# What a checkpoint counts on. Sessions append to these files, and start() cuts them at a step.
+FILES = ("metrics.jsonl", "diverged.jsonl", "dead.jsonl", "sessions.jsonl", "data.json")
+
+
 def _diverged_path(folder: Path) -> Path:
     former = folder / "dead.jsonl"
     return former if former.exists() else folder / "diverged.jsonl"
 
 
 def _stored_config(folder: Path) -> dict:
+    return _read_config(folder, lambda config: config)
+
+
+def _read_config(folder: Path, make: Callable[[dict], Item]) -> Item:
     path = folder / "config.json"
     if not path.exists():
         raise InputError(f"{folder} is no run folder: there is no {path}.")
-    return _read_object(path, "Put a copy of it back, or move the folder away.", _checked)
+    remedy = "Put a copy of it back, or move the folder away."
+    return read_object(path, remedy, lambda config: make(_checked(config)))
 
 
 def read(folder: Path | str) -> Stored:
@@ -346,9 +307,6 @@ def read(folder: Path | str) -> Stored:
 
     def reading(row):
         return Reading.from_row(row, config["select"])
-
-    def session(row):
-        return row | dict(command=str(row["command"]), versions=dict(row["versions"]))
 
     def evaluation(row):
         value = math.nan if row["value"] is None else float(row["value"])
@@ -365,7 +323,7 @@ def read(folder: Path | str) -> Stored:
         folder=folder,
         config=config,
         rows=read_rows(folder / "metrics.jsonl", reading),
-        sessions=read_rows(folder / "sessions.jsonl", session),
+        sessions=read_rows(folder / "sessions.jsonl", _session),
         evaluations=read_rows(folder / "evaluations.jsonl", evaluation),
         diverged=dict(read_rows(_diverged_path(folder), diverged)),
         finished=is_finished(folder),
@@ -388,7 +346,7 @@ def read_config(folder: Path | str) -> ConfigDict:
     Raises:
         InputError: the folder is not a run, or the config is damaged.
     """
-    return as_config(_stored_config(Path(folder)))
+    return _read_config(Path(folder), as_config)
 
 
 def as_config(stored: dict) -> ConfigDict:
@@ -413,50 +371,7 @@ def is_finished(folder: Path | str) -> bool:
     return (Path(folder) / "finished.json").exists()
 
 
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def commit() -> str | None:
-    """Return the git commit of the running code, with a "+" if files differ from it."""
-
-    def git(*words):
-        return subprocess.run(
-            ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None  # an installed package, or no git here
-
-
-def environment() -> dict:
-    """Return what a number may depend on besides the config."""
-    device = jax.devices()[0]
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-    return dict(
-        commit=commit(),
-        python=platform.python_version(),
-        versions={name: importlib.metadata.version(name) for name in packages},
-        device=device.device_kind,
-        backend=device.platform,
-        devices=jax.device_count(),
-        processes=jax.process_count(),
-        cores=os.cpu_count(),
-        system=platform.platform(),
-    )
-
-
-def provenance(step: int) -> dict:
-    """Return what made something from the state at a step: time, command and environment."""
-    return dict(time=now(), command=shlex.join(sys.orig_argv[1:]), step=step, **environment())
-
-
 # --- Checkpoints ---
-
-ROWS = "rows so far"  # the number of lines of metrics.jsonl; among the sums of a checkpoint
 
 
 def read_checkpoint(folder: Path | str, which: str, state):
@@ -469,15 +384,12 @@ def read_checkpoint(folder: Path | str, which: str, state):
     Raises:
         InputError: there is no such checkpoint, it holds another kind of state, or is damaged.
     """
-    import orbax.checkpoint as ocp
-
-    checkpoints = Path(folder).absolute() / "checkpoints"
-    if not checkpoints.is_dir():
+    place = Path(folder).absolute() / "checkpoints"
+    if not place.is_dir():
         raise InputError(f"{folder} has no checkpoints yet.")
-    options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(checkpoints, options=options) as manager:
+    with checkpoints.manager(place) as manager:
         step = _step(Path(folder), which, list(manager.all_steps()))
-        return _restore(manager, step, state)[0]
+        return checkpoints.restore(manager, step, state).state
 
 
 def _step(folder: Path, which: str, saved: list[int]) -> int:
@@ -489,35 +401,6 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
         raise InputError(f"No checkpoint of {folder} has a score: take the newest.")
     steps = {"best": best and best[0], "newest": max(saved)} | {str(step): step for step in saved}
     return choose(f"checkpoint of {folder}", which, steps)
-
-
-@contextlib.contextmanager
-def _storing() -> Iterator[None]:
-    """Raise OSError for what orbax says of the disk, perhaps about the save before."""
-    try:
-        yield
-    except ValueError as error:
-        if "os_error_code" not in str(error):
-            raise
-        raise OSError(str(error).splitlines()[0]) from error
-
-
-def _restore(manager, step: int, state):
-    """Return (state, sums) of a checkpoint, like `Run.restore`."""
-    import orbax.checkpoint as ocp
-
-    like = flax.serialization.to_state_dict(jax.device_get(state))
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore())
-    try:
-        saved = manager.restore(step, args=items)
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(
-            f"The checkpoint of step {step} in {manager.directory} does not fit this code "
-            f"({str(error).splitlines()[0]}). Use the commit in sessions.jsonl, or choose another "
-            f"--workdir."
-        ) from error
-    sums = {name: np.array(values) for name, values in saved["sums"].items()}
-    return jax.device_put(flax.serialization.from_state_dict(state, saved["state"])), sums
 
 
 class Run:
@@ -555,19 +438,22 @@ class Run:
             opened.callback(self._lock.release)
             self._check_config(wanted)
             self._check_data(dict(data or {}))
-            self._checkpoints = self._checkpoint_manager()
+            self._check_arithmetic()
+            place = self.folder / "checkpoints"
+            place.mkdir(exist_ok=True)
+            self._checkpoints = checkpoints.manager(place, self._keep)
             opened.callback(self._checkpoints.close)
             opened.callback(self._wait)
             self._opened = opened.pop_all()  # all that close() lets go of
         self._file: TextIO | None = None
         self._writers: dict[Lane, Any] = {}
-        self._rows = 0  # lines of metrics.jsonl
         self._stored: Stored  # of the rows only those that config.select is about
 
     def _claim(self) -> None:
         path = self.folder / "config.json"
-        names = self.folder.exists() and {p.name for p in self.folder.iterdir()}
-        if names and not path.exists() and names - {"config.json.tmp", "lock"}:
+        names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
+        unknown = {n for n in names if n != "lock" and not re.fullmatch(r"config\.json.*\.tmp", n)}
+        if unknown and not path.exists():
             raise InputError(
                 f"{self.folder} is not empty and holds no config.json, so it is no run folder. "
                 f"Choose another --workdir."
@@ -581,6 +467,9 @@ class Run:
                 f"Another process is writing to {self.folder}. Wait for it, stop it, or choose "
                 f"another --workdir."
             ) from None
+        for name in (path.name, *FILES):  # what a killed process left, perhaps before this session
+            for left in self.folder.glob(f"{name}.*tmp"):
+                left.unlink()
 
     def _check_config(self, wanted: dict) -> None:
         path, stored = self.folder / "config.json", wanted
@@ -608,7 +497,7 @@ class Run:
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
         remedy = "Delete it if the data are the same still, or choose another --workdir."
-        known = _read_object(path, remedy, dict) if path.exists() else data
+        known = read_object(path, remedy, dict) if path.exists() else data
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
@@ -617,95 +506,82 @@ class Run:
         if not path.exists():
             write_atomically(path, json.dumps(data, indent=2) + "\n")
 
-    def _checkpoint_manager(self):
-        import orbax.checkpoint as ocp  # takes half a second, which readers of runs do not need
-
-        folder = self.folder / "checkpoints"
-        folder.mkdir(exist_ok=True)
-        return ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                create=False,
-                preservation_policy=self,
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
-                ),
-            ),
-        )
-
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        """Tell orbax which checkpoints to keep: the newest two, and the best by config.select.
+    def _keep(self, steps: list[int]) -> set[int]:
+        """Return which checkpoints to keep: the newest two, and the best by config.select.
 
         Scores come from metrics.jsonl alone, so that this is the best of all readers.
         """
-        steps = [checkpoint.step for checkpoint in checkpoints]
         best = self._stored.best(steps=steps)
-        kept = {*steps[-2:], *(best or ())[:1]}
-        return [step in kept for step in steps]
+        return {*steps[-2:], *(best or ())[:1]}
+
+    def _check_arithmetic(self) -> None:
+        now = arithmetic()
+        for session in read_rows(self.folder / "sessions.jsonl", _session):
+            if changes := differences(session.get("arithmetic", now), now):
+                raise InputError(
+                    f"{self.folder} was made with another arithmetic of jax "
+                    f"({'; '.join(changes)}). Set it as before, or choose another --workdir."
+                )
 
     def restore(self, state):
         """Return (state, sums) of the newest checkpoint, or (state, {}) if there is none.
 
-        A checkpoint that cannot be read, although one before it can, is damaged: it is moved to
-        the folder "damaged", and the one before it is taken.
+        A checkpoint that cannot be used, although one before it can, is moved to the folder
+        "damaged", and the one before it is taken. It is damaged, or the files of the run no longer
+        have what they had when it was written.
 
         Args:
             state: a pytree of arrays like the saved one.
 
         Raises:
-            InputError: none of the checkpoints can be read, or they hold another kind of state.
+            InputError: none of the checkpoints can be used, or they hold another kind of state.
         """
         errors: dict[int, InputError] = {}
         for step in sorted(self._checkpoints.all_steps(), reverse=True):
             try:
-                state, sums = _restore(self._checkpoints, step, state)
+                saved = checkpoints.restore(self._checkpoints, step, state)
+                for name, extent in saved.files.items():
+                    extent.check(self.folder / name, step)
             except InputError as error:
                 errors[step] = error
                 continue
             self._set_aside(errors, step)
-            self._rows = int(sums.pop(ROWS, 0))
-            return state, sums
+            return saved.state, saved.sums
         if errors:
             raise next(iter(errors.values()))
         return state, {}
 
-    def _set_aside(self, steps: Collection[int], good: int) -> None:
-        """Move damaged checkpoints out of the way."""
-        for step in steps:
+    def _set_aside(self, errors: Mapping[int, InputError], good: int) -> None:
+        """Move checkpoints out of the way that cannot be used."""
+        for step, error in errors.items():
             place = self.folder / "damaged" / f"{step}.{uuid.uuid4().hex[:8]}"
             place.parent.mkdir(exist_ok=True)
             os.replace(self.folder / "checkpoints" / str(step), place)
             print(
-                f"The checkpoint of step {step:,} is damaged; it was moved to {place}. Training "
-                f"continues from that of step {good:,}.",
+                f"The checkpoint of step {step:,} is damaged, or rows before it are ({error}). "
+                f"It was moved to {place}. Training continues from that of step {good:,}.",
                 flush=True,
             )
-        if steps:
+        if errors:
             self._checkpoints.reload()
 
     def start(self, step: int) -> None:
-        """Begin a session at a step. Rows beyond it are dropped: they will be written again.
-
-        Raises:
-            InputError: rows are missing that were written before the checkpoint of this step.
-        """
+        """Begin a session at a step. Rows beyond it are dropped: they will be written again."""
         stored, path = read(self.folder), self.folder / "metrics.jsonl"
         rows = [row for row in stored.rows if row.step <= step]
-        if len(rows) < self._rows:
-            raise InputError(
-                f"{path} has {len(rows)} of {self._rows} rows up to step {step:,}. Put the whole "
-                f"file back, or choose another --workdir."
-            )
         diverged = {lane: d for lane, d in stored.diverged.items() if d.step <= step}
         self._stored = dataclasses.replace(stored, rows=[], diverged=diverged)
         self._write_diverged()
-        self._writers, self._rows = self._tensorboard(), 0
+        self._writers = self._tensorboard()
         write_rows(path, [row.row for row in rows])
         self._file = self._opened.enter_context(path.open("a"))
         for row in rows:
             self._note(row)
-        sessions = self.folder / "sessions.jsonl"
-        write_rows(sessions, [*stored.sessions, provenance(step)])
+        session = provenance(step)
+        before = next((s for s in reversed(stored.sessions) if "tuning" in s), session)
+        if changes := differences(machine(before), machine(session)):
+            print(f"Not as in the session before, so rounding may differ: {'; '.join(changes)}.")
+        write_rows(self.folder / "sessions.jsonl", [*stored.sessions, session])
 
     def _tensorboard(self) -> dict[Lane, Any]:
         events = self.folder / "events"
@@ -715,7 +591,7 @@ class Run:
         except ImportError:
             print("No tensorboard here: metrics.jsonl is written, events/ is not.", flush=True)
             return {}
-        folders = {lane: events / "seed={},lr={:g}".format(*lane) for lane in self.lanes}
+        folders = {lane: events / "seed={},lr={}".format(*lane) for lane in self.lanes}
         writers = {lane: Writer(str(folder)) for lane, folder in folders.items()}
         for writer in writers.values():
             self._opened.callback(writer.close)
@@ -723,7 +599,6 @@ class Run:
 
     def _note(self, row: Reading) -> None:
         """Keep what is needed of a row that is in metrics.jsonl."""
-        self._rows += 1
         if row.split == self._stored.config["select"]["split"]:
             self._stored.rows.append(row)
         if writer := self._writers.get(row.lane):
@@ -765,22 +640,11 @@ class Run:
 
     def save(self, step: int, state, sums: dict[str, np.ndarray]) -> None:
         """Write a checkpoint in the background: the state, and sums since the last row."""
-        import orbax.checkpoint as ocp
-
-        # A copy, since the trainer gives the memory of the state to the next step.
-        copy = jax.tree.map(np.array, flax.serialization.to_state_dict(state))
-        listed = {name: values.tolist() for name, values in sums.items()}
         assert self._file is not None, "start() comes before save()"
-        os.fsync(self._file.fileno())  # no checkpoint may outlive the rows before it
-        with _storing():
-            self._checkpoints.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(copy),
-                    sums=ocp.args.JsonSave(listed | {ROWS: self._rows}),
-                ),
-                force=True,
-            )
+        self._wait()  # so that the checkpoint before it is on the disk
+        # On the disk before it: no checkpoint may outlive the rows that it counts on.
+        files = extents(self.folder, FILES)
+        checkpoints.save(self._checkpoints, step, checkpoints.Saved(state, sums, files))
 
     def newest(self) -> int | None:
         """Return the step of the newest checkpoint, once it is wholly written."""
@@ -800,8 +664,12 @@ class Run:
         write_atomically(self.folder / "finished.json", json.dumps(done) + "\n")
 
     def _wait(self) -> None:
-        with _storing():
+        with checkpoints.storing():
             self._checkpoints.wait_until_finished()
+        if (step := self._checkpoints.latest_step()) is not None:
+            place = self.folder / "checkpoints" / str(step)
+            for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
+                sync(path)
 
     def close(self) -> None:
         """Let go of everything, even if some of it can no longer be written."""

@@ -9,19 +9,22 @@ continue. Lanes do not mix, so it is computed on and ignored.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import datetime
 from functools import partial
+import io
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 import signal
 import sys
 import threading
 import time
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import flax
 import jax
@@ -283,12 +286,13 @@ def in_steps(name: str, text: str, steps_per_epoch: int | None) -> int:
     per = {"": 1, "step": 1, "epoch": steps_per_epoch}.get(unit.strip().removesuffix("s"), 0)
     if per is None:
         raise InputError(f"config.{name} is {text!r}, but this task has no epochs: give steps.")
-    steps = count * per
-    if not 1 <= steps < math.inf or steps != int(steps):
+    exact = count * per
+    steps = round(exact) if math.isfinite(exact) else 0
+    if steps < 1 or not math.isclose(steps, exact):  # 0.07 epochs of 100 steps are not quite 7
         raise InputError(
             f'config.{name} is {text!r}; write a positive length as "300 steps" or "65 epochs".'
         )
-    return int(steps)
+    return steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +310,10 @@ class Plan:
         ranges.check(config)
         names = ("steps", "log_every", "eval_every", "save_every")
         lengths = {name: in_steps(name, config[name], task.steps_per_epoch) for name in names}
+        if lengths["steps"] >= 2**31:
+            raise InputError(
+                f"config.steps is {config.steps!r}; a run has less than 2^31 = {2**31:,} steps."
+            )
         return cls(**lengths, steps_per_call=config.steps_per_call)
 
     def due(self, every: int, step: int) -> bool:
@@ -340,10 +348,10 @@ def make_lanes(config) -> list[tuple[int, float]]:
     """
     ranges.check(config)
     lanes = list(itertools.product(config.seeds, map(float, config.lr)))
-    if not lanes or len(set(lanes)) < len(lanes):
+    if not lanes or len({(seed, np.float32(lr)) for seed, lr in lanes}) < len(lanes):
         raise InputError(
             f"config.seeds={tuple(config.seeds)} and config.lr={tuple(config.lr)} must each name "
-            f"one or more numbers, none twice."
+            f"one or more numbers, none twice: rates are numbers of float32."
         )
     return lanes
 
@@ -404,8 +412,34 @@ class Interrupted(KeyboardInterrupt):
     """Training was stopped by the user and saved; running the same command goes on."""
 
 
+class Output(io.TextIOBase):
+    """Standard output that may be lost, as when a terminal closes: printing never ends a run."""
+
+    def __init__(self, stream: TextIO | None):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        if (stream := self.stream) is None:
+            return len(text)
+        try:
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError):
+            self.stream = None
+            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())  # Python flushes it at exit
+        return len(text)
+
+    def isatty(self) -> bool:
+        return self.stream is not None and self.stream.isatty()
+
+
+# A closed terminal or lost connection hangs up; Windows has no such signal.
+STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 class Interrupt:
-    """Turn Ctrl-C or SIGTERM into a request to save and stop after the current call.
+    """Turn Ctrl-C, SIGTERM or SIGHUP into a request to save and stop after the current call.
 
     A second Ctrl-C ends the process. A second SIGTERM does not: a cluster and the command that
     started this process may each send one.
@@ -417,8 +451,10 @@ class Interrupt:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            signals = (signal.SIGINT, signal.SIGTERM)
-            self.before = {s: signal.signal(s, self._ask) for s in signals}
+            for s in STOPPING:
+                ignored = signal.getsignal(s) == signal.SIG_IGN  # SIGHUP under nohup
+                if s == signal.SIGINT or not ignored:
+                    self.before[s] = signal.signal(s, self._ask)
         return self
 
     def _ask(self, number, frame):
@@ -492,7 +528,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
             the disk is full.
         DivergedError: in every lane a loss or parameter is not finite. The last checkpoint is from
             before the last of them.
-        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the state is saved.
     """
     plan, lanes = Plan.of(config, task), make_lanes(config)
     optimizer = make_optimizer(config)
@@ -501,6 +537,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
     check_same(json.dumps([same, dict(task.data)], sort_keys=True))
     with (
+        contextlib.redirect_stdout(Output(sys.stdout)),
         writing(workdir, "--workdir", "; the same command goes on from the newest checkpoint"),
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
