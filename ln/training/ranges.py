@@ -22,6 +22,7 @@ class Range(NamedTuple):
         return f"{self.least:g} or more" if self.least > -math.inf else "a finite number"
 
     def has(self, value: float) -> bool:
+        """Return whether the value is in the range."""
         fits = self.least <= value <= self.most and math.isfinite(value)
         return fits and (isinstance(value, int) or not self.whole)
 
