@@ -53,15 +53,15 @@ RANGES = {
 }
 
 Initializer = Callable[..., jax.Array]
+Mask = Bool[AnyArray, "*B"] | None  # true at the examples that count; None: at all
+Gain = Num[ArrayLike, "..."]  # [H] or a scalar; also of biases
+Scalar = Num[ArrayLike, ""]
+Axes = int | tuple[int, ...]
 
 
 def layer_norm(
-    a: Num[AnyArray, "*shape"],
-    gain: Num[ArrayLike, "..."],
-    bias: Num[ArrayLike, "..."],
-    epsilon: Num[ArrayLike, ""] = EPSILON,
-    axes: int | tuple[int, ...] = -1,
-) -> Float[Array, "*shape"]:
+    a: Num[AnyArray, "*B H"], gain: Gain, bias: Gain, epsilon: Scalar = EPSILON, axes: Axes = -1
+) -> Float[Array, "*B H"]:
     """Normalize every example by the mean and standard deviation over its H units (eqs. 3-4).
 
     Args:
@@ -83,11 +83,8 @@ def layer_norm(
 
 
 def rms_norm(
-    a: Num[AnyArray, "*shape"],
-    gain: Num[ArrayLike, "..."],
-    epsilon: Num[ArrayLike, ""] = EPSILON,
-    axes: int | tuple[int, ...] = -1,
-) -> Float[Array, "*shape"]:
+    a: Num[AnyArray, "*B H"], gain: Gain, epsilon: Scalar = EPSILON, axes: Axes = -1
+) -> Float[Array, "*B H"]:
     """Divide every example by the root of the mean square of its H units (Zhang, Sennrich 2019).
 
     It is `layer_norm` without a bias if the mean of ``a`` over the units is 0.
@@ -124,9 +121,9 @@ def batch_norm(
     a: Num[AnyArray, "*B H"],
     mu: Float[ArrayLike, "#H"],
     var: Float[ArrayLike, "#H"],
-    gain: Num[ArrayLike, "..."],
-    bias: Num[ArrayLike, "..."],
-    epsilon: Num[ArrayLike, ""] = EPSILON,
+    gain: Gain,
+    bias: Gain,
+    epsilon: Scalar = EPSILON,
 ) -> Float[Array, "*B H"]:
     """Normalize every unit by its own mean and variance over the examples (eq. 2).
 
@@ -146,7 +143,7 @@ def batch_norm(
     return jnp.asarray(gain * (a - mu) / jnp.sqrt(var + epsilon) + bias, dtype)
 
 
-def weight_norm(v: Num[AnyArray, "D H"], gain: Num[ArrayLike, "..."]) -> Float[Array, "D H"]:
+def weight_norm(v: Num[AnyArray, "D H"], gain: Gain) -> Float[Array, "D H"]:
     """Return W = gain v / ‖v‖ (§5.1) for ``v [D, H]``, one column for each unit."""
     dtype = jnp.result_type(v, gain)
     v, gain = map(at_least_float32, (v, gain))
@@ -154,7 +151,7 @@ def weight_norm(v: Num[AnyArray, "D H"], gain: Num[ArrayLike, "..."]) -> Float[A
 
 
 def batch_moments(
-    a: Num[AnyArray, "*B H"], mask: Bool[AnyArray, "*B"] | None = None, unbiased: bool = False
+    a: Num[AnyArray, "*B H"], mask: Mask = None, unbiased: bool = False
 ) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
     """Return mean and variance of every unit over the examples (eq. 2).
 
@@ -223,9 +220,7 @@ class Identity(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(
-        self, a: Num[AnyArray, "*shape"], mask: AnyArray | None = None
-    ) -> Num[AnyArray, "*shape"]:
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Num[AnyArray, "*B H"]:
         """Return a, plus the bias ``[H]`` if there is one."""
         return a + self.param("bias", nn.initializers.zeros, a.shape[-1:]) if self.bias else a
 
@@ -278,9 +273,7 @@ class LayerNorm(ExampleNorm):
     centred: bool = False
 
     @nn.compact
-    def __call__(
-        self, a: Num[AnyArray, "*shape"], mask: AnyArray | None = None
-    ) -> Float[Array, "*shape"]:
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
         """Return the normalized summed inputs."""
         axes, shape = self.spans(a)
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
@@ -300,9 +293,7 @@ class RMSNorm(ExampleNorm):
     bias: bool = True
 
     @nn.compact
-    def __call__(
-        self, a: Num[AnyArray, "*shape"], mask: AnyArray | None = None
-    ) -> Float[Array, "*shape"]:
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
         """Return the normalized summed inputs."""
         axes, shape = self.spans(a)
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
@@ -348,9 +339,7 @@ class BatchNorm(nn.Module):
         check_options(self)
 
     @nn.compact
-    def __call__(
-        self, a: Num[AnyArray, "*B H"], mask: Bool[AnyArray, "*B"] | None = None
-    ) -> Float[Array, "*B H"]:
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
         """Return the normalized summed inputs, and in training update the running averages."""
         if self.spatial and a.ndim == 4:
             return self.normalized(a.reshape(-1, a.shape[-1])).reshape(a.shape)
@@ -639,9 +628,7 @@ class Linear(nn.Module):
             raise InputError(f"Linear: norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
 
     @nn.compact
-    def __call__(
-        self, h: Num[AnyArray, "*B H"], mask: Bool[AnyArray, "*B"] | None = None
-    ) -> Num[Array, "*B features"]:
+    def __call__(self, h: Num[AnyArray, "*B H"], mask: Mask = None) -> Num[Array, "*B features"]:
         """Return the outputs."""
         return self.norm("out")(self.norm.dense("out", self.features)(h), mask)
 

@@ -35,12 +35,13 @@ import numpy as np
 
 from ln import fused
 from ln.errors import InputError, check_flag, check_whole, is_number
-from ln.norm import Dense, Initializer, Norm, check_mask
+from ln.norm import Dense, Initializer, Mask, Norm, check_mask
 from ln.product import AnyArray, is_plain, matmul, vary_alike
 from ln.product import plain_by_default as plain_by_default
 
 Carry = Any  # (c, h) or h, each [B, H]; cells of other projects may have more parts
-Mask = Bool[AnyArray, "*B"] | None  # at sequences [T, B], at a time step [B]
+Sums = Float[AnyArray, "B nH"]  # summed inputs of the n gates of a cell at a time step
+AfterStep = tuple[Carry, Float[Array, "B H"]]  # the next carry, and h
 
 
 def orthogonal_blocks(
@@ -181,25 +182,15 @@ class Cell(nn.Module):
         """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
         return self.W_h(h)
 
-    def update(
-        self,
-        carry: Carry,
-        a_x: Float[AnyArray, "B nH"],
-        a_h: Float[AnyArray, "B nH"],
-        mask: Mask = None,
-    ) -> tuple[Carry, Float[Array, "B H"]]:
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Do a step after its matrix products: a_x, a_h ``[B, n H]`` -> the next carry, and h."""
         raise NotImplementedError
 
-    def step(
-        self, carry: Carry, a_x: Float[AnyArray, "B nH"], mask: Mask = None
-    ) -> tuple[Carry, Float[Array, "B H"]]:
+    def step(self, carry: Carry, a_x: Sums, mask: Mask = None) -> AfterStep:
         """Do the recurrent part of a step: a_x ``[B, n H]`` -> the next carry, and h."""
         return self.update(carry, a_x, self.recur(fused.hidden(carry)), mask)
 
-    def __call__(
-        self, carry: Carry, x: Float[AnyArray, "B D"], mask: Mask = None
-    ) -> tuple[Carry, Float[Array, "B H"]]:
+    def __call__(self, carry: Carry, x: Float[AnyArray, "B D"], mask: Mask = None) -> AfterStep:
         """Do one time step: x ``[B, D]``, mask ``[B]`` -> the next carry, and h ``[B, H]``."""
         return self.step(carry, self.project(x), mask)
 
@@ -236,7 +227,7 @@ class RNN(Cell):
         """Return W_h ``[H, n H]``."""
         return self.W_h.weights(self.units)
 
-    def update(self, carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eq. 4."""
         a = self.norm_h(a_h, mask) + self.norm_x(a_x, mask)
         h = self.activation(self.norm_a(a, mask))
@@ -281,7 +272,7 @@ class LSTM(Cell):
         """Return W_h ``[H, n H]``."""
         return self.W_h.weights(self.units)
 
-    def update(self, carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 20-22."""
         c, _ = carry
         f, i, o, g = gates(self.norm_h(a_h, mask) + self.norm_x(a_x, mask) + self.b)
@@ -333,7 +324,7 @@ class GRU(Cell):
         """Return the products with W_h and U ``[B, 3H]``."""
         return jnp.concatenate([self.W_h(h), self.U(h)], -1)
 
-    def update(self, carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 26-28."""
         h = carry
         (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
