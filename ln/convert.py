@@ -14,6 +14,7 @@ The GRUs of both call 1 − z what the paper calls z, so the gate changes its si
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 import numpy as np
 
 from ln.errors import InputError, nearest
@@ -21,6 +22,7 @@ from ln.rnn import GRU, LSTM, Cell
 
 Weights = Mapping[str, Any]
 
+GATES = {LSTM: 4, GRU: 3}
 TORCH_LSTM = (1, 0, 3, 2)  # f, i, o, g among PyTorch's i, f, g, o, and the other way round
 LAYERS_MATRICES = {  # our matrix -> theirs
     LSTM: {"W_x": "W", "W_h": "U"},
@@ -30,6 +32,7 @@ LAYERS_NORMS = {  # our norm -> number of its gain s and bias b
     LSTM: {"norm_x": 1, "norm_h": 2, "norm_c": 3},
     GRU: {"norm_zr_x": 1, "norm_x": 2, "norm_zr_h": 3, "norm_h": 4},
 }
+SINGLE = {LSTM: ("norm_c",), GRU: ("W", "U", "norm_x", "norm_h")}  # parameters of one gate
 
 
 def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
@@ -41,13 +44,19 @@ def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
         cell: LSTM or GRU.
         suffix: "_l0" is the first layer, "_l1_reverse" the second one's backward direction.
 
+    Returns:
+        The parameters of the cell.
+
     Raises:
-        InputError: a weight is missing, the cell is another one, or the GRU has a bias within the
-            reset gate, which the paper's GRU does not have.
+        InputError: a weight is missing or has a wrong shape, the cell is neither an LSTM nor a GRU,
+            or the GRU has a bias within the reset gate, which the paper's GRU does not have.
     """
-    W_x, W_h = (_get(weights, f"weight_{side}{suffix}").T for side in ("ih", "hh"))
-    b_x, b_h = (_get(weights, f"bias_{side}{suffix}") for side in ("ih", "hh"))
-    if _checked(cell) is LSTM:
+    gates = GATES[_checked(cell)]
+    H = _get(weights, f"weight_hh{suffix}", None, None).shape[1]
+    W_x = _get(weights, f"weight_ih{suffix}", gates * H, None).T
+    W_h = _get(weights, f"weight_hh{suffix}", gates * H, H).T
+    b_x, b_h = (_get(weights, f"bias_{side}{suffix}", gates * H) for side in ("ih", "hh"))
+    if cell is LSTM:
         W_x, W_h, b = (_select(a, TORCH_LSTM) for a in (W_x, W_h, b_x + b_h))
         return {"W_x": {"kernel": W_x}, "W_h": {"kernel": W_h}, "b": b}
     if np.any(np.split(b_h, 3)[2]):
@@ -65,14 +74,24 @@ def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
 def to_torch(params: Mapping, cell: type[Cell], suffix: str = "_l0") -> dict[str, np.ndarray]:
     """Return the weights of a layer of PyTorch from the parameters of a cell without norm.
 
+    Args:
+        params: of the cell.
+        cell: LSTM or GRU.
+        suffix: as in `from_torch`.
+
+    Returns:
+        The weights by their names in PyTorch; the bias is in bias_ih, and bias_hh is 0.
+
     Raises:
-        InputError: the cell has norms, or is neither an LSTM nor a GRU.
+        InputError: a parameter is missing or has a wrong shape, the cell has norms, or is neither
+            an LSTM nor a GRU.
     """
+    _check_params(params, cell)
     if norms := sorted(name for name in params if name.startswith("norm_")):
         raise InputError(f"PyTorch's layers have no norm; the cell has {', '.join(norms)}.")
     kernels = {name: np.asarray(leaf["kernel"]) for name, leaf in params.items() if name != "b"}
     b = np.asarray(params["b"])
-    if _checked(cell) is LSTM:
+    if cell is LSTM:
         W_x, W_h, b = (_select(a, TORCH_LSTM) for a in (kernels["W_x"], kernels["W_h"], b))
     else:
         (z, r), (z_h, r_h) = (np.split(kernels[name], 2, -1) for name in ("W_x", "W_h"))
@@ -92,21 +111,28 @@ def from_layers_py(weights: Weights, cell: type[Cell], prefix: str) -> dict:
     Args:
         weights: with ``<prefix>_W``, ``<prefix>_U``, ``<prefix>_b``, ...
         cell: LSTM or GRU, for a cell with ``bias_inside=True``.
+        prefix: of the names, such as "encoder".
+
+    Returns:
+        The parameters of the cell.
 
     Raises:
-        InputError: a weight is missing, or the cell is another one.
+        InputError: a weight is missing or has a wrong shape, or the cell is neither.
     """
-
     norms, has_norms = LAYERS_NORMS[_checked(cell)], f"{prefix}_s1" in weights
-    params: dict[str, Any] = {
-        ours: {"kernel": _get(weights, f"{prefix}_{theirs}")}
-        for ours, theirs in LAYERS_MATRICES[cell].items()
-    }
-    biases = ("b",) if cell is LSTM else ("b", "bx")
-    params["b"] = np.concatenate([_get(weights, f"{prefix}_{name}") for name in biases])
+    H = _get(weights, f"{prefix}_U", None, None).shape[0]
+    sizes = dict.fromkeys(SINGLE[cell], H)  # of all other parameters: joint
+    joint = 4 * H if cell is LSTM else 2 * H
+    params: dict[str, Any] = {}
+    for ours, theirs in LAYERS_MATRICES[cell].items():
+        shape = (None if ours in ("W_x", "W") else H, sizes.get(ours, joint))
+        params[ours] = {"kernel": _get(weights, f"{prefix}_{theirs}", *shape)}
+    biases = {"b": joint} if cell is LSTM else {"b": joint, "bx": H}
+    params["b"] = np.concatenate([_get(weights, f"{prefix}_{b}", n) for b, n in biases.items()])
     if has_norms:
         for name, n in norms.items():
-            gain, bias = (_get(weights, f"{prefix}_{letter}{n}") for letter in "sb")
+            size = sizes.get(name, joint)
+            gain, bias = (_get(weights, f"{prefix}_{letter}{n}", size) for letter in "sb")
             params[name] = {"gain": gain, "bias": bias}
     return _with_gates(params, cell, has_norms, _lstm_order, _from_r_u)
 
@@ -116,11 +142,18 @@ def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np
 
     Args:
         params: of a cell with ``bias_inside=True``, with layer norm at all its sites or at none.
+        cell: LSTM or GRU.
+        prefix: of the names, such as "encoder".
+
+    Returns:
+        The weights by their names in layers.py.
 
     Raises:
-        InputError: the cell is neither an LSTM nor a GRU, or has norms at some of its sites.
+        InputError: a parameter is missing or has a wrong shape, the cell is neither an LSTM nor a
+            GRU, or has norms at some of its sites.
     """
-    norms = LAYERS_NORMS[_checked(cell)]
+    _check_params(params, cell)
+    norms = LAYERS_NORMS[cell]
     found = [name for name in norms if "gain" in params.get(name, {})]
     if found and found != list(norms):
         raise InputError(f"layers.py has layer norm at all sites or none: {', '.join(norms)}.")
@@ -140,16 +173,14 @@ def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np
 def _with_gates(params: Mapping, cell, has_norms: bool, of_lstm, of_gru) -> dict:
     """Return the parameters with the gates of every array rearranged.
 
-    Args:
-        of_lstm: array -> array.
-        of_gru: (array of two gates, whether z changes its sign in it) -> array. With layer norm the
-            sign is in gains and biases, which act after the norm; without, in matrices and b.
+    ``of_lstm`` takes an array; ``of_gru`` an array of two gates, and whether z changes its sign in
+    it. With layer norm the sign is in gains and biases, which act after the norm; without, in
+    matrices and b.
     """
-    single = ("norm_c",) if cell is LSTM else ("W", "U", "norm_x", "norm_h")  # arrays of one gate
 
     def rearrange(name: str, array):
         array = np.asarray(array)
-        if name in single:
+        if name in SINGLE[cell]:
             return array
         if cell is LSTM:
             return of_lstm(array)
@@ -188,13 +219,31 @@ def _select(array, order: tuple[int, ...]):
     return np.concatenate([gates[n] for n in order], -1)
 
 
-def _get(weights: Weights, name: str) -> np.ndarray:
-    if name not in weights:
-        raise InputError(f"The weights have no {name!r}.{nearest(name, list(weights))}")
-    return np.asarray(weights[name])
+def _get(weights: Weights, name: str, *shape: int | None) -> np.ndarray:
+    """Return a weight; raise InputError if it is missing or has another shape. None is any size."""
+    if not isinstance(weights, Mapping) or name not in weights:
+        names = list(weights) if isinstance(weights, Mapping) else []
+        raise InputError(f"The weights have no {name!r}.{nearest(name, names)}")
+    array = np.asarray(weights[name])
+    sizes = zip(array.shape, shape, strict=False)
+    if array.ndim != len(shape) or any(n not in (None, size) for size, n in sizes):
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise InputError(f"{name!r} must have the shape ({wanted}); got {array.shape}.")
+    return array
+
+
+def _check_params(params: Mapping, cell: type[Cell]) -> None:
+    """Raise InputError if the matrices or b of a cell are missing or have wrong shapes."""
+    gates = GATES[_checked(cell)]
+    flat = flatten_dict(params, sep=".") if isinstance(params, Mapping) else {}
+    H = _get(flat, "W_h.kernel", None, None).shape[0]
+    _get(flat, "b", gates * H)
+    for name in LAYERS_MATRICES[cell]:
+        size = H if name in SINGLE[cell] else 4 * H if cell is LSTM else 2 * H
+        _get(flat, f"{name}.kernel", None if name in ("W_x", "W") else H, size)
 
 
 def _checked(cell: type[Cell]) -> type[Cell]:
-    if cell not in LAYERS_NORMS:
+    if cell is not LSTM and cell is not GRU:
         raise InputError(f"cell must be ln.LSTM or ln.GRU, the class; got {cell!r}.")
     return cell

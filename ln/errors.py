@@ -4,7 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import difflib
 import errno
+import math
+import numbers
 from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -26,12 +29,18 @@ NO_PLACE = "EROFS EACCES EPERM EEXIST ENOENT ENOTDIR EISDIR ELOOP ENAMETOOLONG".
 
 @contextlib.contextmanager
 def writing(place: Path | str, flag: str, then: str = "") -> Iterator[None]:
-    """Turn an error of the system while something is written into an InputError.
+    """Convert an error of the system while something is written into an InputError.
 
     Args:
-        place: what is written to.
-        flag: the flag that names another place.
-        then: what happens after the remedy.
+        place: the file or folder that is written to.
+        flag: the command-line flag that chooses another place.
+        then: the end of the message: what happens after the remedy.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        InputError: the body raised an OSError.
     """
     try:
         yield
@@ -45,20 +54,43 @@ def writing(place: Path | str, flag: str, then: str = "") -> Iterator[None]:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns " Did you mean 'layer'?" where one of the choices is close to the name, else ""."""
+    """Return " Did you mean 'layer'?" if one of the choices is close to the name, else ""."""
     close = difflib.get_close_matches(
         str(name), [str(choice) for choice in choices], n=1, cutoff=0.5
     )
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def choose(what: str, name: str, choices: Mapping):
-    """Returns choices[name].
+def choose(what: str, name: Any, choices: Mapping):
+    """Return choices[name].
+
+    Args:
+        what: the noun of the message, such as "norm kind".
+        name: a key, as the user wrote it.
+        choices: all keys that exist, and their values.
 
     Raises:
         InputError: there is no such name; the message offers the nearest one and lists all.
     """
-    if name in choices:
+    if isinstance(name, str) and name in choices:
         return choices[name]
     known = ", ".join(sorted(map(str, choices)))
     raise InputError(f"Unknown {what} {name!r}.{nearest(name, choices)} Known: {known}.")
+
+
+def check_whole(what: str, value: Any) -> None:
+    """Raise InputError if the value is not a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise InputError(f"{what} must be a whole number of 1 or more; got {value!r}.")
+
+
+def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    """Return whether the value is a finite real number from least to most, and no bool."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value) and least <= value <= most
+
+
+def check_flag(what: str, value: Any) -> None:
+    """Raise InputError if the value is not a bool."""
+    if not isinstance(value, bool):
+        raise InputError(f"{what} must be True or False; got {value!r}.")

@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from ln.norm import at_least_float32
-from ln.product import is_explicit, matmul, vary_alike, weight_gradient
+from ln.product import AnyArray, is_explicit, matmul, vary_alike, weight_gradient
 
 
 class Schedule(NamedTuple):
@@ -74,18 +75,18 @@ def default() -> Schedule:
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
-def hidden(carry):
+def hidden(carry: Any) -> Any:
     """Return h of a carry, which is (c, h) or h."""
     return jax.tree.leaves(carry)[-1]
 
 
-def add_to_hidden(carry, d_h):
+def add_to_hidden(carry: Any, d_h: Any) -> Any:
     """Return the carry with d_h added to its h."""
     *rest, h = jax.tree.leaves(carry)
     return jax.tree.unflatten(jax.tree.structure(carry), [*rest, h + d_h.astype(h.dtype)])
 
 
-def keep(mask, new, old):
+def keep(mask: Bool[AnyArray, " B"] | None, new: Any, old: Any) -> Any:
     """Return the new carry where mask ``[B]`` is true, else the old one."""
     if mask is None:
         return new
@@ -93,16 +94,16 @@ def keep(mask, new, old):
 
 
 def recurrence(
-    update: Callable,
-    theta,
-    W_h,
-    carry,
-    a_x,
-    mask,
-    stats,
+    update: Callable[..., tuple[Any, Any]],
+    theta: Any,
+    W_h: Float[AnyArray, "H nH"],
+    carry: Any,
+    a_x: Float[AnyArray, "T B nH"],
+    mask: Bool[AnyArray, "T B"] | None,
+    stats: Any,
     dtype: Any = None,
     schedule: Schedule | None = None,
-):
+) -> tuple[Float[Array, "T B H"], Any, Any]:
     """Run ``carry, stats = update(theta, stats, carry, a_x, W_h h, mask)`` over all time steps.
 
     Args:
@@ -132,7 +133,14 @@ def recurrence(
     return hs, last, stats
 
 
-def scan(step: Callable, Ws: list, theta, carry, xs, schedule: Schedule | None = None):
+def scan(
+    step: Callable[..., tuple[Any, Any]],
+    Ws: list[Float[AnyArray, "..."]],
+    theta: Any,
+    carry: Any,
+    xs: Any,
+    schedule: Schedule | None = None,
+) -> tuple[Any, Any]:
     """Run carry, y = step(product, theta, carry, x) over xs, for any step with products h W.
 
     The step asks for its products by product(k, h, dtype), which is h Ws[k]. The input h of one
@@ -275,7 +283,7 @@ def scan(step: Callable, Ws: list, theta, carry, xs, schedule: Schedule | None =
     return run(Ws, theta, carry, xs, constants, others)
 
 
-def split(tree):
+def split(tree: Any) -> tuple[list, list, Callable[[Any, Any], Any]]:
     """Return the leaves of a tree that are floats, the others, and a function that joins both.
 
     A custom_vjp wants a gradient for every float, and None for integers such as words or masks.
@@ -295,7 +303,7 @@ def split(tree):
     return floats, others, join
 
 
-def befores(first, carries):
+def befores(first: Any, carries: Any) -> Any:
     """Return the carry that each step began with, ``[T, ...]``."""
 
     def shift(first, stack):
@@ -304,7 +312,7 @@ def befores(first, carries):
     return jax.tree.map(shift, first, carries)
 
 
-def index_of(leaf, leaves: list) -> int | None:
+def index_of(leaf: Any, leaves: list) -> int | None:
     """Return the index of the very same array among leaves, None if it is not there."""
     return next((n for n, candidate in enumerate(leaves) if candidate is leaf), None)
 

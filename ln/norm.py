@@ -21,20 +21,21 @@ No bias ever sits under a norm: its gradient would be rounding noise, which Adam
 Shapes: B examples of a batch, D inputs, H units of a layer. ``[..., H]`` has any leading axes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from functools import partial
 import importlib
-import numbers
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Num
 import numpy as np
 
-from ln.errors import InputError, choose
-from ln.product import matmul
+from ln.errors import InputError, check_flag, check_whole, choose, is_number
+from ln.product import AnyArray, matmul
 
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
 SITES = ("x", "h", "c", "a", "conv", "out")  # of every model in this project
@@ -53,17 +54,27 @@ RANGES = {
 }
 
 Initializer = Callable[..., jax.Array]
+Mask = Bool[AnyArray, "*B"] | None  # true at the examples that count; None: at all
+Gain = Num[ArrayLike, "..."]  # [H] or a scalar; also of biases
+Scalar = Num[ArrayLike, ""]
+Axes = int | tuple[int, ...]
 
 
-def layer_norm(a, gain, bias, epsilon=EPSILON, axes=-1):
+def layer_norm(
+    a: Num[AnyArray, "*B H"], gain: Gain, bias: Gain, epsilon: Scalar = EPSILON, axes: Axes = -1
+) -> Float[Array, "*B H"]:
     """Normalize every example by the mean and standard deviation over its H units (eqs. 3-4).
 
     Args:
         a: summed inputs ``[..., H]``.
-        gain, bias: ``[H]`` or scalars, shared by all examples and time steps.
+        gain: ``[H]`` or a scalar, shared by all examples and time steps.
+        bias: ``[H]`` or a scalar, likewise.
         epsilon: added to the variance. A constant ``a`` gives ``bias``, up to the rounding of its
             mean divided by √epsilon.
         axes: of the units, if there are several.
+
+    Returns:
+        ``[..., H]`` in the result type of a, gain and bias; the statistics are in at least float32.
     """
     dtype = jnp.result_type(a, gain, bias)
     a, gain, bias = map(at_least_float32, (a, gain, bias))
@@ -93,7 +104,9 @@ def _standardize_jvp(epsilon, axes, primals, tangents):
     return a_hat, one_over_sigma * (d - mean(d) - a_hat * mean(a_hat * d))
 
 
-def rms_norm(a, gain, epsilon=EPSILON, axes=-1):
+def rms_norm(
+    a: Num[AnyArray, "*B H"], gain: Gain, epsilon: Scalar = EPSILON, axes: Axes = -1
+) -> Float[Array, "*B H"]:
     """Divide every example by the root of the mean square of its H units (Zhang, Sennrich 2019).
 
     It is `layer_norm` without a bias if the mean of ``a`` over the units is 0.
@@ -103,14 +116,17 @@ def rms_norm(a, gain, epsilon=EPSILON, axes=-1):
         gain: ``[H]`` or a scalar.
         epsilon: added to the mean square.
         axes: of the units, if there are several.
+
+    Returns:
+        ``[..., H]`` in the result type of a and gain; the mean square is in at least float32.
     """
     dtype = jnp.result_type(a, gain)
     a, gain = map(at_least_float32, (a, gain))
     one_over_rms = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
-    return (gain * (a * one_over_rms)).astype(dtype)
+    return jnp.asarray(gain * (a * one_over_rms), dtype)
 
 
-def at_least_float32(a):
+def at_least_float32(a: Any) -> Any:
     """Return ``a`` in float32 if it is an array of half precision or of integers, else as it is.
 
     Statistics need it: in float16 the square of 256 is infinite, and in bfloat16 a mean has three
@@ -123,35 +139,56 @@ def at_least_float32(a):
     return a if whole else jnp.asarray(a, jnp.float32)
 
 
-def batch_norm(a, mu, var, gain, bias, epsilon=EPSILON):
+def batch_norm(
+    a: Num[AnyArray, "*B H"],
+    mu: Float[ArrayLike, "#H"],
+    var: Float[ArrayLike, "#H"],
+    gain: Gain,
+    bias: Gain,
+    epsilon: Scalar = EPSILON,
+) -> Float[Array, "*B H"]:
     """Normalize every unit by its own mean and variance over the examples (eq. 2).
 
     Args:
         a: summed inputs ``[..., H]``.
-        mu, var: ``[H]``, of a batch (`batch_moments`) or of the training set.
-        gain, bias: ``[H]`` or scalars.
+        mu: mean ``[H]`` of a batch (`batch_moments`) or of the training set.
+        var: variance ``[H]``, likewise.
+        gain: ``[H]`` or a scalar.
+        bias: ``[H]`` or a scalar.
         epsilon: added to the variance.
+
+    Returns:
+        ``[..., H]`` in the result type of a, gain and bias.
     """
     dtype = jnp.result_type(a, gain, bias)
     a, gain, bias = map(at_least_float32, (a, gain, bias))
-    return (gain * (a - mu) / jnp.sqrt(var + epsilon) + bias).astype(dtype)
+    return jnp.asarray(gain * (a - mu) / jnp.sqrt(var + epsilon) + bias, dtype)
 
 
-def weight_norm(v, gain):
+def weight_norm(v: Num[AnyArray, "D H"], gain: Gain) -> Float[Array, "D H"]:
     """Return W = gain v / ‖v‖ (§5.1) for ``v [D, H]``, one column for each unit."""
     dtype = jnp.result_type(v, gain)
     v, gain = map(at_least_float32, (v, gain))
     return (gain * v / jnp.linalg.norm(v, axis=0)).astype(dtype)
 
 
-def batch_moments(a, mask=None, unbiased=False):
-    """Return mean and variance ``[H]`` over the examples of ``a [B, H]`` with a true mask ``[B]``.
+def batch_moments(
+    a: Num[AnyArray, "*B H"], mask: Mask = None, unbiased: bool = False
+) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+    """Return mean and variance of every unit over the examples (eq. 2).
 
-    Or over all positions of ``a [T, B, H]`` with a true mask ``[T, B]``.
+    Args:
+        a: summed inputs ``[B, H]``, or ``[T, B, H]``, in which every position is an example.
+        mask: ``[B]`` or ``[T, B]``, true at the examples that count; None: all.
+        unbiased: whether to divide the squares by n − 1 instead of n (§6.6 at batch size 4).
 
-    ``unbiased`` divides the squares by n − 1 instead of n (§6.6 at batch size 4). Both are 0 if the
-    mask is false for all examples.
+    Returns:
+        Two arrays ``[H]`` in at least float32; 0 if the mask is false for all examples.
+
+    Raises:
+        InputError: the mask has a wrong shape or dtype.
     """
+    check_mask(mask, a.shape[:-1])
     a = at_least_float32(a)
     m = jnp.ones(a.shape[:-1], a.dtype) if mask is None else mask.astype(a.dtype)
     n, leading = jnp.maximum(m.sum(), 1), tuple(range(a.ndim - 1))
@@ -161,10 +198,22 @@ def batch_moments(a, mask=None, unbiased=False):
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
 
 
-def check_options(module: nn.Module, names: list[str] | None = None) -> None:
-    """Check fields of a norm, all by default, by the tables `NAMED` and `RANGES`.
+def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
+    """Raise InputError if a mask is not booleans of this shape; None is a mask."""
+    if mask is None:
+        return
+    if not isinstance(mask, AnyArray):
+        raise InputError(f"mask must be an array of booleans {shape}; got {mask!r}.")
+    if mask.shape != shape or mask.dtype != jnp.bool_:
+        raise InputError(f"mask must be booleans {shape}; got {mask.dtype} {mask.shape}.")
 
-    A field in neither table is a flag.
+
+def check_options(module: nn.Module, names: list[str] | None = None) -> None:
+    """Check fields of a norm by the tables `NAMED` and `RANGES`; a field in neither is a flag.
+
+    Args:
+        module: the norm.
+        names: of the fields; None: all.
 
     Raises:
         InputError: a value is none of the known names, out of its range, or no bool.
@@ -176,11 +225,10 @@ def check_options(module: nn.Module, names: list[str] | None = None) -> None:
             choose(f"{name} of {where}", value, NAMED[name])
         elif name in RANGES:
             least, most, words = RANGES[name]
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not (number and np.isfinite(value) and least <= value <= most):
+            if not is_number(value, least, most):
                 raise InputError(f"{where}: {name} must be {words}; got {value!r}.")
-        elif not isinstance(value, bool):
-            raise InputError(f"{where}: {name} must be True or False; got {value!r}.")
+        else:
+            check_flag(f"{where}: {name}", value)
 
 
 def fields_of(module: type[nn.Module]) -> list[str]:
@@ -194,19 +242,19 @@ class Identity(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, a, mask=None):
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Num[AnyArray, "*B H"]:
+        """Return a, plus the bias ``[H]`` if there is one."""
         return a + self.param("bias", nn.initializers.zeros, a.shape[-1:]) if self.bias else a
 
 
-class LayerNorm(nn.Module):
-    """Layer normalization of ``a [..., H]``.
+class ExampleNorm(nn.Module):
+    """Base class of norms that normalize every example by itself, whatever the batch.
 
-    An example is normalized by itself, so there is no use for the mask, and no training mode.
+    There is no use for the mask, and no training mode.
 
     Attributes:
         gain: initial value of the gains.
-        epsilon: added to the variance.
-        centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
+        epsilon: added to the variance or the mean square.
         spatial: whether ``a`` is ``[B, height, width, channels]``.
         over: if spatial, whether the units of a "layer" or of a "position" are normalized together.
         gains: if spatial, whether each "channel" or each "unit" has its own gain and bias.
@@ -217,7 +265,6 @@ class LayerNorm(nn.Module):
 
     gain: float = 1.0
     epsilon: float = EPSILON
-    centred: bool = False
     spatial: bool = False
     over: str = "layer"
     gains: str = "channel"
@@ -226,9 +273,31 @@ class LayerNorm(nn.Module):
         super().__post_init__()
         check_options(self)
 
+    def spans(self, a) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the axes of ``a`` that are normalized together, and the shape of the gains."""
+        over, gains = (OVER[self.over], GAINS[self.gains]) if self.spatial else (1, 1)
+        least = max(over, gains)
+        if a.ndim < least or 0 in a.shape[-least:]:
+            raise InputError(
+                f"{type(self).__name__} needs summed inputs with {least} axes or more, none of "
+                f"the last {least} of size 0; got {a.shape}."
+            )
+        return tuple(range(-over, 0)), a.shape[-gains:]
+
+
+class LayerNorm(ExampleNorm):
+    """Layer normalization of ``a [..., H]`` (eqs. 3-4), with the attributes of `ExampleNorm`.
+
+    Attributes:
+        centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
+    """
+
+    centred: bool = False
+
     @nn.compact
-    def __call__(self, a, mask=None):
-        axes, shape = spans(self, a)
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
+        """Return the normalized summed inputs."""
+        axes, shape = self.spans(a)
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         if self.centred:
@@ -236,43 +305,22 @@ class LayerNorm(nn.Module):
         return layer_norm(a, gain, bias, self.epsilon, axes)
 
 
-class RMSNorm(nn.Module):
-    """RMS normalization of ``a [..., H]``: layer normalization that subtracts no mean.
+class RMSNorm(ExampleNorm):
+    """Layer normalization that subtracts no mean, with the attributes of `ExampleNorm`.
 
     Attributes:
-        gain: initial value of the gains.
         bias: whether there is one; at the sites x and h the cell has its own b.
-        epsilon: added to the mean square.
-        spatial, over, gains: as in `LayerNorm`.
-
-    Raises:
-        InputError: an attribute has a wrong type or value.
     """
 
-    gain: float = 1.0
     bias: bool = True
-    epsilon: float = EPSILON
-    spatial: bool = False
-    over: str = "layer"
-    gains: str = "channel"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self)
 
     @nn.compact
-    def __call__(self, a, mask=None):
-        axes, shape = spans(self, a)
-        a = rms_norm(
-            a, self.param("gain", nn.initializers.constant(self.gain), shape), self.epsilon, axes
-        )
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
+        """Return the normalized summed inputs."""
+        axes, shape = self.spans(a)
+        gain = self.param("gain", nn.initializers.constant(self.gain), shape)
+        a = rms_norm(a, gain, self.epsilon, axes)
         return a + self.param("bias", nn.initializers.zeros, shape) if self.bias else a
-
-
-def spans(norm: LayerNorm | RMSNorm, a) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the axes of ``a`` that are normalized together, and the shape of the gains."""
-    over, gains = (OVER[norm.over], GAINS[norm.gains]) if norm.spatial else (1, 1)
-    return tuple(range(-over, 0)), a.shape[-gains:]
 
 
 class BatchNorm(nn.Module):
@@ -294,9 +342,9 @@ class BatchNorm(nn.Module):
         spatial: whether ``a`` is ``[B, height, width, H]``, where every position is an example.
 
     Raises:
-        InputError: an attribute has a wrong type or value.
-        ValueError: ``a`` does not have two axes (four, if spatial). ``a [T, B, H]`` needs a mask
-            ``[T, B]``, and every position is an example then.
+        InputError: an attribute has a wrong type or value, or ``a`` does not have two axes (four,
+            if spatial). ``a [T, B, H]`` needs a mask ``[T, B]``, and every position is an example
+            then.
     """
 
     train: bool
@@ -313,14 +361,16 @@ class BatchNorm(nn.Module):
         check_options(self)
 
     @nn.compact
-    def __call__(self, a, mask=None):
+    def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
+        """Return the normalized summed inputs, and in training update the running averages."""
         if self.spatial and a.ndim == 4:
             return self.normalized(a.reshape(-1, a.shape[-1])).reshape(a.shape)
         return self.normalized(a, mask)
 
     def normalized(self, a, mask=None):
-        if a.ndim != 2 and (mask is None or mask.shape != a.shape[:-1]):
-            raise ValueError(f"batch norm wants summed inputs a [B, H], one batch; got {a.shape}")
+        """Return the normalized ``a [B, H]``, or ``[T, B, H]`` with a mask ``[T, B]``."""
+        if 0 in a.shape or (a.ndim != 2 and (a.ndim != 3 or mask is None)):
+            raise InputError(f"BatchNorm needs summed inputs [B, H], one batch; got {a.shape}.")
         units = a.shape[-1:]
         gain = self.param("gain", nn.initializers.constant(self.gain), units)
         bias = self.param("bias", nn.initializers.zeros, units) if self.bias else 0.0
@@ -347,7 +397,7 @@ class BatchNorm(nn.Module):
 
 
 class Dense(nn.Module):
-    """Summed inputs ``a = W x [..., H]`` of x ``[..., D]``; no bias of its own.
+    """Matrix product ``a = W x [..., H]`` of x ``[..., D]``, without a bias.
 
     Attributes:
         features: H.
@@ -363,22 +413,29 @@ class Dense(nn.Module):
     dtype: Any = None
     centre: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole(f"{type(self).__name__}: features", self.features)
+
     @nn.compact
-    def weights(self, D: int):
+    def weights(self, D: int) -> Float[AnyArray, "D H"]:
         """Return W ``[D, H]`` as the product uses it."""
         return self.centred(self.param("kernel", self.kernel_init, (D, self.features)))
 
-    def centred(self, W):
+    def centred(self, W: Float[AnyArray, "*D H"]) -> Float[AnyArray, "*D H"]:
+        """Return W, or a bias, minus its mean over the units if the module centres it."""
         if not self.centre:
             return W
         centred = at_least_float32(W)
         return (centred - centred.mean(-1, keepdims=True)).astype(W.dtype)
 
-    def product(self, x):
+    def product(self, x: Num[AnyArray, "*B D"]) -> Num[Array, "*B H"]:
         """Return W x. `rnn.scan` replaces this method inside its loops."""
         return matmul(x, self.weights(x.shape[-1]), self.dtype)
 
-    def __call__(self, x, bias=None):
+    def __call__(
+        self, x: Num[AnyArray, "*B D"], bias: Float[AnyArray, " H"] | None = None
+    ) -> Num[Array, "*B H"]:
         """Return W x, plus a bias ``[H]`` under the norm if a cell has one (`Cell.bias_inside`)."""
         a = self.product(x)
         return a if bias is None else a + self.centred(bias)
@@ -398,7 +455,8 @@ class WeightNormDense(Dense):
         check_options(self, ["gain"])
 
     @nn.compact
-    def weights(self, D: int):
+    def weights(self, D: int) -> Float[AnyArray, "D H"]:
+        """Return W ``[D, H]`` as the product uses it."""
         v = self.param("kernel", self.kernel_init, (D, self.features))
         gain = self.param("gain", nn.initializers.constant(self.gain), (self.features,))
         return weight_norm(v, gain)
@@ -497,8 +555,8 @@ class Norm:
     """
 
     kind: str | type[nn.Module] = "none"
-    sites: tuple[str, ...] = ()
-    options: tuple[tuple[str, Any], ...] = ()
+    sites: Sequence[str] = ()
+    options: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()
     train: bool = False
     centred: bool = False
 
@@ -532,8 +590,7 @@ class Norm:
         for name in options:
             choose(f"{self.name} norm option", name, known)
         for name in ("train", "centred"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"Norm {name} must be True or False; got {getattr(self, name)!r}.")
+            check_flag(f"Norm {name}", getattr(self, name))
         # One form of equal norms: jit and Flax compare and hash attributes.
         object.__setattr__(self, "sites", tuple(sorted(set(sites))))
         object.__setattr__(self, "options", tuple(sorted(options.items())))
@@ -543,6 +600,7 @@ class Norm:
 
     @property
     def name(self) -> str:
+        """Return the kind as messages show it."""
         return self.kind if isinstance(self.kind, str) else self.kind.__name__
 
     def module(self, site: str) -> type[nn.Module]:
@@ -585,8 +643,15 @@ class Linear(nn.Module):
     features: int
     norm: Norm
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole("Linear: features", self.features)
+        if not isinstance(self.norm, Norm):
+            raise InputError(f"Linear: norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
+
     @nn.compact
-    def __call__(self, h, mask=None):
+    def __call__(self, h: Num[AnyArray, "*B H"], mask: Mask = None) -> Num[Array, "*B features"]:
+        """Return the outputs."""
         return self.norm("out")(self.norm.dense("out", self.features)(h), mask)
 
 

@@ -16,6 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Num
+import numpy as np
+
+AnyArray = jax.Array | np.ndarray  # what layers accept; they return jax.Array
 
 _PLAIN = ContextVar("plain", default=False)
 
@@ -39,7 +43,9 @@ def is_plain() -> bool:
     return _PLAIN.get()
 
 
-def matmul(x, W, dtype: Any = None):
+def matmul(
+    x: Num[AnyArray, "*B D"], W: Num[AnyArray, "D H"], dtype: Any = None
+) -> Num[Array, "*B H"]:
     """Return x W.
 
     Args:
@@ -52,6 +58,7 @@ def matmul(x, W, dtype: Any = None):
         ``[..., H]`` in the result type of x and W. With three or more axes of x, forward
         differentiation (jvp) needs `plain_by_default`.
     """
+    # The custom gradient pays only if there are axes to merge, and it has no forward derivative.
     if x.ndim <= 2 or is_plain():
         return _multiply(x, W, dtype)
     x, W = vary_alike(x, W)
@@ -82,16 +89,26 @@ def _product_backward(dtype, residuals, d_a):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def weight_gradient(x, d_a, W, dtype: Any = None):
-    """Return d W = Σ xᵀ d a over all leading axes of x ``[..., D]`` and d a ``[..., H]``.
+def weight_gradient(
+    x: Num[AnyArray, "*B D"], d_a: Num[AnyArray, "*B H"], W: Num[AnyArray, "D H"], dtype: Any = None
+) -> Num[Array, "D H"]:
+    """Return d W = Σ xᵀ d a, summed over all leading axes.
 
-    It is ``[D, H]`` in the dtype of W, and on an explicit mesh has the sharding of W.
+    Args:
+        x: inputs ``[..., D]`` of the product.
+        d_a: gradient by its result ``[..., H]``.
+        W: the matrix ``[D, H]``.
+        dtype: as in `matmul`.
+
+    Returns:
+        ``[D, H]`` in the dtype of W, and on an explicit mesh with the sharding of W.
     """
     result = jnp.result_type(x, d_a)
     if dtype is not None:
         x, d_a = x.astype(dtype), d_a.astype(dtype)
+    # Contract all leading axes at once: a merged axis of a sharded batch would be gathered.
     leading = tuple(range(x.ndim - 1))
-    out_sharding = None
+    out_sharding = None  # XLA chooses it, except where the mesh says that types carry shardings
     if is_explicit(x):
         mesh = jax.typeof(x).sharding.mesh
         out_sharding = jax.sharding.NamedSharding(mesh, jax.typeof(W).sharding.spec)

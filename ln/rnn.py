@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 from functools import partial
 import itertools
-import numbers
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -31,19 +30,35 @@ import jax
 from jax.nn import sigmoid
 import jax.numpy as jnp
 from jax.numpy import tanh
+from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from ln import fused
-from ln.errors import InputError
-from ln.norm import Dense, Initializer, Norm
-from ln.product import is_plain, matmul, vary_alike
+from ln.errors import InputError, check_flag, check_whole, is_number
+from ln.norm import Dense, Initializer, Mask, Norm, check_mask
+from ln.product import AnyArray, is_plain, matmul, vary_alike
 from ln.product import plain_by_default as plain_by_default
 
-Carry = Any  # (c, h) or h, each [B, H]
+Carry = Any  # (c, h) or h, each [B, H]; cells of other projects may have more parts
+Sums = Float[AnyArray, "B nH"]  # summed inputs of the n gates of a cell at a time step
+AfterStep = tuple[Carry, Float[Array, "B H"]]  # the next carry, and h
 
 
-def orthogonal_blocks(key, shape, dtype=jnp.float_):
-    """Draw W_h ``[H, n H]`` of orthogonal H x H blocks, as in the authors' layers.py."""
+def orthogonal_blocks(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float_
+) -> Float[Array, "H nH"]:
+    """Draw W_h ``[H, n H]`` of orthogonal H x H blocks, as in the authors' layers.py.
+
+    Args:
+        key: of jax.random.
+        shape: (H, n H).
+        dtype: of the matrix.
+
+    Raises:
+        InputError: the matrix does not consist of square blocks.
+    """
+    if len(shape) != 2 or min(shape) < 1 or shape[1] % shape[0]:
+        raise InputError(f"orthogonal_blocks needs a shape (H, n H); got {shape}.")
     H, n = shape[0], shape[1] // shape[0]
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     # One block after the other, also under vmap: two batched QR decompositions at once can wait for
@@ -55,7 +70,9 @@ def orthogonal_blocks(key, shape, dtype=jnp.float_):
 
 
 def uniform(limit: float) -> Initializer:
-    """Return an initializer that draws numbers from -limit to limit."""
+    """Return an initializer that draws from -limit to limit; raise InputError if it is below 0."""
+    if not is_number(limit, 0):
+        raise InputError(f"limit must be a finite number, 0 or more; got {limit!r}.")
     return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
@@ -95,9 +112,7 @@ class Cell(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        units = self.units
-        if not isinstance(units, int | np.integer) or isinstance(units, bool) or units < 1:
-            raise InputError(f"units must be a whole number of 1 or more; got {units!r}.")
+        check_whole("units", self.units)
         if not isinstance(self.norm, Norm):
             raise InputError(f"norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
         named = isinstance(self.learned, tuple) and all(part in self.PARTS for part in self.learned)
@@ -105,8 +120,7 @@ class Cell(nn.Module):
             raise InputError(
                 f"learned must be a tuple of names from {self.PARTS}; got {self.learned!r}."
             )
-        if not isinstance(self.bias_inside, bool):
-            raise InputError(f"bias_inside must be True or False; got {self.bias_inside!r}.")
+        check_flag("bias_inside", self.bias_inside)
         for name in ("init_W_x", "init_W_h"):
             if not callable(getattr(self, name)):
                 raise InputError(f"{name} must be an initializer; got {getattr(self, name)!r}.")
@@ -132,44 +146,51 @@ class Cell(nn.Module):
         zeros = nn.initializers.zeros
         return {part: self.param(f"{part}_0", zeros, (self.units,)) for part in self.learned}
 
-    def initial(self, B: int, like=None) -> Carry:
+    def initial(self, B: int, like: Float[AnyArray, "B D"] | None = None) -> Carry:
         """Return the carry before the first step, for B examples.
 
         Args:
             B: number of examples.
             like: input of a step ``[B, D]``, whose dtype and sharding the carry gets.
+
+        Returns:
+            (c, h) or h, each ``[B, H]``.
+
+        Raises:
+            InputError: B is not a whole number of 1 or more.
         """
+        check_whole("B, the number of examples,", B)
         zeros = jnp.zeros((B, self.units))
         if like is not None:
             zeros = jnp.broadcast_to(jnp.zeros_like(like[:, :1]), zeros.shape)
         parts = tuple(zeros + self.first.get(part, 0.0) for part in self.PARTS)
         return parts if len(parts) > 1 else parts[0]
 
-    def initialize_carry(self, rng, input_shape: tuple[int, ...]) -> Carry:
+    def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Carry:
         """Return the carry before the first step, as `flax.linen.RNN` asks for it."""
         return self.initial(input_shape[0])
 
-    def project(self, x):
+    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B nH"]:
         """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
         raise NotImplementedError
 
-    def recurrent(self):
+    def recurrent(self) -> Float[AnyArray, "H nH"]:
         """Return W_h ``[H, n H]`` of all gates."""
         raise NotImplementedError
 
-    def recur(self, h):
+    def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B nH"]:
         """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
         return self.W_h(h)
 
-    def update(self, carry: Carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Do a step after its matrix products: a_x, a_h ``[B, n H]`` -> the next carry, and h."""
         raise NotImplementedError
 
-    def step(self, carry: Carry, a_x, mask=None):
+    def step(self, carry: Carry, a_x: Sums, mask: Mask = None) -> AfterStep:
         """Do the recurrent part of a step: a_x ``[B, n H]`` -> the next carry, and h."""
         return self.update(carry, a_x, self.recur(fused.hidden(carry)), mask)
 
-    def __call__(self, carry: Carry, x, mask=None):
+    def __call__(self, carry: Carry, x: Float[AnyArray, "B D"], mask: Mask = None) -> AfterStep:
         """Do one time step: x ``[B, D]``, mask ``[B]`` -> the next carry, and h ``[B, H]``."""
         return self.step(carry, self.project(x), mask)
 
@@ -192,18 +213,22 @@ class RNN(Cell):
             raise InputError(f"activation must be a function; got {self.activation!r}.")
 
     def setup(self):
+        """Make the matrices, the norms and b."""
         self.W_x, self.W_h = self.of_x(1), self.of_h(1)
         self.b = self.param("b", nn.initializers.zeros, (self.units,)) if self.bias_inside else None
         self.norm_x, self.norm_h, self.norm_a = self.norm("x"), self.norm("h"), self.norm("a")
         self.first = self.start()
 
-    def project(self, x):
+    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H"]:
+        """Return a_x = W_x x ``[..., H]``."""
         return self.W_x(x, self.b)
 
-    def recurrent(self):
+    def recurrent(self) -> Float[AnyArray, "H nH"]:
+        """Return W_h ``[H, n H]``."""
         return self.W_h.weights(self.units)
 
-    def update(self, carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
+        """Return the next carry, and h, by eq. 4."""
         a = self.norm_h(a_h, mask) + self.norm_x(a_x, mask)
         h = self.activation(self.norm_a(a, mask))
         return h, h
@@ -225,25 +250,30 @@ class LSTM(Cell):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.forget_bias, numbers.Real) or not np.isfinite(self.forget_bias):
+        if not is_number(self.forget_bias):
             raise InputError(f"forget_bias must be a finite number; got {self.forget_bias!r}.")
 
     def setup(self):
+        """Make the matrices, the norms and b."""
         self.W_x, self.W_h = self.of_x(4), self.of_h(4)
         self.b = self.param("b", self.init_b, (4 * self.units,))
         self.norm_x, self.norm_h, self.norm_c = self.norm("x"), self.norm("h"), self.norm("c")
         self.first = self.start()
 
     def init_b(self, key, shape):
+        """Return the initial b ``[4H]``, which is 0 except at the gate f."""
         return jnp.zeros(shape).at[: self.units].set(self.forget_bias)
 
-    def project(self, x):
+    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H4"]:
+        """Return a_x = W_x x ``[..., 4H]``."""
         return self.W_x(x, self.b if self.bias_inside else None)
 
-    def recurrent(self):
+    def recurrent(self) -> Float[AnyArray, "H nH"]:
+        """Return W_h ``[H, n H]``."""
         return self.W_h.weights(self.units)
 
-    def update(self, carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
+        """Return the next carry, and h, by eqs. 20-22."""
         c, _ = carry
         f, i, o, g = gates(self.norm_h(a_h, mask) + self.norm_x(a_x, mask) + self.b)
         c = f * c + i * g
@@ -251,7 +281,7 @@ class LSTM(Cell):
         return (c, h), h
 
 
-def gates(a):
+def gates(a: Float[Array, "B H4"]) -> list[Float[Array, "B H"]]:
     """Return σ(f), σ(i), σ(o) and tanh(g) of the sums a ``[B, 4H]`` of the four gates."""
     # σ(a) = ½ + ½ tanh(½ a), so that there is one tanh of the whole array. XLA for CPUs compiles it
     # to a vectorized loop; four functions of slices take four times as long.
@@ -270,27 +300,32 @@ class GRU(Cell):
     """
 
     def setup(self):
+        """Make the matrices, the norms and b."""
         self.W_x, self.W_h, self.W, self.U = self.of_x(2), self.of_h(2), self.of_x(1), self.of_h(1)
         self.b = self.param("b", nn.initializers.zeros, (3 * self.units,))
         self.norm_zr_x, self.norm_zr_h = self.norm("x"), self.norm("h")
         self.norm_x, self.norm_h = self.norm("x"), self.norm("h")
         self.first = self.start()
 
-    def split(self, a):
+    def split(self, a: AnyArray) -> tuple[AnyArray, AnyArray]:
         """Split a into the gates z, r ``[..., 2H]`` and the candidate ``[..., H]``."""
         return a[..., : 2 * self.units], a[..., 2 * self.units :]
 
-    def project(self, x):
+    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H3"]:
+        """Return the products with W_x and W, ``[..., 3H]``."""
         b_zr, b = self.split(self.b) if self.bias_inside else (None, None)
         return jnp.concatenate([self.W_x(x, b_zr), self.W(x, b)], -1)
 
-    def recurrent(self):
+    def recurrent(self) -> Float[AnyArray, "H H3"]:
+        """Return W_h and U, ``[H, 3H]``."""
         return jnp.concatenate([self.W_h.weights(self.units), self.U.weights(self.units)], -1)
 
-    def recur(self, h):
+    def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B H3"]:
+        """Return the products with W_h and U ``[B, 3H]``."""
         return jnp.concatenate([self.W_h(h), self.U(h)], -1)
 
-    def update(self, carry, a_x, a_h, mask=None):
+    def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
+        """Return the next carry, and h, by eqs. 26-28."""
         h = carry
         (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
         b_zr, b = (0.0, 0.0) if self.bias_inside else self.split(self.b)
@@ -301,7 +336,14 @@ class GRU(Cell):
         return h, h
 
 
-def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | None = None):
+def scan(
+    step: Callable[..., tuple[Any, Any]],
+    module: nn.Module,
+    carry: Any,
+    xs: Any,
+    *shared: Any,
+    schedule: str | None = None,
+) -> tuple[Any, Any]:
     """Run carry, y = step(module, carry, x, *shared) over xs, for a step that uses modules.
 
     For models with loops of their own, such as attention that reads the state. Parameters are
@@ -321,9 +363,10 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
     Args:
         step: may use ``module``, its submodules, and no other module or array.
         module: bound. If it has an attribute ``norm``, a Norm, this makes all its norms.
-        carry: before the first step; floats.
-        xs: leaves ``[T, ...]``.
-        shared: arrays that are the same at all time steps.
+        carry: before the first step, a pytree of floats, which are promoted to the dtypes that a
+            step returns.
+        xs: pytree with leaves ``[T, ...]`` of any dtype.
+        *shared: arrays that are the same at all time steps.
         schedule: None: as above, by `fused.scan`; the gradient of every matrix is one product after
             the loop. "plain": autodiff of the loop, the same function, slower; also the default
             within `plain_by_default`.
@@ -332,10 +375,15 @@ def scan(step: Callable, module: nn.Module, carry, xs, *shared, schedule: str | 
         The last carry, and the ys, leaves ``[T, ...]``, which must be floats.
 
     Raises:
-        ValueError: an unknown schedule.
+        InputError: an argument has a wrong type or shape, the schedule is unknown, the step returns
+            a carry of another structure, or the module has collections besides "params" and
+            "stats".
     """
     if schedule not in (None, "plain"):
-        raise ValueError(f"schedule must be None or 'plain'; got {schedule!r}")
+        raise InputError(f"schedule must be None or 'plain'; got {schedule!r}.")
+    _check_scan(step, module, carry, xs)
+    if module.is_initializing() or _dtypes(carry) - {jnp.result_type(float)}:
+        carry = _promoted(step, module, carry, xs, shared)
     carry, xs, shared = vary_alike(carry, xs, shared)
     if schedule == "plain" or is_plain() or module.is_initializing():
         lifted = nn.scan(
@@ -412,14 +460,14 @@ def _put_stats(scope, new, stats):
 
 def unroll(
     cell: Cell,
-    xs,
-    mask=None,
+    xs: Float[AnyArray, "T B D"],
+    mask: Bool[AnyArray, "T B"] | None = None,
     carry: Carry | None = None,
     schedule: fused.Schedule | str | None = None,
     *,
-    lengths=None,
+    lengths: Int[AnyArray, " N"] | None = None,
     batch_major: bool = False,
-):
+) -> tuple[Float[Array, "T B H"], Carry]:
     """Run a cell over whole sequences. Call it inside a Flax module, where the cell is bound.
 
     With batch norm there are statistics for each time step of the sequences that initialized the
@@ -443,17 +491,21 @@ def unroll(
         the mask is false, h is that of the step before.
 
     Raises:
-        InputError: an argument has a wrong type or shape, the schedule is unknown, or the mask is
-            false at every step of an example (if its values are known, which they are not under
-            jit).
+        InputError: an argument has a wrong type or shape, the schedule is unknown, a length is not
+            from 1 to T, or the mask is false at every step of an example (if their values are
+            known, which they are not under jit).
     """
-    if batch_major:
-        xs, mask = (a if a is None else jnp.swapaxes(a, 0, 1) for a in (xs, mask))
-    if lengths is not None:
-        mask = _as_mask(lengths, mask, xs)
-    _check(cell, xs, mask, carry)
+    check_flag("batch_major", batch_major)
     if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
         raise InputError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}.")
+    _check(cell, xs, mask)
+    if batch_major:
+        xs, mask = jnp.swapaxes(xs, 0, 1), None if mask is None else jnp.swapaxes(mask, 0, 1)
+    if lengths is not None:
+        mask = _as_mask(lengths, mask, *xs.shape[:2])
+    _check_ends(mask)
+    if carry is not None:
+        _check_carry(cell, carry, xs.shape[1])
     hs, carry = _unroll(cell, xs, mask, carry, schedule)
     return (jnp.swapaxes(hs, 0, 1) if batch_major else hs), carry
 
@@ -576,50 +628,96 @@ def _of_steps(stats, T: int, train: bool):
     return jax.tree.map(of_steps, stats)
 
 
-def _as_mask(lengths, mask, xs):
-    """Return the mask ``[T, B]`` of lengths ``[B]``.
-
-    Raises:
-        InputError: there is a mask, too, or the lengths are not whole numbers ``[B]``.
-    """
+def _as_mask(lengths, mask, T: int, B: int):
+    """Return the mask ``[T, B]`` of lengths ``[B]``; InputError if they are none, or give both."""
     if mask is not None:
         raise InputError("Give unroll a mask or lengths, not both.")
-    shape, dtype = jnp.shape(lengths), jnp.result_type(lengths)
-    if shape != jnp.shape(xs)[1:2] or not jnp.issubdtype(dtype, jnp.integer):
-        raise InputError(f"lengths must be integers [B]; got {dtype} {shape}, xs {jnp.shape(xs)}.")
-    return jnp.arange(len(xs))[:, None] < jnp.asarray(lengths)
+    if not isinstance(lengths, AnyArray) or lengths.shape != (B,) or lengths.dtype.kind not in "iu":
+        got = f"{lengths.dtype} {lengths.shape}" if isinstance(lengths, AnyArray) else repr(lengths)
+        raise InputError(f"lengths must be an array of integers ({B},); got {got}.")
+    if _is_known(lengths) and not ((lengths >= 1) & (lengths <= T)).all():
+        raise InputError(f"lengths must be from 1 to {T}, the time steps of xs; got {lengths}.")
+    return jnp.arange(T)[:, None] < jnp.asarray(lengths)
 
 
-def _check(cell: Cell, xs, mask, carry: Carry | None) -> None:
+def _is_known(array: AnyArray) -> bool:
+    """Return whether the values of an array can be looked at, which under jit they cannot."""
+    return not isinstance(array, jax.core.Tracer)
+
+
+def _check(cell: Any, xs: Any, mask: Any) -> None:
+    """Check what needs no knowledge of the layout of xs ``[T, B, D]`` or ``[B, T, D]``."""
     if not isinstance(cell, Cell):
         raise InputError(f"cell must be an RNN, LSTM or GRU; got {cell!r}.")
     if cell.scope is None:
         raise InputError("unroll needs a cell with parameters: call it inside a Flax module.")
-    if jnp.ndim(xs) != 3 or 0 in jnp.shape(xs):
-        raise InputError(f"xs must be [T, B, D], none of them 0; got {jnp.shape(xs)}.")
-    T, B, _ = xs.shape
-    if carry is not None:
-        _check_carry(cell, carry, B)
-    if mask is None:
-        return
-    shape, dtype = jnp.shape(mask), jnp.result_type(mask)
-    if shape != (T, B) or dtype != jnp.bool_:
-        raise InputError(f"mask must be booleans [T, B] = {(T, B)}; got {dtype} {shape}.")
-    if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any(0).all():
+    if not isinstance(xs, AnyArray) or not jnp.issubdtype(xs.dtype, jnp.floating):
+        got = xs.dtype if isinstance(xs, AnyArray) else type(xs).__name__
+        raise InputError(f"xs must be an array of floats [T, B, D]; got {got}.")
+    if xs.ndim != 3 or 0 in xs.shape:
+        raise InputError(f"xs must be [T, B, D], none of them 0; got {xs.shape}.")
+    check_mask(mask, xs.shape[:2])
+
+
+def _check_ends(mask) -> None:
+    """Raise InputError if an example of a mask ``[T, B]`` has no time step."""
+    if mask is not None and _is_known(mask) and not np.asarray(mask).any(0).all():
         examples = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
-        raise InputError(f"mask {(T, B)} is false at every step of example(s) {examples}.")
+        raise InputError(f"mask is false at every step of example(s) {examples}.")
 
 
-def _check_carry(cell: Cell, carry: Carry, B: int) -> None:
+def _check_carry(cell: Cell, carry: Any, B: int) -> None:
     """Raise InputError if a carry is not of the form of `Cell.initial`."""
     names, shape = cell.PARTS, (B, cell.units)
-    wanted = f"carry must be {'(' + ', '.join(names) + ')' if len(names) > 1 else names[0]}"
+    form = f"({', '.join(names)})" if len(names) > 1 else names[0]
+    wanted = f"carry must be {form}, each an array of floats [B, H] = {shape}"
     parts = carry if len(names) > 1 else (carry,)
     if not isinstance(parts, tuple) or len(parts) != len(names):
-        raise InputError(f"{wanted}, a tuple of {len(names)} arrays; got {type(carry).__name__}.")
+        raise InputError(f"{wanted}, in a tuple of {len(names)}; got {type(carry).__name__}.")
     for name, part in zip(names, parts, strict=True):
-        if isinstance(part, tuple | list | dict) or jnp.shape(part) != shape:
-            got = type(part).__name__ if isinstance(part, tuple | list | dict) else jnp.shape(part)
-            raise InputError(f"{wanted}, each [B, H] = {shape}; got {got} for {name}.")
-        if not jnp.issubdtype(jnp.result_type(part), jnp.floating):
-            raise InputError(f"{wanted}, of floats; got {jnp.result_type(part)} for {name}.")
+        if not isinstance(part, AnyArray):
+            raise InputError(f"{wanted}; got {type(part).__name__} for {name}.")
+        if part.shape != shape or not jnp.issubdtype(part.dtype, jnp.floating):
+            raise InputError(f"{wanted}; got {part.dtype} {part.shape} for {name}.")
+
+
+def _check_scan(step: Any, module: Any, carry: Any, xs: Any) -> None:
+    """Check the arguments of `scan`."""
+    if not callable(step):
+        raise InputError(f"step must be a function (module, carry, x, ...); got {step!r}.")
+    if not isinstance(module, nn.Module) or module.scope is None:
+        raise InputError("scan needs a module with parameters: call it inside a Flax module.")
+    if wrong := sorted(
+        str(dtype) for dtype in _dtypes(carry) if not jnp.issubdtype(dtype, jnp.floating)
+    ):
+        raise InputError(f"carry must have leaves of floats; got {', '.join(wrong)}.")
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        raise InputError(f"xs must have leaves [T, ...], T of 1 or more; got {sorted(lengths)}.")
+
+
+def _dtypes(tree: Any) -> set:
+    return {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+
+
+def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tuple) -> Any:
+    """Return the carry of `scan` in the dtypes with which a step returns it.
+
+    Raises:
+        InputError: a step returns a carry of another structure or other shapes.
+    """
+    unbound, variables = module.unbind()
+
+    def once(carry, xs, *shared):
+        x, rngs = jax.tree.map(lambda leaf: leaf[0], xs), {"params": jax.random.key(0)}
+        params = {"params": variables.get("params", {})}
+        (carry, _), _ = unbound.apply(
+            params, carry, x, *shared, mutable=True, rngs=rngs, method=step
+        )
+        return carry
+
+    after = jax.eval_shape(once, carry, xs, *shared)
+    before, then = (jax.tree.map(np.shape, tree) for tree in (carry, after))
+    if before != then:
+        raise InputError(f"step must return a carry like the first one, {before}; got {then}.")
+    return jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), carry, after)

@@ -11,3 +11,24 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+# The tests of the library check the shapes and dtypes in its signatures. Modules are named one by
+# one, since ln.training has no such types.
+jaxtyping.install_import_hook(
+    [f"ln.{name}" for name in ("convert", "fused", "norm", "product", "rnn")], "beartype.beartype"
+)
+jaxtyping.config.update("jaxtyping_disable", True)
+TYPED = {f"tests.test_{name}" for name in ("any_model", "convert", "norm", "precision", "rnn")}
+
+
+@pytest.fixture(autouse=True)
+def _types(request):
+    """Check the types in the tests of the library that do not pass wrong values on purpose."""
+    wrong = request.node.get_closest_marker("wrong_values")
+    typed = getattr(request.module, "__name__", "") in TYPED and wrong is None
+    jaxtyping.config.update("jaxtyping_disable", not typed)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", True)

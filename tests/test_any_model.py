@@ -80,16 +80,19 @@ class Loop(nn.Module):
     """A module without norm, whose step uses a Dense of Flax."""
 
     schedule: str | None = None
+    start: object = None
 
     def setup(self):
         self.dense = nn.Dense(H)
 
     def __call__(self, xs):
-        def step(module, h, x):
+        def step(module, carry, x):
+            h = jax.tree.leaves(carry)[0] * jnp.ones(H)
             h = nn.tanh(module.dense(jnp.concatenate([h, x], -1)))
             return h, h
 
-        return scan(step, self, jnp.zeros((B, H)), xs, schedule=self.schedule)[1]
+        start = jnp.zeros((B, H)) if self.start is None else self.start
+        return scan(step, self, start, xs, schedule=self.schedule)[1]
 
 
 def test_scan_takes_any_module():
@@ -119,12 +122,6 @@ def test_lengths_are_a_mask():
     mask = np.arange(T)[:, None] < lengths
     found = layer.apply(variables, XS, lengths=lengths)
     assert_all_close(found, layer.apply(variables, XS, mask), 0)
-    with pytest.raises(InputError, match="not both"):
-        layer.apply(variables, XS, mask, lengths=lengths)
-    with pytest.raises(InputError, match="lengths must be integers"):
-        layer.apply(variables, XS, lengths=lengths[:2])
-    with pytest.raises(InputError, match="lengths must be integers"):
-        layer.apply(variables, XS, lengths=lengths / 2)
 
 
 def test_batch_major_arrays_are_the_same():
@@ -136,24 +133,55 @@ def test_batch_major_arrays_are_the_same():
     assert_all_close((swapped.swapaxes(0, 1), last_too), (hs, last), 0)
 
 
+HALF, ZEROS = np.zeros((B, H), np.float16), np.zeros((B, H), np.float32)
+
+
+@pytest.mark.wrong_values
 @pytest.mark.parametrize("Cell", [RNN, LSTM, GRU])
 @pytest.mark.parametrize(
-    "carry, words",
+    "arguments",
     [
-        ([0], "carry must be"),
-        (np.zeros((B, H), int), "carry must be"),
-        ((np.zeros((B, H), int),) * 2, "carry must be"),
-        ([np.zeros((B, H))] * 2, "carry must be"),
-        ({"c": np.zeros((B, H))}, "carry must be"),
-        ((np.zeros((B, H)),) * 3, "carry must be"),
+        *(dict(carry=carry) for carry in ([0], ZEROS.astype(int), (ZEROS.astype(int),) * 2)),
+        *(dict(carry=carry) for carry in ([ZEROS] * 2, {"c": ZEROS}, (ZEROS,) * 3, ZEROS[:, :1])),
+        *(dict(mask=mask) for mask in (XS[..., 0], XS[..., 0].astype(int), [[True]], "all")),
+        *(dict(lengths=n) for n in ([4, 1, 2], np.ones(B), np.ones(2, int), np.array([0, 1, 1]))),
+        dict(lengths=np.array([1, 1, T + 1])),
+        dict(lengths=np.ones(B, int), mask=XS[..., 0] < np.inf),
+        *(dict(xs=xs) for xs in (XS[0], XS[:0], XS.astype(int), XS.tolist(), None)),
+        dict(batch_major="yes"),
     ],
+    ids=str,
 )
-def test_a_wrong_carry_raises_one_line(Cell, carry, words):
+def test_a_wrong_argument_of_unroll_raises_one_line(Cell, arguments):
     layer = Layer(Cell(H))
     variables = layer.init(jax.random.key(0), XS)
-    with pytest.raises(InputError, match=words) as raised:
-        layer.apply(variables, XS, carry=carry)
-    assert "\n" not in str(raised.value)
+    (name, *_) = arguments
+    with pytest.raises(InputError, match=f"^{name} must|{name}, not both") as raised:
+        layer.apply(variables, **{"xs": XS} | arguments)
+    assert "\n" not in str(raised.value.args[0])
+
+
+@pytest.mark.parametrize("schedule", [None, "plain"])
+def test_a_carry_of_any_float_type_works(schedule):
+    variables = Loop().init(jax.random.key(0), XS)
+    hs = Loop(schedule, HALF).apply(variables, XS)
+    assert hs.dtype == np.float32
+    assert_all_close(hs, Loop(schedule).apply(variables, XS), 0)
+
+
+@pytest.mark.wrong_values
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(start=ZEROS.astype(int)), "carry must have leaves of floats; got int"),
+        (dict(start=(ZEROS, ZEROS)), "step must return a carry like the first one"),
+        (dict(start=ZEROS[:, :1]), "step must return a carry like the first one"),
+        (dict(schedule="plane"), "schedule must be None or 'plain'; got 'plane'"),
+    ],
+)
+def test_a_wrong_argument_of_scan_raises_one_line(arguments, words):
+    with pytest.raises(InputError, match=words):
+        Loop(**arguments).init(jax.random.key(0), XS)
 
 
 # --- Flax's RNN, NNX, pytrees ---

@@ -183,17 +183,33 @@ def test_cells_of_tensorflow_give_the_same_h(bias, forget, expected):
 # --- Wrong weights ---
 
 
-def test_wrong_weights_raise():
-    weights = torch_weights(4)
-    with pytest.raises(InputError, match="no 'weight_ih_l1'.*Did you mean 'weight_ih_l0'"):
-        from_torch(weights, LSTM, suffix="_l1")
-    with pytest.raises(InputError, match=r"must be ln.LSTM or ln.GRU"):
-        from_torch(weights, RNN)
-    with pytest.raises(InputError, match="multiplied by the reset gate"):
-        from_torch(torch_weights(3), GRU)
-    params = from_layers_py(layers_weights(LSTM, True), LSTM, "layer")
-    with pytest.raises(InputError, match="have no norm; the cell has norm_c"):
-        to_torch(params, LSTM)
-    del params["norm_c"]
-    with pytest.raises(InputError, match="at all sites or none"):
-        to_layers_py(params, LSTM, "layer")
+LSTM_WEIGHTS, GRU_WEIGHTS = torch_weights(4), torch_weights(3)
+PARAMS = from_layers_py(layers_weights(LSTM, True), LSTM, "layer")
+PLAIN = {name: PARAMS[name] for name in ("W_x", "W_h", "b")}
+
+
+@pytest.mark.wrong_values
+@pytest.mark.parametrize(
+    "convert, words",
+    [
+        (lambda: from_torch(LSTM_WEIGHTS, LSTM, "_l1"), "no 'weight_hh_l1'.*'weight_hh_l0'"),
+        (lambda: from_torch(LSTM_WEIGHTS, RNN), "must be ln.LSTM or ln.GRU"),
+        (lambda: from_torch(LSTM_WEIGHTS, []), "must be ln.LSTM or ln.GRU"),
+        (lambda: from_torch(LSTM_WEIGHTS, GRU), r"\(18, any\); got \(24, 4\)"),
+        (lambda: from_torch(None, LSTM), "The weights have no"),
+        (lambda: from_torch(GRU_WEIGHTS, GRU), "multiplied by the reset gate"),
+        (lambda: to_torch(PARAMS, LSTM), "have no norm; the cell has norm_c"),
+        (lambda: to_torch({"params": PLAIN}, LSTM), "no 'W_h.kernel'.*'params.W_h.kernel'"),
+        (lambda: to_torch(PLAIN | {"b": np.zeros(H)}, LSTM), r"'b' must have the shape \(24\)"),
+        (lambda: to_torch(PLAIN, GRU), "must have the shape"),
+        (lambda: from_layers_py(PLAIN, LSTM, "layer"), "no 'layer_U'"),
+        (
+            lambda: to_layers_py(PLAIN | {"norm_x": PARAMS["norm_x"]}, LSTM, "l"),
+            "all sites or none",
+        ),
+        (lambda: to_layers_py(None, LSTM, "l"), "no 'W_h.kernel'"),
+    ],
+)
+def test_wrong_weights_raise(convert, words):
+    with pytest.raises(InputError, match=words):
+        convert()

@@ -12,7 +12,9 @@ from ln.training import ranges
 
 
 def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTransformation:
-    """Return Adam with the bias correction of the authors' code for §6.1 and §6.3, at t = 1, 2, …
+    """Return Adam with the bias correction of the authors' code for §6.1 and §6.3.
+
+    At update t = 1, 2, … it is
 
         direction = √(1 − (1−b2)^t) / (1 − (1−b1)^t) · m / (√v + eps)
 
@@ -70,9 +72,10 @@ OPTIMIZERS = {
 
 
 def inverse_sqrt(tau: float) -> optax.Schedule:
-    """Return the factor 1 / √(1 + t / tau) of update t = 0, 1, …
+    """Return the factor 1 / √(1 + t / tau) of update t.
 
-    The decay of the convergence analysis of Adam (Kingma and Ba 2015, §4), begun after tau updates.
+    The updates are t = 0, 1, … The decay of the convergence analysis of Adam (Kingma and Ba 2015,
+    §4), begun after tau updates.
     """
     return lambda t: 1 / jnp.sqrt(1 + t / tau)
 

@@ -24,6 +24,7 @@ class Range(NamedTuple):
         return f"{self.least:g} or more" if self.least > -math.inf else "a finite number"
 
     def has(self, value: float) -> bool:
+        """Return whether the value is in the range."""
         most = 2**31 - 1 if isinstance(value, int) else LARGEST
         fits = self.least <= value <= self.most and abs(value) <= most
         return fits and (isinstance(value, int) or not self.whole)
