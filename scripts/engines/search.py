@@ -7,7 +7,7 @@ newest checkpoint. The study may be a file or in a data base; all launchers need
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import itertools
 from pathlib import Path
@@ -19,6 +19,7 @@ import filelock
 from ln.errors import InputError, choose, writing
 from scripts import cli
 from scripts.engines import grid, jobs
+from scripts.engines.devices import Environment
 
 SPACE = flags.DEFINE_multi_string(
     "space", [], "optuna: KEY=log:LOW:HIGH, float:..., int:..., logint:..., or KEY=VALUE,VALUE,..."
@@ -188,7 +189,7 @@ class Trial:
         folder = search.folder / f"trial={self.number}"
         print(f"{folder}{': taking up what was left' if folder.exists() else ''}", flush=True)
         self.job = jobs.Job.make(folder, jobs.override(search.config, self.trial.params))
-        self.process = jobs.Process(self.job)
+        self.process = search.begin([self.job])[0]
 
     def stop(self) -> None:
         self.stopped = True
@@ -261,10 +262,15 @@ class Search:
         folder: of the study and of its runs.
         config: what the runs have in common.
         space: the distribution of each key.
+        shares: the environment of each run at work, as `devices.share` returns them.
     """
 
-    def __init__(self, folder: Path, config, space: dict[str, Any]):
+    def __init__(
+        self, folder: Path, config, space: dict[str, Any], shares: list[Environment] | None = None
+    ):
         self.folder, self.config, self.space = folder, config, space
+        self.shares = shares or [{}]
+        self.begin = jobs.start_here(self.shares)
         self.kills, self.failed = collections.Counter[int](), 0
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         # Held from the choice of a trial until its own lock is held.
@@ -322,10 +328,10 @@ class Search:
             self.study.ask()
         return due > 0
 
-    def run(self, workers: int) -> int:
+    def run(self) -> int:
         """Search until enough trials have ended; return the exit status."""
         with jobs.Stopping() as stopping:
-            for _ in jobs.watch(self.start, workers, stopping):
+            for _ in jobs.watch(self.start, len(self.shares), stopping):
                 pass
         if stopping.asked:
             print("Stopped; the same command goes on from here.", flush=True)
@@ -348,7 +354,7 @@ class Search:
             yield f"  {score}  trial {trial.number}  {params}"
 
 
-def run(config, root: Path, workers: int) -> int:
+def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     """Search, as the flags say; return the exit status of the command.
 
     Raises:
@@ -364,6 +370,6 @@ def run(config, root: Path, workers: int) -> int:
             "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
         ) from None
     check_runs(config, space)
-    folder = root / STUDY.value
+    folder, places = root / STUDY.value, shares()
     with writing(folder, "--root", "; the same command goes on from there"):
-        return Search(folder, config, space).run(workers)
+        return Search(folder, config, space, places).run()
