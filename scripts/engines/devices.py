@@ -16,6 +16,7 @@ print(json.dumps([jax.devices()[0].client.platform_version, jax.default_backend(
                   len(jax.local_devices())]))
 """
 FORCED = "--xla_force_host_platform_device_count"
+VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")  # why there may be no device
 MEMORY = 0.9  # of a device, for all runs on it
 
 
@@ -41,7 +42,8 @@ def ask() -> Devices:
     done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise InputError(f"jax finds no device here ({reason}). See JAX_PLATFORMS and XLA_FLAGS.")
+        chosen = " ".join(f"{k}={os.environ[k]}" for k in VARIABLES if os.environ.get(k))
+        raise InputError(f"jax finds no device here ({reason}). Change {chosen or 'the driver'}.")
     version, platform, count = json.loads(done.stdout.splitlines()[-1])
     if platform == "cpu":
         return Devices("", [str(n) for n in range(count)])

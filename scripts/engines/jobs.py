@@ -57,7 +57,7 @@ def read_config(name: str) -> ConfigDict:
         InputError: there is no such file or scale.
     """
     word = f"--config={name}"
-    cli.check_config_file(word)
+    cli.check_config_file(name)
     define = functools.partial(config_flags.DEFINE_config_file, "config")
     return parse(define, [word])
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import itertools
 from pathlib import Path
+import re
 from typing import Any
 
 from absl import flags
@@ -42,6 +43,7 @@ PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
     "hyperband": ("HyperbandPruner", {}),
     "none": ("NopPruner", {}),
 }
+LARGEST = {float: 1e30, int: 2**31}  # of the ends of an interval
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
 
@@ -56,6 +58,8 @@ def read_space(texts: list[str], config) -> dict[str, Any]:
     """
     form = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,..."
     space = dict(grid.split(text, "--space", form) for text in texts)
+    if len(space) < len(texts):
+        raise InputError("--space gives a key twice.")
     if "seeds" in space:
         raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
     if "lr" not in space and len(config.lr) > 1:
@@ -80,8 +84,10 @@ def read_distribution(key: str, text: str):
     make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[number]
     try:
         low, high = map(number, ends.split(":"))
+        if not max(abs(low), abs(high)) < LARGEST[number]:
+            raise ValueError(f"below {LARGEST[number]:g}")
         return make(low, high, log=log)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         form = f"write {key}={kind}:LOW:HIGH"
         raise InputError(f"--space {key}={text}: {form}, numbers in order ({error}).") from error
 
@@ -135,6 +141,7 @@ def open_study(folder: Path, mode: str):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler, sampler_options = SAMPLERS[SAMPLER.value]
     pruner, pruner_options = PRUNERS[PRUNER.value]
+    storage = hide_password(STORAGE.value or str(folder / "journal.log"))
     try:
         return optuna.create_study(
             storage=open_storage(folder),
@@ -144,23 +151,39 @@ def open_study(folder: Path, mode: str):
             sampler=getattr(optuna.samplers, sampler)(**sampler_options),
             pruner=getattr(optuna.pruners, pruner)(**pruner_options),
         )
-    except OSError:  # a full disk: `run` says so
+    except (OSError, InputError):  # a full disk: `run` says so
         raise
     except Exception as error:  # optuna's, SQLAlchemy's or the driver's
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise InputError(
-            f"The study in {STORAGE.value or folder / 'journal.log'} cannot be opened ({reason}). "
+            f"The study in {storage} cannot be opened ({hide_password(reason)}). "
             f"Move it away or give another --study; --storage is postgresql://USER@HOST/NAME."
         ) from error
 
 
+def hide_password(text: str) -> str:
+    """Return a text without the password of --storage=postgresql://USER:PASSWORD@HOST/NAME."""
+    return re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:...@", text)
+
+
 def open_storage(folder: Path):
+    """Return optuna's storage.
+
+    Raises:
+        InputError: the journal is lost, though there are runs.
+    """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
     if STORAGE.value:
         return RDBStorage(STORAGE.value.replace("postgresql://", "postgresql+psycopg://"))
     journal = folder / "journal.log"
+    empty = not journal.exists() or journal.stat().st_size == 0
+    if empty and any(folder.glob("trial=*")):
+        raise InputError(
+            f"The runs of a search are in {folder}, but its {journal.name} is lost or empty. "
+            f"Restore that file, or give another --study."
+        )
     return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
 
 
@@ -360,6 +383,8 @@ def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     Raises:
         InputError: a flag cannot be used; nothing was started.
     """
+    if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(STUDY.value)):
+        raise InputError(f"--study={STUDY.value}: write letters and digits; it names a folder.")
     choose("--sampler", SAMPLER.value, SAMPLERS)
     choose("--pruner", PRUNER.value, PRUNERS)
     try:
