@@ -134,6 +134,9 @@ def test_a_space_is_read():
         (["lr=log:1e-4:1e-2"], "grid", "lr=VALUE,VALUE"),
         (["hidden=int:1.5:3"], "tpe", "hidden=int:LOW:HIGH"),
         (["seeds=0,1"], "tpe", "no seeds"),
+        (["hidden=int:1:1" + 23 * "0"], "tpe", "hidden=int:LOW:HIGH"),
+        (["lr=log:1e-4:inf"], "tpe", "lr=log:LOW:HIGH"),
+        (["lr=1,2", "lr=3,4"], "tpe", "a key twice"),
     ],
 )
 def test_a_wrong_space_raises(texts, sampler, words):
@@ -246,6 +249,24 @@ def test_a_damaged_journal_raises(trainer, tmp_path):
     journal.write_bytes(b"{\n" + journal.read_bytes())
     with pytest.raises(InputError, match="journal.log cannot be opened .*another --study"):
         make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
+
+
+def test_a_lost_journal_raises(trainer, tmp_path):
+    (tmp_path / "search" / "trial=0").mkdir(parents=True)
+    with pytest.raises(InputError, match="The runs of a search are in .*journal.log is lost"):
+        make_search(tmp_path, "lr=log:1e-4:1e-2")
+
+
+@pytest.mark.parametrize("study", ["", "../evil", "/evil", ".."])
+def test_a_study_stays_in_its_folder(study, trainer, tmp_path):
+    flags.FLAGS.study = study
+    with pytest.raises(InputError, match="--study="):
+        search.run(make_config(), tmp_path, lambda: [{}])
+
+
+def test_a_password_is_hidden():
+    text = "cannot connect to postgresql+psycopg://me:secret@host/name"
+    assert search.hide_password(text) == text.replace("secret", "...")
 
 
 def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
