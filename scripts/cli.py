@@ -139,7 +139,8 @@ class Output(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError:
-            return self._lose() or len(text)
+            self._lose()
+            return len(text)
 
     def flush(self) -> None:
         try:

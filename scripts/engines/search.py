@@ -302,8 +302,8 @@ class Search:
             self.study = open_study(folder, config.select.mode)
             self.check_settings()
             if SAMPLER.value == "grid":
-                for point in itertools.product(*map(extremes, space.values())):
-                    point = dict(zip(space, point, strict=True))
+                for values in itertools.product(*map(extremes, space.values())):
+                    point = dict(zip(space, values, strict=True))
                     self.study.enqueue_trial(point, skip_if_exists=True)
 
     def check_settings(self) -> None:
