@@ -11,6 +11,23 @@ from ln.errors import InputError, choose
 FOLDER = Path(__file__).parent
 DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
 
+# The metrics of each experiment's evaluations, so that config.select is checked before training.
+CLASSES = ("error", "nll")
+METRICS = {
+    "attentive_reader": (*CLASSES, "entity_error"),
+    "convnet": (*CLASSES, "border_1", "border_2", "inside_1", "inside_2"),
+    "draw": ("bound", "kl"),
+    "handwriting": ("nll", "nll_per_point"),
+    "mnist": CLASSES,
+    "order_embeddings": (
+        *(f"{kind}_{rank}" for kind in ("caption", "image") for rank in ("r1", "r5", "r10")),
+        *(f"{kind}_{rank}" for kind in ("caption", "image") for rank in ("median", "mean")),
+        *("sum", "coordinates", "every_coordinate", "order"),
+    ),
+    "sequential_mnist": CLASSES,
+    "skip_thoughts": ("nll",),
+}
+
 
 def names(file: str = "task") -> list[str]:
     """Return the experiments that have a ``<file>.py``, in alphabetical order."""
@@ -63,7 +80,19 @@ def check(config):
     train.make_optimizer(config)
     train.Plan.of(config, task)
     choose("config.select.mode", config.select.mode, dict(min=None, max=None))
+    check_select(task, config)
+    if (path := config.get("word_vectors")) and not Path(path).is_file():
+        raise InputError(f"config.word_vectors is {path!r}; there is no such file.")
     return task
+
+
+def check_select(task, config) -> None:
+    """Raise InputError if the evaluations have no such split or metric, as far as is known."""
+    if config.experiment not in METRICS or config.get("tasks"):  # each task has its own metrics
+        return
+    splits = getattr(task, "scorers", None) or getattr(task, "folds", ("valid",))
+    choose("config.select.split", config.select.split, dict.fromkeys(splits))
+    choose("config.select.metric", config.select.metric, dict.fromkeys(METRICS[config.experiment]))
 
 
 def digest(data_dir: str, name: str) -> str:

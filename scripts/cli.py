@@ -3,10 +3,15 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
+import io
+import itertools
 import logging as standard_logging
+import os
 from pathlib import Path
+import runpy
 import sys
 import threading
+import traceback
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -19,6 +24,12 @@ FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSE
 # A full disk, a full quota (which some systems do not have), a read-only file system.
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS}
 
+# What the commands read of a config before its experiment does.
+NEEDED = (
+    *("experiment", "scale", "seeds", "lr", "norm", "norms", "batch_size", "data_dir", "select"),
+    *("optimizer", "steps", "log_every", "eval_every", "save_every", "steps_per_call"),
+)
+
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 BUSY = 75  # of one that another process is at work on: try again later (BSD's sysexits.h)
 
@@ -30,19 +41,38 @@ def fail(error: BaseException) -> NoReturn:
 
 
 def check_config_file(word: str) -> None:
-    """Raise InputError, with the nearest right name, if there is no file of --config=FILE:SCALE."""
-    name = word.removeprefix("--config=").partition(":")[0]
+    """Raise InputError if a file FILE[:SCALE] gives no config: it is missing, or has errors."""
+    name, colon, scale = word.partition(":")
     path = Path(name)
-    if not path.is_file():
+    if not path.is_file() or path.suffix != ".py":
         known = [other.as_posix() for other in path.parent.glob("*.py") if other.stem != "__init__"]
-        raise InputError(f"There is no config file {name}.{nearest(name, known)}")
+        raise InputError(f"There is no config file {name!r}, in Python.{nearest(name, known)}")
+    try:
+        get_config = runpy.run_path(name)["get_config"]
+        config = get_config(*[scale] * bool(colon))
+        lacking = [key for key in NEEDED if key not in config]
+    except Exception as error:
+        if isinstance(error, KeyError) and repr(scale) in str(error.args[0]):
+            raise as_input_error(error) from error
+        raise InputError(f"--config={word}: {place_of(error, path)}{error!r}.") from error
+    if lacking:
+        raise InputError(f"--config={word}: its config lacks {', '.join(lacking)}.")
+
+
+def place_of(error: Exception, path: Path) -> str:
+    """Return "line 3: ", where a file has an error, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"line {line}: " if line else ""
 
 
 def parse(argv: list[str]) -> list[str]:
     try:
-        for word in argv:
-            if word.startswith("--config="):
-                check_config_file(word)
+        for word, following in itertools.pairwise([*argv, ""]):
+            option, equals, name = word.partition("=")
+            if option in ("--config", "-config"):
+                check_config_file(name if equals else following)
         return flags.FLAGS(argv)
     except SystemExit:  # absl printed the help that was asked for, and exits with 1
         sys.exit(0)
@@ -75,6 +105,12 @@ def one_line() -> Iterator[None]:
             raise
         what = f"Cannot write to {error.filename or 'a file'} ({error.strerror})."
         fail(InputError(f"{what} Make room, or choose another folder."))
+    except (AssertionError, RuntimeError) as error:  # of jax, as it looks for devices
+        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).stem != "xla_bridge":
+            raise
+        asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+        reason = f" ({error})" if str(error) else ""
+        fail(InputError(f"There is no such device here: {asked}{reason}. Change that variable."))
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -96,6 +132,39 @@ def silence_threads() -> None:
     threading.excepthook, sys.unraisablehook = ended, unraisable
 
 
+class Output(io.TextIOWrapper):
+    """A standard output that may be lost, as in "| head -1": printing never ends a command."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._lose()
+
+    def _lose(self) -> None:
+        """Let what is left in the buffer, and all that follows, go nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
+def open_output() -> None:
+    """Make standard output and error safe to print any text to, also if they are closed."""
+    for name in ("stdout", "stderr"):
+        given = getattr(sys, name)
+        if given is None:  # closed, as by ">&-"; the new file takes the number of the closed one
+            given = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+            setattr(sys, f"__{name}__", given)
+        # Some names of files are not UTF-8, and in LANG=C only ASCII can be printed.
+        safe = dict(encoding=given.encoding, errors="backslashreplace", write_through=True)
+        setattr(sys, name, Output(given.buffer, **safe, line_buffering=given.line_buffering))
+
+
 def run(main: Callable[[list[str]], None], positional: bool = False) -> None:
     """Run main(argv) of a script; ``--help`` prints the docstring and the flags of the script.
 
@@ -106,10 +175,10 @@ def run(main: Callable[[list[str]], None], positional: bool = False) -> None:
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
         silence_threads()
-        sys.stdout.reconfigure(errors="backslashreplace")  # some names of files are not UTF-8
         with one_line():
             if len(argv) > 1 and not positional:
                 raise InputError(f"Unknown argument {argv[1]!r}. Flags begin with --; see --help.")
             return main(argv)
 
+    open_output()
     app.run(guarded, flags_parser=parse)

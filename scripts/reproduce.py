@@ -24,7 +24,7 @@ from absl import flags
 import experiments
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.engines import grid, jobs
+from scripts.engines import devices, grid, jobs
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
@@ -100,7 +100,10 @@ def train(config, root: Path, stopping: jobs.Stopping) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return grid.train(todo, jobs.start_here, WORKERS.value, stopping)
+    if not todo:
+        return 0
+    shares = devices.share(devices.ask(), WORKERS.value, 1)
+    return grid.train(todo, jobs.start_here(shares), len(shares), stopping)
 
 
 if __name__ == "__main__":

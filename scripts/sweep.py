@@ -14,6 +14,9 @@ its folder, and a second process leaves the run to it. A run whose process was k
 up again once. When a run fails the others go on; the command then ends with exit status 1.
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 
+On a machine with several GPUs or TPU chips each run has one of its own, or --devices_per_run, and
+as many runs are at work as there are devices for. With more --workers runs share devices.
+
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
 stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
 <study>/trial=7, judged by its best evaluation in the mean over its seeds. Several of these commands
@@ -29,7 +32,8 @@ finished runs beside the plan's file (with --dry_run it lists them). The same co
 
 --engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
 is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
-what submitit knows: timeout_min, gpus_per_node, cpus_per_task, mem_gb, slurm_partition, ...
+what submitit knows: timeout_min, cpus_per_task, mem_gb, slurm_partition, ... With --devices_per_run
+each job has as many GPUs of its own.
 """
 
 from pathlib import Path
@@ -40,17 +44,27 @@ from ml_collections import config_flags
 
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.engines import grid, jobs, plan, search, slurm
+from scripts.engines import devices, grid, jobs, plan, search, slurm
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
-WORKERS = flags.DEFINE_integer("workers", 1, "how many runs to train at a time", lower_bound=1)
+WORKERS = flags.DEFINE_integer(
+    "workers", None, "runs to train at a time; default: devices / --devices_per_run", lower_bound=1
+)
+DEVICES = flags.DEFINE_integer(
+    "devices_per_run", 1, "devices of each run, its own unless --workers are more", lower_bound=1
+)
 ENGINE = flags.DEFINE_string("engine", "local", "local, optuna, or slurm")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
 
 for engine in (plan, search, slurm):
     flags.adopt_module_key_flags(engine)
+
+
+def shares() -> list[devices.Environment]:
+    """Return the environment of each run at work; asks for devices, which takes a second."""
+    return devices.share(devices.ask(), WORKERS.value, DEVICES.value or 1)
 
 
 def main(_):
@@ -60,7 +74,7 @@ def main(_):
         other = {f.name for m in modules for f in flags.FLAGS.get_key_flags_for_module(m)}
         if wrong := sorted(f"--{name}" for name in given & (other | {"config", "grid", "engine"})):
             raise InputError(f"--plan takes no {', '.join(wrong)}; its stages say what to train.")
-        sys.exit(plan.run(Path(ROOT.value or "runs/plan"), WORKERS.value, DRY_RUN.value))
+        sys.exit(plan.run(Path(ROOT.value or "runs/plan"), shares, bool(DRY_RUN.value)))
     if given & {"only", "minutes", "collect"}:
         raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")
     if (config := CONFIG.value) is None:
@@ -72,14 +86,19 @@ def main(_):
     if ENGINE.value == "optuna":
         if GRID.value or DRY_RUN.value:
             raise InputError("--engine=optuna takes --space instead of --grid, and no --dry_run.")
-        sys.exit(search.run(config, root, WORKERS.value))
+        sys.exit(search.run(config, root, shares))
     points = grid.read(GRID.value) if GRID.value else grid.listed(config)
     todo = grid.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")
-    start, slots = jobs.start_here, WORKERS.value
-    if ENGINE.value == "slurm" and todo:
-        start, slots = slurm.start_there(root / "submitit", WORKERS.value)
+    if not todo:
+        return None
+    if ENGINE.value == "slurm":
+        per_run = DEVICES.value if DEVICES.present else None
+        start, slots = slurm.start_there(root / "submitit", WORKERS.value or 1, per_run)
+    else:
+        places = shares()
+        start, slots = jobs.start_here(places), len(places)
     with jobs.Stopping() as stopping:
         sys.exit(grid.train(todo, start, slots, stopping))
 

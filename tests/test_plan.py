@@ -313,10 +313,13 @@ def runner(tmp_path, monkeypatch):
                     write_run(by_config[job], {})
                 yield Pretended(job, ended)
 
-        monkeypatch.setattr(jobs, "start_here", lambda some: list(start(some)))
         monkeypatch.setattr(jobs, "LOOK", 0)
         monkeypatch.setattr(plan, "check", lambda stage: None)
-        return plan.Runner([stage], 1, jobs.Stopping()), stage, attempts
+        return (
+            plan.Runner([stage], lambda some: list(start(some)), 1, jobs.Stopping()),
+            stage,
+            attempts,
+        )
 
     return make
 
@@ -359,7 +362,7 @@ def test_a_failed_run_is_not_continued(runner):
 
 def test_a_wrong_value_stops_its_stage(tmp_path, capsys):
     stage = sweep(tmp_path, grid=dict(norm=["none", "layr"]), settings=dict(data_dir=str(tmp_path)))
-    tiny = plan.Runner([stage], 1, jobs.Stopping())
+    tiny = plan.Runner([stage], jobs.start_here([{}]), 1, jobs.Stopping())
     tiny.train(stage)
     assert "Did you mean 'layer'" in capsys.readouterr().err
     assert tiny.status() == 1 and not stage.folder.exists()

@@ -115,11 +115,43 @@ def test_a_number_out_of_range_raises(values, message):
 
 
 @pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def get_config(:", "line 1: SyntaxError"),
+        ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("x = 1", "get_config"),
+        ("def get_config():\n    return dict(experiment='mnist')", "lacks scale, seeds"),
+    ],
+)
+def test_a_config_file_with_an_error_raises(text, message, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        cli.check_config_file(str(tmp_path / "own.py"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "configs", "README.md", "nosuch.py"])
+def test_other_files_are_no_configs(name):
+    with pytest.raises(InputError, match="There is no config file"):
+        cli.check_config_file(name)
+
+
+@pytest.mark.parametrize("closing", [">&-", "| head -c 1", "> /dev/full"])
+def test_a_lost_output_ends_no_command(closing, tmp_path):
+    words = f"{sys.executable} -m scripts.data digits --data_dir={tmp_path}"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {words} {closing}"], **CAPTURED)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "digits").is_dir()
+
+
+@pytest.mark.parametrize(
     "words, message",
     [
         (["--grid=norm=none,layr"], "norm=layr: Unknown config.norm 'layr'. Did you mean 'layer'"),
         (["--grid=norms.layer.gian=1"], 'Did you mean "gain"'),
         (["--grid=clip=0,-1"], "clip=-1: config.clip is -1.0; it must be 0 or more."),
+        (["--grid=select.metric=eror", "--dry_run"], "config.select.metric 'eror'. Did you mean"),
+        (["--grid=select.split=vald", "--dry_run"], "config.select.split 'vald'. Did you mean"),
         (["--grid=norm=none", "layer"], "Unknown argument 'layer'"),
         (["--engine=optuna", "--space=lr=1e-3,-1"], "config.lr is -1;"),
     ],

@@ -41,7 +41,7 @@ class Trainer:
     def error(seed, lr, n):
         return abs(math.log10(lr) + 3) + 0.1 / n + 0.01 * seed
 
-    def __init__(self, job):
+    def __init__(self, job, shares):
         self.job, self.stops, self.seen, self.folder = job, 0, 0, job.folder
         self.made.append(self)
         self.config = runs.as_config(json.loads(job.config))
@@ -92,12 +92,12 @@ def make_config(**changes):
     return config
 
 
-def make_search(folder, *space, config=None, **values):
+def make_search(folder, *space, config=None, workers=1, **values):
     for name, value in dict(space=list(space), **values).items():
         setattr(flags.FLAGS, name, value)
     config = config or make_config()
     axes = search.read_space(search.SPACE.value, config)
-    return search.Search(folder / search.STUDY.value, config, axes)
+    return search.Search(folder / search.STUDY.value, config, axes, [{}] * workers)
 
 
 def trials_of(launcher):
@@ -134,6 +134,9 @@ def test_a_space_is_read():
         (["lr=log:1e-4:1e-2"], "grid", "lr=VALUE,VALUE"),
         (["hidden=int:1.5:3"], "tpe", "hidden=int:LOW:HIGH"),
         (["seeds=0,1"], "tpe", "no seeds"),
+        (["hidden=int:1:1" + 23 * "0"], "tpe", "hidden=int:LOW:HIGH"),
+        (["lr=log:1e-4:inf"], "tpe", "lr=log:LOW:HIGH"),
+        (["lr=1,2", "lr=3,4"], "tpe", "a key twice"),
     ],
 )
 def test_a_wrong_space_raises(texts, sampler, words):
@@ -154,8 +157,8 @@ def test_a_trial_has_one_rate():
 def test_the_best_mean_over_seeds_scores_a_trial(trainer, tmp_path):
     trainer.looks = 4
     space = ("lr=log:1e-4:1e-2", "norm=none,layer")
-    launcher = make_search(tmp_path, *space, trials=3, pruner="none")
-    assert launcher.run(workers=2) == 0
+    launcher = make_search(tmp_path, *space, trials=3, pruner="none", workers=2)
+    assert launcher.run() == 0
     assert len(trials_of(launcher)) == len(trainer.made) == 3
     for trial, made in zip(trials_of(launcher), trainer.made, strict=True):
         lr = trial.params["lr"]
@@ -174,15 +177,15 @@ def test_a_diverged_trial_is_bad(trainer, tmp_path):
     )
     trainer.looks = 2
     launcher = make_search(tmp_path, "lr=1e-4,1e-3,1e-2", sampler="grid", pruner="none")
-    assert launcher.run(workers=1) == 0
+    assert launcher.run() == 0
     assert states_of(launcher) == ["COMPLETE", "COMPLETE", "PRUNED"]
 
 
 def test_a_pruned_run_is_stopped_once(trainer, tmp_path):
     trainer.looks = 20
     grid = dict(sampler="grid", pruner="asha")
-    launcher = make_search(tmp_path, "lr=1e-3,1e-2,1e-1", **grid)  # from good to bad
-    assert launcher.run(workers=3) == 0
+    launcher = make_search(tmp_path, "lr=1e-3,1e-2,1e-1", workers=3, **grid)  # from good to bad
+    assert launcher.run() == 0
     assert states_of(launcher) == ["COMPLETE", "PRUNED", "PRUNED"]
     assert [made.stops for made in trainer.made] == [0, 1, 1]
     assert all(made.seen < 20 for made in trainer.made[1:])
@@ -218,7 +221,7 @@ def test_a_killed_run_starts_once_more_and_a_busy_one_waits(trainer, tmp_path):
     statuses = iter([-9, cli.BUSY, cli.BUSY, -9, 2])
     trainer.status = property(lambda self: next(statuses))
     launcher = make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2, pruner="none")
-    assert launcher.run(workers=1) == 1
+    assert launcher.run() == 1
     assert [made.folder.name for made in trainer.made] == ["trial=0"] * 4 + ["trial=1"]
     assert states_of(launcher) == ["FAIL", "FAIL"]
 
@@ -248,6 +251,24 @@ def test_a_damaged_journal_raises(trainer, tmp_path):
         make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
 
 
+def test_a_lost_journal_raises(trainer, tmp_path):
+    (tmp_path / "search" / "trial=0").mkdir(parents=True)
+    with pytest.raises(InputError, match="The runs of a search are in .*journal.log is lost"):
+        make_search(tmp_path, "lr=log:1e-4:1e-2")
+
+
+@pytest.mark.parametrize("study", ["", "../evil", "/evil", ".."])
+def test_a_study_stays_in_its_folder(study, trainer, tmp_path):
+    flags.FLAGS.study = study
+    with pytest.raises(InputError, match="--study="):
+        search.run(make_config(), tmp_path, lambda: [{}])
+
+
+def test_a_password_is_hidden():
+    text = "cannot connect to postgresql+psycopg://me:secret@host/name"
+    assert search.hide_password(text) == text.replace("secret", "...")
+
+
 def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
     backend = optuna.storages.journal.JournalFileBackend
     append, room = backend.append_logs, iter(range(6))
@@ -264,18 +285,18 @@ def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch)
     make_search(folder, "lr=log:1e-4:1e-2", trials=2)
     monkeypatch.setattr(backend, "append_logs", full)
     with pytest.raises(InputError, match="Cannot write to .*search .*No space left.*--root"):
-        search.run(make_config(), folder, 1)
+        search.run(make_config(), folder, lambda: [{}])
     monkeypatch.setattr(backend, "append_logs", append)
-    assert search.run(make_config(), folder, 1) == 0
+    assert search.run(make_config(), folder, lambda: [{}]) == 0
     assert states_of(make_search(folder, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
 
 
 def test_a_study_lies_in_a_data_base(trainer, tmp_path):
     here = dict(storage=f"sqlite:///{tmp_path}/study.db", trials=3)
-    a, b = (make_search(tmp_path, "lr=log:1e-4:1e-2", **here) for _ in range(2))
+    a, b = (make_search(tmp_path, "lr=log:1e-4:1e-2", workers=2, **here) for _ in range(2))
     (left,) = a.start(1)
     left.lock.release()
-    assert b.run(workers=2) == 0
+    assert b.run() == 0
     assert states_of(a) == ["COMPLETE"] * 3
     assert len({made.folder for made in trainer.made}) == 3
     assert not (tmp_path / "search" / "journal.log").exists()

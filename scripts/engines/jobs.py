@@ -1,7 +1,7 @@
 """Runs as jobs: the config of each, processes that train them, and how a command is stopped."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 import contextlib
 import functools
 import math
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ln.errors import InputError
 from scripts import cli
+from scripts.engines.devices import Environment
 
 LOOK = 0.1  # seconds between two looks at the processes
 
@@ -56,7 +57,7 @@ def read_config(name: str) -> ConfigDict:
         InputError: there is no such file or scale.
     """
     word = f"--config={name}"
-    cli.check_config_file(word)
+    cli.check_config_file(name)
     define = functools.partial(config_flags.DEFINE_config_file, "config")
     return parse(define, [word])
 
@@ -79,8 +80,12 @@ def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigD
     Raises:
         InputError: a value is wrong, or the run cannot be trained; begins with its name.
     """
+    import jax
+
     import experiments
 
+    # The command that starts runs takes no accelerator from them.
+    jax.config.update("jax_platforms", "cpu")
     try:
         run = override(config, values)
         experiments.check(run)
@@ -140,17 +145,18 @@ class Process:
 
     place: ClassVar = ""
 
-    def __init__(self, job: Job):
-        # By default each of several would take most of a GPU's memory at once.
-        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
-        piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        self.job, self._process = job, begin(job, **piped)
+    def __init__(self, job: Job, shares: collections.deque[Environment]):
+        self.job, self._shares, self._share = job, shares, shares.popleft()
+        piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._process = begin(job, **piped, env=os.environ | self._share)
         self._shown = threading.Thread(target=self._show)
         self._shown.start()
 
     def _show(self) -> None:
-        for line in self._process.stdout:
-            print(f"{self.job.folder.name} | {line}", end="", flush=True)
+        with self._process:  # waits: until the process has ended, it holds its devices
+            for line in self._process.stdout or ():
+                print(f"{self.job.folder.name} | {line}", end="", flush=True)
+        self._shares.append(self._share)
 
     def poll(self) -> int | None:
         """Return the exit status once its last line is printed, None while it is at work."""
@@ -166,8 +172,10 @@ def begin(job: Job, **options) -> subprocess.Popen:
     train = (sys.executable, "-m", "scripts.train", "--config_json=-")
     options |= dict(stdin=subprocess.PIPE, text=True, errors="replace")
     process = subprocess.Popen((*train, f"--workdir={job.folder.as_posix()}"), **options)
-    with contextlib.suppress(BrokenPipeError), process.stdin as file:  # it may have been killed
-        file.write(job.config)
+    with contextlib.suppress(BrokenPipeError):  # it may have been killed
+        assert process.stdin
+        with process.stdin:
+            process.stdin.write(job.config)
     return process
 
 
@@ -176,20 +184,27 @@ def begin(job: Job, **options) -> subprocess.Popen:
 Start = Callable[[list[Job]], list]
 
 
-def start_here(jobs: list[Job]) -> list[Process]:
-    return [Process(job) for job in jobs]
+def start_here(shares: list[Environment]) -> Start:
+    """Return a function that starts jobs on this machine, each with a share of its devices.
+
+    Args:
+        shares: the environment of each job at work, as `devices.share` returns them.
+    """
+    free = collections.deque(shares)
+    return lambda some: [Process(job, free) for job in some]
 
 
 def watch(
     start: Callable[[int], list], slots: int, stopping: Stopping
-) -> Iterator[tuple[Job, int]]:
+) -> Generator[tuple[Job, int], None, None]:
     """Start jobs as long as there are any, and yield each with its exit status as it ends.
 
     Args:
         start: starts at most so many jobs, and returns what `Start` returns.
         slots: how many are at work at a time.
     """
-    stopping.working = working = []
+    working: list = []
+    stopping.working = working
     try:
         while True:
             stopping.look()

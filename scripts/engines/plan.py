@@ -1,5 +1,6 @@
 """The runner of a plan: trains the runs of its stages in order, for as long as it may."""
 
+from collections.abc import Callable
 import math
 from pathlib import Path
 import sys
@@ -9,6 +10,7 @@ from absl import flags
 from ln.errors import InputError, writing
 from scripts import cli
 from scripts.engines import jobs
+from scripts.engines.devices import Environment
 
 PLAN = flags.DEFINE_string("plan", None, "plan: a file of stages, such as results/plan.toml")
 ONLY = flags.DEFINE_string("only", "", "plan: only the stages whose names begin with this")
@@ -30,8 +32,8 @@ class Runner:
         failed: whether a stage ended by an error.
     """
 
-    def __init__(self, stages: list, workers: int, stopping: jobs.Stopping):
-        self.stages, self.workers, self.stopping = stages, workers, stopping
+    def __init__(self, stages: list, start: jobs.Start, workers: int, stopping: jobs.Stopping):
+        self.stages, self.start, self.workers, self.stopping = stages, start, workers, stopping
         self.lost, self.failed = dict[Path, int](), False
 
     def train(self, stage) -> None:
@@ -56,7 +58,7 @@ class Runner:
         by_folder = {run.folder: run for run in wave if not run.settled}
         self.lost |= jobs.train(
             [run.job for run in by_folder.values()],
-            jobs.start_here,
+            self.start,
             self.workers,
             self.stopping,
             lambda job: by_folder[job.folder].settled,
@@ -110,25 +112,27 @@ def list_stages(stages: list) -> None:
             print(*(f"  {run.folder}, {run.steps}" for run in left), sep="\n")
 
 
-def run(root: Path, workers: int, dry_run: bool) -> int:
+def run(root: Path, shares: Callable[[], list[Environment]], dry_run: bool) -> int:
     """Do what --plan and the flags beside it say; return the exit status of the command."""
     # jax takes a second: not before the flags are known to be right.
     from scripts.engines import collect
     from scripts.engines import stages as kinds
 
-    stages = [s for s in kinds.read(Path(PLAN.value), root) if s.name.startswith(ONLY.value)]
+    file = Path(str(PLAN.value))
+    stages = [s for s in kinds.read(file, root) if s.name.startswith(str(ONLY.value))]
     if not stages:
         raise InputError(f"--only={ONLY.value}: no stage of {PLAN.value} begins with this.")
     if COLLECT.value:
-        collect.collect(stages, Path(PLAN.value).parent, dry_run)
+        collect.collect(stages, file.parent, dry_run)
         return 0
     if dry_run:
         list_stages(stages)
         return 0
     with writing(root, "--root"):
         root.mkdir(parents=True, exist_ok=True)
+    places = shares()
     with jobs.Stopping(60 * MINUTES.value) as stopping:
-        runner = Runner(stages, workers, stopping)
+        runner = Runner(stages, jobs.start_here(places), len(places), stopping)
         for stage in stages:
             if not stopping.asked:
                 runner.train(stage)

@@ -7,10 +7,11 @@ newest checkpoint. The study may be a file or in a data base; all launchers need
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import itertools
 from pathlib import Path
+import re
 from typing import Any
 
 from absl import flags
@@ -19,6 +20,7 @@ import filelock
 from ln.errors import InputError, choose, writing
 from scripts import cli
 from scripts.engines import grid, jobs
+from scripts.engines.devices import Environment
 
 SPACE = flags.DEFINE_multi_string(
     "space", [], "optuna: KEY=log:LOW:HIGH, float:..., int:..., logint:..., or KEY=VALUE,VALUE,..."
@@ -41,6 +43,7 @@ PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
     "hyperband": ("HyperbandPruner", {}),
     "none": ("NopPruner", {}),
 }
+LARGEST = {float: 1e30, int: 2**31}  # of the ends of an interval
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
 
@@ -55,6 +58,8 @@ def read_space(texts: list[str], config) -> dict[str, Any]:
     """
     form = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,..."
     space = dict(grid.split(text, "--space", form) for text in texts)
+    if len(space) < len(texts):
+        raise InputError("--space gives a key twice.")
     if "seeds" in space:
         raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
     if "lr" not in space and len(config.lr) > 1:
@@ -79,8 +84,10 @@ def read_distribution(key: str, text: str):
     make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[number]
     try:
         low, high = map(number, ends.split(":"))
+        if not max(abs(low), abs(high)) < LARGEST[number]:
+            raise ValueError(f"below {LARGEST[number]:g}")
         return make(low, high, log=log)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         form = f"write {key}={kind}:LOW:HIGH"
         raise InputError(f"--space {key}={text}: {form}, numbers in order ({error}).") from error
 
@@ -134,6 +141,7 @@ def open_study(folder: Path, mode: str):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler, sampler_options = SAMPLERS[SAMPLER.value]
     pruner, pruner_options = PRUNERS[PRUNER.value]
+    storage = hide_password(STORAGE.value or str(folder / "journal.log"))
     try:
         return optuna.create_study(
             storage=open_storage(folder),
@@ -143,23 +151,39 @@ def open_study(folder: Path, mode: str):
             sampler=getattr(optuna.samplers, sampler)(**sampler_options),
             pruner=getattr(optuna.pruners, pruner)(**pruner_options),
         )
-    except OSError:  # a full disk: `run` says so
+    except (OSError, InputError):  # a full disk: `run` says so
         raise
     except Exception as error:  # optuna's, SQLAlchemy's or the driver's
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise InputError(
-            f"The study in {STORAGE.value or folder / 'journal.log'} cannot be opened ({reason}). "
+            f"The study in {storage} cannot be opened ({hide_password(reason)}). "
             f"Move it away or give another --study; --storage is postgresql://USER@HOST/NAME."
         ) from error
 
 
+def hide_password(text: str) -> str:
+    """Return a text without the password of --storage=postgresql://USER:PASSWORD@HOST/NAME."""
+    return re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:...@", text)
+
+
 def open_storage(folder: Path):
+    """Return optuna's storage.
+
+    Raises:
+        InputError: the journal is lost, though there are runs.
+    """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
     if STORAGE.value:
         return RDBStorage(STORAGE.value.replace("postgresql://", "postgresql+psycopg://"))
     journal = folder / "journal.log"
+    empty = not journal.exists() or journal.stat().st_size == 0
+    if empty and any(folder.glob("trial=*")):
+        raise InputError(
+            f"The runs of a search are in {folder}, but its {journal.name} is lost or empty. "
+            f"Restore that file, or give another --study."
+        )
     return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
 
 
@@ -188,7 +212,7 @@ class Trial:
         folder = search.folder / f"trial={self.number}"
         print(f"{folder}{': taking up what was left' if folder.exists() else ''}", flush=True)
         self.job = jobs.Job.make(folder, jobs.override(search.config, self.trial.params))
-        self.process = jobs.Process(self.job)
+        self.process = search.begin([self.job])[0]
 
     def stop(self) -> None:
         self.stopped = True
@@ -261,10 +285,15 @@ class Search:
         folder: of the study and of its runs.
         config: what the runs have in common.
         space: the distribution of each key.
+        shares: the environment of each run at work, as `devices.share` returns them.
     """
 
-    def __init__(self, folder: Path, config, space: dict[str, Any]):
+    def __init__(
+        self, folder: Path, config, space: dict[str, Any], shares: list[Environment] | None = None
+    ):
         self.folder, self.config, self.space = folder, config, space
+        self.shares = shares or [{}]
+        self.begin = jobs.start_here(self.shares)
         self.kills, self.failed = collections.Counter[int](), 0
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         # Held from the choice of a trial until its own lock is held.
@@ -273,8 +302,8 @@ class Search:
             self.study = open_study(folder, config.select.mode)
             self.check_settings()
             if SAMPLER.value == "grid":
-                for point in itertools.product(*map(extremes, space.values())):
-                    point = dict(zip(space, point, strict=True))
+                for values in itertools.product(*map(extremes, space.values())):
+                    point = dict(zip(space, values, strict=True))
                     self.study.enqueue_trial(point, skip_if_exists=True)
 
     def check_settings(self) -> None:
@@ -322,10 +351,10 @@ class Search:
             self.study.ask()
         return due > 0
 
-    def run(self, workers: int) -> int:
+    def run(self) -> int:
         """Search until enough trials have ended; return the exit status."""
         with jobs.Stopping() as stopping:
-            for _ in jobs.watch(self.start, workers, stopping):
+            for _ in jobs.watch(self.start, len(self.shares), stopping):
                 pass
         if stopping.asked:
             print("Stopped; the same command goes on from here.", flush=True)
@@ -348,12 +377,14 @@ class Search:
             yield f"  {score}  trial {trial.number}  {params}"
 
 
-def run(config, root: Path, workers: int) -> int:
+def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     """Search, as the flags say; return the exit status of the command.
 
     Raises:
         InputError: a flag cannot be used; nothing was started.
     """
+    if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(STUDY.value)):
+        raise InputError(f"--study={STUDY.value}: write letters and digits; it names a folder.")
     choose("--sampler", SAMPLER.value, SAMPLERS)
     choose("--pruner", PRUNER.value, PRUNERS)
     try:
@@ -364,6 +395,6 @@ def run(config, root: Path, workers: int) -> int:
             "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
         ) from None
     check_runs(config, space)
-    folder = root / STUDY.value
+    folder, places = root / STUDY.value, shares()
     with writing(folder, "--root", "; the same command goes on from there"):
-        return Search(folder, config, space).run(workers)
+        return Search(folder, config, space, places).run()

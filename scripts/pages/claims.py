@@ -197,6 +197,6 @@ def page(root: Path | None, checks: list[Check] | None = None) -> tuple[dict, di
     for entry in collect(sections, analysis() if checks is None else checks):
         groups[entry.group].append(entry)
     counts = {name: collections.Counter(e.word for e in groups[name]) for name in groups}
-    laws = [" ".join(inspect.getdoc(rule).split()) for rule in rules.RULES]
+    laws = [" ".join((inspect.getdoc(rule) or "").split()) for rule in rules.RULES]
     shown = dict(groups=groups, counts=counts, laws=laws, sections=sections)
     return shown | dict(root=root and root.as_posix()), {}

@@ -13,16 +13,20 @@ from scripts.pages.tables import evaluations, rows_of, table_of
 def page(root: Path) -> tuple[dict, dict[str, bytes]]:
     """Return what the template shows of all runs below root, and its pictures by file name."""
     sections, broken = read_sections(root)
-    shown, pictures, compared = [], {}, []
+    entries: list[dict] = []
+    pictures: dict[str, bytes] = {}
+    compared: list = []
     for n, section in enumerate(sections, start=1):
         entry, drawn = show(section, f"{n}-{section.experiment}-{section.scale}")
-        shown.append(entry)
+        entries.append(entry)
         pictures |= drawn
         compared += entry["studies"]
     speeds = evidence.draw_speeds(compared) if compared else b""
     if speeds:
         pictures["speed-ups.png"] = speeds
-    shown = dict(sections=shown, head=evidence.HEAD, speeds=base64.b64encode(speeds).decode())
+    shown: dict = dict(
+        sections=entries, head=evidence.HEAD, speeds=base64.b64encode(speeds).decode()
+    )
     return shown | dict(root=root.as_posix(), broken=broken), pictures
 
 
