@@ -11,23 +11,6 @@ from ln.errors import InputError, choose
 FOLDER = Path(__file__).parent
 DATA_KEYS = ("dataset", "tasks")  # of configs, whose values are data sets
 
-# The metrics of each experiment's evaluations, so that config.select is checked before training.
-CLASSES = ("error", "nll")
-METRICS = {
-    "attentive_reader": (*CLASSES, "entity_error"),
-    "convnet": (*CLASSES, "border_1", "border_2", "inside_1", "inside_2"),
-    "draw": ("bound", "kl"),
-    "handwriting": ("nll", "nll_per_point"),
-    "mnist": CLASSES,
-    "order_embeddings": (
-        *(f"{kind}_{rank}" for kind in ("caption", "image") for rank in ("r1", "r5", "r10")),
-        *(f"{kind}_{rank}" for kind in ("caption", "image") for rank in ("median", "mean")),
-        *("sum", "coordinates", "every_coordinate", "order"),
-    ),
-    "sequential_mnist": CLASSES,
-    "skip_thoughts": ("nll",),
-}
-
 
 def names(file: str = "task") -> list[str]:
     """Return the experiments that have a ``<file>.py``, in alphabetical order."""
@@ -88,11 +71,11 @@ def check(config):
 
 def check_select(task, config) -> None:
     """Raise InputError if the evaluations have no such split or metric, as far as is known."""
-    if config.experiment not in METRICS or config.get("tasks"):  # each task has its own metrics
+    if not task.metrics or config.get("tasks"):  # of sentences each task has its own metrics
         return
     splits = getattr(task, "scorers", None) or getattr(task, "folds", ("valid",))
     choose("config.select.split", config.select.split, dict.fromkeys(splits))
-    choose("config.select.metric", config.select.metric, dict.fromkeys(METRICS[config.experiment]))
+    choose("config.select.metric", config.select.metric, dict.fromkeys(task.metrics))
 
 
 def digest(data_dir: str, name: str) -> str:

@@ -7,10 +7,9 @@ gives an encoder vectors for words that it was not trained with.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-import gzip
-import io
 import itertools
 from pathlib import Path
+from typing import IO
 
 import jax
 from jax.nn import sigmoid
@@ -21,6 +20,7 @@ import optax
 from scipy.stats import rankdata
 
 from experiments.datasets import vocabulary
+from experiments.datasets.originals import Budget, opened
 from ln.errors import DivergedError, InputError
 
 SEED = 1234  # the authors'
@@ -34,7 +34,8 @@ ADAM = optax.adam(1e-3)
 TOLERANCE, STEPS = 1e-4, 200  # of logistic regression; vectors of length 1 need 30 steps at most
 TINY = float(np.finfo(np.float32).tiny)
 
-File = gzip.GzipFile | io.BufferedReader
+VECTORS = 2**35  # bytes of a file of vectors of words at most, unpacked
+
 Encode = Callable[[list[str], bool], np.ndarray]
 
 
@@ -330,25 +331,26 @@ def read_vectors(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
         InputError: the file cannot be read.
     """
     path = Path(path)
-    open_file = gzip.open if path.suffix == ".gz" else open
     read = _binary if path.name.removesuffix(".gz").endswith(".bin") else _lines
     try:
-        with open_file(path, "rb") as file:
+        with opened(path, Budget("vectors of words", VECTORS)) as file:
             yield from read(file)
-    except (OSError, EOFError, ValueError) as error:
+    except (ValueError, OverflowError, MemoryError, InputError) as error:
         raise InputError(f"Cannot read vectors of words from {path} ({error}).") from error
 
 
-def _binary(file: File) -> Iterator[tuple[str, np.ndarray]]:
+def _binary(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
     """Read a line "words d", then each word, a blank and d float32, and a newline or none."""
     count, d = map(int, file.readline(100).split())
+    if not 0 < d < 2**16:  # reading reserves the memory for it first
+        raise ValueError(f"vectors of {d} numbers")
     for _ in range(count):
         word = b"".join(iter(lambda: file.read(1).strip(b" "), b""))
         numbers = np.frombuffer(file.read(4 * d), "<f4", d)
         yield word.lstrip(b"\n").decode(errors="replace"), numbers
 
 
-def _lines(file: File) -> Iterator[tuple[str, np.ndarray]]:
+def _lines(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
     """Read a word and its d numbers a line. Words may contain blanks."""
     d = None
     for line in file:

@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 
+import jax
 from ml_collections import ConfigDict
 import pytest
 
@@ -43,6 +44,18 @@ def test_every_run_of_a_sweep_is_a_config(name):
         config = file.get_config(scale)
         config.update_from_flattened_dict(run)
         assert make_norm(config, train=True).kind == config.norms[config.norm].get("kind", "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", experiments.names())
+def test_a_task_names_the_metrics_of_its_evaluations(name, tmp_path):
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    config.data_dir = str(tmp_path)
+    if "tasks" in config:
+        config.tasks = ""
+    task = experiments.load(config)
+    scores = task.evaluate(jax.jit(task.init)(jax.random.key(0)))
+    assert set().union(*scores.values()) == set(task.metrics)
 
 
 def test_models_import_neither_data_nor_training():

@@ -31,6 +31,7 @@ class Task(tasks.Cases):
     """
 
     scored = ("valid", "test")  # if there are any
+    metrics = ("error", "nll", "entity_error")
 
     def __init__(self, config):
         super().__init__(config)

@@ -36,6 +36,9 @@ class Task(tasks.Images):
                 f"config.channels has {len(config.channels)} layers; give one or more. Images of "
                 f"{side} x {side} pixels, which every layer halves, allow {most}."
             )
+        layers = range(1, len(config.channels) + 1)
+        places = (f"{place}_{k}" for place in ("border", "inside") for k in layers)
+        self.metrics = (*self.metrics, *places)
 
     def load(self):
         """Return the data, but no more than config.train_cases for training."""

@@ -127,8 +127,12 @@ def manifest(data_dir: str | Path, name: str) -> dict:
         raise InputError(f"{folder} does not exist; to prepare it, {_how(data_dir, name)}")
     try:
         contents = json.loads((folder / "dataset.json").read_text())
-        is_ours = (contents["name"], contents["version"]) == (name, VERSION) and contents["arrays"]
-    except (OSError, ValueError, KeyError, TypeError):
+        is_ours = (contents["name"], contents["version"]) == (name, VERSION) and all(
+            "." in key and Path(key).name == key and isinstance(entry, dict)
+            for key, entry in contents["arrays"].items()
+        )
+        is_ours &= bool(contents["arrays"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_ours = False
     if not is_ours:
         raise InputError(
@@ -151,8 +155,8 @@ def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
         split, array = key.split(".", 1)
         path = Path(data_dir) / name / f"{key}.npy"
         try:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            values = np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError, EOFError, OverflowError) as error:
             raise InputError(
                 f"{path}: {error}. Delete or move {path.parent}, then {_how(data_dir, name)}"
             ) from error

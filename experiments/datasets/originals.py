@@ -15,6 +15,7 @@ import math
 import os
 from pathlib import Path
 import re
+import struct
 import tarfile
 import time
 from typing import IO
@@ -27,10 +28,10 @@ from ln.errors import InputError
 # Exceptions of damaged archives. RuntimeError: a zip file with a password or an unknown packing.
 DAMAGED = (
     *(OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error),
-    *(tarfile.TarError, zipfile.BadZipFile),
+    *(tarfile.TarError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, MemoryError),
 )
 PACKED = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\0", lzma.open))
-LITTER = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db"))  # of operating systems
+LITTER = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"))  # of operating systems
 NEVER = re.compile(r"(?!)")
 SECONDS = 5  # between two lines of progress
 
@@ -89,6 +90,8 @@ def readable(place: str | Path) -> Iterator[None]:
     """Turn the exceptions of damaged files into an InputError."""
     try:
         yield
+    except InputError:  # it says already what is wrong, and is a ValueError, too
+        raise
     except DAMAGED as error:
         raise InputError(
             f"Cannot read {place} ({type(error).__name__}: {error}): is it complete?"
@@ -138,16 +141,16 @@ class Source:
         if self.path.is_file():
             name = _unpacked_name(self.path.name)
             if _is_wanted(name, wanted):  # the only original file, by itself
-                with _opened(self.path, budget) as stream:
+                with opened(self.path, budget) as stream:
                     yield name, stream
             else:
                 yield from _members(self.path, wanted, budget)
             return
         packed = []
-        for path in _walk(self.path):
+        for path in walk(self.path):
             name = path.relative_to(self.path).as_posix()
             if _is_wanted(_unpacked_name(name), wanted):
-                with _opened(path, budget) as stream:
+                with opened(path, budget) as stream:
                     yield _unpacked_name(name), stream
             elif _is_wanted(name, archives):
                 packed.append(path)
@@ -195,34 +198,45 @@ def compare(what: str, count: int, original: int) -> None:
         print(f"  NOTE: {what}: {count:,}; the original has {original:,}")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder in the order of their paths, without litter."""
     # Strings, not Paths, because a corpus may have half a million files.
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
     paths.sort(key=lambda path: path.split(os.sep))
-    return filter(Path.is_file, map(Path, paths))
+    inside = (path for path in paths if not _is_litter(os.path.relpath(path, folder).split(os.sep)))
+    return filter(Path.is_file, map(Path, inside))
 
 
 def _unpacked_name(name: str) -> str:
     return re.sub(r"\.(gz|xz)$", "", name)
 
 
+def _is_litter(parts: list[str]) -> bool:
+    return parts[-1].startswith("._") or not LITTER.isdisjoint(parts)
+
+
 def _is_wanted(name: str, wanted: re.Pattern) -> bool:
     parts = name.split("/")
-    is_litter = parts[-1].startswith("._") or not LITTER.isdisjoint(parts)
     is_inside = parts[0] != "" and ".." not in parts  # an archive may name any place of the disk
-    return is_inside and not is_litter and wanted.fullmatch(name) is not None
+    return is_inside and not _is_litter(parts) and wanted.fullmatch(name) is not None
 
 
 def _limited(stream: IO[bytes], place: str, budget: Budget) -> io.BufferedReader:
     return io.BufferedReader(Limited(stream, place, budget), 2**16)
 
 
-def _opened(path: Path, budget: Budget) -> io.BufferedReader:
-    """Open a file, unpacked if it is a .gz or .xz, whatever its name."""
+def opened(path: Path, budget: Budget) -> io.BufferedReader:
+    """Open a regular file, unpacked if it is a .gz or .xz, whatever its name.
+
+    Raises:
+        InputError: it is missing, damaged or not regular: a pipe or device may never end.
+    """
     with readable(path):
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a regular file; give the path of one.")
         with path.open("rb") as file:
             start = file.read(6)
-        unpack = next((unpack for magic, unpack in PACKED if start.startswith(magic)), open)
+        unpack = next((unpack for magic, unpack in PACKED if start.startswith(magic)), Path.open)
         return _limited(unpack(path, "rb"), str(path), budget)
 
 
@@ -230,7 +244,7 @@ def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[s
     """Yield the members of an archive."""
     # The archive as a whole has a budget too: its headers may be as hostile as its members.
     whole = Budget(budget.name, budget.total, printed=math.inf)
-    with readable(path), _opened(path, whole) as stream:
+    with readable(path), opened(path, whole) as stream:
         start = stream.peek()
         if start.startswith(b"PK\3\4"):
             members = _zip_members(path, wanted)

@@ -64,8 +64,32 @@ class Plain(pickle._Unpickler):
             return self.KNOWN[module, name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no data")
 
+    def load_build(self):
+        # Functions and classes have attributes that a pickle could set.
+        if not isinstance(self.stack[-2], Dtype | Array):
+            raise pickle.UnpicklingError("it alters what is no array")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def persistent_load(self, pid):
         raise pickle.UnpicklingError("it refers to objects outside")
+
+
+def check(value: object) -> None:
+    """Raise an UnpicklingError if a value has more than plain data."""
+    queue, seen = [value], set()
+    while queue:
+        item = queue.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dict):
+            queue += [*item, *item.values()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            queue += item
+        elif not isinstance(item, Array | str | bytes | int | float | None):
+            raise pickle.UnpicklingError(f"it has a {type(item).__name__}")
 
 
 def load(name: str, data: bytes):
@@ -75,9 +99,11 @@ def load(name: str, data: bytes):
         InputError: it is no pickle, or has more than plain data.
     """
     try:
-        return Plain(io.BytesIO(data), encoding="latin-1").load()
+        value = Plain(io.BytesIO(data), encoding="latin-1").load()
+        check(value)
     except Exception as error:  # broken pickles raise all kinds of exceptions
         raise InputError(
             f"{name} is no pickle of plain data ({type(error).__name__}: {error}), so it was not "
             "loaded."
         ) from error
+    return value

@@ -16,6 +16,7 @@ class Task(tasks.Cases):
 
     scored = ("valid", "test")
     objective = "bound"
+    metrics = ("bound", "kl")
 
     def model(self, train: bool) -> Model:
         return tasks.build(Model, self.config, train)

@@ -19,6 +19,7 @@ class Task(tasks.Cases):
     """
 
     scored = ("valid", "test")
+    metrics = ("nll", "nll_per_point")
 
     def load(self):
         splits = super().load()

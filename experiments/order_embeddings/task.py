@@ -31,6 +31,9 @@ class Fold(NamedTuple):
     where: np.ndarray
 
 
+SCORES = ("r1", "r5", "r10", "median", "mean")  # of `retrieval.Places`
+
+
 class Task(tasks.Prepared):
     """Ranking images by captions and captions by images, five captions to an image.
 
@@ -41,6 +44,11 @@ class Task(tasks.Prepared):
     validation set, and the mean over those of the test set. Where a split says which of an image's
     captions say less than others (above), it is also scored by the order of their points.
     """
+
+    metrics = (
+        *(f"{kind}_{rank}" for kind in ("caption", "image") for rank in SCORES),
+        *("sum", "coordinates", "every_coordinate", "order"),
+    )
 
     def schedule(self):
         config = self.config

@@ -117,6 +117,8 @@ class Task(tasks.Prepared):
     config.tasks names the data set for it; see `sentence_evaluation.evaluate`.
     """
 
+    metrics = ("nll",)
+
     def __init__(self, config):
         choose("config.conditioning", config.conditioning, dict.fromkeys(CONDITIONING))
         super().__init__(config)

@@ -58,11 +58,13 @@ class Task:
         steps_per_epoch: updates per pass over the training set; None if there is no such thing.
         data: digests of its data sets by name, so that a resumed run notices other data.
         arrays: the training set, from which `gather` takes batches.
+        metrics: names of what it evaluates, for config.select; () if they are not known before.
     """
 
     steps_per_epoch: int | None = None
     data: Mapping[str, str] = MappingProxyType({})
     arrays: Mapping[str, np.ndarray] = MappingProxyType({})
+    metrics: tuple[str, ...] = ()
 
     def __init__(self, config):
         ranges.check(config)

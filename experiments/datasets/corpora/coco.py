@@ -26,7 +26,6 @@ uint8: the names of the images' files, one a line.
 """
 
 import dataclasses
-import io
 import itertools
 import json
 from pathlib import Path
@@ -37,7 +36,7 @@ import numpy as np
 
 from experiments.datasets import Dataset, arrays, captions, text, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Source, readable
+from experiments.datasets.originals import Budget, Source, opened, readable, walk
 from ln.errors import InputError, writing
 
 SPLITS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
@@ -98,7 +97,7 @@ def mapped(path: Path) -> np.ndarray:
     Raises:
         InputError: there is no such file, or it holds something else, or less.
     """
-    with readable(path):
+    with readable(path), opened(path, Budget("coco", DATASET.budget)):
         try:
             values = np.lib.format.open_memmap(path, mode="r")
         except ValueError as error:
@@ -168,7 +167,7 @@ def find(folder: Path) -> Path:
         InputError: there is none, or several.
     """
     for name in ("train.txt", KARPATHY):
-        paths = sorted(folder.rglob(name))
+        paths = [path for path in walk(folder) if path.name == name]
         if len(paths) > 1:
             raise InputError(f"Give one of these folders: {', '.join(map(str, paths))}.")
         if paths:
@@ -178,9 +177,8 @@ def find(folder: Path) -> Path:
 
 def lines(path: Path) -> list[str]:
     """Return the captions of a file, without blank ones; the caller checks their number."""
-    with readable(path):
-        file = io.BytesIO(path.read_bytes())
-    return list(filter(None, text.lines(file, str(path), legacy="latin-1")))
+    with opened(path, Budget("coco", DATASET.budget)) as file:
+        return list(filter(None, text.lines(file, str(path), legacy="latin-1")))
 
 
 def read_karpathy(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -191,14 +189,14 @@ def read_karpathy(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]
     """
     sentences: dict[str, list[str]] = {split: [] for split in SPLITS}
     names: dict[str, list[str]] = {split: [] for split in SPLITS}
-    with readable(path):
-        data = path.read_bytes()
+    with opened(path, Budget("coco", DATASET.budget)) as file:
+        data = file.read()
     try:
         for image in json.loads(data, object_hook=slim)["images"]:
             split = SPLIT_OF[image["split"]]
             sentences[split] += filter(str.strip, image["sentences"][:CAPTIONS])
             names[split].append(image["filename"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f'{path}: expected {{"images": [{{"split": {" or ".join(SPLIT_OF)}, "filename", '
             f'"sentences": [{{"tokens"}}]}}]}} ({type(error).__name__}: {error}).'
