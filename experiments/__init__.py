@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 import traceback
 from types import ModuleType
+from typing import Any
 
 from ln.errors import InputError, choose
 
@@ -69,7 +70,7 @@ def check(config):
     return task
 
 
-def check_select(task, config) -> None:
+def check_select(task: Any, config) -> None:
     """Raise InputError if the evaluations have no such split or metric, as far as is known."""
     if not task.metrics or config.get("tasks"):  # of sentences each task has its own metrics
         return

@@ -157,7 +157,7 @@ class Cases(Prepared):
 class Images(Cases):
     """Classification of images x (uint8 ``[B, D]``) into y (``[B]``) by a model's logits."""
 
-    metrics = ("error", "nll")
+    metrics: tuple[str, ...] = ("error", "nll")
 
     def inputs(self, batch, key, train):
         return (pixels(batch["x"]),)

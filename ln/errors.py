@@ -24,7 +24,7 @@ class DivergedError(FloatingPointError):
 
 # What the system says of a full disk or quota, and of a place where nothing can be written.
 NO_ROOM = "ENOSPC EDQUOT EFBIG".split()
-NO_PLACE = "EROFS EACCES EPERM EEXIST ENOENT ENOTDIR EISDIR ELOOP ENAMETOOLONG".split()
+NO_PLACE = "EROFS EACCES EPERM EEXIST ENOTEMPTY ENOENT ENOTDIR EISDIR ELOOP ENAMETOOLONG".split()
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def read_program(text: str) -> list[Block]:
         elif match := INSTRUCTION.match(line):
             name, kind = match.groups()
             if kind == "while":
-                loop, turns = blocks[BODY.search(line)[1]], TURNS.search(line)
+                loop, turns = blocks[BODY.findall(line)[0]], TURNS.search(line)
                 loop.way, loop.turns = way(line), int(turns[1]) if turns else 1
                 block.inside.append(loop)
                 loops.append(loop)

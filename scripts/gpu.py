@@ -64,7 +64,7 @@ def train(session: Session) -> None:
     places = f"--out={session.folder}", f"--data_dir={DATA_DIR.value}"
     words = "compare", *places, f"--scale={SCALE.value}", f"--only={','.join(ONLY.value)}"
     session.run("compare", ("-m", "scripts.gpu", *words), share=1 / 9)
-    words = PLAN
+    words: tuple[str, ...] = PLAN
     if SCALE.value == "tiny":
         words = *REHEARSAL, f"--config.data_dir={DATA_DIR.value}"
     session.run("figure_6", ("-m", "scripts.sweep", *words, f"--root={session.folder}/figure_6"))

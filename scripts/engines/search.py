@@ -146,7 +146,7 @@ def open_study(folder: Path, mode: str):
         return optuna.create_study(
             storage=open_storage(folder),
             study_name=STUDY.value,
-            direction={"min": "minimize", "max": "maximize"}[mode],
+            direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
             sampler=getattr(optuna.samplers, sampler)(**sampler_options),
             pruner=getattr(optuna.pruners, pruner)(**pruner_options),

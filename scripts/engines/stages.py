@@ -129,6 +129,8 @@ class Stage:
     choice: dict = dataclasses.field(default_factory=dict)
     root: Path
 
+    varying: ClassVar[set[str]] = set()
+
     def __post_init__(self):
         self.settings = jobs.flat(self.settings)
 
@@ -226,8 +228,8 @@ class Halving(Stage):
         known, targets = published_curves(self.published), []
         for (panel, quantity), epoch in itertools.product(self.score.items(), epochs):
             name = (panel.format(**curve), curve["norm"])
-            values = known[name].at(epoch) if name in known else []
-            if not len(values):
+            values = known[name].at(epoch) if name in known else np.empty(0)
+            if not values.size:
                 raise InputError(f"{self.published} has no epoch {epoch} of {', '.join(name)}.")
             targets.append((quantity, epoch, values.mean()))
         return targets
@@ -363,7 +365,7 @@ class Fair(Stage):
     def losses(self, norm: str, rates: list[float], steps: str) -> dict[float, float]:
         """Return the mean reading of each rate, less is better; infinity if a seed diverged."""
         sign = runs.SIGNS[jobs.read_config(self.config).select.mode]
-        means = {rate: sign * np.mean(self.readings(norm, rate, steps)) for rate in rates}
+        means = {rate: float(sign * np.mean(self.readings(norm, rate, steps))) for rate in rates}
         return {rate: math.inf if np.isnan(mean) else mean for rate, mean in means.items()}
 
     def order(self, losses: dict[float, float]) -> list[float]:
@@ -383,7 +385,7 @@ class Fair(Stage):
         rates = sorted(self.rates)
         losses = [self.losses(norm, rates, self.length_short) for norm in self.norms]
         orders = [self.order(means) for means in losses if min(means.values()) < math.inf]
-        ranks = {rate: sum(order.index(rate) for order in orders) for rate in rates}
+        ranks = {rate: float(sum(order.index(rate) for order in orders)) for rate in rates}
         return self.order(ranks)[0] if orders else None
 
     def table(self):

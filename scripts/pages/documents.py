@@ -53,7 +53,7 @@ def write() -> None:
             print(f"Updated {path.relative_to(ROOT)}.")
     runs.write_atomically(FIGURES / "speed_ups.png", evidence.draw_speeds(compared()))
     several = [study for study in studied() if len(study.measured) > 1]
-    rates = evidence.by_experiment(several, key=lambda study: len(study.measured))
+    rates = evidence.by_experiment(several, key=lambda study: (len(study.measured),))
     runs.write_atomically(FIGURES / "rates.png", evidence.draw_rates(rates))
 
 

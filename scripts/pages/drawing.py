@@ -97,7 +97,7 @@ def draw_curve(axes, curve: Curve, times: float, who: str, colour: str, marker: 
     axes.fill_between(x, lanes.min(0), lanes.max(0), color=colour, alpha=alpha, linewidth=0)
     if who == "ours":  # the lanes, too: a mean hides that one has not fallen yet
         axes.plot(x, lanes.T, color=colour, alpha=0.5, linewidth=0.6)
-    style = dict(color=colour, marker=marker, markersize=4.5, markevery=max(1, len(x) // 8))
+    style: dict = dict(color=colour, marker=marker, markersize=4.5, markevery=max(1, len(x) // 8))
     (line,) = axes.plot(x, times * curve.mean, **style, **STROKES[who])
     return line
 

@@ -31,7 +31,7 @@ HEAD = (
     "end of",
 )
 FACTORS = 0.5, 0.7, 1, 1.5, 2, 3, 5, 8, 12  # marked on axes
-MARKS = {  # Okabe and Ito's colours; filled: the paper's scale
+MARKS: dict[str, dict[str, Any]] = {  # Okabe and Ito's colours; filled: the paper's scale
     "the paper": dict(marker="D", color="#d55e00"),
     "ours, one learning rate": dict(marker="o", color="#0072b2", markerfacecolor="white"),
     "the same at the paper’s scale": dict(marker="o", color="#0072b2"),
@@ -129,7 +129,9 @@ class Study:
 
         def order(rate: float) -> tuple[int, float]:
             shown = self.sections[rate].series(self.panel.where).get(norm)
-            best = shown and shown.stored.finished and shown.stored.best(shown.lanes)
+            if shown is None or not shown.stored.finished:
+                return 0, math.inf
+            best = shown.stored.best(shown.lanes)
             return (-len(shown.lanes), shown.stored.sign * best[1]) if best else (0, math.inf)
 
         return min(sorted(self.sections), key=order)

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ import experiments
 from experiments import curves
 from experiments.curves import PUBLISHED, Curve, Figure, Panel, Table
 from ln.errors import InputError, choose
-from ln.training import runs
+from ln.training import files, runs
 from ln.training.runs import Lane, Reading, Stored
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -182,7 +182,7 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
         try:
             shown = choose_lanes(runs.read(folder))
             name, scale = shown.stored.config["experiment"], str(shown.stored.config["scale"])
-        except runs.MALFORMED as error:  # an InputError, or a key that only pages need
+        except files.MALFORMED as error:  # an InputError, or a key that only pages need
             is_told = isinstance(error, InputError)
             text = str(error) if is_told else f"{folder} has a malformed config ({error!r})."
             broken.append(text)
@@ -250,7 +250,7 @@ def default_figure(section: Section) -> Figure:
     main = select["split"], select["metric"]
     readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
     others = sorted({(reading.split, name) for reading in readings for name in reading.values})
-    style = dict(digits=".4g", summaries=(("mean", 1), ("min", 0), ("max", 0)))
+    style: dict[str, Any] = dict(digits=".4g", summaries=(("mean", 1), ("min", 0), ("max", 0)))
     panels = []
     for split, metric in dict.fromkeys([main, *others]):
         falling = (split, metric) != main or select["mode"] == "min"

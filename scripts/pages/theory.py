@@ -71,5 +71,7 @@ def page() -> tuple[dict, dict[str, bytes]]:
     pictures = {name: draw(shown[name].numbers).png() for name, draw in PICTURES.items()}
     embedded = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
     claims = {claim.number: claim for claim in CLAIMS}
-    shown = dict(shown=shown, embedded=embedded, claims=claims, words=WORDS, sci=sci, seed=SEED)
-    return shown, {f"{name}.png": picture for name, picture in pictures.items()}
+    values: dict[str, Any] = dict(
+        shown=shown, embedded=embedded, claims=claims, words=WORDS, sci=sci, seed=SEED
+    )
+    return values, {f"{name}.png": picture for name, picture in pictures.items()}

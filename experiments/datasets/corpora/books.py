@@ -178,7 +178,7 @@ def gathered(tokens, starts, ends, chosen, number_of, folder: Path) -> dict[str,
                 kept.write(number_of[block])
             places.write(book[:-1] - book[0] + size)
             size += int(book[-1] - book[0])
-        places.write(np.int64(size))
+        places.write(np.int64(size).tobytes())
         books = np.concatenate([[0], np.diff(ends)[chosen].cumsum()])
         return dict(tokens=mapped(kept, np.uint16), starts=mapped(places, np.int64), books=books)
 

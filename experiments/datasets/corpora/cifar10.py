@@ -50,12 +50,12 @@ def decode(place: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
             batch = pickles.load(place, data)
             x, y = batch["data"].values, np.array(batch["labels"])
         planes = x.reshape(EXAMPLES, COLORS, SIDE, SIDE)
-        y = y.astype(np.int32, casting="same_kind").reshape(EXAMPLES)
+        labels = y.astype(np.int32, casting="same_kind").reshape(EXAMPLES)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{place}: expected {EXAMPLES:,} images of {D:,} bytes and their labels ({error})."
         ) from error
-    return planes.transpose(0, 2, 3, 1).reshape(EXAMPLES, D), y
+    return planes.transpose(0, 2, 3, 1).reshape(EXAMPLES, D), labels
 
 
 DATASET = Dataset(

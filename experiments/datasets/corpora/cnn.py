@@ -77,7 +77,8 @@ def read(source: Source) -> arrays.Splits:
     for split in questions:
         check(split, len(questions[split]), dropped[split])
     splits = {
-        split: cloze.pack(*zip(*used, strict=True), words) for split, used in questions.items()
+        split: cloze.pack(*zip(*used, strict=True), words=words)
+        for split, used in questions.items()
     }
     splits["train"]["words"] = vocabulary.join(words)
     return splits

@@ -136,7 +136,8 @@ def read_folder(folder: Path) -> arrays.Splits:
     """Return the splits of the folder with the captions, or of a folder around it."""
     root = find(folder)
     if (root / "train.txt").is_file():
-        sentences, names = {split: lines(root / f"{s}.txt") for split, s in SPLITS.items()}, {}
+        names: dict[str, list[str]] = {}
+        sentences = {split: lines(root / f"{s}.txt") for split, s in SPLITS.items()}
     else:
         sentences, names = read_karpathy(root / KARPATHY)
     folders = [path.parent for path in root.glob("images/*/train.npy")]

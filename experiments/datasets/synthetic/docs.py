@@ -52,9 +52,9 @@ def all_books() -> Iterator[tuple[str, list[str]]]:
         yield f"{LANGUAGE}/{name}", sentences([inspect.cleandoc(topics[name])])
     folder = Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder).with_suffix("")
-        if not SKIPPED & set(name.parts):
-            yield name.as_posix(), sentences(docstrings(path))
+        place = path.relative_to(folder).with_suffix("")
+        if not SKIPPED & set(place.parts):
+            yield place.as_posix(), sentences(docstrings(path))
 
 
 def sentences(documentation) -> list[str]:

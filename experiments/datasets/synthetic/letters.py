@@ -35,7 +35,8 @@ class Letter:
 
     @classmethod
     def from_drawing(cls, drawing: list[str]) -> "Letter":
-        points, ends = [], []
+        points: list = []
+        ends: list[int] = []
         for word in [*drawing, "|"]:
             if word in MARKS:
                 ends[-1] = MARKS[word]

@@ -56,7 +56,10 @@ def pairs(sentences: list[str], count: int, random: np.random.Generator) -> dict
 
 def make() -> arrays.Splits:
     """Return the two tasks of classes and the three splits of pairs."""
-    network, tools, language, docstrings = [], [], [], []  # sentences
+    network: list[str] = []
+    tools: list[str] = []
+    language: list[str] = []
+    docstrings: list[str] = []
     for name, sentences in docs.all_books():
         package = name.split("/")[0]
         kept = [sentence for sentence in sentences if len(sentence.split()) >= LEAST]
