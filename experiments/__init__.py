@@ -74,7 +74,7 @@ def check_select(task: Any, config) -> None:
     """Raise InputError if the evaluations have no such split or metric, as far as is known."""
     if not task.metrics or config.get("tasks"):  # of sentences each task has its own metrics
         return
-    splits = getattr(task, "scorers", None) or getattr(task, "folds", ("valid",))
+    splits: Any = getattr(task, "scorers", None) or getattr(task, "folds", ("valid",))
     choose("config.select.split", config.select.split, dict.fromkeys(splits))
     choose("config.select.metric", config.select.metric, dict.fromkeys(task.metrics))
 

@@ -62,8 +62,8 @@ REHEARSAL = ("--config=configs/mnist.py:tiny", "--grid=norm=layer", "--grid=batc
 def train(session: Session) -> None:
     """Compare with the CPU, and train figure 6."""
     places = f"--out={session.folder}", f"--data_dir={DATA_DIR.value}"
-    words = "compare", *places, f"--scale={SCALE.value}", f"--only={','.join(ONLY.value)}"
-    session.run("compare", ("-m", "scripts.gpu", *words), share=1 / 9)
+    compare = "compare", *places, f"--scale={SCALE.value}", f"--only={','.join(ONLY.value)}"
+    session.run("compare", ("-m", "scripts.gpu", *compare), share=1 / 9)
     words: tuple[str, ...] = PLAN
     if SCALE.value == "tiny":
         words = *REHEARSAL, f"--config.data_dir={DATA_DIR.value}"

@@ -13,6 +13,7 @@ import dataclasses
 import json
 from pathlib import Path
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -26,7 +27,7 @@ LANE = flags.DEFINE_integer("lane", 0, "number of a pair of seed and learning ra
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
-KINDS = {  # type of an option -> how its flag is made; others are texts
+KINDS: dict[Any, Any] = {  # type of an option -> how its flag is made; others are texts
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
@@ -42,10 +43,10 @@ def load(name: str):
         InputError: there is no such experiment, or it has no samples.py.
     """
     choose("experiment", name, dict.fromkeys(experiments.names("samples")))
-    samples = experiments.part(name, "samples")
+    samples: Any = experiments.part(name, "samples")
     for field in dataclasses.fields(samples.Options):
         if field.name not in flags.FLAGS:  # an option may be one of this command
-            make = KINDS.get(field.type, flags.DEFINE_string)
+            make: Any = KINDS.get(field.type, flags.DEFINE_string)
             make(field.name, field.default, **field.metadata)
     return samples
 
@@ -69,7 +70,7 @@ def main(argv):
         raise InputError(
             f"--out={out} is not empty and was not made by this command. Choose another folder."
         )
-    flags.FLAGS.out = str(out)
+    flags.FLAGS["out"].value = str(out)
     options = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(samples.Options)}
     task, variables, origin = restore(argv[1])
     files = samples.sample(task, variables, samples.Options(**options))
@@ -84,7 +85,7 @@ def restore(name: str) -> tuple:
     """
     from ln.training import runs, train
 
-    workdir, n = WORKDIR.value, LANE.value
+    workdir, n = str(WORKDIR.value), LANE.value
     config, stored = runs.read_config(workdir), runs.read(workdir)
     if config.experiment != name:
         raise InputError(f"{workdir} is a run of {config.experiment}, not of {name}.")

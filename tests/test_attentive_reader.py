@@ -151,7 +151,7 @@ def split(count, seed):
         passages.append(" ".join(sentences))
         questions.append("@placeholder ran" + random.integers(3) * " the")
         answers.append(f"{cloze.ENTITY}{entities[0]}")
-    return cloze.pack(passages, questions, answers, WORDS)
+    return cloze.pack((passages, questions, answers), WORDS)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import math
 import os
 from pathlib import Path
 import shutil
+from typing import Any
 import uuid
 
 import numpy as np
@@ -30,7 +31,7 @@ BLOCK = 2**24  # bytes
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split -> array -> values
 
 
-def blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+def blocks(values: Any) -> Iterator[np.ndarray]:
     """Yield the rows of an array, as many at a time as BLOCK holds, contiguous."""
     row = values.dtype.itemsize * math.prod(values.shape[1:])
     step = max(1, BLOCK // max(1, row))

@@ -12,15 +12,14 @@ behind another, the five of the first image first: caption k of image i is
 """
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from experiments.datasets.vocabulary import numbers, ragged
 
 CAPTIONS = 5  # of every image
 
 
-def pack(images: np.ndarray, captions: Sequence[str], words: Sequence[str]) -> dict:
+def pack(images: Any, captions: Sequence[str], words: Sequence[str]) -> dict:
     """Return the arrays of a split but for the vocabulary, as above.
 
     Args:

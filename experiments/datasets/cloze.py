@@ -12,7 +12,7 @@ stored one behind another: the passage of example n is
     words            uint8          only in the training set: the vocabulary, a word a line
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -22,17 +22,15 @@ ENTITY = "@entity"  # the first letters of entities
 PLACEHOLDER = "@placeholder"
 
 
-def pack(
-    passages: Sequence[str], questions: Sequence[str], answers: Sequence[str], words: Sequence[str]
-) -> dict:
+def pack(texts: Iterable[Sequence[str]], words: Sequence[str]) -> dict:
     """Return the arrays of a split, except for the vocabulary.
 
     Args:
-        passages, questions: words with one blank between them.
-        answers: a word each.
+        texts: passages and questions, words with one blank between them, and answers, a word each.
         words: the vocabulary.
     """
     number_of = numbers(words)
+    passages, questions, answers = texts
     # Not split(): some words of CNN contain a blank of another kind.
     passage, passage_starts = ragged((text.split(" ") for text in passages), number_of)
     question, question_starts = ragged((text.split(" ") for text in questions), number_of)

@@ -18,7 +18,7 @@ import re
 import struct
 import tarfile
 import time
-from typing import IO
+from typing import IO, Any
 import zipfile
 import zlib
 
@@ -168,7 +168,9 @@ def collect(
     """
     files: dict[str, tuple[str, bytes]] = {}
     for name, file in source.files(wanted, archives):
-        key = wanted.fullmatch(name)[1]
+        match = wanted.fullmatch(name)
+        assert match, "files yields no others"
+        key = match[1]
         if key not in files:
             files[key] = f"{source.path}/{name}", file.read()
     if missing := [key for key in keys if key not in files]:
@@ -236,7 +238,7 @@ def opened(path: Path, budget: Budget) -> io.BufferedReader:
             raise InputError(f"{path} is not a regular file; give the path of one.")
         with path.open("rb") as file:
             start = file.read(6)
-        unpack = next((unpack for magic, unpack in PACKED if start.startswith(magic)), Path.open)
+        unpack: Any = next((u for magic, u in PACKED if start.startswith(magic)), Path.open)
         return _limited(unpack(path, "rb"), str(path), budget)
 
 

@@ -64,13 +64,15 @@ class Plain(pickle._Unpickler):
             return self.KNOWN[module, name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no data")
 
+    stack: list  # of pickle's own class, whose stubs lack it and load_build
+
     def load_build(self):
         # Functions and classes have attributes that a pickle could set.
         if not isinstance(self.stack[-2], Dtype | Array):
             raise pickle.UnpicklingError("it alters what is no array")
-        super().load_build()
+        super().load_build()  # type: ignore[misc]  # the stubs lack it
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]  # this class's own
 
     def persistent_load(self, pid):
         raise pickle.UnpicklingError("it refers to objects outside")

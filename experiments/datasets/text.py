@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 import io
 import re
-from typing import IO
+from typing import IO, Any
 
 from ln.errors import InputError
 
@@ -14,7 +14,7 @@ _CLEAN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes, as the error handler surrogateescape keeps them
 
 # Typographic characters and how a typewriter writes them; also the quotes of Treebank's files.
-_PLAIN: dict[int, str | None] = str.maketrans(
+_PLAIN: dict[int, Any] = str.maketrans(
     {
         **dict.fromkeys("‘’‚′", "'"),
         **dict.fromkeys("“”„″«»", '"'),

@@ -79,6 +79,7 @@ def function_peer(function: Callable, *arguments, numbers: Callable | None = Non
     compiled, facts = compile_for(jitted, *arguments)
 
     def compute() -> Numbers:
+        assert numbers is not None  # see below
         return numbers(precise(jitted, compiled)(*arguments))
 
     return Peer(

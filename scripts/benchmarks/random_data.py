@@ -4,9 +4,11 @@ A benchmark needs the sizes of the paper, but not its data. Sizes that decide th
 those of the data set: pixels, features, the vocabulary, and the lengths of texts and lines.
 """
 
+from collections.abc import Callable
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +89,7 @@ def lines(random: Random, count: int, T: int, U: int) -> Split:
 
 
 # Data set -> how to make a split, the number of examples for training, and their sizes.
-KINDS = {
+KINDS: dict[Any, Any] = {
     "mnist": (images, 55_000, dict(pixels=784)),
     "digits": (images, 1_300, dict(pixels=64)),
     "cifar10": (images, 5_000, dict(pixels=3072)),
@@ -103,6 +105,7 @@ def prepare(name: str, data_dir: str | Path) -> None:
     """Write random data as a prepared data set, unless it is there."""
     if arrays.is_prepared(data_dir, name):
         return
+    make: Callable[..., dict]
     (make, count, sizes), random = KINDS[name], np.random.default_rng(0)
     counts = dict(train=count, valid=count // 10, test=count // 10)
     splits = {split: make(random, n, **sizes) for split, n in counts.items()}

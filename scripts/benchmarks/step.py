@@ -4,11 +4,11 @@ A step computes the loss of a batch and its gradients, clips these and gives the
 of the config. All peers begin with the same weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 import importlib
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -86,7 +86,7 @@ def make_config(setting: Setting, folder: str):
 def step_peers(config) -> Makers:
     without = config.copy_and_resolve_references()
     without.norm = "none"
-    peers = {
+    peers: dict[str, Callable[[], Peer]] = {
         "ours": partial(trainer_peer, config),
         PLAIN: partial(trainer_peer, config, plain=True),
         NO_NORM: partial(trainer_peer, without, compared=False),
@@ -97,7 +97,7 @@ def step_peers(config) -> Makers:
         return peers
     del peers[PLAIN]  # it has no recurrent layer
     has_peers = config.norm == "layer" and len(config.seeds) == 1
-    return peers | (mnist_peers(config) if has_peers else {})
+    return {**peers, **(mnist_peers(config) if has_peers else {})}
 
 
 def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
@@ -147,7 +147,7 @@ def in_flax(config) -> Peer:
 
     def loss(params, batch):
         x, y = batch["x"].astype(jnp.float32) / 255, batch["y"]
-        logits = network.apply({"params": params}, x)
+        logits: Any = network.apply({"params": params}, x)
         error = (logits.argmax(-1) != y).mean()
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), error
 

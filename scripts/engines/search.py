@@ -184,7 +184,8 @@ def open_storage(folder: Path):
             f"The runs of a search are in {folder}, but its {journal.name} is lost or empty. "
             f"Restore that file, or give another --study."
         )
-    return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
+    lock: Any = JournalLock(journal)  # a class of optuna's, which is imported here only
+    return JournalStorage(JournalFileBackend(str(journal), lock))
 
 
 # --- Trials ---

@@ -13,7 +13,7 @@ import json
 import math
 from pathlib import Path
 import tomllib
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ WIDENINGS = 2  # of a grid of learning rates, at most
 class Length(NamedTuple):
     """A length such as "65 epochs" or "300 steps"; its unit is "epoch" or "step"."""
 
-    count: float
+    count: float  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     unit: str
 
     @classmethod
@@ -129,7 +129,7 @@ class Stage:
     choice: dict = dataclasses.field(default_factory=dict)
     root: Path
 
-    varying: ClassVar[set[str]] = set()
+    varying: set[str] = dataclasses.field(default_factory=set, init=False)
 
     def __post_init__(self):
         self.settings = jobs.flat(self.settings)
@@ -320,7 +320,9 @@ class Fair(Stage):
     minutes: float
     check_ranking: bool = False
 
-    varying: ClassVar = {"norm", "lr", "seeds"}
+    def __post_init__(self):
+        super().__post_init__()
+        self.varying = {"norm", "lr", "seeds"}
 
     def runs(self, norm: str, rates, seeds, steps: str) -> list[Run]:
         minutes = self.minutes * Length.read(steps).count / Length.read(self.steps).count

@@ -110,7 +110,7 @@ def stored_analysis() -> list[Check]:
 
 def analysis() -> str:
     """The statements that the analysis checks."""
-    texts = {claim.number: claim.text for claim in CLAIMS}
+    texts: dict[int | None, str] = {claim.number: claim.text for claim in CLAIMS}
     rows = [(c.statement or texts[c.number], WORDS[c.holds], c.because) for c in stored_analysis()]
     return grid(("statement", "verdict", "numbers"), rows, texts=3)
 
@@ -139,6 +139,7 @@ def curves(folder: str, *words: str) -> str:
             series = section.series(panel.where)
             for norm, (label, *_) in styles_of(series).items():
                 curve = from_readings(series[norm].readings, panel, series[norm].stored.finished)
+                assert curve is not None, f"no readings of {name}"
                 values = [panel.times * curve.at(x) for x in places]
                 texts = [seeds(v, panel) if by_seed else number(v, panel.digits) for v in values]
                 rows.append([title + label + many, *texts])

@@ -26,7 +26,7 @@ STYLES = dict(
 )
 FURTHER = (("#cc79a7", "P"), ("#e69f00", "v"), ("#56b4e9", "X"))  # for other names, in turn
 GRID = "#e0e0e0"
-STROKES = dict(
+STROKES: dict[str, dict] = dict(
     ours=dict(linewidth=1.8, zorder=3),
     paper=dict(linewidth=1.2, zorder=2, alpha=0.5, linestyle=(0, (4, 2)), markerfacecolor="white"),
 )

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import tomllib
+from typing import Any
 
 from matplotlib.figure import Figure
 import numpy as np

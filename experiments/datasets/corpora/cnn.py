@@ -77,8 +77,7 @@ def read(source: Source) -> arrays.Splits:
     for split in questions:
         check(split, len(questions[split]), dropped[split])
     splits = {
-        split: cloze.pack(*zip(*used, strict=True), words=words)
-        for split, used in questions.items()
+        split: cloze.pack(zip(*used, strict=True), words) for split, used in questions.items()
     }
     splits["train"]["words"] = vocabulary.join(words)
     return splits
@@ -90,7 +89,9 @@ def read_files(source: Source) -> tuple[Questions, Dropped, dict[str, Any]]:
     dropped: Dropped = {split: [] for split in named}
     pickled: dict[str, Any] = {}
     for path, file in source.files(FILE):
-        folder, name, pickle = FILE.fullmatch(path).group("folder", "name", "pickle")
+        match = FILE.fullmatch(path)
+        assert match, "files yields no others"
+        folder, name, pickle = match.group("folder", "name", "pickle")
         data = file.read()
         if pickle:
             pickled[pickle] = pickles.load(path, data)

@@ -48,7 +48,9 @@ def read(source: Source) -> arrays.Splits:
     """
     lines: dict[str, list[str]] = {}
     for place, file in source.files(FILE):
-        name = NAMES[FILE.fullmatch(place)[1].lower()]
+        match = FILE.fullmatch(place)
+        assert match, "files yields no others"
+        name = NAMES[match[1].lower()]
         # MR and SUBJ are in Windows' encoding.
         lines[name] = list(text.lines(file, place, legacy="cp1252"))
     splits: dict[str, dict[str, np.ndarray]] = {}

@@ -110,8 +110,8 @@ def layout(text: str, hand: Hand, draw: np.random.RandomState) -> tuple[np.ndarr
     In units of the alphabet's grid, y upwards, slanted; ends as in `letters.Letter`. No two letters
     are the same: each stands a little higher or lower, and each of its points is a little off.
     """
-    points: list = []
-    ends: list[int] = []
+    points: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
     x = 0.0
     for previous, character in pairwise(" " + text):
         if character == " ":

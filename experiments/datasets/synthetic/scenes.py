@@ -68,7 +68,7 @@ class Scene:
     """
 
     classes: tuple[int, int]
-    large: tuple[bool, bool]
+    large: tuple[bool, ...]
     beside: bool
 
 

@@ -71,7 +71,7 @@ def make() -> arrays.Splits:
         made[split] = list(zip(*(story(random) for _ in range(count)), strict=True))
     passages, questions, _ = made["train"]
     words = vocabulary.by_count([*passages, *questions])
-    splits = {split: cloze.pack(*texts, words=words) for split, texts in made.items()}
+    splits = {split: cloze.pack(texts, words) for split, texts in made.items()}
     splits["train"]["words"] = vocabulary.join(words)
     return splits
 
