@@ -61,6 +61,7 @@ def manager(folder: Path, keep: Callable | None = None):
     """Return the CheckpointManager of a folder.
 
     Args:
+        folder: the folder checkpoints/ of a run.
         keep: tells from a list of checkpoints which to keep; None in a process that only reads.
     """
     import orbax.checkpoint as ocp  # takes half a second, which readers of rows do not need
@@ -82,6 +83,7 @@ class Policy(NamedTuple):
     keep: Callable[[list[int]], set[int]]
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Return which checkpoints stay; orbax calls it after each save."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = self.keep(steps)
         return [step in kept for step in steps]
@@ -105,6 +107,8 @@ def restore(manager, step: int, state: Any) -> Saved:
     """Return a checkpoint.
 
     Args:
+        manager: see `manager`.
+        step: of the checkpoint.
         state: a pytree of arrays like the saved one.
 
     Raises:

@@ -50,6 +50,7 @@ def to_line(row: Row) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a file of lines of JSON, whole or not at all."""
     write_atomically(path, "".join(map(to_line, rows)))
 
 
@@ -82,6 +83,7 @@ def read_rows(path: Path, make: Callable[[Any], Any] = dict) -> list:
     """Return the lines of a JSON-lines file, without a last one that was left half-written.
 
     Args:
+        path: the file; without one there are no rows.
         make: converts the contents of a line.
 
     Raises:
@@ -115,6 +117,7 @@ class Extent(NamedTuple):
 
     @classmethod
     def of(cls, content: bytes) -> "Extent":
+        """Return the extent of these bytes."""
         return cls(len(content), content.count(b"\n"), hashlib.sha256(content).hexdigest())
 
     def check(self, path: Path, step: int) -> None:

@@ -23,6 +23,7 @@ TUNING = ("XLA_", "LIBTPU_", "NVIDIA_TF32", "OMP_", "GOMP_", "MKL_", "OPENBLAS_"
 
 
 def now() -> str:
+    """Return the time in UTC, to the second, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 

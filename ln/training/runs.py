@@ -378,6 +378,7 @@ def read_checkpoint(folder: Path | str, which: str, state):
     """Return the state of a checkpoint, without a change to the folder: the run may be training.
 
     Args:
+        folder: the run folder.
         which: "newest", "best" by the run's config.select, or a step.
         state: a pytree of arrays like the saved one.
 
@@ -609,6 +610,9 @@ class Run:
         """Append a row for each lane that has not diverged.
 
         Args:
+            step: after which they were measured.
+            epoch: passes over the data until then; None if the task has none.
+            split: such as "test", or "update" for means over updates.
             metrics: name -> one number for each lane.
         """
         assert self._file is not None, "start() comes before write()"

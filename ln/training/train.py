@@ -213,6 +213,7 @@ def data_seeds(lanes: list[tuple[int, float]], data_seed: int) -> list[int]:
     """Return the seed of each lane's order of the data, or the only one that all lanes share.
 
     Args:
+        lanes: seed and learning rate of each.
         data_seed: config.data_seed; -1 means each lane's own seed.
     """
     seeds = [seed for seed, _ in lanes] if data_seed < 0 else [data_seed]
@@ -225,6 +226,9 @@ def batches_of(
     """Return the batches of a call on the device, behind the steps they are for.
 
     Args:
+        task: makes the batches.
+        steps: K steps of one shape.
+        spread: which part of them this process loads, and where it goes.
         seeds: as `data_seeds` returns them. Leaves are ``[K, ...]`` for one seed that all lanes
             share, else ``[K, lanes, ...]``.
     """
@@ -309,6 +313,7 @@ class Plan:
 
     @classmethod
     def of(cls, config, task: Task) -> "Plan":
+        """Return the plan of a config, lengths in steps. Raises InputError if it has none."""
         ranges.check(config)
         names = ("steps", "log_every", "eval_every", "save_every")
         lengths = {name: in_steps(name, config[name], task.steps_per_epoch) for name in names}
@@ -319,6 +324,7 @@ class Plan:
         return cls(**lengths, steps_per_call=config.steps_per_call)
 
     def due(self, every: int, step: int) -> bool:
+        """Return whether something is due after a step: every so many, and at the end."""
         return step % every == 0 or step == self.steps
 
     def calls(
@@ -394,6 +400,7 @@ class Progress:
         self.began = self.shown = time.monotonic()
 
     def show(self, step: int, values: np.ndarray) -> None:
+        """Print the step, the rate, a value for each lane and the ETA, if some time has passed."""
         now, last = time.monotonic(), step == self.steps
         if now - self.shown < (0.2 if self.start else 10) and not last:
             return
@@ -421,6 +428,7 @@ class Output(io.TextIOBase):
         self.stream = stream
 
     def write(self, text: str) -> int:
+        """Write a text; from the first error on, write nothing."""
         if (stream := self.stream) is None:
             return len(text)
         try:
@@ -433,6 +441,7 @@ class Output(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
+        """Return whether it is a terminal."""
         return self.stream is not None and self.stream.isatty()
 
 
@@ -519,6 +528,9 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
     meanwhile, and metrics are fetched one call late, so that the device never waits.
 
     Args:
+        task: what to train.
+        config: the config that the task was made of.
+        workdir: the run folder; it is made if it is not there.
         devices: the most devices that the run takes; None: as many as lanes and batch fit on.
 
     Returns:
@@ -578,6 +590,8 @@ def load(task: Task, workdir: Path | str, which: str = "best") -> State:
     """Return the state in a checkpoint of a run of this task, which may still be training.
 
     Args:
+        task: made of the run's config.
+        workdir: the run folder.
         which: "best" by config.select, "newest", or a step.
 
     Returns:
@@ -624,6 +638,7 @@ class Training:
         return self.spread.state(state), first
 
     def train(self, optimizer, interrupt: Interrupt) -> State:
+        """Train to the end, or until the user interrupts; return the last state."""
         state, first = self.resume(init_lanes(self.task, optimizer, self.run.lanes))
         seeds = data_seeds(self.run.lanes, int(of_first(np.int32(self.run.data_seed))))
         call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
@@ -662,6 +677,7 @@ class Training:
         self.progress.show(step, metrics["loss"][-1])
 
     def evaluate(self, state: State, step: int) -> None:
+        """Write the scores of all lanes that have not diverged."""
         scores, select = evaluate(self.task, state, self.diverged), self.task.config.select
         split = choose("config.select.split", select.split, scores)
         choose("config.select.metric", select.metric, split)
@@ -669,6 +685,7 @@ class Training:
             self.write(step, split, columns)
 
     def write(self, step: int, split: str, metrics: Mapping) -> None:
+        """Write a row of each lane, with its epoch."""
         epochs = self.task.steps_per_epoch
         self.run.write(step, step / epochs if epochs else None, split, metrics)
 
