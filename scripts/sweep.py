@@ -14,8 +14,8 @@ its folder, and a second process leaves the run to it. A run whose process was k
 up again once. When a run fails the others go on; the command then ends with exit status 1.
 Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 
-On a machine with several GPUs or TPU chips each run has one of its own, or --devices_per_run, and
-as many runs are at work as there are devices for. With more --workers runs share devices.
+With several GPUs or TPU chips, the command starts one run per device. --devices_per_run gives each
+run more of them. If there are more --workers than devices for them, runs share devices.
 
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
 stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
@@ -32,8 +32,8 @@ finished runs beside the plan's file (with --dry_run it lists them). The same co
 
 --engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
 is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
-what submitit knows: timeout_min, cpus_per_task, mem_gb, slurm_partition, ... With --devices_per_run
-each job has as many GPUs of its own.
+what submitit knows: timeout_min, cpus_per_task, mem_gb, slurm_partition, ... --devices_per_run
+sets the number of GPUs per job.
 """
 
 from pathlib import Path

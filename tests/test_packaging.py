@@ -64,7 +64,7 @@ def imported(path):
 
 
 def words_of(code):
-    """Return the words that a Python program prints in a process of its own."""
+    """Run Python code in a new process; return the words that it prints."""
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout.split()

@@ -30,7 +30,8 @@ def now() -> str:
 def commit() -> str | None:
     """Return the git commit of the running code, with a "+" if files differ from it.
 
-    None if git does not track this file: a package lies in somebody else's repository, or in none.
+    Return None if git does not track this file, as when the package is installed in the virtual
+    environment of another repository.
     """
 
     def git(*words):
