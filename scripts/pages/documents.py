@@ -185,11 +185,11 @@ def falls(folder: str, name: str, _at: str, levels: str) -> str:
     heads = [f"{panel.times * float(level):g} is reached" for level in levels.split(",")]
     ours, theirs = of_panel(panel, gathered.ours), of_panel(panel, gathered.theirs)
     for norm, (label, *_) in styles_of(ours).items():
-        curve, papers = ours[norm], theirs.get(norm)
+        curve, paper = ours[norm], as_line(theirs.get(norm))
         cells = [label, str(len(curve.lanes))]
         for level in map(float, levels.split(",")):
             cells += [waiting(curve.first(level, panel.falling))]
-            cells += [first(as_line(papers), level, panel.falling) if papers else "–"]
+            cells += [first(paper, level, panel.falling) if paper else "–"]
         rows.append(cells)
     head = [text for label in heads for text in (f"{panel.x_label} when {label}", "the paper")]
     return grid(["", "seeds", *head], rows)
