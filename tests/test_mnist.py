@@ -137,19 +137,9 @@ LAYERS = {
 
 def network(norm, p, x):
     """Logits in training mode, by the equations."""
+    every = np.ones(len(x), bool)
     for n, (dense, after) in enumerate(LAYERS[norm]):
-        W = p[dense]["kernel"]
-        if dense.startswith("WeightNorm"):
-            W = reference.weight_norm(W, p[dense]["gain"])
-        a = x @ W
-        if after.startswith("LayerNorm"):
-            a = reference.layer_norm(a, p[after]["gain"], p[after]["bias"], EPSILON)
-        elif after.startswith("RMSNorm"):
-            a = reference.rms_norm(a, p[after]["gain"], p[after]["bias"], EPSILON)
-        elif after.startswith("BatchNorm"):
-            a = reference.batch_norm(a, p[after]["gain"], p[after]["bias"], EPSILON)
-        else:
-            a = a + p[after]["bias"]
+        a = reference.of_cell(norm, p, after, x @ reference.weights(p, dense), every, EPSILON)
         x = a if n == 2 else np.maximum(a, 0)
     return x
 

@@ -155,15 +155,6 @@ def test_weights_start_as_in_the_code_of_cooijmans_et_al(task, lesson):
     assert not p["c_0"].any() and not p["h_0"].any()
 
 
-def test_statistics_are_one_set_per_time_step(task, lesson):
-    stats = lesson[0][-1].stats
-    if task.config.norm != "batch":
-        assert stats == {}
-        return
-    assert stats["LSTM_0"]["norm_c"]["mean"].shape == (4, 16)
-    assert (stats["LSTM_0"]["norm_c"]["count"] == 80).all()
-
-
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_layer_norm_needs_noise_on_the_first_state_where_images_begin_black(data_dir, noise):
     """A state of zeros stays zero on black pixels, and the derivative of layer norm at zero is
