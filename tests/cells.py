@@ -1,12 +1,9 @@
-"""What tests of recurrent layers share: cells, schedules, a layer, and choices among products."""
-
-from itertools import combinations, product
+"""What tests of recurrent layers share: cells, their sites and schedules, and a layer."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ln import GRU, LSTM, RNN, Norm, fused, unroll
 
@@ -59,17 +56,3 @@ def assert_all_close(found, expected, tolerance):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
     jax.tree.map(close, found, expected)
-
-
-def covering(size, *factors):
-    """Return the parameters of all products, of which most are exhaustive.
-
-    The others are few, and each combination of `size` values of different factors is in one.
-    """
-    parts = {row: set(combinations(enumerate(row), size)) for row in product(*factors)}
-    missing, chosen = set().union(*parts.values()), []
-    while missing:
-        chosen.append(max(parts, key=lambda row: len(parts[row] & missing)))
-        missing -= parts[chosen[-1]]
-    rest = (pytest.mark.slow, pytest.mark.exhaustive)
-    return [pytest.param(*row, marks=() if row in chosen else rest) for row in parts]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from itertools import product
 
 from flax import nnx
 import flax.linen as nn
@@ -13,7 +14,8 @@ import pytest
 from ln import GRU, LSTM, RNN, Norm, scan, unroll
 from ln.errors import InputError
 from ln.rnn import Cell
-from tests.cells import FAST, SCHEDULES, Layer, assert_all_close, covering, init
+from tests.cells import FAST, SCHEDULES, Layer, assert_all_close, init
+from tests.products import covering
 
 T, B, D, H = 4, 3, 5, 6
 XS = np.random.default_rng(0).normal(size=(T, B, D)).astype(np.float32)
@@ -51,7 +53,7 @@ class Leaky(Cell):
         return h, h
 
 
-@pytest.mark.parametrize("schedule, kind", covering(1, FAST, ["none", "layer"]))
+@pytest.mark.parametrize("schedule, kind", covering(1, product(FAST, ["none", "layer"])))
 def test_a_user_cell_has_the_gradient_of_plain(schedule, kind):
     norm = Norm(kind, ("a",) if kind == "layer" else ())
     layer = Layer(Leaky(H, norm, learned=("h",)), SCHEDULES[schedule])

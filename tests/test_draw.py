@@ -14,6 +14,7 @@ from experiments.draw.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.learning import learn
+from tests.products import exhaustive
 
 B, T, H, Z = 3, 4, 5, 2
 NORMS = {
@@ -257,7 +258,7 @@ def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["layer", "batch", "weight"])
+@pytest.mark.parametrize("kind", ["layer", "batch", exhaustive("weight")])
 def test_updates_lower_the_bound(kind):
     task = make_task(norm=kind, batch_size=16)
     _, variables, losses = learn(task, 60, lr=0.03)

@@ -13,6 +13,7 @@ import pytest
 import experiments
 from experiments import datasets
 from ln.training import train
+from tests.products import covering
 
 RECORDED = Path(__file__).with_name("first_updates.json")
 PAIRS = [
@@ -20,7 +21,6 @@ PAIRS = [
     for name in experiments.names()
     for norm in importlib.import_module(f"configs.{name}").get_config("tiny").norms
 ]
-QUICK = {("mnist", "layer"), ("order_embeddings", "layer"), ("draw", "weight")}
 
 
 def losses(name: str, norm: str, data_dir: str) -> list[float]:
@@ -45,10 +45,8 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.parametrize(
-    "name, norm",
-    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, norm", covering(1, PAIRS))
 def test_the_first_updates_are_the_recorded_ones(name, norm, data_dir):
     recorded = json.loads(RECORDED.read_text())[f"{name}, {norm}"]
     np.testing.assert_allclose(losses(name, norm, data_dir), recorded, rtol=1e-5)

@@ -1,6 +1,7 @@
 """Half precision: dtypes of gradients and carries, and agreement of the schedules."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 
 from ln import GRU, LSTM
 from ln.norm import BatchNorm, LayerNorm, RMSNorm, batch_moments
-from tests.cells import FAST, SCHEDULES, SITES, Layer, covering, init, norm_of
+from tests.cells import FAST, SCHEDULES, SITES, Layer, init, norm_of
+from tests.products import covering
 
 T, B, D, H = 4, 4, 3, 8
 HALVES = [jnp.bfloat16, jnp.float16]
@@ -80,7 +82,7 @@ def test_batch_moments_of_halves_are_those_of_float32():
 # --- Cells ---
 
 
-@pytest.mark.parametrize("Cell, schedule, dtype", covering(2, SITES, FAST, HALVES))
+@pytest.mark.parametrize("Cell, schedule, dtype", covering(2, product(SITES, FAST, HALVES)))
 def test_halves_give_gradients_in_their_own_dtype(Cell, schedule, dtype):
     layer = Layer(Cell(H, norm_of("batch" if Cell is GRU else "layer", Cell)))
     xs = jax.random.normal(jax.random.key(1), (T, B, D))
@@ -110,7 +112,7 @@ def test_halves_give_gradients_in_their_own_dtype(Cell, schedule, dtype):
 
 @pytest.mark.parametrize(
     "schedule, of_xs, of_carry",
-    covering(1, SCHEDULES, (jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float16)),
+    covering(1, product(SCHEDULES, (jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float16))),
 )
 def test_the_last_carry_has_the_result_type(schedule, of_xs, of_carry):
     layer = Layer(LSTM(H, norm_of("layer", LSTM)), SCHEDULES[schedule])
@@ -121,7 +123,7 @@ def test_the_last_carry_has_the_result_type(schedule, of_xs, of_carry):
 
 
 @pytest.mark.parametrize(
-    "kind, schedule", covering(1, ("layer", "rms", "batch", "weight"), SCHEDULES)
+    "kind, schedule", covering(1, product(("layer", "rms", "batch", "weight"), SCHEDULES))
 )
 def test_strict_promotion_works(kind, schedule):
     layer = Layer(LSTM(H, norm_of(kind, LSTM)), SCHEDULES[schedule])

@@ -1,6 +1,7 @@
 """Recurrent layers: the equations, the fast loop against autodiff of them, masks, statistics."""
 
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 import re
 
@@ -21,11 +22,11 @@ from tests.cells import (
     Layer,
     Shorter,
     assert_all_close,
-    covering,
     draw,
     init,
     norm_of,
 )
+from tests.products import covering
 
 T, B, D, H = 5, 4, 3, 6
 LENGTHS = np.array([5, 3, 4, 2])  # at every step two examples or more, or none would vary
@@ -103,7 +104,7 @@ make = lru_cache(Made)
 
 # --- The equations ---
 
-EXAMPLES = covering(2, SITES, NORMS, SCHEDULES, ["masked"])
+EXAMPLES = covering(2, product(SITES, NORMS, SCHEDULES, ["masked"]))
 EXAMPLES += zip(SITES, ["layer"] * 3, SCHEDULES, ["inside"] * 3, strict=True)
 EXAMPLES += zip(SITES, ["none", "layer", "rms"], reversed(SCHEDULES), ["learned"] * 3, strict=True)
 EXAMPLES += [(LSTM, "batch", "cpu", "unmasked"), (GRU, "layer", "accelerator", "unmasked")]
@@ -131,7 +132,9 @@ def test_outputs_and_gradients_are_those_of_the_equations(Cell, kind, schedule, 
         assert sum(jax.tree.leaves(products)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("Cell, kind, schedule", covering(1, SITES, ("batch", "layer"), FAST))
+@pytest.mark.parametrize(
+    "Cell, kind, schedule", covering(1, product(SITES, ("batch", "layer"), FAST))
+)
 def test_the_fast_loop_is_autodiff_of_the_plain_one(Cell, kind, schedule):
     made = make(Cell, kind, "masked")
     assert_all_close(made.found(schedule), made.found("plain"), 1e-10)
@@ -160,7 +163,7 @@ def test_a_plain_lstm_is_flax_lstm():
 # --- Masks and lengths ---
 
 
-@pytest.mark.parametrize("Cell, schedule", covering(1, SITES, SCHEDULES))
+@pytest.mark.parametrize("Cell, schedule", covering(1, product(SITES, SCHEDULES)))
 def test_a_padded_case_ends_like_the_case_alone_whatever_the_padding_holds(Cell, schedule):
     made = make(Cell, "layer")
     xs = np.where(MASK[..., None], made.xs, np.nan)
@@ -273,7 +276,7 @@ class Attending(nn.Module):
 LOOP = draw(T, B, D), draw(7, B, D, seed=1), (draw(B, H, seed=2), draw(B, H, seed=3))
 
 
-@pytest.mark.parametrize("kind, schedule", covering(1, ("layer", "batch", "weight"), FAST))
+@pytest.mark.parametrize("kind, schedule", covering(1, product(("layer", "batch", "weight"), FAST)))
 def test_a_fast_loop_of_ones_own_is_autodiff_of_the_plain_one(kind, schedule, monkeypatch):
     """Values, statistics, and gradients by parameters, inputs, what is shared and the carry; with
     whole numbers among the inputs, matrices used twice in a step, and products of products."""
@@ -392,7 +395,7 @@ def test_it_can_be_differentiated_twice_backwards():
     assert_all_close(found, expected, 1e-8)
 
 
-@pytest.mark.parametrize("Cell, schedule", covering(1, [LSTM, GRU], SCHEDULES))
+@pytest.mark.parametrize("Cell, schedule", covering(1, product([LSTM, GRU], SCHEDULES)))
 def test_bfloat16_rounds_the_operands_of_products_and_nothing_else(Cell, schedule):
     # H and D as large as it takes for a sum to show that it was not made in bfloat16
     xs, layers = np.float32(draw(T, B, 64)), {}
