@@ -1,7 +1,5 @@
-"""Cells inside models of other kinds: cells and loops of one's own, Flax's RNN, NNX, a pytree."""
+"""Cells inside models of other kinds: cells and loops of one's own, Flax's RNN, NNX."""
 
-import dataclasses
-from functools import partial
 from itertools import product
 
 from flax import nnx
@@ -162,7 +160,7 @@ def test_a_wrong_argument_of_scan_raises_one_line(arguments, words):
         Loop(**arguments).init(jax.random.key(0), XS)
 
 
-# --- Flax's RNN, NNX, pytrees ---
+# --- Flax's RNN, NNX ---
 
 
 @pytest.mark.parametrize("Cell", [RNN, LSTM, GRU])
@@ -206,22 +204,3 @@ def test_a_cell_with_batch_norm_trains_in_nnx():
     paths = {str(path): c for path, c in jax.tree.leaves_with_path(changed)}
     assert any(c for path, c in paths.items() if "kernel" in path)
     assert any(c for path, c in paths.items() if "mean" in path)
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["layer"])
-@dataclasses.dataclass
-class Wrapped:
-    """A pytree of parameters with a method, as Equinox has models; see docs/library.md."""
-
-    layer: nn.Module
-    params: dict
-
-    def __call__(self, xs):
-        return self.layer.apply({"params": self.params}, xs)[0]
-
-
-def test_a_pytree_of_parameters_is_differentiated():
-    layer = Layer(LSTM(H, Norm("layer", ("x", "h", "c"))))
-    model = Wrapped(layer, init(layer, XS)["params"])
-    gradient = jax.jit(jax.grad(lambda model: (model(XS) ** 2).sum()))(model)
-    assert_all_close(gradient.params, gradients_of(layer, {"params": model.params}), 1e-5)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import datasets
 from ln.training import train
+from tests.learning import tiny_task
 from tests.products import covering
 
 RECORDED = Path(__file__).with_name("first_updates.json")
@@ -25,12 +25,8 @@ PAIRS = [
 
 def losses(name: str, norm: str, data_dir: str) -> list[float]:
     """Return the losses of the first three updates at tiny scale."""
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.norm, config.data_dir = norm, data_dir
-    for key in experiments.DATA_KEYS:
-        if config.get(key):
-            datasets.prepare(config[key], data_dir)
-    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    task = tiny_task(name, data_dir, norm=norm)
+    optimizer = train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-2)])
     call, found = train.make_call(task, optimizer), []
     for step in range(3):

@@ -116,17 +116,6 @@ def test_norms_are_those_of_flax(ours, module, names, float64):
 W, X = draw(D, H, seed=5), draw(N, D, seed=6)
 
 
-def test_two_units_under_layer_norm_tell_only_which_is_larger(float64):
-    a = np.array([[1.0, 2.0], [-300.0, 0.1], [5.0, 4.999], [7.0, -1e6]])
-    y = layer_norm(a, np.array([2.0, 3.0]), np.array([10.0, 20.0]), epsilon=0.0)
-    assert_all_close(y, [[8, 23], [8, 23], [12, 17], [12, 17]], 1e-9)
-
-
-def test_one_unit_under_layer_norm_is_always_its_bias():
-    y = layer_norm(draw(N, 1).astype(np.float32), jnp.full(1, 2.0), jnp.full(1, 0.5))
-    assert (y == 0.5).all()
-
-
 def test_batch_norm_of_a_single_case_is_the_bias():
     """Claim 31: it cannot be used online."""
     y, _ = train_on(draw(1, H), bias=np.float32(BIAS))
@@ -255,24 +244,11 @@ def test_a_step_without_any_case_changes_nothing():
 def test_the_unbiased_variance_divides_by_n_minus_1(masked):
     a, mask = np.float32(draw(4, H)), np.array([True, True, False, True])
     rows = a[mask] if masked else a
-    mu, var = batch_moments(a, mask if masked else None, unbiased=True)
-    assert_all_close(mu, rows.mean(0), 1e-6)
-    assert_all_close(var, rows.var(0, ddof=1), 1e-6)
-    _, biased = batch_moments(a, mask if masked else None)
-    assert_all_close(var, biased * len(rows) / (len(rows) - 1), 1e-6)
-
-
-def test_outputs_and_averages_use_the_unbiased_variance_where_asked():
-    a = draw(4, H)
-    y, stats = train_on(a, unbiased=True)
-    expected = (a - a.mean(0)) / np.sqrt(a.var(0, ddof=1) + EPSILON)
+    y, stats = train_on(a, mask if masked else None, unbiased=True)
+    expected = (a - rows.mean(0)) / np.sqrt(rows.var(0, ddof=1) + EPSILON)
     assert_all_close(y, expected, 1e-5)
-    assert_all_close(stats["var"], a.var(0, ddof=1), 1e-5)
-
-
-def test_the_unbiased_variance_of_one_case_is_0():
-    _, var = batch_moments(jnp.ones((1, H)), unbiased=True)
-    assert (var == 0).all()
+    assert_all_close(stats["var"], rows.var(0, ddof=1), 1e-5)
+    assert (batch_moments(a[:1], unbiased=True)[1] == 0).all()
 
 
 def test_without_averages_the_statistics_are_the_batchs_in_test_too():
@@ -374,15 +350,6 @@ def test_no_bias_sits_under_a_norm_and_a_layer_has_exactly_one(kind):
         biases = [path for path in found if path.endswith("bias")]
         assert len(biases) == expected, (site, found)
         assert not any("Dense" in path for path in biases)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_a_site_there_is_a_plain_layer(kind):
-    x, kernel, bias = np.float32(X), np.float32(W), np.float32(BIAS)
-    layer = Layer(norm_of(kind, sites=("c",) if kind != "weight" else ("h",)), "a")
-    params = {"Dense_0": {"kernel": kernel}, "Identity_0": {"bias": bias}}
-    plain = nn.Dense(H).apply({"params": {"kernel": kernel, "bias": bias}}, x)
-    assert bits(layer.apply({"params": params}, x)) == bits(plain)
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.1])

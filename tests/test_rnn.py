@@ -357,25 +357,6 @@ def test_the_example_in_the_readme_runs_and_is_no_longer_than_15_lines():
 # --- Transformations ---
 
 
-def test_lanes_are_single_runs():
-    made = make(LSTM, "layer")
-    lanes = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *(randomized(made.params, seed) for seed in range(3))
-    )
-
-    def gradient(params):
-        def loss(params):
-            return weighted_sines(Layer(made.cell).apply({"params": params}, made.xs, MASK), jnp)
-
-        return jax.grad(loss)(params)
-
-    with jax.enable_x64(True):
-        found = jax.jit(jax.vmap(gradient))(lanes)
-        for n in range(3):
-            one = jax.tree.map(lambda leaf, n=n: leaf[n], (found, lanes))
-            assert_all_close(one[0], jax.jit(gradient)(one[1]), 1e-10)
-
-
 def test_it_can_be_differentiated_twice_backwards():
     made = make(LSTM, "layer")
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from configs import sequential_mnist as config_file
-from experiments import curves, datasets
+from experiments import datasets
 from experiments.sequential_mnist.task import Task
 from ln.errors import InputError
 from ln.norm import EPSILON
-from scripts.pages.sections import PUBLISHED
 from tests import reference
 from tests.learning import assert_all_change, states_of, variables_of
 
@@ -57,22 +56,6 @@ def test_the_sweep_is_three_norms_in_order_and_permuted_with_noise_before_black_
     for run in SWEEP:
         noisy = run["norm"] != "none" and not run["permuted"]
         assert run.get("noise", 0.0) == (0.1 if noisy else 0.0)
-
-
-@pytest.mark.parametrize(
-    "panel, norm, update, accuracy",
-    [
-        ("error_in_order", "none", 500, 0.137),
-        ("error_in_order", "batch", 5_000, 0.914),
-        ("error_permuted", "none", 100_000, 0.902),
-        ("error_permuted", "batch", 2_000, 0.763),
-    ],
-)
-def test_published_curves_are_those_of_the_recurrent_batch_norm_paper(
-    panel, norm, update, accuracy
-):
-    found = curves.published(PUBLISHED / "sequential_mnist.csv")[panel, norm]
-    assert 1 - np.interp(update, found.x, found.mean) == pytest.approx(accuracy, abs=6e-4)
 
 
 # --- The sequences ---
