@@ -35,6 +35,12 @@ def _types(request):
     jaxtyping.config.update("jaxtyping_disable", True)
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where data sets are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("data"))
+
+
 def pytest_make_parametrize_id(val):
     """Make short ids of plain words of text; those of bytes are numbered."""
     if isinstance(val, str | bytes):

@@ -8,17 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import experiments
-from experiments import datasets
 from ln.training import train
 
 
 def tiny_task(name, data_dir, **settings):
-    """Return the task of an experiment at tiny scale, whose data are prepared first."""
+    """Return the task of an experiment at tiny scale."""
     config = importlib.import_module(f"configs.{name}").get_config("tiny")
     config.update(data_dir=str(data_dir), **settings)
-    for key in experiments.DATA_KEYS:
-        if config.get(key):
-            datasets.prepare(config[key], data_dir)
     return experiments.load(config)
 
 

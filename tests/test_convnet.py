@@ -56,11 +56,6 @@ def test_batch_norm_of_a_conv_layer_tests_with_averages_of_positions_and_cases()
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def make_task(data_dir):
     def make(**options):
         config = config_file.get_config("tiny")

@@ -49,8 +49,8 @@ def test_every_run_of_a_sweep_is_a_config(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", experiments.names())
-def test_a_task_names_the_metrics_of_its_evaluations(name, tmp_path):
-    task = tiny_task(name, tmp_path)
+def test_a_task_names_the_metrics_of_its_evaluations(name, data_dir):
+    task = tiny_task(name, data_dir)
     scores = task.evaluate(jax.jit(task.init)(jax.random.key(0)))
     assert set().union(*scores.values()) == set(task.metrics)
 

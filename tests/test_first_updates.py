@@ -36,11 +36,6 @@ def losses(name: str, norm: str, data_dir: str) -> list[float]:
     return found
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name, norm", covering(1, PAIRS))
 def test_the_first_updates_are_the_recorded_ones(name, norm, data_dir):

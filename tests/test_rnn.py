@@ -140,26 +140,6 @@ def test_the_fast_loop_is_autodiff_of_the_plain_one(Cell, kind, schedule):
     assert_all_close(made.found(schedule), made.found("plain"), 1e-10)
 
 
-# --- Other people's cells ---
-
-
-def test_a_plain_lstm_is_flax_lstm():
-    made = make(LSTM, "none")
-    p = made.params["cell"]
-    theirs = {}
-    parts = (
-        np.split(leaf, 4, axis=-1) for leaf in (p["W_x"]["kernel"], p["W_h"]["kernel"], p["b"])
-    )
-    for gate, W_x, W_h, b in zip("fiog", *parts, strict=True):
-        theirs |= {f"i{gate}": dict(kernel=W_x), f"h{gate}": dict(kernel=W_h, bias=b)}
-    rnn = nn.RNN(nn.LSTMCell(H, param_dtype=jnp.float64), time_major=True, return_carry=True)
-    with jax.enable_x64(True):
-        start = tuple(jnp.tile(p[part], (B, 1)) for part in ("c_0", "h_0"))
-        (_, expected) = rnn.apply({"params": {"cell": theirs}}, made.xs, initial_carry=start)
-        found, _ = Layer(made.cell).apply({"params": made.params}, made.xs)
-    assert_all_close(found, expected, 1e-10)
-
-
 # --- Masks and lengths ---
 
 

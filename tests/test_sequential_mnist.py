@@ -19,13 +19,6 @@ NORMS = tuple(config_file.get_config().norms)
 SWEEP = list(config_file.sweep())
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    datasets.prepare("digits", folder)
-    return str(folder)
-
-
 def task_of(data_dir, scale="tiny", **settings):
     config = config_file.get_config(scale)
     config.update_from_flattened_dict(dict(data_dir=data_dir, **settings))
