@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
 
-from tests.cells import SCHEDULES, SITES, Layer, norm_of
+from tests.cells import SCHEDULES, SITES, Layer, init, norm_of
 
 T, B, D, H = 16, 64, 32, 32
 CELLS = {Cell.__name__: Cell for Cell in SITES}
@@ -50,7 +50,7 @@ def measure(Cell, kind: str, schedule) -> dict:
     layer = Layer(Cell(H, norm_of(kind, Cell)), schedule)
     xs = jax.random.normal(jax.random.key(1), (T, B, D))
     mask = jnp.arange(T)[:, None] < jnp.arange(B) % T + 1
-    variables = layer.init(jax.random.key(0), xs, mask)
+    variables = init(layer, xs, mask)
     params, stats = variables["params"], variables.get("stats", {})
 
     def loss(params, stats, xs, mask):

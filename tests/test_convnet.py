@@ -118,7 +118,7 @@ def test_logits_and_how_often_units_are_active_are_those_of_the_equations(make_t
 
 def test_activity_by_position_is_the_mean_over_cases_that_the_scores_are_of(make_task):
     task = make_task()
-    variables, x = task.init(jax.random.key(0)), task.splits["test"]["x"]
+    variables, x = jax.jit(task.init)(jax.random.key(0)), task.splits["test"]["x"]
     first, second = task.activity(variables, x)
     assert first.shape == (8, 8) and second.shape == (4, 4)
     scores = task.evaluate(variables)["test"]

@@ -233,7 +233,7 @@ def make_task(**options):
 @pytest.mark.slow
 def test_more_samples_make_the_estimate_tighter():
     task = make_task()
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     params = jax.tree.map(
         lambda p: p + 0.5 * jax.random.normal(jax.random.key(1), p.shape), variables["params"]
     )
@@ -250,7 +250,7 @@ def test_more_samples_make_the_estimate_tighter():
 @pytest.mark.slow
 def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs():
     task = make_task()
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     seen = task.reconstruct(variables, task.splits["test"]["x"][:4], jax.random.key(1))
     painted = task.model(train=False).apply(variables, seen.z, method="generate")
     np.testing.assert_allclose(painted.c, seen.c, rtol=1e-5, atol=1e-6)
