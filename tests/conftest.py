@@ -43,10 +43,9 @@ def data_dir(tmp_path_factory):
 
 def pytest_make_parametrize_id(val):
     """Make short ids of plain words of text; those of bytes are numbered."""
-    if isinstance(val, str | bytes):
-        return (
-            "bytes" if isinstance(val, bytes) else re.sub(r"[^\w.=,]+", "-", val, flags=re.A)[:35]
-        )
+    if isinstance(val, str):
+        return re.sub(r"[^\w.=,]+", "-", val, flags=re.ASCII)[:35]
+    return "bytes" if isinstance(val, bytes) else None
 
 
 def pytest_collection_modifyitems(items):

@@ -97,7 +97,7 @@ def test_the_sweep_is_figure_6():
 
 
 @pytest.mark.parametrize("batch_size", [128, 4])
-def test_calls_divide_an_epoch_so_that_one_program_does_all_steps(batch_size):
+def test_calls_divide_an_epoch(batch_size):
     assert 55_000 // batch_size % config_file.get_config().steps_per_call == 0
 
 

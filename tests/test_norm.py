@@ -85,7 +85,7 @@ def test_outputs_and_gradients_are_those_of_the_equations(
     assert_all_close(tuple(gradients), backward(d_y, a, GAIN, epsilon), 1e-12)
 
 
-def test_weight_norm_and_its_gradients_are_those_of_the_equations(float64):
+def test_weight_norm_and_its_gradients_follow_the_equations(float64):
     v, d_w = draw(D, H, seed=3), draw(D, H, seed=4)
     w, gradients = value_and_backward(weight_norm, d_w, v, GAIN)
     assert_all_close(w, reference.weight_norm(v, GAIN), 1e-12)
@@ -146,7 +146,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("others", OTHERS)
-def test_layer_norm_of_a_case_is_bit_equal_whatever_the_rest_of_the_batch(others):
+def test_layer_norm_of_an_example_ignores_the_rest_of_the_batch(others):
     a, d_y = np.float32(draw(N, 37)), np.float32(draw(N, 37, seed=4))
     gain, bias = np.float32(draw(37, seed=1)), np.float32(draw(37, seed=2))
     changed = np.where(np.arange(N)[:, None] == 3, a, OTHERS[others])
@@ -176,7 +176,7 @@ def train_on(a, mask=None, stats=None, bias=None, **options):
 SEEN = dict(mean=np.float32(draw(H)), var=np.float32(draw(H) ** 2), count=np.float32(7))
 
 
-def test_running_averages_are_plain_means_at_first_and_exponential_later(float64):
+def test_averages_are_plain_at_first_and_exponential_later(float64):
     batches = 2 + draw(130, 4, H)
     module = BatchNorm(train=True)
     variables = module.init(jax.random.key(0), batches[0])
@@ -231,7 +231,7 @@ def test_the_unbiased_variance_divides_by_n_minus_1(masked):
     assert (batch_moments(a[:1], unbiased=True)[1] == 0).all()
 
 
-def test_without_averages_the_statistics_are_the_batchs_in_test_too():
+def test_without_averages_a_test_takes_the_batchs_statistics():
     a, params = np.float32(draw(N, H, seed=3)), dict(gain=np.float32(GAIN), bias=np.float32(BIAS))
     mask = np.arange(N) < N - 1
     for train in (True, False):
@@ -288,7 +288,7 @@ def equation(kind, x, kernel, **own):
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", mnist.get_config().norms)
-def test_every_norm_of_the_config_sits_at_its_sites_and_nowhere_else(name, site):
+def test_every_norm_sits_at_its_sites_and_nowhere_else(name, site):
     config = mnist.get_config()
     config.norm = name
     layer = Layer(make_norm(config, train=True), site)
@@ -453,7 +453,7 @@ def test_a_declared_site_owns_its_bias(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_that_misspells_a_site_is_refused_under_every_norm(kind):
+def test_every_norm_raises_at_a_misspelt_site(kind):
     norm = norm_of(kind, ("a",))
     for use in (norm, partial(norm.dense, features=H)):
         with refused("norm site 'ot'. Did you mean 'out'"):

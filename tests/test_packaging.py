@@ -82,7 +82,7 @@ def words_of(code):
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", *LOCKS])
-def test_requirements_name_no_package_index_and_no_path_of_a_machine(name):
+def test_requirements_name_no_package_index_and_no_path(name):
     text = (ROOT / name).read_text()
     assert not re.findall(r"\S*://\S*|--\S*index\S*|--find-links.*|\s[~/]\S*|\b[A-Z]:\\\S*", text)
 
@@ -100,7 +100,7 @@ def test_every_package_of_a_lock_has_a_sha_256(name):
 
 @pytest.mark.parametrize("python", ["3.11.0", "3.12.0"])
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, python):
+def test_the_lock_holds_one_version_within_the_range(name, python):
     environment = {"python_full_version": python, "python_version": python[:4]}
     (asked,) = ASKED[name]
     pins = [
@@ -139,7 +139,7 @@ def test_what_is_imported_is_asked_for_by_name():
             assert provides & set(asked), f"{path} imports {name}"
 
 
-def test_importing_the_library_and_the_experiments_imports_nothing_that_training_does_without():
+def test_library_and_experiments_import_nothing_heavy():
     modules = [name for name in MODULES if name.startswith(("ln", "experiments"))]
     heavy = {"tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn"}
     code = (

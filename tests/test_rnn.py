@@ -144,7 +144,7 @@ def test_the_fast_loop_is_autodiff_of_the_plain_one(Cell, kind, schedule):
 
 
 @pytest.mark.parametrize("Cell, schedule", covering(1, product(SITES, SCHEDULES)))
-def test_a_padded_case_ends_like_the_case_alone_whatever_the_padding_holds(Cell, schedule):
+def test_padding_of_any_content_changes_no_end_of_an_example(Cell, schedule):
     made = make(Cell, "layer")
     xs = np.where(MASK[..., None], made.xs, np.nan)
     layer = Layer(made.cell, SCHEDULES[schedule])
@@ -164,7 +164,7 @@ def test_a_padded_case_ends_like_the_case_alone_whatever_the_padding_holds(Cell,
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_shorter_batch_and_steps_past_every_end_leave_later_statistics_alone(schedule):
+def test_steps_past_every_end_leave_the_statistics_alone(schedule):
     made = make(LSTM, "batch")
     layer = Layer(made.cell, SCHEDULES[schedule])
     mask = np.arange(4)[:, None] < np.array([2, 3, 3, 2])  # step 3 is past every end
@@ -200,7 +200,7 @@ def test_layer_norm_has_nothing_of_the_length_of_its_sequences():
     assert_all_close(hs[:T], beginning, 1e-12)
 
 
-def test_beyond_the_longest_sequence_of_training_batch_norm_uses_its_last_statistics():
+def test_batch_norm_of_longer_sequences_uses_the_last_statistics():
     xs = draw(T + 2, B, D, seed=6)
     made, stats, hs = longer("batch", xs)
     cell = made.cell.clone(norm=norm_of("batch", LSTM, train=False))
@@ -311,7 +311,7 @@ def test_large_matrices_of_two_layers_are_initialized():
     assert all(np.isfinite(W).all() for W in blocks)
 
 
-def test_every_square_block_of_W_h_starts_orthogonal_and_biases_at_0_but_the_forget_gate():
+def test_W_h_starts_orthogonal_and_b_at_0_but_the_forget_gate():
     params = init(Layer(LSTM(H, forget_bias=1.0)), draw(T, B, D))["params"]["cell"]
     blocks = np.split(params["W_h"]["kernel"], 4, axis=1)
     for n, block in enumerate(blocks):
@@ -320,7 +320,7 @@ def test_every_square_block_of_W_h_starts_orthogonal_and_biases_at_0_but_the_for
     assert params["b"].tolist() == [1.0] * H + [0.0] * (3 * H)
 
 
-def test_the_example_in_the_readme_runs_and_is_no_longer_than_15_lines():
+def test_the_example_in_the_readme_runs_and_is_short():
     (code,) = (
         block
         for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -357,7 +357,7 @@ def test_it_can_be_differentiated_twice_backwards():
 
 
 @pytest.mark.parametrize("Cell, schedule", covering(1, product([LSTM, GRU], SCHEDULES)))
-def test_bfloat16_rounds_the_operands_of_products_and_nothing_else(Cell, schedule):
+def test_bfloat16_rounds_the_operands_of_products_only(Cell, schedule):
     # H and D as large as it takes for a sum to show that it was not made in bfloat16
     xs, layers = np.float32(draw(T, B, 64)), {}
     for dtype in (None, jnp.bfloat16):
@@ -459,7 +459,7 @@ def test_invalid_arguments_raise_with_what_was_got(make, words):
     assert words in str(caught.value)
 
 
-def test_training_on_longer_sequences_than_the_statistics_were_made_for_is_refused():
+def test_training_raises_on_sequences_beyond_its_statistics():
     made = make(LSTM, "batch")
     variables = made.variables
     with jax.enable_x64(True), pytest.raises(ValueError, match="as long as the longest"):
