@@ -4,6 +4,7 @@ compiled without LLVM's optimizations. Tests compile for longer than they comput
 
 import os
 from pathlib import Path
+import re
 
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE.resolve()))
@@ -32,3 +33,23 @@ def _types(request):
     jaxtyping.config.update("jaxtyping_disable", not typed)
     yield
     jaxtyping.config.update("jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where data sets are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("data"))
+
+
+def pytest_make_parametrize_id(val):
+    """Make short ids of plain words of text; those of bytes are numbered."""
+    if isinstance(val, str):
+        return re.sub(r"[^\w.=,]+", "-", val, flags=re.ASCII)[:35]
+    return "bytes" if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(items):
+    """Raise at ids that may differ between the processes of a run, which must agree on them."""
+    ids = {item.name.partition("[")[2] for item in items}
+    if wrong := [i for i in ids if len(i) > 80 or not i.isascii() or re.search(r"\\| at 0x", i)]:
+        raise pytest.UsageError(f"Give short ids of plain ASCII to these tests: {wrong}")

@@ -1,12 +1,21 @@
 """Train tasks for a few updates, as tests of tasks do."""
 
 from functools import partial
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import experiments
 from ln.training import train
+
+
+def tiny_task(name, data_dir, **settings):
+    """Return the task of an experiment at tiny scale."""
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    config.update(data_dir=str(data_dir), **settings)
+    return experiments.load(config)
 
 
 def states_of(task, steps: int, lr: float = 1e-2):

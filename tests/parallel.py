@@ -10,27 +10,16 @@ import json
 import re
 import sys
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
 
-from ln import GRU, LSTM, RNN, Norm, fused, unroll
+from tests.cells import SCHEDULES, SITES, Layer, init, norm_of
 
 T, B, D, H = 16, 64, 32, 32
-CELLS = {"RNN": (RNN, ("x", "h", "a")), "LSTM": (LSTM, ("x", "h", "c")), "GRU": (GRU, ("x", "h"))}
-SCHEDULES = {"plain": "plain", "cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
+CELLS = {Cell.__name__: Cell for Cell in SITES}
 OVER_BATCH = PartitionSpec(None, "batch")
-
-
-class Layer(nn.Module):
-    cell: nn.Module
-    schedule: object = None
-
-    @nn.compact
-    def __call__(self, xs, mask=None):
-        return unroll(self.cell, xs, mask, schedule=self.schedule)[0]
 
 
 def collectives(compiled) -> list[int]:
@@ -57,15 +46,16 @@ def difference(found, expected) -> float:
     return max(jax.tree.leaves(jax.tree.map(relative, found, expected)))
 
 
-def measure(Cell, sites, kind: str, schedule) -> dict:
-    layer = Layer(Cell(H, Norm(kind, sites, (), True)), schedule)
+def measure(Cell, kind: str, schedule) -> dict:
+    layer = Layer(Cell(H, norm_of(kind, Cell)), schedule)
     xs = jax.random.normal(jax.random.key(1), (T, B, D))
     mask = jnp.arange(T)[:, None] < jnp.arange(B) % T + 1
-    variables = layer.init(jax.random.key(0), xs, mask)
+    variables = init(layer, xs, mask)
     params, stats = variables["params"], variables.get("stats", {})
 
     def loss(params, stats, xs, mask):
-        hs, _ = layer.apply({"params": params, "stats": stats}, xs, mask, mutable=["stats"])
+        variables = {"params": params, "stats": stats}
+        (hs, _), _ = layer.apply(variables, xs, mask, mutable=["stats"])
         return (hs**2).sum()
 
     gradient = jax.jit(jax.grad(loss))
@@ -108,5 +98,5 @@ if __name__ == "__main__":
     rows = {}
     for pair in sys.argv[1:]:
         name, kind, schedule = pair.split(", ")
-        rows[pair] = measure(*CELLS[name], kind, SCHEDULES[schedule])
+        rows[pair] = measure(CELLS[name], kind, SCHEDULES[schedule])
     print(json.dumps(rows))

@@ -3,16 +3,15 @@
 python -m tests.parallel_steps DATA_DIR      run by test_parallel.py; must see four devices
 """
 
-import importlib
 import json
 import sys
 
 import jax
 
 import experiments
-from experiments import datasets
 from ln.training import train
 from ln.training.devices import Spread
+from tests.learning import tiny_task
 from tests.parallel import collectives, memory
 
 # Examples in a batch: so many that their memory exceeds that of the parameters.
@@ -20,12 +19,8 @@ BATCH = dict(mnist=4096, sequential_mnist=512, convnet=64)
 
 
 def measure(name: str, data_dir: str) -> dict:
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.data_dir = data_dir
-    for key in experiments.DATA_KEYS:
-        if config.get(key):
-            datasets.prepare(config[key], data_dir)
-    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    task = tiny_task(name, data_dir)
+    config, optimizer = task.config, train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-3)])
     found = dict(memory=[], collectives=[])
     found["parameters"] = max(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -93,6 +93,8 @@ def of_cell(kind, p, site, a, mask, epsilon):
     """The norm of a site, with parameters p[site], applied to a ``[B, n]`` at one time step."""
     own = p.get(site, {})
     gain, bias = own.get("gain", 1.0), own.get("bias", 0.0)
+    if not isinstance(kind, str) and "gain" in own:  # a class of a norm
+        return kind.equation(a, gain) + bias
     if kind == "layer" and "gain" in own:
         return layer_norm(a, gain, bias, epsilon)
     if kind == "rms" and "gain" in own:

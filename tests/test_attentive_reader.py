@@ -221,7 +221,7 @@ def test_dropout_keeps_a_share_in_training_and_multiplies_by_it_in_test(make_tas
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_scores_are_means_over_all_cases_of_a_split(make_task, splits, norm):
     task = make_task(norm=norm)
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     assert "stats" not in variables  # BN-LSTM keeps no averages
     scores = task.evaluate(variables)
     assert scores.keys() == {"valid"} and scores["valid"].keys() == {"nll", "error", "entity_error"}

@@ -19,6 +19,7 @@ from scripts.benchmarks import jax_peers, random_data, rnn, timing
 from scripts.benchmarks.flops import count_flops
 from scripts.benchmarks.step import NO_NORM, PLAIN, Setting, make_config
 from scripts.benchmarks.timing import Numbers, Options, Peer
+from tests.products import exhaustive
 
 ROOT = Path(__file__).parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -46,9 +47,9 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
     "words, compared, timed_only",
     [
         ("mnist --case=tiny-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
-        ("step --experiment=draw --scale=tiny --lanes=2", ("ours", PLAIN), (NO_NORM,)),
+        ("step --experiment=mnist --scale=tiny --lanes=2", ("ours", PLAIN), (NO_NORM,)),
         ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask",)),
-        ("rnn --case=tiny-gru", RNN[:2], ("PyTorch's GRU without norm or mask",)),
+        exhaustive("rnn --case=tiny-gru", RNN[:2], ("PyTorch's GRU without norm or mask",)),
     ],
 )
 def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path):
@@ -69,9 +70,13 @@ def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path
 
 # --- Training steps of any experiment ---
 
+QUICK = ("convnet", "draw", "mnist", "order_embeddings", "sequential_mnist")
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", experiments.names())
+@pytest.mark.parametrize(
+    "experiment", [name if name in QUICK else exhaustive(name) for name in experiments.names()]
+)
 def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
     config = make_config(Setting(experiment, "tiny", data_dir=str(tmp_path)), str(tmp_path))
     peers = {

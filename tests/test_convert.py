@@ -1,14 +1,14 @@
 """Weights of PyTorch and of the authors' layers.py: equal outputs, and the way back."""
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from ln import GRU, LSTM, RNN, Norm, unroll
+from ln import GRU, LSTM, RNN, Norm
 from ln.convert import from_layers_py, from_torch, to_layers_py, to_torch
 from ln.errors import InputError
-from tests import reference
+from tests.cells import Layer
+from tests.reference import layer_norm, sigmoid
 
 T, B, D, H = 5, 3, 4, 6
 RANDOM = np.random.default_rng(0)
@@ -18,20 +18,9 @@ def draw(*shape):
     return RANDOM.normal(size=shape)
 
 
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-class Layer(nn.Module):
-    cell: nn.Module
-
-    def __call__(self, xs, carry=None):
-        return unroll(self.cell, xs, carry=carry)
-
-
 def run(cell, params, xs, carry=None):
     with jax.enable_x64(True):
-        return jax.device_get(Layer(cell).apply({"params": {"cell": params}}, xs, carry))
+        return jax.device_get(Layer(cell).apply({"params": {"cell": params}}, xs, None, carry))
 
 
 def assert_equal_trees(found, expected):
@@ -117,7 +106,7 @@ def layers_py(cell, w: dict, xs):
     def norm(a, n):
         if f"layer_s{n}" not in w:
             return a
-        return reference.layer_norm(a, w[f"layer_s{n}"], w[f"layer_b{n}"], 1e-5)
+        return layer_norm(a, w[f"layer_s{n}"], w[f"layer_b{n}"], 1e-5)
 
     h, c, hs = np.zeros((B, H)), np.zeros((B, H)), []
     for x in xs:
@@ -172,7 +161,7 @@ def test_cells_of_tensorflow_give_the_same_h(bias, forget, expected):
     cell = LSTM(2, Norm("layer", ("x", "h", "c"), {"epsilon": 1e-12}))
     xs, carry = np.ones((1, 1, 2)), (np.array([[0.0, 0.1]]), np.array([[0.2, 0.3]]))
     with jax.enable_x64(True):
-        params = Layer(cell).init(jax.random.key(0), xs, carry)["params"]["cell"]
+        params = Layer(cell).init(jax.random.key(0), xs, None, carry)["params"]["cell"]
     params = constant(params, 0.5)
     params["b"] = np.repeat([forget, bias, bias, bias], 2)
     _, (c, h) = run(cell, params, xs, carry)

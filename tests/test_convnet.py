@@ -20,7 +20,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_what_is_normalized_together_and_has_gains_of_its_own_is_as_the_config_says(name):
+def test_each_form_normalizes_its_axes_and_has_its_gains(name):
     axes, shape = FORMS[name]
     config = config_file.get_config()
     config.norm = name
@@ -40,7 +40,7 @@ def test_what_is_normalized_together_and_has_gains_of_its_own_is_as_the_config_s
     np.testing.assert_allclose(found, gain * (a - mu) / sigma + bias, rtol=1e-10, atol=1e-12)
 
 
-def test_batch_norm_of_a_conv_layer_tests_with_averages_of_positions_and_cases():
+def test_batch_norm_averages_positions_and_examples():
     a = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype(np.float32)
     norm = Norm("batch", ("conv",), (), True)("conv")
     variables = norm.init(jax.random.key(0), a)
@@ -53,11 +53,6 @@ def test_batch_norm_of_a_conv_layer_tests_with_averages_of_positions_and_cases()
 
 
 # --- The network ---
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +98,7 @@ def forward(p, x, axes):
 
 
 @pytest.mark.parametrize("norm", ["layer", "layer_channels"])
-def test_logits_and_how_often_units_are_active_are_those_of_the_equations(make_task, norm):
+def test_logits_and_activities_follow_the_equations(make_task, norm):
     task = make_task(norm=norm)
     batch = task.batch(0)
     with jax.enable_x64(True):
@@ -121,9 +116,9 @@ def test_logits_and_how_often_units_are_active_are_those_of_the_equations(make_t
         np.testing.assert_allclose(found[f"inside_{k}"], active[:, ~edge].mean(1), atol=1e-6)
 
 
-def test_activity_by_position_is_the_mean_over_cases_that_the_scores_are_of(make_task):
+def test_the_mean_activity_by_position_is_that_of_the_scores(make_task):
     task = make_task()
-    variables, x = task.init(jax.random.key(0)), task.splits["test"]["x"]
+    variables, x = jax.jit(task.init)(jax.random.key(0)), task.splits["test"]["x"]
     first, second = task.activity(variables, x)
     assert first.shape == (8, 8) and second.shape == (4, 4)
     scores = task.evaluate(variables)["test"]

@@ -14,6 +14,7 @@ from experiments.draw.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.learning import learn
+from tests.products import exhaustive
 
 B, T, H, Z = 3, 4, 5, 2
 NORMS = {
@@ -232,7 +233,7 @@ def make_task(**options):
 @pytest.mark.slow
 def test_more_samples_make_the_estimate_tighter():
     task = make_task()
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     params = jax.tree.map(
         lambda p: p + 0.5 * jax.random.normal(jax.random.key(1), p.shape), variables["params"]
     )
@@ -249,7 +250,7 @@ def test_more_samples_make_the_estimate_tighter():
 @pytest.mark.slow
 def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs():
     task = make_task()
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     seen = task.reconstruct(variables, task.splits["test"]["x"][:4], jax.random.key(1))
     painted = task.model(train=False).apply(variables, seen.z, method="generate")
     np.testing.assert_allclose(painted.c, seen.c, rtol=1e-5, atol=1e-6)
@@ -257,7 +258,7 @@ def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["layer", "batch", "weight"])
+@pytest.mark.parametrize("kind", ["layer", "batch", exhaustive("weight")])
 def test_updates_lower_the_bound(kind):
     task = make_task(norm=kind, batch_size=16)
     _, variables, losses = learn(task, 60, lr=0.03)

@@ -12,6 +12,7 @@ import pytest
 import experiments
 from ln.errors import InputError
 from ln.norm import make_norm
+from tests.learning import tiny_task
 
 
 def test_a_folder_with_a_task_is_an_experiment(monkeypatch, tmp_path):
@@ -48,22 +49,17 @@ def test_every_run_of_a_sweep_is_a_config(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", experiments.names())
-def test_a_task_names_the_metrics_of_its_evaluations(name, tmp_path):
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.data_dir = str(tmp_path)
-    if "tasks" in config:
-        config.tasks = ""
-    task = experiments.load(config)
+def test_a_task_names_the_metrics_of_its_evaluations(name, data_dir):
+    task = tiny_task(name, data_dir)
     scores = task.evaluate(jax.jit(task.init)(jax.random.key(0)))
     assert set().union(*scores.values()) == set(task.metrics)
 
 
 def test_models_import_neither_data_nor_training():
-    code = "import importlib, sys\n" + "\n".join(
-        f"importlib.import_module('experiments.{name}.model')" for name in experiments.names()
-    )
-    heavy = "('experiments.datasets', 'experiments.curves', 'ln.training', 'orbax')"
-    code += f"\nprint([name for name in sys.modules if name.startswith({heavy})])"
+    names = [f"experiments.{name}.model" for name in experiments.names()]
+    heavy = ("experiments.datasets", "experiments.curves", "ln.training", "orbax")
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {names}]; "
+    code += f"print([name for name in sys.modules if name.startswith({heavy})])"
     words = [sys.executable, "-c", code]
     run = subprocess.run(words, capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"

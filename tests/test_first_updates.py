@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import datasets
 from ln.training import train
+from tests.learning import tiny_task
+from tests.products import covering
 
 RECORDED = Path(__file__).with_name("first_updates.json")
 PAIRS = [
@@ -20,17 +21,12 @@ PAIRS = [
     for name in experiments.names()
     for norm in importlib.import_module(f"configs.{name}").get_config("tiny").norms
 ]
-QUICK = {("mnist", "layer"), ("order_embeddings", "layer"), ("draw", "weight")}
 
 
 def losses(name: str, norm: str, data_dir: str) -> list[float]:
     """Return the losses of the first three updates at tiny scale."""
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.norm, config.data_dir = norm, data_dir
-    for key in experiments.DATA_KEYS:
-        if config.get(key):
-            datasets.prepare(config[key], data_dir)
-    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    task = tiny_task(name, data_dir, norm=norm)
+    optimizer = train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-2)])
     call, found = train.make_call(task, optimizer), []
     for step in range(3):
@@ -40,15 +36,8 @@ def losses(name: str, norm: str, data_dir: str) -> list[float]:
     return found
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
-
-
-@pytest.mark.parametrize(
-    "name, norm",
-    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, norm", covering(1, reversed(PAIRS)))
 def test_the_first_updates_are_the_recorded_ones(name, norm, data_dir):
     recorded = json.loads(RECORDED.read_text())[f"{name}, {norm}"]
     np.testing.assert_allclose(losses(name, norm, data_dir), recorded, rtol=1e-5)

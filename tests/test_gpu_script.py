@@ -147,6 +147,7 @@ def test_the_training_command_compares_and_trains(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_timing_command_ends_by_its_deadline(tmp_path):
     texts = rehearse(tmp_path, "time", minutes=0.5)
     parts = json.loads(texts["report.json"])["parts"]

@@ -270,7 +270,7 @@ def test_a_cut_line_keeps_twice_the_share_of_its_text():
 
 @pytest.mark.slow
 def test_what_follows_the_last_predicted_point_changes_no_score(task):
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     batch = task.batch(0)
     batch["length"] = batch["length"] - 3
     other = {**batch, "points": batch["points"].copy()}
@@ -291,7 +291,7 @@ def test_updates_raise_the_likelihood(kind):
 
 @pytest.mark.slow
 def test_writing_is_a_function_of_the_key_and_begins_as_it_is_primed(task):
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
     one, two = (task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2))
     again = task.write(variables, text, jax.random.key(1), 12, prime=prime)

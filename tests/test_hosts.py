@@ -11,6 +11,7 @@ import pytest
 
 from ln.training import runs
 from scripts import cli, hosts
+from tests.products import exhaustive
 from tests.test_resume import wait_until
 from tests.test_scripts import run
 
@@ -117,7 +118,7 @@ def alone(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count, lanes, cases", [(2, 1, 6), (3, 1, 4), (2, 2, 12)])
+@pytest.mark.parametrize("count, lanes, cases", [(2, 1, 6), exhaustive(3, 1, 4), (2, 2, 12)])
 def test_several_processes_make_the_run_of_one(alone, place, count, lanes, cases):
     folder = place / f"{count},{lanes}"
     processes = Processes(folder, count, f"--config.seeds={','.join(map(str, range(lanes)))}")
@@ -133,7 +134,7 @@ def test_several_processes_make_the_run_of_one(alone, place, count, lanes, cases
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, exhaustive(1)])
 def test_a_lost_process_ends_the_others(place, lost):
     """Another number of processes continues from the newest checkpoint."""
     folder = place / f"lost{lost}"

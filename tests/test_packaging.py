@@ -1,6 +1,7 @@
 """What is installed, from where, and who may import whom."""
 
 import ast
+from functools import cache
 import graphlib
 from importlib.metadata import packages_distributions
 import os
@@ -59,15 +60,25 @@ def name_of(path):
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
+MODULES = {name_of(path): path for path in files("configs", "ln", "experiments", "scripts")}
+
+
+@cache
 def imported(path):
-    """Returns the top-level packages that a file imports, at its top or inside a function."""
+    """Return the names that a file imports, with their modules, at its top or in a function."""
     names = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(path.parts[0] if node.level else node.module.split(".")[0])
+            assert not node.level, f"{path} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def packages(path):
+    """Return the top-level packages that a file imports."""
+    return {name.partition(".")[0] for name in imported(path)}
 
 
 def words_of(code):
@@ -78,7 +89,7 @@ def words_of(code):
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", *LOCKS])
-def test_requirements_name_no_package_index_and_no_path_of_a_machine(name):
+def test_requirements_name_no_package_index_and_no_path(name):
     text = (ROOT / name).read_text()
     assert not re.findall(r"\S*://\S*|--\S*index\S*|--find-links.*|\s[~/]\S*|\b[A-Z]:\\\S*", text)
 
@@ -96,7 +107,7 @@ def test_every_package_of_a_lock_has_a_sha_256(name):
 
 @pytest.mark.parametrize("python", ["3.11.0", "3.12.0"])
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, python):
+def test_the_lock_holds_one_version_within_the_range(name, python):
     environment = {"python_full_version": python, "python_version": python[:4]}
     (asked,) = ASKED[name]
     pins = [
@@ -132,21 +143,22 @@ def test_an_extra_asks_for_the_same_range_as_the_repository(extra):
         assert [r.specifier for r in asked] == [r.specifier for r in ASKED.get(name, [])], name
 
 
-@pytest.mark.parametrize("path", files("ln", "experiments", "scripts"), ids=str)
-def test_what_is_imported_is_asked_for_by_name(path):
-    asked = LIBRARY if path.parts[0] == "ln" else USED
+def test_what_is_imported_is_asked_for_by_name():
     provided_by = packages_distributions()
     ours = {"ln", "experiments", "scripts", "configs"}
-    for name in imported(path) - sys.stdlib_module_names - ours - OPTIONAL:
-        assert {canonicalize_name(d) for d in provided_by.get(name, [])} & set(asked), name
+    for path in files("ln", "experiments", "scripts"):
+        asked = LIBRARY if path.parts[0] == "ln" else USED
+        for name in packages(path) - sys.stdlib_module_names - ours - OPTIONAL:
+            provides = {canonicalize_name(d) for d in provided_by.get(name, [])}
+            assert provides & set(asked), f"{path} imports {name}"
 
 
-def test_importing_the_library_and_the_experiments_imports_nothing_that_training_does_without():
-    modules = [".".join(path.with_suffix("").parts) for path in files("ln", "experiments")]
+def test_library_and_experiments_import_nothing_heavy():
+    modules = [name for name in MODULES if name.startswith(("ln", "experiments"))]
     heavy = {"tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn"}
     code = (
         "import importlib, sys\n"
-        f"for name in {modules}: importlib.import_module(name.removesuffix('.__init__'))\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
         f"print(*sorted({heavy} & set(sys.modules)))"
     )
     assert words_of(code) == []
@@ -167,14 +179,10 @@ def test_public_names_are_exported_lazily():
         ln.LSMT  # noqa: B018
 
 
-def test_the_version_is_the_newest_of_the_changelog():
+def test_the_package_has_types_a_licence_and_the_newest_version():
     (newest, *_) = re.findall(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    citation = (ROOT / "CITATION.cff").read_text()
     assert newest == ln.__version__
-    assert f"version: {newest}\n" in citation
-
-
-def test_the_package_has_types_a_licence_and_a_version():
+    assert f"version: {newest}\n" in (ROOT / "CITATION.cff").read_text()
     assert (ROOT / "ln/py.typed").exists()
     assert PROJECT["license"] == "Apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text()
     assert PROJECT["dynamic"] == ["version"] and "version" not in PROJECT
@@ -268,25 +276,20 @@ def test_an_installation_never_empties_what_a_link_leads_to(clone, tmp_path, ven
 
 def test_no_modules_import_each_other():
     """Imports inside functions count: they hide a cycle but do not remove it."""
-    paths = {name_of(path): path for path in files("configs", "ln", "experiments", "scripts")}
-    graph = {}
-    for name, path in paths.items():
-        graph[name] = set()
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                graph[name] |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{path} has a relative import"
-                parts = {f"{node.module}.{alias.name}" for alias in node.names} & set(paths)
-                graph[name] |= parts or {node.module}
-        graph[name] &= set(paths)
+
+    def module_of(name):
+        return name if name in MODULES else name.rpartition(".")[0]
+
+    graph = {
+        name: set(map(module_of, imported(path))) & MODULES.keys() for name, path in MODULES.items()
+    }
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
-@pytest.mark.parametrize("path", files("configs", "ln", "experiments"), ids=str)
-def test_imports_go_one_way(path):
-    order = "ln", "experiments", "scripts", "configs", "tests"
-    if path.parts[0] == "configs":
-        assert imported(path) <= {"ml_collections", "configs"}
-    else:
-        assert not imported(path) & set(order[order.index(path.parts[0]) + 1 :])
+def test_imports_go_one_way():
+    later = dict(ln={"experiments", "scripts", "configs", "tests"})
+    later["experiments"] = later["ln"] - {"experiments"}
+    for path in files("ln", "experiments"):
+        assert not packages(path) & later[path.parts[0]], path
+    for path in files("configs"):
+        assert packages(path) <= {"ml_collections", "configs"}, path

@@ -11,14 +11,9 @@ import pytest
 import experiments
 
 PROJECT = Path(__file__).parents[1]
-# Each cell in each schedule once; the rest of the product is exhaustive.
-PAIRS = [
-    "RNN, layer, cpu",
-    "RNN, batch, accelerator",
-    "LSTM, batch, cpu",
-    "LSTM, layer, accelerator",
-]
-PAIRS += ["GRU, layer, cpu", "GRU, layer, accelerator"]
+# Each cell in each schedule once.
+PAIRS = ["RNN, layer, cpu", "RNN, batch, accelerator", "LSTM, batch, cpu"]
+PAIRS += ["LSTM, layer, accelerator", "GRU, layer, cpu", "GRU, layer, accelerator"]
 
 
 def measure(*words):
@@ -41,8 +36,8 @@ def measured():
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory):
-    return measure("tests.parallel_steps", str(tmp_path_factory.mktemp("data")))
+def steps(data_dir):
+    return measure("tests.parallel_steps", data_dir)
 
 
 def check(found):
@@ -65,8 +60,7 @@ def test_a_training_step_keeps_its_batch_sharded(steps, name):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("place", ["auto", "explicit", "shard_map"])
-def test_several_devices_give_the_gradients_of_one(measured, pair, place):
-    if place == "shard_map" and "batch" in pair:
-        pytest.skip("the statistics of a shard are other statistics")
-    assert measured[pair][place] < 1e-5
+def test_several_devices_give_the_gradients_of_one(measured, pair):
+    places = {"auto", "explicit", "shard_map"} & measured[pair].keys()
+    assert len(places) == (2 if "batch" in pair else 3)  # the statistics of a shard are others
+    assert max(measured[pair][place] for place in places) < 1e-5

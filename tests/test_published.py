@@ -37,6 +37,11 @@ READINGS = {
     ("figure_6", "error_batch4", ("batch",), 1e-9): {20: (0.04225,)},
     ("figure_6", "nll_batch128", ("layer",), 5e-5): {21: (1.5e-3,)},
     ("figure_6", "nll_batch4", ("layer",), 1e-5): {64: (1.9e-4,)},
+    # Errors of Cooijmans et al., whose text has the accuracies.
+    ("sequential_mnist", "error_in_order", ("none",), 6e-4): {500: (0.863,)},
+    ("sequential_mnist", "error_in_order", ("batch",), 6e-4): {5_000: (0.086,)},
+    ("sequential_mnist", "error_permuted", ("none",), 6e-4): {100_000: (0.098,)},
+    ("sequential_mnist", "error_permuted", ("batch",), 6e-4): {2_000: (0.237,)},
 }
 
 # The first x at a level, of the same curves.

@@ -11,10 +11,12 @@ import pytest
 import experiments
 from ln.errors import InputError
 from ln.training import train
+from tests.products import exhaustive
 from tests.test_scripts import PROJECT, run
 
 pytestmark = pytest.mark.slow  # whole commands
 NAMES = experiments.names("samples")
+QUICK = ("convnet", "draw", "order_embeddings")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def make_run(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n if n in QUICK else exhaustive(n) for n in NAMES])
 def test_command_writes_files_and_their_record(make_run, name):
     folder = make_run(name) / "samples"
     folder.mkdir()

@@ -42,7 +42,7 @@ def make_task(tmp_path_factory):
 
 
 def pictures_of(task, **options):
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     return sample(task, variables, Options(**dict(count=5, cases=3) | options))
 
 

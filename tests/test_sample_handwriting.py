@@ -60,7 +60,7 @@ def task(make_task):
 
 @pytest.fixture(scope="module")
 def variables(task):
-    return task.init(jax.random.key(0))
+    return jax.jit(task.init)(jax.random.key(0))
 
 
 def a_sample(given=0, finished=True, U=2):
@@ -197,7 +197,7 @@ def test_default_steps_suffice_for_the_text_behind_the_prime(task, variables, pr
 
 def test_batch_norm_writes_lines_longer_than_in_training(make_task):
     task = make_task(norm="batch")
-    (line,) = written(task, task.init(jax.random.key(0)), ["layer"], steps=50)
+    (line,) = written(task, jax.jit(task.init)(jax.random.key(0)), ["layer"], steps=50)
     assert np.isfinite(line.points).all()
 
 
@@ -217,7 +217,7 @@ def test_without_text_those_of_real_lines_are_written(task, variables):
 @pytest.mark.parametrize("prime", [None, "test:1"])
 def test_a_network_without_text_writes_lines_only(make_task, prime):
     task = make_task(text=False)
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     files = sample(task, variables, Options(count=2, prime=prime))
     assert list(files) == ["samples.png", "samples.svg"]
     assert INK in files["samples.svg"] and (GIVEN in files["samples.svg"]) == (prime is not None)

@@ -142,7 +142,7 @@ def test_the_logits_of_all_words_are_never_in_memory_at_once():
 
 def test_padding_changes_nothing(make_task):
     task = make_task()
-    variables, batch = task.init(jax.random.key(0)), task.batch(0)
+    variables, batch = jax.jit(task.init)(jax.random.key(0)), task.batch(0)
     other = dict(batch)
     for name in ("sentence", "previous", "next"):
         past = np.arange(batch[name].shape[1]) >= batch[f"{name}_length"][:, None]
@@ -233,7 +233,7 @@ def test_what_cannot_be_is_refused_before_training(make_task, options, message):
 
 def test_a_sentence_has_the_same_vector_of_length_1_in_any_company(make_task):
     task = make_task(norm="layer")
-    encode = task.encoder(task.init(jax.random.key(0)))
+    encode = task.encoder(jax.jit(task.init)(jax.random.key(0)))
     sentences = ["w1 w2 w3", "w4", "", "w9 unheard w3 " * 7]
     h = encode(sentences)
     np.testing.assert_allclose(np.linalg.norm(h, axis=1), 1, rtol=1e-5)
@@ -245,7 +245,7 @@ def test_a_sentence_has_the_same_vector_of_length_1_in_any_company(make_task):
 
 def test_vectors_are_the_encoders_last_states_by_the_equations(make_task):
     task = make_task(norm="layer")
-    variables = task.init(jax.random.key(1))
+    variables = jax.jit(task.init)(jax.random.key(1))
     p = jax.tree.map(np.asarray, variables["params"])
     tokens = [2 + WORDS.index("w5"), 2 + WORDS.index("w0"), UNKNOWN, END]
     xs = p["table"][tokens][:, None]
@@ -260,7 +260,7 @@ def test_vectors_are_the_encoders_last_states_by_the_equations(make_task):
 def test_word_vectors_teach_new_words(make_task, tmp_path):
     random, path = np.random.default_rng(0), tmp_path / "vectors.txt"
     task = make_task(word_vectors=str(path))
-    variables = task.init(jax.random.key(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
     table = np.asarray(variables["params"]["table"])[2:]
     A = random.normal(size=(table.shape[1], table.shape[1]))
     rows = dict(zip(task.words, table @ A, strict=True)) | {"new": table[3] @ A}

@@ -35,6 +35,7 @@ def send(number, job):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_jobs_that_lose_their_machine_go_on(tmp_path):
     words = (

@@ -26,11 +26,6 @@ DIGESTS = {
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def splits(data_dir):
     return datasets.load("stories", data_dir)
 

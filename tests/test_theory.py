@@ -1,11 +1,10 @@
 """Section 5 as numbers: verdicts on another seed, checks that fail, and the page."""
 
 import functools
-from pathlib import Path
 import re
-import subprocess
-import sys
 
+from absl import flags
+from absl.testing import flagsaver
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from experiments.theory import layers, recurrence
 from experiments.theory.checks import sci
 from ln.norm import Norm
 from ln.rnn import RNN
+from scripts import report
 
 
 @pytest.fixture
@@ -104,10 +104,9 @@ def test_numbers_have_two_digits(value, text):
 
 @pytest.mark.slow
 def test_the_page_shows_all_checks_and_pictures(tmp_path):
-    command = [sys.executable, "-m", "scripts.report", "--theory", f"--out={tmp_path}"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(theory=True, out=str(tmp_path)):
+        report.main([])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert re.findall(r'<h2 id="(\w+)">', page) == [f.__name__ for f in theory.DEMONSTRATIONS]
     assert {int(n) for n in re.findall(r"<dt>(\d+)\. ", page)} == NUMBERS

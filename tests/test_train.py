@@ -15,8 +15,9 @@ from configs import mnist
 import experiments
 from ln.errors import DivergedError, InputError
 from ln.training import runs, train
+from tests.products import exhaustive
 
-NORMS = ("none", "batch", "layer", "weight")
+NORMS = (exhaustive("none"), "batch", "layer", exhaustive("weight"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""What tests of recurrent layers share: cells, their sites and schedules, and a layer."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ln import GRU, LSTM, RNN, Norm, fused, unroll
+
+SITES = {RNN: ("x", "h", "a"), LSTM: ("x", "h", "c"), GRU: ("x", "h")}
+SCHEDULES = {"plain": "plain", "cpu": fused.CPU, "accelerator": fused.Schedule(2, ahead=True)}
+FAST = ("cpu", "accelerator")
+
+
+class Layer(nn.Module):
+    """One cell, unrolled: what somebody's model would do."""
+
+    cell: nn.Module
+    schedule: object = None
+
+    def __call__(self, xs, mask=None, carry=None, **options):
+        return unroll(self.cell, xs, mask, carry, self.schedule, **options)
+
+
+class Shorter(nn.Module):
+    """A norm of one's own: make every example shorter than its gain."""
+
+    gain: float = 1.0
+    train: bool = False
+
+    @staticmethod
+    def equation(a, gain):
+        return gain * a / np.sqrt(1 + (a**2).sum(-1, keepdims=True))
+
+    @nn.compact
+    def __call__(self, a, mask=None):
+        gain = self.param("gain", nn.initializers.constant(self.gain), a.shape[-1:])
+        return gain * a / jnp.sqrt(1 + (a**2).sum(-1, keepdims=True))
+
+
+def norm_of(kind, Cell, train=True):
+    sites = {"none": (), "weight": ("x", "h")}.get(kind, SITES[Cell])
+    return Norm(kind, sites, (), train)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def init(module, *arguments):
+    return jax.jit(module.init)(jax.random.key(0), *arguments)
+
+
+def assert_all_close(found, expected, tolerance):
+    def close(one, other):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+    jax.tree.map(close, found, expected)
