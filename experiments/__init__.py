@@ -1,6 +1,7 @@
 """The experiments of the paper: each folder with a task.py is one."""
 
 import functools
+import hashlib
 import importlib
 from pathlib import Path
 import traceback
@@ -43,10 +44,15 @@ def load(config):
         InputError: there is no such experiment, or its data are missing or broken.
     """
     choose("config.experiment", config.experiment, dict.fromkeys(names()))
+    if (path := config.get("word_vectors")) and not Path(path).is_file():
+        raise InputError(f"config.word_vectors is {path!r}; there is no such file.")
     task = importlib.import_module(f"experiments.{config.experiment}.task").Task(config)
     task.data = {
         config[key]: digest(config.data_dir, config[key]) for key in DATA_KEYS if config.get(key)
     }
+    if path:  # so that a run is not resumed with other vectors
+        with Path(path).open("rb") as file:
+            task.data["word_vectors"] = hashlib.file_digest(file, "sha256").hexdigest()
     return task
 
 
@@ -65,8 +71,6 @@ def check(config):
     train.Plan.of(config, task)
     choose("config.select.mode", config.select.mode, dict(min=None, max=None))
     check_select(task, config)
-    if (path := config.get("word_vectors")) and not Path(path).is_file():
-        raise InputError(f"config.word_vectors is {path!r}; there is no such file.")
     return task
 
 

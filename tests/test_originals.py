@@ -104,7 +104,8 @@ def test_a_damaged_archive_is_refused(tmp_path, end, place):
 
 
 @pytest.mark.parametrize(
-    "data", [b"<!DOCTYPE html>404", b"", gzip.compress(b"no tar" * 999, mtime=0), b"\x1f\x8b" + bytes(99)]
+    "data",
+    [b"<!DOCTYPE html>404", b"", gzip.compress(b"no tar" * 999, mtime=0), b"\x1f\x8b" + bytes(99)],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, data):
     path = lay(tmp_path, {"toy.tar.gz": data}) / "toy.tar.gz"
@@ -202,9 +203,8 @@ ADDRESS = Pickled(
     *(np.dtype, ("V8", False, True)),
     (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0),
 )
-HOSTILE = {
-    "code": Malicious(),
-    "code inside": {"data": Malicious()},
+CODE = {"code": Malicious(), "code inside": {"data": Malicious()}}
+NO_BYTES = {
     "addresses": Pickled(*np.zeros(0).__reduce__()[:2], (1, (1,), ADDRESS, False, bytes(8))),
     "an array by another way": Pickled(np.ndarray, ((1,), np.dtype("O"), bytes(8))),
     "objects": np.array([None], object),
@@ -212,12 +212,19 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", CODE)
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_of_more_than_plain_data_is_not_loaded(name, protocol, capsys):
+def test_code_in_a_pickle_is_refused(name, protocol, capsys):
     with refused("a.pkl is no pickle of plain data", "not loaded"):
-        pickles.load("a.pkl", pickle.dumps(HOSTILE[name], protocol))
+        pickles.load("a.pkl", pickle.dumps(CODE[name], protocol))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", NO_BYTES)
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_only_arrays_of_bytes_come_out_of_a_pickle(name, protocol):
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        pickles.load("a.pkl", pickle.dumps(NO_BYTES[name], protocol)).array()
 
 
 @pytest.mark.parametrize(
@@ -239,5 +246,5 @@ def test_a_damaged_or_oversized_pickle_is_refused(data):
 def test_a_pickle_may_have_arrays_of_bytes(order, protocol):
     array = np.arange(6, dtype=np.uint8).reshape(2, 3, order=order)
     value = pickles.load("a.pkl", pickle.dumps({"data": array, "labels": [1, 2]}, protocol))
-    np.testing.assert_array_equal(value["data"].values, array)
+    np.testing.assert_array_equal(value["data"].array(), array)
     assert value["labels"] == [1, 2]

@@ -48,10 +48,10 @@ def decode(place: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
             x, y = rows[:, 1:], rows[:, 0]
         else:
             batch = pickles.load(place, data)
-            x, y = batch["data"].values, np.array(batch["labels"])
+            x, y = batch["data"].array(), np.array(batch["labels"])
         planes = x.reshape(EXAMPLES, COLORS, SIDE, SIDE)
         labels = y.astype(np.int32, casting="same_kind").reshape(EXAMPLES)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{place}: expected {EXAMPLES:,} images of {D:,} bytes and their labels ({error})."
         ) from error
