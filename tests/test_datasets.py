@@ -224,10 +224,6 @@ def test_built_in_data_sets_stand_for_original_ones(data_dir, monkeypatch):
     assert datasets.real("library", data_dir) == "library"
 
 
-def test_a_helper_file_is_no_data_set():
-    assert "letters" not in datasets.table() and "__init__" not in datasets.table()
-
-
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_loading_prepares_a_built_in_data_set_once(tmp_path, data_dir, capsys, name):
     with refused(f"{name} is built in", "--from"):

@@ -147,21 +147,6 @@ def test_a_narrow_window_reads_just_the_pixels_it_lies_on():
     np.testing.assert_allclose(window.read(image, 3), 2 * image[:, 8:11, 18:21], rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_the_fast_loop_is_autodiff_of_the_plain_one():
-    x, epsilon = pictures(B), normal(T, B, Z)
-    with jax.enable_x64(True):
-        model, variables = made(NORMS["layer"])
-
-        def loss(variables, schedule):
-            return draw.bound(x, model.apply(variables, x, epsilon, schedule)).sum()
-
-        gradient = jax.jit(jax.grad(loss), static_argnums=1)
-        fast, plain = (gradient(variables, schedule) for schedule in (None, "plain"))
-    for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
-
-
 # --- The bound ---
 
 
@@ -265,12 +250,6 @@ def test_updates_lower_the_bound(kind):
     scores = task.evaluate(variables)
     assert set(scores) == {"valid", "test"}
     assert 0 < scores["test"]["kl"] < scores["test"]["bound"]
-
-
-def test_statistics_are_one_set_per_glimpse():
-    variables = make_task(norm="batch").init(jax.random.key(0))
-    shapes = {leaf.shape for leaf in jax.tree.leaves(variables["stats"])}
-    assert shapes == {(2, 32), (2, 8), (2,)}
 
 
 def test_parameters_are_about_as_many_as_in_the_public_code():

@@ -10,27 +10,22 @@ import json
 import math
 import os
 from pathlib import Path
-import pickle
 import shutil
 import tempfile
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import jax
-import numpy as np
 import pytest
 
 import experiments
 from experiments import datasets
-from experiments.datasets import pickles
-from experiments.sentence_evaluation import read_vectors
 from ln.errors import InputError
 from ln.training import runs
 from scripts.engines import jobs
 from tests import test_runs
 from tests.files import PACKED, lay
 from tests.test_readers import READERS
-from tests.test_sentence_evaluation import FORMATS
 
 LONG = "FUZZ_EXAMPLES" in os.environ  # set by scripts.fuzz
 EXPERIMENTS = experiments.names() if LONG else ["draw", "mnist"]
@@ -161,22 +156,6 @@ def test_damaged_originals_are_read_or_refused(name, end, which, kind, place, ju
         )
         assert done or not list((folder / "data").glob("*"))
     shutil.rmtree(folder)
-
-
-PICKLES = [pickle.dumps(v, p) for p in (0, 2, 5) for v in ({"a": [1, 2.5]}, np.zeros((2, 3), "u1"))]
-
-
-@tries(150)
-@given(data=st.sampled_from(PICKLES), kind=KINDS, place=PLACES, junk=JUNKS)
-def test_damaged_pickles_are_data_or_refused(data, kind, place, junk):
-    outcome(f"pickles, {kind}", lambda: pickles.load("a.pkl", damaged(data, kind, place, junk)))
-
-
-@tries(60)
-@given(name=st.sampled_from(sorted(FORMATS)), kind=KINDS, place=PLACES, junk=JUNKS)
-def test_damaged_vectors_of_words_are_read_or_refused(tmp_path, name, kind, place, junk):
-    (tmp_path / name).write_bytes(damaged(FORMATS[name], kind, place, junk))
-    outcome(f"vectors of words, {kind}", lambda: list(read_vectors(tmp_path / name)))
 
 
 # --- Run folders ---
