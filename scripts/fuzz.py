@@ -3,7 +3,8 @@
     python -m scripts.fuzz --minutes=30
 
 It runs tests/test_fuzz.py with one seed after another, and stops at the first input that is neither
-accepted nor refused in one line: pytest shows it. The table of what was tried goes to --out.
+accepted nor refused in one line: pytest shows it. The table of what was tried replaces that at the end
+of --out.
 """
 
 from collections import Counter
@@ -22,7 +23,8 @@ from ln.errors import InputError
 from scripts import cli
 
 MINUTES = flags.DEFINE_float("minutes", 10.0, "how long no further seed is begun", lower_bound=0)
-OUT = flags.DEFINE_string("out", "docs/fuzz.md", "file of the table")
+OUT = flags.DEFINE_string("out", "docs/robustness.md", "file that ends with the table")
+HEAD = "| input | accepted | refused in one line |"
 TEST = Path(__file__).parents[1] / "tests" / "test_fuzz.py"
 
 
@@ -47,12 +49,14 @@ def main(_):
 
 def write(counts: Counter) -> None:
     """Write the table of inputs and their results."""
-    rows = ["| input | accepted | refused in one line |", "|---|---:|---:|"]
+    rows = [HEAD, "|---|---:|---:|"]
     rows += [
         f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'refused']:,} |"
         for what in sorted({what for what, _ in counts})
     ]
-    Path(OUT.value).write_text("\n".join([*rows, ""]), encoding="utf-8")
+    path = Path(OUT.value)
+    before = path.read_text(encoding="utf-8").split(HEAD)[0] if path.is_file() else ""
+    path.write_text(before + "\n".join([*rows, ""]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_both_versions_give_the_same_arrays(tmp_path, form, is_inside):
 
 
 BAD = {
-    "short": ("data_batch_2.bin", binary(1)[:-1], "data_batch_2.bin: expected"),
+    "short": ("data_batch_2.bin", binary(1)[:-1], "data_batch_2 is no pickle"),
     "no pickle": ("data_batch_1", b"<html>", "data_batch_1 is no pickle"),
     "a list": ("data_batch_1", pickle.dumps([]), "data_batch_1: expected"),
     "few": ("data_batch_1", pickled(0, data=np.zeros(3, np.uint8)), "data_batch_1: expected"),

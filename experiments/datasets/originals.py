@@ -155,39 +155,35 @@ class Source:
 
 
 def collect(
-    source: Source, wanted: re.Pattern, keys: Iterable[str], archives: re.Pattern = NEVER
-) -> dict[str, tuple[str, bytes]]:
-    """Return place and contents of a file for each key: the first whose name has it as group 1.
+    source: Source,
+    wanted: re.Pattern,
+    digests: Mapping[str, str | None],
+    archives: re.Pattern = NEVER,
+) -> dict[str, bytes]:
+    """Return the contents of a file for each key: the first whose name has it as group 1.
+
+    Args:
+        digests: SHA-256 of the unpacked bytes of each key's file, if it is known.
 
     Raises:
-        InputError: there is none for some key; or as `Source.files`.
+        InputError: a file is missing, or has another digest; or as `Source.files`.
     """
-    files: dict[str, tuple[str, bytes]] = {}
+    files: dict[str, bytes] = {}
     for name, file in source.files(wanted, archives):
         match = wanted.fullmatch(name)
         assert match, "files yields no others"
-        key = match[1]
-        if key not in files:
-            files[key] = f"{source.path}/{name}", file.read()
-    if missing := [key for key in keys if key not in files]:
-        raise InputError(f"{source.path} has no {', '.join(missing)}.")
-    return {key: files[key] for key in keys}
-
-
-def exact(source: Source, wanted: re.Pattern, digests: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the contents of the files that have these digests, SHA-256 of the unpacked bytes.
-
-    Raises:
-        InputError: a file is missing, or has another digest.
-    """
-    files = collect(source, wanted, digests)
-    for key, (place, data) in files.items():
-        actual = hashlib.sha256(data).hexdigest()
-        if actual != digests[key]:
+        if (key := match[1]) in files:
+            continue
+        files[key] = file.read()
+        actual, expected = hashlib.sha256(files[key]).hexdigest(), digests[key]
+        if expected not in (None, actual):
             raise InputError(
-                f"{place} is not the original file: expected SHA-256 {digests[key]}, not {actual}."
+                f"{source.path}/{name} is not the original file: expected SHA-256 {expected}, not "
+                f"{actual}."
             )
-    return {key: data for key, (_, data) in files.items()}
+    if missing := [key for key in digests if key not in files]:
+        raise InputError(f"{source.path} has no {', '.join(missing)}.")
+    return {key: files[key] for key in digests}
 
 
 def compare(what: str, count: int, original: int | None) -> None:
