@@ -3,8 +3,8 @@
     python -m scripts.fuzz --minutes=30
 
 It runs tests/test_fuzz.py with one seed after another, and stops at the first input that is neither
-accepted nor refused in one line: pytest shows it. The table of what was tried replaces that at the end
-of --out.
+accepted nor refused in one line: pytest shows it. The table of what was tried replaces the one at
+the end of --out.
 """
 
 from collections import Counter

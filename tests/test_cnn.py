@@ -120,7 +120,7 @@ def test_few_unusable_questions_are_named_many_are_an_error(tmp_path, capsys):
         datasets.prepare("cnn", tmp_path / "new", source)
     (source / "training/bad0.question").unlink()
     (source / "test/2.question").unlink()
-    with refused("0 of 0 questions of test", "Needed: ", "`stories`"):
+    with refused("There are no questions of test", "Needed: ", "`stories`"):
         datasets.prepare("cnn", tmp_path / "new", source)
 
 

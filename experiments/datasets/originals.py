@@ -214,10 +214,11 @@ def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int 
     for name, record in records:
         kept.append(record) if not isinstance(record, str) else names[record].append(name)
     left_out = sum(map(len, names.values()))
-    total = len(kept) + left_out
+    if not (total := len(kept) + left_out):
+        raise InputError(f"There are no {what}.")
     reasons = ", ".join(f"{len(of)} {reason} (the first: {of[0]})" for reason, of in names.items())
     if not kept or left_out > max(few, most * total):
-        raise InputError(f"{left_out:,} of {total:,} {what} cannot be used: {reasons or 'none'}.")
+        raise InputError(f"{left_out:,} of {total:,} {what} cannot be used: {reasons}.")
     print(text.clean(f"  {what}: {total:,}, left out: {reasons or 'none'}"))
     return kept
 
