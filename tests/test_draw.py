@@ -140,13 +140,6 @@ def test_a_filter_far_off_the_image_is_no_zero_by_zero():
         np.testing.assert_allclose(F.sum(-1), 1, rtol=1e-6)
 
 
-def test_a_narrow_window_reads_just_the_pixels_it_lies_on():
-    """Centre at row 10 and column 20, a pixel apart: rows 9 to 11, columns 19 to 21."""
-    window = Window(*(jnp.array([v]) for v in (10.0, 20.0, 1.0, 0.05, 2.0)))
-    image = normal(1, 28, 28)
-    np.testing.assert_allclose(window.read(image, 3), 2 * image[:, 8:11, 18:21], rtol=1e-5)
-
-
 # --- The bound ---
 
 
@@ -212,23 +205,6 @@ def make_task(**options):
     config = config_file.get_config("tiny")
     config.update(options)
     return Task(config)
-
-
-@pytest.mark.slow
-def test_more_samples_make_the_estimate_tighter():
-    task = make_task()
-    variables = task.init(jax.random.key(0))
-    params = jax.tree.map(
-        lambda p: p + 0.5 * jax.random.normal(jax.random.key(1), p.shape), variables["params"]
-    )
-    x = np.repeat(task.splits["test"]["x"][:1], 200, 0)
-
-    def mean(samples):
-        key = jax.random.key(2)
-        return float(task.estimate({"params": params}, x, key, samples).mean())
-
-    one, ten, hundred = mean(1), mean(10), mean(100)
-    assert hundred < ten < one
 
 
 @pytest.mark.slow
