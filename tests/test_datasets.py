@@ -437,11 +437,13 @@ def test_a_download_without_tensorflow_datasets_says_so(data_dir, monkeypatch):
 # --- Digits ---
 
 
-DIGESTS = dict(digits="9fac1088", binarized_digits="b89927b8", scenes="4d2bfb91")
+DIGESTS = dict(
+    digits="9fac1088", binarized_digits="b89927b8", scenes="4d2bfb91", stories="42672cd9"
+)
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_built_in_images_are_the_same_everywhere(data_dir, name):
+def test_built_in_data_are_the_same_everywhere(data_dir, name):
     datasets.prepare(name, data_dir)
     assert arrays.digest(data_dir, name)[:8] == DIGESTS[name]
 
