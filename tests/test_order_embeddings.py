@@ -115,12 +115,9 @@ def test_the_loss_and_its_gradient_hold_no_array_of_pairs_and_coordinates():
 
 
 def test_blocks_are_as_large_as_the_memory_allows_where_starting_a_kernel_costs(monkeypatch):
-    blocks = []
-    monkeypatch.setattr(retrieval, "_violations", lambda block, s, v: blocks.append(block))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for M, N in ((4, 4), (128, 128), (1000, 1000), (10_000, 10_000)):
-        retrieval.violations(np.zeros((M, 1024)), np.zeros((N, 1024)))
-    assert blocks == [1024, 256, 4, 1]
+    sizes = (4, 128, 1000, 10_000)
+    assert [retrieval.block_of(n, n, 1024) for n in sizes] == [1024, 256, 4, 1]
 
 
 # --- Ranks ---
