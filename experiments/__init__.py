@@ -44,15 +44,12 @@ def load(config):
         InputError: there is no such experiment, or its data are missing or broken.
     """
     choose("config.experiment", config.experiment, dict.fromkeys(names()))
-    if (path := config.get("word_vectors")) and not Path(path).is_file():
-        raise InputError(f"config.word_vectors is {path!r}; there is no such file.")
     task = importlib.import_module(f"experiments.{config.experiment}.task").Task(config)
     task.data = {
         config[key]: digest(config.data_dir, config[key]) for key in DATA_KEYS if config.get(key)
     }
-    if path:  # so that a run is not resumed with other vectors
-        with Path(path).open("rb") as file:
-            task.data["word_vectors"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if path := config.get("word_vectors"):  # so that a run is not resumed with other vectors
+        task.data["word_vectors"] = file_digest(Path(path))
     return task
 
 
@@ -81,6 +78,19 @@ def check_select(task: Any, config) -> None:
     splits: Any = getattr(task, "scorers", None) or getattr(task, "folds", ("valid",))
     choose("config.select.split", config.select.split, dict.fromkeys(splits))
     choose("config.select.metric", config.select.metric, dict.fromkeys(task.metrics))
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of what a file of word vectors has, unpacked.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from experiments.datasets.originals import Budget, opened
+    from experiments.sentence_evaluation import VECTORS
+
+    with opened(path, Budget("config.word_vectors", VECTORS)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(data_dir: str, name: str) -> str:

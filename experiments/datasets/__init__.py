@@ -91,7 +91,7 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
     if row.make and source is not None:
         raise InputError(f"The data set {name} is built in: leave --from out.")
     folder = Path(data_dir) / name
-    if folder.exists():
+    if arrays.is_prepared(data_dir, name):
         arrays.read(data_dir, name)  # raises if the folder is incomplete
         print(f"{name}: {folder} is there already; delete it to prepare it anew")
         return

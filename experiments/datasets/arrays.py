@@ -131,8 +131,20 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Non
 
 
 def is_prepared(data_dir: str | Path, name: str) -> bool:
-    """Return whether the folder of a data set exists. Folders only appear when complete."""
-    return (Path(data_dir) / name).exists()
+    """Return whether the folder of a data set exists. Folders only appear when complete.
+
+    Raises:
+        InputError: data_dir is not the name of a folder.
+    """
+    try:
+        return (Path(data_dir) / name).lstat() is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # too long, without encoding, not to be looked into
+        raise InputError(
+            f"{str(data_dir)!r} cannot be the folder of the data ({error!r}). Choose another "
+            f"--data_dir."
+        ) from error
 
 
 def _how(data_dir: str | Path, name: str) -> str:
@@ -146,7 +158,7 @@ def manifest(data_dir: str | Path, name: str) -> dict:
         InputError: there is no such folder, or it is not a prepared data set of this name.
     """
     folder = Path(data_dir) / name
-    if not folder.exists():
+    if not is_prepared(data_dir, name):
         raise InputError(f"{folder} does not exist; to prepare it, {_how(data_dir, name)}")
     try:
         contents = json.loads((folder / "dataset.json").read_text())
