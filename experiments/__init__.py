@@ -1,6 +1,7 @@
 """The experiments of the paper: each folder with a task.py is one."""
 
 import functools
+import hashlib
 import importlib
 from pathlib import Path
 import traceback
@@ -47,6 +48,8 @@ def load(config):
     task.data = {
         config[key]: digest(config.data_dir, config[key]) for key in DATA_KEYS if config.get(key)
     }
+    if path := config.get("word_vectors"):  # so that a run is not resumed with other vectors
+        task.data["word_vectors"] = file_digest(Path(path))
     return task
 
 
@@ -65,8 +68,6 @@ def check(config):
     train.Plan.of(config, task)
     choose("config.select.mode", config.select.mode, dict(min=None, max=None))
     check_select(task, config)
-    if (path := config.get("word_vectors")) and not Path(path).is_file():
-        raise InputError(f"config.word_vectors is {path!r}; there is no such file.")
     return task
 
 
@@ -77,6 +78,19 @@ def check_select(task: Any, config) -> None:
     splits: Any = getattr(task, "scorers", None) or getattr(task, "folds", ("valid",))
     choose("config.select.split", config.select.split, dict.fromkeys(splits))
     choose("config.select.metric", config.select.metric, dict.fromkeys(task.metrics))
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of what a file of word vectors has, unpacked.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from experiments.datasets.originals import Budget, opened
+    from experiments.sentence_evaluation import VECTORS
+
+    with opened(path, Budget("config.word_vectors", VECTORS)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(data_dir: str, name: str) -> str:

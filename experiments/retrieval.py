@@ -26,51 +26,35 @@ def violations(s, v, block: int | None = None):
 
     An array of pairs and coordinates would have 17 million numbers for a batch of 128. Neither this
     function nor its gradient holds it: both go through the coordinates, ``block`` at a time, with
-    arrays ``[block, M, N]``. It can be differentiated once.
+    arrays ``[block, M, N]``.
 
     Args:
         s, v: the points.
-        block: a divisor of D. None: 1 on a CPU, so that ``[M, N]`` fits into the cache; elsewhere
-            as many as make ELEMENTS numbers, because starting a kernel costs time.
+        block: a divisor of D; `block_of` chooses one.
     """
-    (M, D), N = s.shape, len(v)
-    if block is None:
-        most = 1 if jax.default_backend() == "cpu" else max(1, ELEMENTS // (M * N))
-        block = max(n for n in range(1, min(most, D) + 1) if D % n == 0)
-    return _violations(block, s, v)
+    block = block or block_of(len(s), len(v), s.shape[1])
 
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _violations(block: int, s, v):
     def add(E, coordinates):
-        return E + (_excess(*coordinates) ** 2).sum(0), None
+        return E + _squares(*coordinates), None
 
     zero = jnp.zeros((len(s), len(v)), jnp.result_type(s, v))
-    return jax.lax.scan(add, zero, (_blocks(s, block), _blocks(v, block)))[0]
+    return jax.lax.scan(add, zero, tuple(x.T.reshape(-1, block, len(x)) for x in (s, v)))[0]
 
 
-def _gradients(block: int, inputs, d_E):
-    """Return the gradients: ∂E_ij/∂s_i = 2 max(0, s_i − v_j) = −∂E_ij/∂v_j."""
+def block_of(M: int, N: int, D: int) -> int:
+    """Return how many of D coordinates to take at a time for M captions and N images.
 
-    def gradients(coordinates):
-        d = 2 * d_E * _excess(*coordinates)
-        return d.sum(2), -d.sum(1)
-
-    by_block = jax.lax.map(gradients, tuple(_blocks(array, block) for array in inputs))
-    return tuple(d.reshape(-1, d.shape[-1]).T for d in by_block)
-
-
-_violations.defvjp(lambda block, s, v: (_violations(block, s, v), (s, v)), _gradients)
+    It is 1 on a CPU, so that ``[M, N]`` fits into the cache; elsewhere as many as make ELEMENTS
+    numbers, because starting a kernel costs time.
+    """
+    most = 1 if jax.default_backend() == "cpu" else max(1, ELEMENTS // (M * N))
+    return max(n for n in range(1, min(most, D) + 1) if D % n == 0)
 
 
-def _blocks(array, block: int):
-    """Return points ``[M, D]`` by coordinates, ``[D / block, block, M]``."""
-    return array.T.reshape(-1, block, len(array))
-
-
-def _excess(s, v):
-    """Return max(0, s_i − v_j) ``[block, M, N]`` of ``[block, M]`` and ``[block, N]``."""
-    return jnp.maximum(s[:, :, None] - v[:, None, :], 0)
+@partial(jax.checkpoint, prevent_cse=False)  # the gradient computes the differences anew
+def _squares(s, v):
+    """Return Σ max(0, s_i − v_j)² ``[M, N]`` over coordinates ``[block, M]`` and ``[block, N]``."""
+    return (jax.nn.relu(s[:, :, None] - v[:, None, :]) ** 2).sum(0)
 
 
 def contrast(E, margin: float):

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from scipy.stats import rankdata
 
-from experiments.datasets import vocabulary
+from experiments.datasets import text, vocabulary
 from experiments.datasets.originals import Budget, opened
 from ln.errors import DivergedError, InputError
 
@@ -359,5 +359,5 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
             d = int(parts[1])
             continue
         d = d or len(parts) - 1
-        word = b" ".join(parts[:-d]).decode(errors="replace")
+        word = text.clean(b" ".join(parts[:-d]).decode(errors="replace"))
         yield word, np.array(parts[-d:], np.float32)

@@ -10,7 +10,6 @@ from experiments.attentive_reader.model import Model, Noise
 from experiments.attentive_reader.task import Task
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
-from ln.errors import InputError
 from ln.norm import EPSILON, Norm
 from tests import reference
 
@@ -259,8 +258,3 @@ def test_weights_start_as_in_the_code(make_task):
     params = jax.jit(make_task(embedding_dim=6, hidden=16).init)(jax.random.key(0))["params"]
     W_x = params["of_passage_0"]["W_x"]["kernel"]
     assert W_x.shape == (6, 64) and 0.9 < np.abs(W_x).max() / np.sqrt(6 / 23) <= 1
-
-
-def test_a_batch_larger_than_every_bucket_raises(make_task):
-    with pytest.raises(InputError, match="config.batch_size is 100"):
-        make_task(batch_size=100)

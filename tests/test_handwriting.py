@@ -121,23 +121,6 @@ def test_outputs_are_those_of_the_equations(kind, text):
 
 
 @pytest.mark.slow
-def test_gradients_are_autodiff_of_the_plain_loops():
-    xs, targets = points(T, B), points(T, B, seed=1)
-    with jax.enable_x64(True):
-        model, variables = made("layer")
-
-        def loss(params, schedule):
-            everything = {**variables, "params": params}
-            y, _ = model.apply(everything, xs, MASK, texts(), schedule, mutable=["stats"])
-            return jnp.where(MASK, Mixture.of(y).negative_log_likelihood(targets), 0).sum()
-
-        gradient = jax.jit(jax.grad(loss), static_argnums=1)
-        fast, plain = (gradient(variables["params"], s) for s in (None, "plain"))
-    for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("text", [True, False], ids=["text", "prediction"])
 def test_step_by_step_is_the_network(text):
     xs = points(T, B)

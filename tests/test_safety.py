@@ -1,5 +1,6 @@
 """Untrusted files are data: nothing in them is executed, and no path leaves its folder."""
 
+import ast
 from pathlib import Path
 import re
 import subprocess
@@ -46,6 +47,36 @@ def test_dangerous_lines_are_seen(line, tmp_path):
     (tmp_path / "module.py").write_text(f"{modules}\nimport pickle\n{line}\n")
     report = dangers(str(tmp_path / "module.py"))
     assert ":3:" in report or re.search(OTHERS, line)
+
+
+# --- Files of strangers ---
+
+OPENING = set("open read_text read_bytes fromfile loadtxt genfromtxt memmap open_memmap".split())
+PACKERS = set("bz2 gzip lzma tarfile zipfile".split())
+OWN = {  # these open what the project itself wrote or brings along; originals.py is the boundary
+    *("arrays.py", "originals.py", "curves.py"),
+    *("letters.py", "pen.py", "docs.py"),
+}
+
+
+def openings(code):
+    """Return the names in a module that open or unpack files."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from {getattr(node, "module", None), *(a.name for a in node.names)} & PACKERS
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", None))
+            yield from {name} & OPENING
+
+
+def test_no_reader_opens_files_by_itself():
+    paths = [path for path in (ROOT / "experiments").rglob("*.py") if path.name not in OWN]
+    assert not [(path, n) for path in paths for n in openings(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("line", ["import gzip", "from tarfile import x", "p.open()", "open(p)"])
+def test_openings_are_seen(line):
+    assert list(openings(line))
 
 
 # Python reports every class or function that a pickle asks for.

@@ -51,10 +51,10 @@ def test_command_writes_files_and_their_record(make_run, name):
 
 
 def test_command_overwrites_its_own_files(make_run, tmp_path):
-    for name in ("samples.json", "activity.txt"):
+    for name in ("samples.json", "activity.png"):
         (tmp_path / name).touch()
     run("scripts.sample", "convnet", f"--workdir={make_run('convnet')}", f"--out={tmp_path}")
-    assert (tmp_path / "activity.txt").stat().st_size
+    assert (tmp_path / "activity.png").stat().st_size
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,17 +16,16 @@ from experiments.draw.samples import (
     GAP,
     WRITING,
     ZOOM,
-    Frames,
     Options,
     corners,
     in_rows,
     sample,
     selected,
-    sheet,
+    tile,
 )
 
 pytestmark = pytest.mark.slow  # pictures
-BLACK = np.zeros((1, 2, 28, 28))
+BLACK = np.zeros((28, 28))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +45,9 @@ def pictures_of(task, **options):
     return sample(task, variables, Options(**dict(count=5, cases=3) | options))
 
 
-def pixels_of(png):
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+def pixels_of(image):
+    image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+    return np.asarray(image.convert("RGB")).astype(int)
 
 
 def coloured(png):
@@ -57,7 +57,7 @@ def coloured(png):
 
 
 def window_of(g_Y, g_X, delta, sigma):
-    return Window(*(np.full((1, 2), float(value)) for value in (g_Y, g_X, delta, sigma, 1.0)))
+    return Window(*map(np.float32, (g_Y, g_X, delta, sigma, 1.0)))
 
 
 @pytest.mark.parametrize("N", [1, 2, 5])
@@ -71,23 +71,19 @@ def test_corners_are_centres_of_the_outermost_filters(N):
 
 
 def test_a_frame_surrounds_its_pixels():
-    frames = [Frames(window_of(g_Y=8, g_X=6, delta=2, sigma=1), 5, WRITING)]
-    colours = coloured(sheet(BLACK, frames))
-    for picture in (0, 1):
-        part = colours[:, picture * (28 + GAP) * ZOOM :][:, : 28 * ZOOM]
-        for places, centre in zip(np.nonzero(part), (8, 6), strict=True):
-            first, last = places.min() / ZOOM, (places.max() + 1) / ZOOM
-            # Pixel p of the picture goes from p - 1 to p. The line itself is 0.4 pixels wide.
-            assert (first + last) / 2 == pytest.approx(centre - 0.5, abs=0.2)
-            assert last - first == pytest.approx(4 * 2 + 0.4, abs=0.4)
-        assert not part[5 * ZOOM : 10 * ZOOM, 3 * ZOOM : 8 * ZOOM].any()  # it is hollow
+    colours = coloured(tile(BLACK, (window_of(g_Y=8, g_X=6, delta=2, sigma=1), 5, WRITING)))
+    for places, centre in zip(np.nonzero(colours), (8, 6), strict=True):
+        first, last = places.min() / ZOOM, (places.max() + 1) / ZOOM
+        # Pixel p of the picture goes from p - 1 to p.
+        assert (first + last) / 2 == pytest.approx(centre - 0.5, abs=0.4)
+        assert last - first == pytest.approx(4 * 2 + 0.4, abs=0.4)
+    assert not colours[5 * ZOOM : 10 * ZOOM, 3 * ZOOM : 8 * ZOOM].any()  # it is hollow
 
 
-def test_a_frame_never_reaches_the_next_picture():
-    window = window_of(g_Y=14, g_X=26, delta=4, sigma=2)
-    window.sigma[0, 1] = np.nan  # the second picture has none
-    colours = coloured(sheet(BLACK, [Frames(window, 5, WRITING)]))
-    assert colours[:, : 28 * ZOOM].any() and not colours[:, 28 * ZOOM :].any()
+@pytest.mark.parametrize("g_X, delta", [(26, 4), (1e9, 1e-9), (-1e9, 1e9)])
+def test_a_frame_beyond_the_picture_is_cut(g_X, delta):
+    colours = coloured(tile(BLACK, (window_of(g_Y=14, g_X=g_X, delta=delta, sigma=2), 5, WRITING)))
+    assert colours.shape == (28 * ZOOM, 28 * ZOOM) and colours.any() == (g_X == 26)
 
 
 @pytest.mark.parametrize("T", [1, 2, COLUMNS, 64])
@@ -97,7 +93,10 @@ def test_first_and_last_glimpse_are_shown(T):
 
 
 def test_pictures_fill_a_square_row_by_row():
-    np.testing.assert_array_equal(in_rows(np.arange(5)), [[0, 1, 2], [3, 4, np.nan]])
+    page = pixels_of(in_rows([tile(BLACK + n / 5) for n in range(5)]))[..., 0]
+    side = 28 * ZOOM + GAP
+    assert page.shape == (2 * side, 3 * side)
+    assert page[::side, ::side].tolist() == [[0, 51, 102], [153, 204, 255]]
 
 
 def test_the_animation_shows_every_glimpse_and_holds_the_last(make_task):
@@ -123,7 +122,8 @@ def test_a_reconstruction_is_beside_its_image(make_task):
     assert first == again and first["samples.png"] != other["samples.png"]
     pixels = pixels_of(first["reconstructions.png"])
     x = task.splits["valid"]["x"][[0, 66, 133]].reshape(3, 28, 28)
-    pixels = pixels[-3 * (28 + GAP) * ZOOM :][ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 0]
+    side = 28 * ZOOM + GAP
     for row in range(3):
-        np.testing.assert_array_equal(pixels[row * (28 + GAP) :][:28, :28], 255 * x[row])
-    assert pixels.shape[1] == (2 + task.config.glimpses) * (28 + GAP)
+        image = pixels[-(3 - row) * side :][: 28 * ZOOM : ZOOM, : 28 * ZOOM : ZOOM, 0]
+        np.testing.assert_array_equal(image, 255 * x[row])
+    assert pixels.shape[1] == (2 + task.config.glimpses) * side

@@ -25,10 +25,9 @@ from experiments.handwriting.samples import (
     sample_line,
     text_in,
     until_end,
-    windows,
     write,
 )
-from experiments.pictures import LARGEST, png, svg
+from experiments.pictures import svg
 from ln.errors import InputError
 
 pytestmark = pytest.mark.slow  # pictures
@@ -132,26 +131,6 @@ def test_the_svg_has_captions_as_text():
     assert "&lt;a&gt; &amp; $b$</text>" in svg(draw([Line("<a> & $b$", [(INK, np.eye(2))])]))
 
 
-def test_a_dot_is_visible():
-    assert pixels_of(png(draw([Line("", [(INK, np.zeros((1, 2)))])]))).min() < 200
-
-
-def test_a_long_stroke_makes_no_larger_picture():
-    figure = draw([Line("far", [(INK, np.array([[0.0, 0.0], [1e6, 1e4]]))])])
-    assert max(pixels_of(png(figure)).shape) <= LARGEST
-
-
-def test_the_window_is_above_a_line_in_the_colours_of_characters():
-    pixels = pixels_of(windows([a_sample(U=4)], SCALE))
-    coloured = pixels.max(-1) - pixels.min(-1) > 60
-    height, width = coloured.shape
-    assert coloured[: height // 2, : width // 10].any()  # names of characters, at the left
-    assert coloured[height // 2 :, width // 10 :].any()
-    dark = pixels[: height // 2, width // 10 :].max(-1) < 100
-    assert dark.any() and not coloured[: height // 2, width // 10 :].any()
-    assert len(pixels_of(windows([a_sample(U=4)] * 2, SCALE))) == pytest.approx(2 * height, abs=1)
-
-
 # --- What is written ---
 
 
@@ -176,23 +155,6 @@ def test_a_sample_begins_with_its_prime(task, variables):
     np.testing.assert_array_equal(line.points[: len(real)], real)
     assert line.text == f"{text_in(valid, 7)} ab"
     assert line.phi.shape[1] == len(line.text) + 1
-
-
-def test_a_large_bias_reduces_the_variance(task, variables):
-    free, neat = (
-        [s.points[1, :2] for s in written(task, variables, bias=bias, count=9)] for bias in (0, 9)
-    )
-    assert np.std(neat, 0).max() < 1e-2 < np.std(free, 0).min()
-
-
-@pytest.mark.parametrize("prime", [None, "test:0"])
-def test_default_steps_suffice_for_the_text_behind_the_prime(task, variables, prime):
-    train = task.splits["train"]
-    ratio = train["length"].sum() / train["text_length"].sum()
-    most = 1 + math.ceil(60 * ratio) + (task.config.length if prime else 0)
-    (line,) = written(task, variables, ["a" * 30], steps=0, prime=prime)
-    assert len(line.points) <= most
-    assert line.finished or len(line.points) == most
 
 
 def test_batch_norm_writes_lines_longer_than_in_training(make_task):

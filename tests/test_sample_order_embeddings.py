@@ -48,7 +48,7 @@ def answers(task, variables):
 
     def answers(**options):
         page, title, rows = sample(task, variables, Options(**options))["neighbours.txt"], "", {}
-        for line in page.split("\n\nOrder of ")[0].splitlines():
+        for line in page.splitlines():
             if match := re.fullmatch(r" +(\d+) +(-?[\d.]+) ([ *]) (.+)", line):
                 place, energy, star, name = match.groups()
                 rows.setdefault(title, []).append((int(place), float(energy), star == "*", name))
@@ -116,28 +116,13 @@ def test_a_given_text_finds_the_images_of_that_caption(answers, energies, said):
         assert not any(star for _, _, star, _ in rows)
 
 
-def test_the_order_of_the_captions_of_the_first_image_is_shown(task, variables, said):
-    page = sample(task, variables, Options(cases=2))["neighbours.txt"]
-    head, _, order = page.partition("\n\nOrder of the captions of image ")
-    n, lines = int(order.splitlines()[0]), order.splitlines()[2:]
-    assert f"\nimage {n} (" in head and len(lines) == len(task.splits["test"]["above"])
-    s = np.asarray(task.points(variables, task.fold("test", 0, N))[0])[5 * n :]
-    for line, (less, more) in zip(lines, task.splits["test"]["above"], strict=True):
-        up, sign, down, texts = re.fullmatch(r" +([\d.]+) ([<>]) ([\d.]+)   (.+)", line).groups()
-        assert texts == f"{said[5 * n + less]} | {said[5 * n + more]}"
-        forth = (np.maximum(s[less] - s[more], 0) ** 2).sum()
-        back = (np.maximum(s[more] - s[less], 0) ** 2).sum()
-        assert (float(up), float(down)) == pytest.approx((forth, back), abs=1e-5)
-        assert sign == ("<" if forth < back else ">")
-
-
 def test_images_without_pictures_have_the_names_of_their_files(task, variables, monkeypatch):
-    split = {k: v for k, v in task.splits["test"].items() if k not in ("pictures", "above")}
+    split = {k: v for k, v in task.splits["test"].items() if k != "pictures"}
     names = vocabulary.join(f"COCO_{n:03}.jpg" for n in range(len(split["images"])))
     monkeypatch.setitem(task.splits, "test", split | dict(names=names))
     files = sample(task, variables, Options(cases=2))
     assert "<img" not in files["neighbours.html"]
-    assert "\nCOCO_0" in files["neighbours.txt"] and "Order" not in files["neighbours.txt"]
+    assert "\nCOCO_0" in files["neighbours.txt"]
 
 
 def test_files_are_a_function_of_the_seed(task, variables):

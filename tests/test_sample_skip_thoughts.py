@@ -83,8 +83,8 @@ def test_an_unknown_word_of_the_data_is_no_question_mark(task):
     "contents, options, message",
     [
         (b"", dict(sentences="none.txt"), "No such file"),
-        (b" \n\n", {}, "no sentences"),
-        (b"one\ncaf\xe9\n", {}, "line 2 is not UTF-8"),
+        (b" \n\n", {}, "has no text"),
+        (b"one\ncaf\xe9\n", {}, "line 2: .* is not UTF-8"),
         (b"one", dict(split="vlid"), "Did you mean 'valid'"),
     ],
     ids=["missing", "blank", "cp1252", "split"],
@@ -99,7 +99,7 @@ def test_interrupted_encoding_leaves_no_file(sample, tmp_path, monkeypatch):
     def broken(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.np.lib.format, "write_array_header_1_0", broken)
+    monkeypatch.setattr(module.arrays, "mapped", broken)
     with pytest.raises(KeyboardInterrupt):
         sample(b"w1\nw2\nw3\n")
     assert not any((tmp_path / "samples").iterdir())

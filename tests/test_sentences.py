@@ -7,26 +7,25 @@ from experiments import datasets
 from experiments.datasets import vocabulary
 from experiments.datasets.corpora import sentences
 from experiments.datasets.synthetic import library
+from tests.files import lay
 from tests.test_datasets import refused
 
 HEAD = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
 ROWS = "1\tA dog runs\tA cat runs \t3.5\tNEUTRAL\n2\tOne\tTwo\t1\tNEUTRAL\n"
 
 
+FILES = {f"deeper/{name}": f"good {n} .\nfine {n} .\n" for n, name in enumerate(sentences.FILES)}
+FILES |= {f"deeper/{name}": HEAD + ROWS for name in sentences.SICK.values()}
+FILES |= {"deeper/SICK_trial.txt": ROWS, "deeper/custrev.neg": "bad .\n\n  \nworse\x85 ."}
+FILES = {name: data.encode() for name, data in FILES.items()}
+FILES["deeper/rt-polarity.pos"] = b"a caf\xe9 .\nsecond .\n"
+MR = {name: data for name, data in FILES.items() if "polarity" in name}
+
+
 @pytest.fixture
 def files(tmp_path):
     """The originals in small, in their encodings."""
-    folder = tmp_path / "original" / "deeper"
-    folder.mkdir(parents=True)
-    for n, name in enumerate(sentences.COUNTS):
-        (folder / name).write_bytes(f"good {n} .\nfine {n} .\n".encode())
-    for name in sentences.SICK.values():
-        (folder / name).write_text(HEAD + ROWS)
-    (folder / "rt-polarity.pos").write_bytes(b"a caf\xe9 .\nsecond .\n")
-    (folder / "custrev.neg").write_bytes(b"bad .\n\n  \nworse\xc2\x85 .")
-    (folder / "SICK_trial.txt").write_text(ROWS)
-    (folder / "SICK_test_annotated.txt").write_text((HEAD + ROWS).replace("\n", "\r\n"))
-    return folder
+    return lay(tmp_path / "original", FILES) / "deeper"
 
 
 def prepared(tmp_path):
@@ -40,11 +39,11 @@ def test_class_1_comes_first_in_either_encoding(tmp_path, files, capsys):
     assert splits["mr"]["labels"].tolist() == [1, 1, 0, 0]
     assert splits["cr"]["labels"].tolist() == [1, 1, 0, 0]  # without blank lines
     assert vocabulary.split(splits["subj"]["text"])[0] == "good 4 ."  # plot.tok.gt9.5000
-    assert "rt-polarity.pos: 2; the original has 5,331" in capsys.readouterr().out
+    assert "NOTE: mr: 4 records; the original has 10,662" in capsys.readouterr().out
 
 
 def test_pairs_are_side_by_side(tmp_path, files):
-    """With or without a header, with either end of lines."""
+    """With or without a header."""
     splits = prepared(tmp_path)
     for split in sentences.SICK:
         texts = vocabulary.split(splits[split]["text"])
@@ -67,11 +66,11 @@ def test_other_names_are_known(tmp_path, files):
 
 
 BROKEN = {
-    "columns": ("SICK_train.txt", f"{HEAD}\n3\tonly one\t3.0\tNEUTRAL\n", "line 3: expected"),
-    "score": ("SICK_train.txt", "3\ta\tb\t6\tNEUTRAL\n", "SICK_train.txt, line 1: expected"),
-    "nan": ("SICK_train.txt", "3\ta\tb\tnan\tNEUTRAL\n", "SICK_train.txt, line 1: expected"),
-    "head": ("SICK_train.txt", HEAD, "SICK_train.txt has no pairs"),
-    "empty": ("mpqa.neg", "\n", "mpqa.neg has no sentences"),
+    "columns": ("SICK_train.txt", f"{HEAD}\n3\tonly one\t3.0\tNEUTRAL\n", "expected a number, two"),
+    "score": ("SICK_train.txt", "3\ta\tb\t6\tNEUTRAL\n", "found '3\\ta\\tb\\t6"),
+    "nan": ("SICK_train.txt", "3\ta\tb\tnan\tNEUTRAL\n", "SICK_train.txt: expected"),
+    "head": ("SICK_train.txt", HEAD, "no records in sick_train"),
+    "empty": ("mpqa.neg", "\n", "mpqa.neg has no text"),
 }
 
 

@@ -16,7 +16,6 @@ from tests import reference
 from tests.learning import assert_all_change, states_of, variables_of
 
 NORMS = tuple(config_file.get_config().norms)
-SWEEP = list(config_file.sweep())
 
 
 def task_of(data_dir, scale="tiny", **settings):
@@ -26,29 +25,6 @@ def task_of(data_dir, scale="tiny", **settings):
 
 
 # --- The settings ---
-
-
-def test_published_hyperparameters_are_pinned():
-    config = config_file.get_config()
-    assert (config.dataset, config.pixels_per_step, config.hidden) == ("mnist", 1, 100)
-    assert (config.batch_size, config.steps, config.valid_cases) == (100, "200 epochs", 10_000)
-    assert dict(config.optimizer) == dict(kind="rmsprop", decay=0.9, eps=1e-5)
-    assert (config.lr, config.clip) == ((1e-3,), 1.0)
-    norms = {name: dict(norm) for name, norm in config.norms.items()}
-    assert norms == dict(
-        none={},
-        batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
-        layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),
-        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),
-    )
-
-
-def test_the_sweep_is_three_norms_in_order_and_permuted():
-    expected = set(itertools.product(("none", "batch", "layer"), (False, True)))
-    assert {(run["norm"], run["permuted"]) for run in SWEEP} == expected and len(SWEEP) == 6
-    for run in SWEEP:
-        noisy = run["norm"] != "none" and not run["permuted"]
-        assert run.get("noise", 0.0) == (0.1 if noisy else 0.0)
 
 
 # --- The sequences ---

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import skip_thoughts as config_file
+import experiments
 from experiments.datasets import arrays, vocabulary
 from experiments.datasets.vocabulary import END, UNKNOWN
 from experiments.skip_thoughts.model import cross_entropy
@@ -269,6 +270,15 @@ def test_word_vectors_teach_new_words(make_task, tmp_path):
     h = encode([f"{task.words[3]} w1", "new w1", "newer w1"])
     np.testing.assert_allclose(h[1], h[0], atol=1e-4)
     assert abs(h[2] - h[0]).max() > 1e-3
+
+
+def test_word_vectors_are_part_of_a_run(make_task, tmp_path):
+    path, digests = tmp_path / "vectors.txt", []
+    for contents in ("w1 1 2", "w1 1 2", "w1 1 3"):
+        path.write_text(contents)
+        config = make_task(word_vectors=str(path)).config
+        digests.append(experiments.load(config).data["word_vectors"])
+    assert digests[0] == digests[1] != digests[2]
 
 
 # --- Training ---

@@ -2,8 +2,7 @@
 
 python -m scripts.sample convnet --workdir=runs/x
 
-activity.png, .txt     how often units are active, at each position of each convolutional layer,
-                       and by distance from the border
+activity.png           how often units are active, at each position of each convolutional layer
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ class Options:
     split: str = option("test", "split of the images")
 
 
-def sample(task, variables, options: Options) -> dict[str, bytes | str]:
+def sample(task, variables, options: Options) -> dict[str, bytes]:
     """Return the files by name.
 
     Args:
@@ -33,7 +32,7 @@ def sample(task, variables, options: Options) -> dict[str, bytes | str]:
     x = choose("split", options.split, task.splits)["x"]
     activity = [np.asarray(layer) for layer in task.activity(variables, x)]
     about = f"of {len(x):,} images ({options.split}), active in [%]"
-    return {"activity.png": picture(activity, about), "activity.txt": table(activity)}
+    return {"activity.png": picture(activity, about)}
 
 
 def picture(activity: list[np.ndarray], about: str) -> bytes:
@@ -51,15 +50,3 @@ def picture(activity: list[np.ndarray], about: str) -> bytes:
         ax.set_ylabel("row")
     figure.colorbar(image, ax=axes.tolist(), label=about)
     return png(figure)
-
-
-def table(activity: list[np.ndarray]) -> str:
-    """Return the same in numbers, by distance from the border."""
-    lines = ["How often units are active, in percent, by distance from the border of the image."]
-    for k, layer in enumerate(activity, start=1):
-        height, width = layer.shape
-        row, column = np.indices(layer.shape)
-        distance = np.minimum.reduce([row, height - 1 - row, column, width - 1 - column])
-        shares = [100 * layer[distance == d].mean() for d in range(distance.max() + 1)]
-        lines.append(f"layer {k}: " + ", ".join(f"{d}: {s:.1f}" for d, s in enumerate(shares)))
-    return "\n".join([*lines, ""])

@@ -17,8 +17,11 @@ import numpy as np
 
 from experiments.datasets import arrays
 from experiments.datasets.download import download
-from experiments.datasets.originals import Source
+from experiments.datasets.originals import Source, compare, readable
 from ln.errors import InputError, choose
+
+# Arrays that have a row for each record, or its start; then there is an end, too.
+ROWS = "x images answers labels scores point_starts starts".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Dataset:
         read: returns the arrays of an original one from its files.
         needs: these files, for people.
         budget: how many bytes they have at most, unpacked.
+        records: of splits of the original, so that people see what is missing.
         url: a folder on the web that has them, or a page that says how to get them.
         downloads: the files in that folder that a command downloads.
     """
@@ -42,6 +46,7 @@ class Dataset:
     read: Callable[[Source], arrays.Splits] | None = None
     needs: str = ""
     budget: int = 0
+    records: Mapping[str, int] = dataclasses.field(default_factory=dict)
     url: str = ""
     downloads: tuple[str, ...] = ()
 
@@ -86,7 +91,7 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
     if row.make and source is not None:
         raise InputError(f"The data set {name} is built in: leave --from out.")
     folder = Path(data_dir) / name
-    if folder.exists():
+    if arrays.is_prepared(data_dir, name):
         arrays.read(data_dir, name)  # raises if the folder is incomplete
         print(f"{name}: {folder} is there already; delete it to prepare it anew")
         return
@@ -116,10 +121,19 @@ def _prepare_original(name: str, row: Dataset, folder: Path, path: str | Path | 
                 if not Path(path).exists():
                     raise InputError(f"{path} does not exist.")
                 print(f"{name}: reading {path}")
-            splits = row.read(Source(Path(path), name, row.budget, folder, stack))
+            with readable(path, (MemoryError, RecursionError)):
+                splits = row.read(Source(Path(path), name, row.budget, folder, stack))
+            for split, values in splits.items():
+                compare(split, records(values), row.records.get(split))
         except InputError as error:
             raise InputError(f"{error} {needs(name)}") from error
         arrays.write(folder.parent, name, splits, dict(source=f"{row.title} from {origin}"))
+
+
+def records(split: Mapping[str, np.ndarray]) -> int:
+    """Return the number of records in the arrays of a split."""
+    name = next(name for name in ROWS if name in split)
+    return len(split[name]) - name.endswith("starts")
 
 
 def needs(name: str) -> str:

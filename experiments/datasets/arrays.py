@@ -19,8 +19,10 @@ import math
 import os
 from pathlib import Path
 import shutil
+import tempfile
 from typing import Any
 import uuid
+import weakref
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from ln.errors import InputError, writing
 
 VERSION = 1  # of this layout
 BLOCK = 2**24  # bytes
+mapped = np.lib.format.open_memmap  # a .npy file into memory
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split -> array -> values
 
 
@@ -37,6 +40,25 @@ def blocks(values: Any) -> Iterator[np.ndarray]:
     step = max(1, BLOCK // max(1, row))
     for start in range(0, len(values), step):
         yield np.ascontiguousarray(values[start : start + step])
+
+
+class Growing:
+    """An array that grows on disk, row by row, and then is mapped into memory.
+
+    Its file has no name: the system removes it even if the process is killed.
+    """
+
+    def __init__(self, folder: Path, dtype: Any, *row: int):
+        self.dtype, self.row = dtype, row
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by finalize
+        weakref.finalize(self, self.file.close)
+
+    def add(self, rows: Any) -> None:
+        self.file.write(np.asarray(rows, self.dtype).data)
+
+    def mapped(self) -> np.ndarray:
+        self.file.flush()
+        return np.memmap(self.file, self.dtype, "r").reshape(-1, *self.row)
 
 
 def describe(values: np.ndarray, copy: Callable | None = None) -> dict:
@@ -109,8 +131,20 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Non
 
 
 def is_prepared(data_dir: str | Path, name: str) -> bool:
-    """Return whether the folder of a data set exists. Folders only appear when complete."""
-    return (Path(data_dir) / name).exists()
+    """Return whether the folder of a data set exists. Folders only appear when complete.
+
+    Raises:
+        InputError: data_dir is not the name of a folder.
+    """
+    try:
+        return (Path(data_dir) / name).lstat() is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # too long, without encoding, not to be looked into
+        raise InputError(
+            f"{str(data_dir)!r} cannot be the folder of the data ({error!r}). Choose another "
+            f"--data_dir."
+        ) from error
 
 
 def _how(data_dir: str | Path, name: str) -> str:
@@ -124,7 +158,7 @@ def manifest(data_dir: str | Path, name: str) -> dict:
         InputError: there is no such folder, or it is not a prepared data set of this name.
     """
     folder = Path(data_dir) / name
-    if not folder.exists():
+    if not is_prepared(data_dir, name):
         raise InputError(f"{folder} does not exist; to prepare it, {_how(data_dir, name)}")
     try:
         contents = json.loads((folder / "dataset.json").read_text())
@@ -156,7 +190,7 @@ def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
         split, array = key.split(".", 1)
         path = Path(data_dir) / name / f"{key}.npy"
         try:
-            values = np.lib.format.open_memmap(path, mode="r")
+            values = mapped(path, mode="r")
         except (OSError, ValueError, EOFError, OverflowError) as error:
             raise InputError(
                 f"{path}: {error}. Delete or move {path.parent}, then {_how(data_dir, name)}"

@@ -4,6 +4,7 @@ All readers use it: each file, gzip file and archive member is read through `Sou
 which reads regular files only and stops at the budget of the data set.
 """
 
+import collections
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
@@ -22,13 +23,14 @@ from typing import IO, Any
 import zipfile
 import zlib
 
-from experiments.datasets import arrays
+from experiments.datasets import arrays, text
 from ln.errors import InputError
 
 # Exceptions of damaged archives. RuntimeError: a zip file with a password or an unknown packing.
 DAMAGED = (
     *(OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error),
     *(tarfile.TarError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, MemoryError),
+    RecursionError,
 )
 PACKED = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\0", lzma.open))
 LITTER = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"))  # of operating systems
@@ -86,13 +88,13 @@ class Limited(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def readable(place: str | Path) -> Iterator[None]:
+def readable(place: str | Path, damaged: tuple = DAMAGED) -> Iterator[None]:
     """Turn the exceptions of damaged files into an InputError."""
     try:
         yield
     except InputError:  # it says already what is wrong, and is a ValueError, too
         raise
-    except DAMAGED as error:
+    except damaged as error:
         raise InputError(
             f"Cannot read {place} ({type(error).__name__}: {error}): is it complete?"
         ) from error
@@ -137,67 +139,88 @@ class Source:
             InputError: a file cannot be read, is damaged, or the budget is spent. Reading what
                 is yielded raises it too.
         """
-        budget = Budget(self.name, self.budget)
-        if self.path.is_file():
-            name = _unpacked_name(self.path.name)
-            if _is_wanted(name, wanted):  # the only original file, by itself
-                with opened(self.path, budget) as stream:
-                    yield name, stream
-            else:
-                yield from _members(self.path, wanted, budget)
-            return
-        packed = []
-        for path in walk(self.path):
-            name = path.relative_to(self.path).as_posix()
-            if _is_wanted(_unpacked_name(name), wanted):
+        budget, packed = Budget(self.name, self.budget), []
+        is_file = self.path.is_file()
+        root = self.path.parent if is_file else self.path
+        for path in [self.path] if is_file else walk(root):
+            name = path.relative_to(root).as_posix()
+            unpacked = re.sub(r"\.(gz|xz)$", "", name)
+            if _is_wanted(unpacked, wanted):
                 with opened(path, budget) as stream:
-                    yield _unpacked_name(name), stream
-            elif _is_wanted(name, archives):
+                    yield unpacked, stream
+            elif is_file or _is_wanted(name, archives):
                 packed.append(path)
         for path in packed:
             yield from _members(path, wanted, budget)
 
 
 def collect(
-    source: Source, wanted: re.Pattern, keys: Iterable[str], archives: re.Pattern = NEVER
-) -> dict[str, tuple[str, bytes]]:
-    """Return place and contents of a file for each key: the first whose name has it as group 1.
+    source: Source,
+    wanted: re.Pattern,
+    digests: Mapping[str, str | None],
+    archives: re.Pattern = NEVER,
+) -> dict[str, bytes]:
+    """Return the contents of a file for each key: the first whose name has it as group 1.
+
+    Args:
+        digests: SHA-256 of the unpacked bytes of each key's file, if it is known.
 
     Raises:
-        InputError: there is none for some key; or as `Source.files`.
+        InputError: a file is missing, or has another digest; or as `Source.files`.
     """
-    files: dict[str, tuple[str, bytes]] = {}
+    files: dict[str, bytes] = {}
     for name, file in source.files(wanted, archives):
         match = wanted.fullmatch(name)
         assert match, "files yields no others"
-        key = match[1]
-        if key not in files:
-            files[key] = f"{source.path}/{name}", file.read()
-    if missing := [key for key in keys if key not in files]:
+        if (key := match[1]) in files:
+            continue
+        files[key] = file.read()
+        actual, expected = hashlib.sha256(files[key]).hexdigest(), digests[key]
+        if expected not in (None, actual):
+            raise InputError(
+                f"{source.path}/{name} is not the original file: expected SHA-256 {expected}, not "
+                f"{actual}."
+            )
+    if missing := [key for key in digests if key not in files]:
         raise InputError(f"{source.path} has no {', '.join(missing)}.")
-    return {key: files[key] for key in keys}
+    return {key: files[key] for key in digests}
 
 
-def exact(source: Source, wanted: re.Pattern, digests: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the contents of the files that have these digests, SHA-256 of the unpacked bytes.
+def compare(what: str, count: int, original: int | None) -> None:
+    """Print a note if a number of records differs from that of the original corpus.
 
     Raises:
-        InputError: a file is missing, or has another digest.
+        InputError: there are none.
     """
-    files = collect(source, wanted, digests)
-    for key, (place, data) in files.items():
-        actual = hashlib.sha256(data).hexdigest()
-        if actual != digests[key]:
-            raise InputError(
-                f"{place} is not the original file: expected SHA-256 {digests[key]}, not {actual}."
-            )
-    return {key: data for key, (_, data) in files.items()}
+    if not count:
+        raise InputError(f"There are no records in {what}.")
+    if original not in (None, count):
+        print(f"  NOTE: {what}: {count:,} records; the original has {original:,}")
 
 
-def compare(what: str, count: int, original: int) -> None:
-    """Print a note if a count differs from that of the original corpus."""
-    if count != original:
-        print(f"  NOTE: {what}: {count:,}; the original has {original:,}")
+def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int = 0) -> list:
+    """Return the records that can be used; print how many are left out, and why.
+
+    Args:
+        what: names them, as "lines of train".
+        records: their names, and the records; the reason (a str) for one that cannot be used.
+        most: the share that may be left out.
+        few: the number that may be left out in any case.
+
+    Raises:
+        InputError: none can be used, or more are left out.
+    """
+    kept, names = [], collections.defaultdict(list)
+    for name, record in records:
+        kept.append(record) if not isinstance(record, str) else names[record].append(name)
+    left_out = sum(map(len, names.values()))
+    if not (total := len(kept) + left_out):
+        raise InputError(f"There are no {what}.")
+    reasons = ", ".join(f"{len(of)} {reason} (the first: {of[0]})" for reason, of in names.items())
+    if not kept or left_out > max(few, most * total):
+        raise InputError(f"{left_out:,} of {total:,} {what} cannot be used: {reasons}.")
+    print(text.clean(f"  {what}: {total:,}, left out: {reasons or 'none'}"))
+    return kept
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -207,10 +230,6 @@ def walk(folder: Path) -> Iterator[Path]:
     paths.sort(key=lambda path: path.split(os.sep))
     inside = (path for path in paths if not _is_litter(os.path.relpath(path, folder).split(os.sep)))
     return filter(Path.is_file, map(Path, inside))
-
-
-def _unpacked_name(name: str) -> str:
-    return re.sub(r"\.(gz|xz)$", "", name)
 
 
 def _is_litter(parts: list[str]) -> bool:

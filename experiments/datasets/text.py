@@ -1,5 +1,6 @@
 """Read text files as lines, and split English text into sentences and words."""
 
+import codecs
 from collections.abc import Iterator
 import io
 import re
@@ -75,8 +76,9 @@ def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str
     decoded = io.TextIOWrapper(file, "utf-8", errors="surrogateescape")
     for n, line in enumerate(decoded, start=1):
         if not line.isascii() and _NOT_UTF8.search(line):
+            data = line.encode("utf-8", "surrogateescape").replace(codecs.BOM_UTF8, b"")
             try:
-                line = line.encode("utf-8", "surrogateescape").decode(legacy or "utf-8")
+                line = data.decode(legacy or "utf-8")
             except UnicodeDecodeError as error:
                 wrong = error.object[error.start : error.end]
                 raise InputError(
@@ -84,6 +86,17 @@ def lines(file: IO[bytes], name: str, legacy: str | None = None) -> Iterator[str
                     "`iconv -f WINDOWS-1252 -t UTF-8`."
                 ) from error
         yield clean(line).strip()
+
+
+def filled(file: IO[bytes], name: str, legacy: str | None = None) -> list[str]:
+    """Return the `lines` that are not blank.
+
+    Raises:
+        InputError: there are none, or a line is in neither encoding.
+    """
+    if not (kept := list(filter(None, lines(file, name, legacy)))):
+        raise InputError(f"{name} has no text.")
+    return kept
 
 
 def tokenize(text: str) -> list[str]:

@@ -7,7 +7,7 @@
                        --split; and those real lines (brown). With --prime the network continues a
                        real line (blue)
     window.png         for the first sample of each text, which character the window on the text
-                       showed at which point, and the line in the colours of the characters
+                       showed at which point
 
 A line stops when the window is past the end of the text. A run with config.text=False has no window
 and takes no --text: its lines say nothing, and stop after --steps points.
@@ -31,7 +31,6 @@ FONT = 11
 MARGIN = 12
 
 INK, GIVEN, REAL, GREY = "#101010", "#1060d0", "#8a5a20", "#808080"
-COLOURS = ("#d01c1c", "#1060d0", "#20902c", "#c06a00", "#8a2be2", "#008b9a")  # of the characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +90,7 @@ def sample(task, variables, options: Options) -> dict[str, bytes | str]:
     figure = draw(drawn + [real_line(task, real, n) for n in range(options.cases)])
     files: dict[str, bytes | str] = {"samples.png": png(figure), "samples.svg": svg(figure)}
     if task.config.text:
-        files["window.png"] = windows(samples[:: options.count], task.scale)
+        files["window.png"] = windows(samples[:: options.count])
     return files
 
 
@@ -249,35 +248,20 @@ def draw(drawn: list[Line]):
     return figure
 
 
-def windows(samples: list[Sample], scale: np.ndarray) -> bytes:
-    """Draw for each sample where its window was over time, and the line below; return a PNG.
-
-    Every piece of the line has the colour of the character that the window showed most of.
-    """
-    from matplotlib.collections import LineCollection
+def windows(samples: list[Sample]) -> bytes:
+    """Draw for each sample where its window was over time; return a PNG."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    heights = [height for sample in samples for height in (1 + 0.16 * len(sample.text), 1.2)]
+    heights = [1 + 0.16 * len(sample.text) for sample in samples]
     figure = Figure((11, sum(heights)), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0]
-    for sample, above, below in zip(samples, axes[::2], axes[1::2], strict=True):
+    for sample, ax in zip(samples, axes, strict=True):
         assert sample.phi is not None  # the caller has a window
         characters = [*sample.text.replace(" ", "␣"), "end"]
         # A window shows most of a character in passing; roots are seen also where it stays.
         shades = PowerNorm(0.5, vmin=0)
-        above.imshow(sample.phi.T, cmap="gray_r", norm=shades, aspect="auto", interpolation="none")
-        above.set_yticks(range(len(characters)), characters, fontsize=8)
-        for n, label in enumerate(above.get_yticklabels()):
-            label.set_color(COLOURS[n % len(COLOURS)])
-        above.set_xlabel("point")
-
-        positions, lifted = positions_of(sample.points, scale), sample.points[:-1, 2] > 0
-        colours = np.array(COLOURS)[sample.phi.argmax(1) % len(COLOURS)]
-        pieces = np.stack([positions[:-1], positions[1:]], 1)[~lifted]
-        below.add_collection(LineCollection(list(pieces), colors=colours[~lifted], linewidths=PEN))
-        below.scatter(*positions[1:].T, s=PEN**2, c=colours, linewidths=0)  # strokes of one point
-        below.set_aspect("equal")
-        below.invert_yaxis()
-        below.set_axis_off()
+        ax.imshow(sample.phi.T, cmap="gray_r", norm=shades, aspect="auto", interpolation="none")
+        ax.set_yticks(range(len(characters)), characters, fontsize=8)
+        ax.set_xlabel("point")
     return png(figure)

@@ -5,8 +5,7 @@
 
     neighbours.txt, .html  of a fold of --split, the --count captions nearest to each of --cases
                            images, and the --count images nearest to each --text, or to --cases
-                           captions, each with the energy of the pair; which belong together; and,
-                           if the data set knows, whether captions that say less lie above others
+                           captions, each with the energy of the pair; which belong together
 
 The page shows the images if the data set has them, not only their features.
 """
@@ -100,8 +99,6 @@ def sample(task, variables, options: Options) -> dict[str, str]:
         image_section(fold, text, E, np.arange(N) == owner, options.count)
         for text, E, owner in zip(texts, to_texts, owners, strict=True)
     ]
-    if "above" in arrays:
-        sections.append(order_section(fold, images[0], s, arrays["above"]))
     about = (
         f"Images and the captions nearest to them, then captions and the images nearest to them, "
         f"with place and energy. There are {len(fold.said):,} captions of {N:,} images; those of "
@@ -161,20 +158,3 @@ def image_section(fold: Candidates, caption: str, E, own, count: int) -> Section
         for number, k, mark in places(E, own, count)
     ]
     return Section(Text(caption), (), [("Nearest images", items)])
-
-
-def order_section(fold: Candidates, n: int, s, above) -> Section:
-    """Return whether a caption of image n that says less than another, above ``[P, 2]``, lies
-    above it."""
-    from experiments import retrieval
-
-    own, s = fold.own(n), s[CAPTIONS * n :][:CAPTIONS]
-    less, more = np.asarray(above).T
-    up, down = retrieval.violation(s[less], s[more]), retrieval.violation(s[more], s[less])
-    rows = zip(less, more, np.asarray(up), np.asarray(down), strict=True)
-    items = [
-        Item(f"{E:8.5f} {'<' if E < back else '>'} {back:.5f}", Text(f"{own[k]} | {own[m]}"))
-        for k, m, E, back in rows
-    ]
-    name = "E(first, second) should be less than E(second, first), for the first says less"
-    return Section(Text(f"Order of the captions of {fold.names[n]}"), (), [(name, items)])

@@ -17,14 +17,16 @@ import shutil
 
 import numpy as np
 
+from experiments.datasets import arrays, vocabulary
 from experiments.datasets import text as english
-from experiments.datasets import vocabulary
+from experiments.datasets.originals import Budget, opened
 from experiments.pictures import Item, Page, Section, Text, html, option, plain
 from ln.errors import InputError, choose
 
 BLOCK = 2048  # sentences whose vectors are in memory at once
 OTHERS = 2000  # sentences of the run's text that are candidates too
 SHOWN = 20  # sentences of the split that are encoded without --sentences
+SENTENCES = 2**35  # bytes of a file of sentences at most, unpacked
 LOST = "□"  # in place of an unknown word; "?" may be a known one
 
 
@@ -48,10 +50,11 @@ def sample(task, variables, options: Options) -> dict[str, str | Path]:
     Raises:
         InputError: no such file or split, the file has no sentences, or the disk is too full.
     """
-    arrays = choose("split", options.split, task.splits)
-    others, given = of_split(task, arrays, OTHERS), of_split(task, arrays, SHOWN)
+    split = choose("split", options.split, task.splits)
+    others, given = of_split(task, split, OTHERS), of_split(task, split, SHOWN)
     if options.sentences is not None:
-        given = read(Path(options.sentences))
+        with opened(Path(options.sentences), Budget("--sentences", SENTENCES)) as file:
+            given = [" ".join(line.split()) for line in english.filled(file, options.sentences)]
     if options.word_vectors:
         task.config.word_vectors = options.word_vectors
     encode, known = partial(task.encoder(variables), end=options.end), set(task.words)
@@ -103,37 +106,16 @@ def write_vectors(
         raise InputError(f"{path.parent} has {free:,} bytes left; the vectors need {4 * N * H:,}.")
     progress, cosines = Progress("encode", 0, N, "sentence", "unknown"), np.empty((N, Q))
     try:
-        with path.open("wb") as file:
-            head = dict(descr="<f4", fortran_order=False, shape=(N, H))
-            np.lib.format.write_array_header_1_0(file, head)
-            for n in range(0, N, BLOCK):
-                vectors = encode(sentences[n : n + BLOCK])
-                file.write(vectors.astype("<f4").tobytes())
-                cosines[n : n + BLOCK] = vectors @ queries.T
-                progress.show(n + len(vectors), np.array([unknown]))
+        rows = arrays.mapped(path, "w+", np.float32, (N, H))
+        for n in range(0, N, BLOCK):
+            rows[n : n + BLOCK] = vectors = encode(sentences[n : n + BLOCK])
+            cosines[n : n + BLOCK] = vectors @ queries.T
+            progress.show(n + len(vectors), np.array([unknown]))
+        rows.flush()
     except BaseException:
         path.unlink(missing_ok=True)  # it may be large
         raise
     return cosines
-
-
-def read(path: Path) -> list[str]:
-    """Return the sentences of a file, without blank lines.
-
-    Raises:
-        InputError: it cannot be read, is not UTF-8, or has none.
-    """
-    try:
-        text = path.read_bytes()
-        sentences = [" ".join(line.split()) for line in text.decode("utf-8-sig").split("\n")]
-    except OSError as error:
-        raise InputError(f"Cannot read --sentences={path} ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        line = 1 + text.count(b"\n", 0, error.start)
-        raise InputError(f"{path}, line {line:,} is not UTF-8; convert the file.") from error
-    if not any(sentences):
-        raise InputError(f"{path} has no sentences: give a text with one a line.")
-    return [sentence for sentence in sentences if sentence]
 
 
 def of_split(task, split, most: int) -> list[str]:

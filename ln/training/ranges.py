@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 import math
 from typing import Any, NamedTuple
 
-from ln.errors import InputError
+from ln.errors import InputError, is_number
 
 LARGEST = 3.4e38  # anything above is infinite in float32
 
@@ -23,10 +23,10 @@ class Range(NamedTuple):
             return f"from {self.least:g} to {self.most:g}"
         return f"{self.least:g} or more" if self.least > -math.inf else "a finite number"
 
-    def has(self, value: float) -> bool:
-        """Return whether the value is in the range."""
+    def has(self, value: Any) -> bool:
+        """Return whether the value is a number in the range."""
         most = 2**31 - 1 if isinstance(value, int) else LARGEST
-        fits = self.least <= value <= self.most and abs(value) <= most
+        fits = is_number(value, self.least, self.most) and abs(value) <= most
         return fits and (isinstance(value, int) or not self.whole)
 
 
@@ -56,17 +56,21 @@ def check(config: Mapping) -> None:
     for key, value in numbers(config):
         allowed = RANGES.get(key)
         if allowed and not allowed.has(value):
-            bits = " and fit into 32 bits" if abs(value) > 2**31 else ""
-            raise InputError(f"config.{key} is {value}; it must be {allowed}{bits}.")
+            bits = " and fit into 32 bits" if is_number(value) and abs(value) > 2**31 else ""
+            raise InputError(f"config.{key} is {value!r}; it must be {allowed}{bits}.")
 
 
 def numbers(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the numbers of a config, behind their keys; those of a tuple one by one."""
+    """Yield the numbers of a config, behind their keys, and whatever is in place of one.
+
+    Those of a tuple come one by one.
+    """
     for key in tree:
         value = tree[key]
         if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is no Mapping
             yield from numbers(value, f"{prefix}{key}.")
             continue
         for item in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(item, int | float) and not isinstance(item, bool):
+            is_a_number = isinstance(item, int | float) and not isinstance(item, bool)
+            if is_a_number or prefix + key in RANGES:
                 yield prefix + key, item

@@ -18,7 +18,7 @@ import re
 import numpy as np
 
 from experiments.datasets import Dataset, arrays
-from experiments.datasets.originals import Source, exact
+from experiments.datasets.originals import Source, collect
 
 PIXELS = 28 * 28
 NAME = re.compile(r"(?:.*/)?binarized_mnist_(train|valid|test)\.amat")
@@ -31,7 +31,7 @@ SHA256 = {  # those of tensorflow-datasets
 
 def read(source: Source) -> arrays.Splits:
     """Return 50,000 training, 10,000 validation and 10,000 test images."""
-    return {split: dict(x=decode(data)) for split, data in exact(source, NAME, SHA256).items()}
+    return {split: dict(x=decode(data)) for split, data in collect(source, NAME, SHA256).items()}
 
 
 def decode(data: bytes) -> np.ndarray:

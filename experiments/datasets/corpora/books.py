@@ -8,8 +8,7 @@ line is a sentence and the ends of books are not marked: PIECE sentences pass fo
 
 The text is read once, from front to back, and its words are numbered in the order of their first
 occurrence. The numbers go to temporary files, which are read again when the frequent words are
-known. So the memory grows with the number of distinct words, not with the text. The files have no
-names: the system removes them even if the process is killed.
+known. So the memory grows with the number of distinct words, not with the text.
 """
 
 from array import array
@@ -18,12 +17,11 @@ import functools
 import itertools
 from pathlib import Path, PurePosixPath
 import re
-import tempfile
-from typing import IO
 
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, text, vocabulary
+from experiments.datasets.arrays import Growing
 from experiments.datasets.originals import Source, compare
 from experiments.datasets.vocabulary import SPECIAL, UNKNOWN
 from ln.errors import InputError, writing
@@ -52,7 +50,7 @@ def read(source: Source) -> arrays.Splits:
     splits = make(books(), source.work())
     if any(name.startswith(LIST) for name in names):
         count = sum(len(split["starts"]) - 1 for split in splits.values())
-        compare("sentences of BookCorpus", count, SENTENCES)
+        compare("BookCorpus", count, SENTENCES)
     return splits
 
 
@@ -134,22 +132,22 @@ def numbered(
     def numbers_of(piece: str) -> list[int]:
         return [numbers.setdefault(word, len(numbers)) for word in text.tokenize(piece)]
 
-    with tempfile.TemporaryFile(dir=folder) as tokens, tempfile.TemporaryFile(dir=folder) as starts:
-        count = 0
-        for book in books:
-            for sentence in book:
-                pieces = map(numbers_of, sentence.split())
-                if new := array("i", itertools.chain.from_iterable(pieces)):
-                    tokens.write(new)
-                    starts.write(array("q", [size]))
-                    size += len(new)
-                    count += 1
-            if count > ends[-1]:
-                ends.append(count)
-        if len(ends) < 3:
-            raise InputError(f"There are {len(ends) - 1} book(s) with text; at least 2 are needed.")
-        starts.write(array("q", [size]))
-        return mapped(tokens, np.int32), mapped(starts, np.int64), np.array(ends), list(numbers)
+    tokens, starts = Growing(folder, np.int32), Growing(folder, np.int64)
+    count = 0
+    for book in books:
+        for sentence in book:
+            pieces = map(numbers_of, sentence.split())
+            if new := array("i", itertools.chain.from_iterable(pieces)):
+                tokens.add(new)
+                starts.add(size)
+                size += len(new)
+                count += 1
+        if count > ends[-1]:
+            ends.append(count)
+    if len(ends) < 3:
+        raise InputError(f"There are {len(ends) - 1} book(s) with text; at least 2 are needed.")
+    starts.add(size)
+    return tokens.mapped(), starts.mapped(), np.array(ends), list(numbers)
 
 
 def held_out(K: int) -> np.ndarray:
@@ -170,23 +168,16 @@ def gathered(tokens, starts, ends, chosen, number_of, folder: Path) -> dict[str,
         number_of: the final number of each word.
         folder: for temporary files.
     """
-    size = 0
-    with tempfile.TemporaryFile(dir=folder) as kept, tempfile.TemporaryFile(dir=folder) as places:
-        for k in np.flatnonzero(chosen):
-            book = starts[ends[k] : ends[k + 1] + 1]
-            for block in arrays.blocks(tokens[book[0] : book[-1]]):
-                kept.write(number_of[block])
-            places.write(book[:-1] - book[0] + size)
-            size += int(book[-1] - book[0])
-        places.write(np.int64(size).tobytes())
-        books = np.concatenate([[0], np.diff(ends)[chosen].cumsum()])
-        return dict(tokens=mapped(kept, np.uint16), starts=mapped(places, np.int64), books=books)
-
-
-def mapped(file: IO[bytes], dtype) -> np.ndarray:
-    """Return the numbers of a file; they stay readable when the file is closed."""
-    file.flush()
-    return np.memmap(file, dtype, "r")
+    kept, places, size = Growing(folder, np.uint16), Growing(folder, np.int64), 0
+    for k in np.flatnonzero(chosen):
+        book = starts[ends[k] : ends[k + 1] + 1]
+        for block in arrays.blocks(tokens[book[0] : book[-1]]):
+            kept.add(number_of[block])
+        places.add(book[:-1] - book[0] + size)
+        size += int(book[-1] - book[0])
+    places.add(size)
+    books = np.concatenate([[0], np.diff(ends)[chosen].cumsum()])
+    return dict(tokens=kept.mapped(), starts=places.mapped(), books=books)
 
 
 DATASET = Dataset(

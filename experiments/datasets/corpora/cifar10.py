@@ -26,8 +26,8 @@ ARCHIVE = re.compile(r"cifar-10-(?:binary|python)\.tar(?:\.gz)?")
 
 def read(source: Source) -> arrays.Splits:
     """Return 45,000 training, 5,000 validation and 10,000 test examples."""
-    files = collect(source, NAME, NAMES, ARCHIVE)
-    *trained, test = (decode(place, data) for place, data in files.values())
+    files = collect(source, NAME, dict.fromkeys(NAMES), ARCHIVE)
+    *trained, test = (decode(name, data) for name, data in files.items())
     x, y = map(np.concatenate, zip(*trained, strict=True))
     return dict(
         train=dict(x=x[:-VALID], y=y[:-VALID]),
@@ -36,24 +36,24 @@ def read(source: Source) -> arrays.Splits:
     )
 
 
-def decode(place: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+def decode(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return images ``[N, D]`` and labels ``[N]`` of a file of either version.
 
     Raises:
         InputError: they are not those of CIFAR-10.
     """
     try:
-        if place.endswith(".bin"):
+        if len(data) == EXAMPLES * (1 + D):
             rows = np.frombuffer(data, np.uint8).reshape(EXAMPLES, 1 + D)
             x, y = rows[:, 1:], rows[:, 0]
         else:
-            batch = pickles.load(place, data)
-            x, y = batch["data"].values, np.array(batch["labels"])
+            batch = pickles.load(name, data)
+            x, y = batch["data"].array(), np.array(batch["labels"])
         planes = x.reshape(EXAMPLES, COLORS, SIDE, SIDE)
         labels = y.astype(np.int32, casting="same_kind").reshape(EXAMPLES)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"{place}: expected {EXAMPLES:,} images of {D:,} bytes and their labels ({error})."
+            f"{name}: expected {EXAMPLES:,} images of {D:,} bytes and their labels ({error})."
         ) from error
     return planes.transpose(0, 2, 3, 1).reshape(EXAMPLES, D), labels
 

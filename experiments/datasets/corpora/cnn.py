@@ -24,7 +24,7 @@ data set has none; their vocabulary is that of dict.pkl, in the order of its num
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import io
 import itertools
@@ -33,20 +33,19 @@ from typing import Any
 
 from experiments.datasets import Dataset, arrays, cloze, pickles, text, vocabulary
 from experiments.datasets.cloze import ENTITY, PLACEHOLDER
-from experiments.datasets.originals import Source, compare
+from experiments.datasets.originals import Source, usable
 from ln.errors import InputError
 
 SENTENCES = 4
 NUMBER = "@number"
 SPLITS = dict(training="train", validation="valid", test="test")  # folder -> split
-COUNTS = dict(train=380_298, valid=3_924, test=3_198)  # questions of CNN
 TOP4 = dict(train="train4", valid="valid4")  # split -> first part of the names of its pickles
 PARTS = ("pass", "qs", "ans")
 EOS, UNK, NUM = 1, 2, 3  # the authors' numbers; NIL is 0
 NO_WORD = "@unknown"  # a number of the authors' without a word
 ENDS = frozenset(".!?")
 CLOSING = frozenset(("'", "''", '"', "”", "’", ")", "]"))
-DROPPED = 0.01  # of the questions of a split may be unusable, or 10 if these are more
+MOST, FEW = 0.01, 10  # this share of a split's questions may be left out, or ten if that is more
 
 # The Daily Mail questions have the same names; people keep them beside CNN's.
 QUESTION = re.compile(
@@ -57,8 +56,7 @@ FILE = re.compile(f"{QUESTION.pattern}|{PICKLE.pattern}")
 
 
 Question = tuple[str, str, str]  # passage, question and answer: words with one blank between
-Questions = dict[str, list[Question]]  # by split
-Dropped = dict[str, list[str]]  # why questions are left out, by split
+Records = dict[str, Question | str]  # name -> question, or why it cannot be used
 
 
 def read(source: Source) -> arrays.Splits:
@@ -67,15 +65,25 @@ def read(source: Source) -> arrays.Splits:
     Raises:
         InputError: files are missing, or too many cannot be used.
     """
-    questions, dropped, pickled = read_files(source)
+    records: dict[str, Records] = {split: {} for split in SPLITS.values()}
+    pickled: dict[str, Any] = {}
+    for path, file in source.files(FILE):
+        match = FILE.fullmatch(path)
+        assert match, "files yields no others"
+        folder, name, pickle = match.group("folder", "name", "pickle")
+        if pickle:
+            pickled[pickle] = pickles.load(path, file.read())
+        else:
+            records[SPLITS[folder]][name] = parse(file.read())
     if pickled:
-        questions, dropped, words = from_pickles(pickled)
-    else:
-        words = vocabulary_of(questions)
-        for split, count in COUNTS.items():
-            compare(f"questions of {split}", len(questions[split]), count)
-    for split in questions:
-        check(split, len(questions[split]), dropped[split])
+        records, words = from_pickles(pickled)
+    else:  # in the order of their names, which an archive need not have
+        records = {split: dict(sorted(files.items())) for split, files in records.items()}
+    questions = {
+        split: usable(f"questions of {split}", named.items(), MOST, FEW)
+        for split, named in records.items()
+    }
+    words = words if pickled else vocabulary_of(questions)
     splits = {
         split: cloze.pack(zip(*used, strict=True), words) for split, used in questions.items()
     }
@@ -83,63 +91,27 @@ def read(source: Source) -> arrays.Splits:
     return splits
 
 
-def read_files(source: Source) -> tuple[Questions, Dropped, dict[str, Any]]:
-    """Return the questions of question files, why some are left out, and the data of pickles."""
-    named: dict[str, dict[str, Question]] = {split: {} for split in SPLITS.values()}
-    dropped: Dropped = {split: [] for split in named}
-    pickled: dict[str, Any] = {}
-    for path, file in source.files(FILE):
-        match = FILE.fullmatch(path)
-        assert match, "files yields no others"
-        folder, name, pickle = match.group("folder", "name", "pickle")
-        data = file.read()
-        if pickle:
-            pickled[pickle] = pickles.load(path, data)
-            continue
-        try:
-            named[SPLITS[folder]][name] = parse(name, data)
-        except InputError as error:
-            dropped[SPLITS[folder]].append(str(error))
-    # In the order of their names, which an archive need not have.
-    questions = {split: [files[name] for name in sorted(files)] for split, files in named.items()}
-    return questions, dropped, pickled
-
-
-def check(split: str, used: int, dropped: Sequence[str]) -> None:
-    """Raise an InputError if a split has no questions or too many that cannot be used."""
-    total = used + len(dropped)
-    if not total:
-        raise InputError(f"There are no questions of {split}.")
-    if not used or len(dropped) > max(10, DROPPED * total):
-        raise InputError(
-            f"{len(dropped):,} of {total:,} questions of {split} cannot be used. The first: "
-            f"{dropped[0]}"
-        )
-    if dropped:
-        print(f"  left out of {split}: {len(dropped):,}. The first: {text.clean(dropped[0])}")
-
-
 # --- Questions ---
 
 
-def parse(name: str, data: bytes) -> Question:
-    """Return the question of a file.
-
-    Raises:
-        InputError: the file has another format, or nobody could answer the question.
-    """
-    parts = "\n".join(text.lines(io.BytesIO(data), name)).rstrip("\n").split("\n\n")
+def parse(data: bytes) -> Question | str:
+    """Return the question of a file, or why it cannot be used."""
+    try:
+        rows = list(text.lines(io.BytesIO(data), ""))
+    except InputError:
+        return "not UTF-8"
+    parts = "\n".join(rows).rstrip("\n").split("\n\n")
     if len(parts) != 5:
-        raise InputError(f"{name}: {len(parts)} parts instead of 5.")
+        return f"{len(parts)} parts instead of 5"
     _, passage, question, answer, names = parts
     entities = {line.split(":", 1)[0] for line in names.split("\n")}
     asked = question.split()
     if not passage:
-        raise InputError(f"{name}: empty passage.")
+        return "empty passage"
     if PLACEHOLDER not in asked:
-        raise InputError(f"{name}: no {PLACEHOLDER} in the question.")
+        return f"no {PLACEHOLDER} in the question"
     if answer not in entities or not answer.startswith(ENTITY):
-        raise InputError(f"{name}: the answer is none of its entities.")
+        return "the answer is none of its entities"
     return numbered(nearest(passage.split(), asked)), numbered(asked), answer
 
 
@@ -168,7 +140,7 @@ def sentences(words: list[str]) -> list[list[str]]:
     return parts
 
 
-def vocabulary_of(questions: Questions) -> list[str]:
+def vocabulary_of(questions: Mapping[str, list[Question]]) -> list[str]:
     """Return the words of the training set that occur more than once, and all entities."""
     counts = Counter(words_of(questions["train"]))
     every = (word for used in questions.values() for word in words_of(used))
@@ -184,24 +156,24 @@ def words_of(questions: Iterable[Question]) -> Iterator[str]:
 # --- The authors' pickles ---
 
 
-def from_pickles(pickled: Mapping[str, Any]) -> tuple[Questions, Dropped, list[str]]:
-    """Return the questions of the pickles, why some are left out, and the vocabulary.
+def from_pickles(pickled: Mapping[str, Any]) -> tuple[dict[str, Records], list[str]]:
+    """Return the questions of the pickles, and the vocabulary.
 
     Raises:
         InputError: a pickle is missing, or has other data.
     """
-    questions: Questions = {split: [] for split in TOP4}
-    dropped: Dropped = {split: [] for split in TOP4}
+    records: dict[str, Records] = {}
     try:
         word_of = {n: python_3(word) for word, n in pickled["dict"].items() if n > UNK}
         word_of[NUM] = NUMBER
         for split, name in TOP4.items():
             parts = [texts_of(pickled[f"{name}_{part}"], word_of) for part in PARTS]
-            for row, question in enumerate(zip(*parts, strict=True)):
-                if all(question) and " " not in question[-1]:
-                    questions[split].append(question)
-                else:
-                    dropped[split].append(f"{name}, row {row}: empty, or several answers.")
+            records[split] = {
+                f"{name}, row {row}": question
+                if all(question) and " " not in question[-1]
+                else "empty, or several answers"
+                for row, question in enumerate(zip(*parts, strict=True))
+            }
     except KeyError as error:
         raise InputError(f"{error.args[0]}.pkl is missing.") from error
     except (AttributeError, TypeError, ValueError) as error:
@@ -209,7 +181,7 @@ def from_pickles(pickled: Mapping[str, Any]) -> tuple[Questions, Dropped, list[s
             "Expected dict.pkl to map words to numbers, and the others to have as many lists of "
             f"numbers each ({error})."
         ) from error
-    return questions, dropped, [word_of[n] for n in sorted(word_of)]
+    return records, [word_of[n] for n in sorted(word_of)]
 
 
 def texts_of(rows: Iterable[Iterable[int]], word_of: Mapping[int, str]) -> list[str]:
@@ -230,5 +202,6 @@ DATASET = Dataset(
     needs="folders questions/{training,validation,test} with .question files, or an archive of "
     "them, or the authors' top4.zip",
     budget=2**32,
+    records=dict(train=380_298, valid=3_924, test=3_198),
     url="https://cs.nyu.edu/~kcho/DMQA/",
 )

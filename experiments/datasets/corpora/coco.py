@@ -11,7 +11,7 @@ The authors' own, 113,287 / 5,000 / 5,000 images:
                                      five are of the first image, and so on
     images/10crop/train.npy, ...     float32 [N, 4096]; or the one other folder in images/
 
-Karpathy's, where there is no train.txt:
+Karpathy's:
 
     dataset_coco.json                {"images": [{"split": "train", "filename": "COCO_….jpg",
                                                   "sentences": [{"tokens": ["a", "man"]}]}]}
@@ -25,89 +25,27 @@ Prepared: the arrays of `experiments.datasets.captions`; and, from dataset_coco.
 uint8: the names of the images' files, one a line.
 """
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
 import re
-import shutil
+from typing import IO, Any
 
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, captions, text, vocabulary
 from experiments.datasets.captions import CAPTIONS
-from experiments.datasets.originals import Budget, Source, opened, readable, walk
+from experiments.datasets.originals import Source, readable
 from ln.errors import InputError, writing
 
-SPLITS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
+STEMS = dict(train="train", valid="val", test="test")  # split -> the stem of its files
 SPLIT_OF = dict(train="train", restval="train", val="valid", test="test")  # Karpathy's -> ours
 KARPATHY = "dataset_coco.json"
 DEV = 1_000  # validation images whose words are known
-WANTED = re.compile(r"(?:.*/)?(?:dataset_coco\.json|(?:train|val|test)\.(?:txt|npy))")
-
-
-@dataclasses.dataclass(frozen=True)
-class Features:
-    """Rows of a .npy file, each divided by its norm; read on demand.
-
-    The file is mapped anew for every slice, so that no more of it stays in memory.
-
-    Attributes:
-        path: a file of floats ``[N, D]``.
-        norms: the norms of the rows, float32 ``[N]``.
-        shape: N and D.
-    """
-
-    path: Path
-    norms: np.ndarray
-    shape: tuple[int, ...]
-    dtype = np.dtype(np.float32)
-
-    def __len__(self) -> int:
-        return len(self.norms)
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        with np.errstate(over="ignore"):  # `features` refuses float64 above float32's range
-            return mapped(self.path)[part].astype(np.float32) / self.norms[part, None]
-
-
-def features(path: Path) -> Features:
-    """Return the rows of a file.
-
-    Raises:
-        InputError: there is no such file, it is truncated or not of floats ``[N, D]``, or a row is
-            not finite or has a norm of 0.
-    """
-    shape = mapped(path).shape
-    raw = Features(path, np.ones(shape[0], np.float32), shape)
-    parts = [np.square(block, dtype=np.float64).sum(1) for block in arrays.blocks(raw)]
-    norms = np.sqrt(np.concatenate(parts)).astype(np.float32)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if len(bad):
-        raise InputError(
-            f"{path}: expected finite numbers and a norm above 0 in every row, not so in "
-            f"{len(bad):,} of {len(norms):,}, the first of them row {bad[0]:,} (from 0)."
-        )
-    return Features(path, norms, shape)
-
-
-def mapped(path: Path) -> np.ndarray:
-    """Return the floats ``[n, D]`` of a .npy file, mapped read-only.
-
-    Raises:
-        InputError: there is no such file, or it holds something else, or less.
-    """
-    with readable(path), opened(path, Budget("coco", DATASET.budget)):
-        try:
-            values = np.lib.format.open_memmap(path, mode="r")
-        except ValueError as error:
-            raise InputError(f"{path} is no complete .npy file ({error}).") from error
-    if values.ndim != 2 or values.dtype.kind != "f" or not values.size:
-        raise InputError(
-            f"{path}: expected floats [images, numbers of each], found {values.dtype} "
-            f"{list(values.shape)}."
-        )
-    return values
+WIDEST = 2**20  # numbers of a row
+WANTED = re.compile(
+    r"(?:.*/)?(?:dataset_coco\.json|(?:train|val|test)\.txt|images/[^/]+/(?:train|val|test)\.npy)"
+)
 
 
 def read(source: Source) -> arrays.Splits:
@@ -116,43 +54,35 @@ def read(source: Source) -> arrays.Splits:
     Raises:
         InputError: a file is missing, damaged or does not fit another.
     """
-    if source.path.is_dir():
-        return read_folder(source.path)
-    # The features are mapped, so an archive of them is unpacked first.
     folder = source.work()
+    places: dict[str, str] = {}
+    parts: dict[str, Any] = {}
     for name, file in source.files(WANTED):
-        path = folder / name
+        kind, place = name.rsplit("/", 1)[-1], f"{source.path}/{name}"
+        if kind in places:
+            raise InputError(f"Give a place with one {kind}, not {places[kind]} and {place}.")
+        places[kind] = place
         with writing(source.folder, "--data_dir"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as copy:
-                shutil.copyfileobj(file, copy)
-    try:
-        return read_folder(folder)
-    except InputError as error:  # it names a folder that will be gone
-        raise InputError(str(error).replace(str(folder), str(source.path))) from error
-
-
-def read_folder(folder: Path) -> arrays.Splits:
-    """Return the splits of the folder with the captions, or of a folder around it."""
-    root = find(folder)
-    if (root / "train.txt").is_file():
-        names: dict[str, list[str]] = {}
-        sentences = {split: lines(root / f"{s}.txt") for split, s in SPLITS.items()}
-    else:
-        sentences, names = read_karpathy(root / KARPATHY)
-    folders = [path.parent for path in root.glob("images/*/train.npy")]
-    folder = folders[0] if len(folders) == 1 else root / "images/10crop"
-    images = {split: features(folder / f"{stem}.npy") for split, stem in SPLITS.items()}
-    for split, values in images.items():
-        count, width = CAPTIONS * len(values), values.shape[1]
-        check(f"{values.path}: for its rows", count, len(sentences[split]), "captions")
-        check(f"{values.path}: as in train", images["train"].shape[1], width, "numbers a row")
-    known = itertools.chain(sentences["train"], sentences["valid"][: CAPTIONS * DEV])
-    words = vocabulary.by_count(known)
-    splits = {split: captions.pack(images[split], sentences[split], words) for split in SPLITS}
+            if kind.endswith(".npy"):
+                parts[kind] = unit_rows(file, place, folder)
+            elif kind == KARPATHY:
+                parts |= read_karpathy(file, place)
+            else:
+                parts.setdefault(kind, text.filled(file, place, legacy="latin-1"))
+    needed = [f"{stem}.{end}" for end in ("txt", "npy") for stem in STEMS.values()]
+    if missing := [kind for kind in needed if kind not in parts]:
+        raise InputError(f"{source.path} has no {', '.join(missing)}.")
+    said = {split: parts[f"{stem}.txt"] for split, stem in STEMS.items()}
+    words = vocabulary.by_count(itertools.chain(said["train"], said["valid"][: CAPTIONS * DEV]))
+    splits, width = {}, parts["train.npy"].shape[1]
+    for split, stem in STEMS.items():
+        images, place = parts[f"{stem}.npy"], places[f"{stem}.npy"]
+        check(f"{place}: for its rows", CAPTIONS * len(images), len(said[split]), "captions")
+        check(f"{place}: as in train", width, images.shape[1], "numbers a row")
+        splits[split] = captions.pack(images, said[split], words)
+        if names := parts.get(f"{stem}.names"):
+            splits[split]["names"] = vocabulary.join(names)
     splits["train"]["words"] = vocabulary.join(words)
-    for split in names:
-        splits[split]["names"] = vocabulary.join(names[split])
     return splits
 
 
@@ -161,48 +91,64 @@ def check(place: str, expected: int, actual: int, what: str) -> None:
         raise InputError(f"{place} expected {expected:,} {what}, found {actual:,}.")
 
 
-def find(folder: Path) -> Path:
-    """Return the folder with the captions.
+def unit_rows(file: IO[bytes], place: str, folder: Path) -> np.ndarray:
+    """Return the rows of a .npy file, each divided by its norm, float32 ``[N, D]``.
+
+    The file is read in pieces, and its rows are kept on disk.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: it is no .npy file of floats ``[N, D]``, row by row, it is truncated, or a row
+            is not finite or has a norm of 0.
     """
-    for name in ("train.txt", KARPATHY):
-        paths = [path for path in walk(folder) if path.name == name]
-        if len(paths) > 1:
-            raise InputError(f"Give one of these folders: {', '.join(map(str, paths))}.")
-        if paths:
-            return paths[0].parent
-    raise InputError(f"{folder} has no train.txt and no {KARPATHY}.")
+    with readable(place):
+        version = np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    fits = version == (1, 0) and len(shape) == 2 and dtype.kind == "f" and not is_fortran
+    if not fits or not shape[0] or not 0 < shape[1] < WIDEST:
+        raise InputError(
+            f"{place}: expected floats [images, numbers of each], row by row, found {dtype} "
+            f"{list(shape)}."
+        )
+    N, D = shape
+    size, rows = D * dtype.itemsize, arrays.Growing(folder, np.float32, D)
+    block = max(1, arrays.BLOCK // size)
+    for first in range(0, N, block):
+        data = file.read(size * min(block, N - first))
+        if len(data) < size * min(block, N - first):
+            raise InputError(f"{place} is not complete: it should have {N:,} rows.")
+        with np.errstate(over="ignore"):  # float64 above float32's range is refused
+            values = np.frombuffer(data, dtype).reshape(-1, D).astype(np.float32)
+        norms = np.sqrt(np.square(values, dtype=np.float64).sum(1)).astype(np.float32)
+        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if len(bad):
+            raise InputError(
+                f"{place}: expected finite numbers and a norm above 0 in every row, not so in row "
+                f"{first + bad[0]:,} (from 0)."
+            )
+        rows.add(values / norms[:, None])
+    return rows.mapped()
 
 
-def lines(path: Path) -> list[str]:
-    """Return the captions of a file, without blank ones; the caller checks their number."""
-    with opened(path, Budget("coco", DATASET.budget)) as file:
-        return list(filter(None, text.lines(file, str(path), legacy="latin-1")))
-
-
-def read_karpathy(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return captions and names of images of each split.
+def read_karpathy(file: IO[bytes], place: str) -> dict[str, list[str]]:
+    """Return captions and names of images as those of "train.txt" and "train.names", and so on.
 
     Raises:
         InputError: the file is damaged.
     """
-    sentences: dict[str, list[str]] = {split: [] for split in SPLITS}
-    names: dict[str, list[str]] = {split: [] for split in SPLITS}
-    with opened(path, Budget("coco", DATASET.budget)) as file:
-        data = file.read()
+    parts: dict[str, list[str]] = {
+        f"{stem}.{end}": [] for stem in STEMS.values() for end in ("txt", "names")
+    }
     try:
-        for image in json.loads(data, object_hook=slim)["images"]:
-            split = SPLIT_OF[image["split"]]
-            sentences[split] += filter(str.strip, image["sentences"][:CAPTIONS])
-            names[split].append(image["filename"])
+        for image in json.loads(file.read(), object_hook=slim)["images"]:
+            stem = STEMS[SPLIT_OF[image["split"]]]
+            parts[f"{stem}.txt"] += filter(str.strip, image["sentences"][:CAPTIONS])
+            parts[f"{stem}.names"].append(text.clean(image["filename"]))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f'{path}: expected {{"images": [{{"split": {" or ".join(SPLIT_OF)}, "filename", '
+            f'{place}: expected {{"images": [{{"split": {" or ".join(SPLIT_OF)}, "filename", '
             f'"sentences": [{{"tokens"}}]}}]}} ({type(error).__name__}: {error}).'
         ) from error
-    return sentences, names
+    return parts
 
 
 def slim(value: dict):
@@ -216,5 +162,6 @@ DATASET = Dataset(
     needs="train.txt, val.txt, test.txt (or dataset_coco.json for the captions) and "
     "images/10crop/{train,val,test}.npy, in a folder or an archive",
     budget=2**34,
+    records=dict(train=113_287, valid=5_000, test=5_000),
     url="http://www.cs.toronto.edu/~vendrov/order/coco.zip, 1 GB",
 )

@@ -15,7 +15,7 @@ import re
 import numpy as np
 
 from experiments.datasets import Dataset, arrays
-from experiments.datasets.originals import Source, exact
+from experiments.datasets.originals import Source, collect
 
 VALID = 5_000  # the first of the 60,000; the other 55,000 are the training examples of §6.6
 NAME = re.compile(r"(?:.*/)?((?:train|t10k)-(?:images|labels))[-.]idx[13]-ubyte")
@@ -29,7 +29,7 @@ SHA256 = {  # of the unpacked bytes: gzip adds its own
 
 def read(source: Source) -> arrays.Splits:
     """Return 55,000 training, 5,000 validation and 10,000 test examples."""
-    data = exact(source, NAME, SHA256)
+    data = collect(source, NAME, SHA256)
     images = {key: decode(data[f"{key}-images"]).reshape(-1, 28 * 28) for key in ("train", "t10k")}
     labels = {key: decode(data[f"{key}-labels"]).astype(np.int32) for key in ("train", "t10k")}
     return dict(

@@ -14,10 +14,10 @@ import re
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, text, vocabulary
-from experiments.datasets.originals import Source, compare
+from experiments.datasets.originals import Source
 from ln.errors import InputError
 
-CLASSES = {  # task -> the files of class 1 and of class 0
+TASKS = {  # task -> the files of class 1 and of class 0
     "mr": ("rt-polarity.pos", "rt-polarity.neg"),
     "cr": ("custrev.pos", "custrev.neg"),
     "subj": ("plot.tok.gt9.5000", "quote.tok.gt9.5000"),
@@ -28,15 +28,10 @@ SICK = {  # split -> file
     "sick_valid": "SICK_trial.txt",
     "sick_test": "SICK_test_annotated.txt",
 }
-TASKS: dict[str, tuple[str, ...]] = {**CLASSES, "sick": tuple(SICK.values())}
-COUNTS = {  # file -> sentences, or pairs, of the original
-    **{"rt-polarity.pos": 5331, "rt-polarity.neg": 5331, "custrev.pos": 2405, "custrev.neg": 1366},
-    **{"plot.tok.gt9.5000": 5000, "quote.tok.gt9.5000": 5000, "mpqa.pos": 3311, "mpqa.neg": 7292},
-    **{"SICK_train.txt": 4500, "SICK_trial.txt": 500, "SICK_test_annotated.txt": 4927},
-}
+FILES = [name for files in (*TASKS.values(), SICK.values()) for name in files]
 SENTEVAL = {"subj.objective": "plot.tok.gt9.5000", "subj.subjective": "quote.tok.gt9.5000"}
 # Names as people have them: in small letters or capitals, with or without .txt.
-NAMES = {name.lower().removesuffix(".txt"): name for name in COUNTS} | SENTEVAL
+NAMES = {name.lower().removesuffix(".txt"): name for name in FILES} | SENTEVAL
 FILE = re.compile(rf"(?:.*/)?({'|'.join(map(re.escape, NAMES))})(?:\.txt)?", re.IGNORECASE)
 
 
@@ -50,33 +45,19 @@ def read(source: Source) -> arrays.Splits:
     for place, file in source.files(FILE):
         match = FILE.fullmatch(place)
         assert match, "files yields no others"
-        name = NAMES[match[1].lower()]
         # MR and SUBJ are in Windows' encoding.
-        lines[name] = list(text.lines(file, place, legacy="cp1252"))
+        lines[NAMES[match[1].lower()]] = text.filled(file, place, legacy="cp1252")
     splits: dict[str, dict[str, np.ndarray]] = {}
-    for task, files in TASKS.items():
+    for task, files in {**TASKS, "sick": tuple(SICK.values())}.items():
         if missing := [name for name in files if name not in lines]:
             print(f"sentences: {task} left out, {source.path} has no {', '.join(missing)}")
-        elif task in CLASSES:
-            splits[task] = classes(*(sentences(name, lines[name]) for name in files))
+        elif task in TASKS:
+            splits[task] = classes(*(lines[name] for name in files))
         else:
             splits |= {split: pairs(name, lines[name]) for split, name in SICK.items()}
     if not splits:
         raise InputError(f"{source.path} has all files of no task.")
     return splits
-
-
-def sentences(name: str, lines: list[str]) -> list[str]:
-    """Return the sentences of a file.
-
-    Raises:
-        InputError: there are none.
-    """
-    kept = list(filter(None, lines))
-    if not kept:
-        raise InputError(f"{name} has no sentences.")
-    compare(f"sentences of {name}", len(kept), COUNTS[name])
-    return kept
 
 
 def classes(positive: list[str], negative: list[str]) -> dict[str, np.ndarray]:
@@ -89,12 +70,12 @@ def pairs(name: str, lines: list[str]) -> dict[str, np.ndarray]:
     """Return the pairs of a file of SICK, with or without its header.
 
     Raises:
-        InputError: a line is not a row of the table, or there are no rows.
+        InputError: a line is not a row of the table.
     """
     texts, scores = [], []
-    for number, line in enumerate(lines, start=1):
+    for line in lines:
         cells = [cell.strip() for cell in line.split("\t")]
-        if not line or cells[0] == "pair_ID":
+        if cells[0] == "pair_ID":
             continue
         try:
             a, b, score = cells[1], cells[2], float(cells[3])
@@ -102,21 +83,20 @@ def pairs(name: str, lines: list[str]) -> dict[str, np.ndarray]:
             score = np.nan
         if not 1 <= score <= 5:
             raise InputError(
-                f"{name}, line {number:,}: expected a number, two sentences and a score from 1 to "
-                f"5, separated by tabs; found {line[:80]!r}."
+                f"{name}: expected a number, two sentences and a score from 1 to 5, separated by "
+                f"tabs; found {line[:80]!r}."
             )
         texts += [a, b]
         scores.append(score)
-    if not scores:
-        raise InputError(f"{name} has no pairs.")
-    compare(f"pairs of {name}", len(scores), COUNTS[name])
     return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
 
 
 DATASET = Dataset(
     title="sentence tasks",
     read=read,
-    needs=f"a folder or archive with {', '.join(COUNTS)}",
+    needs=f"a folder or archive with {', '.join(FILES)}",
     budget=2**27,
+    records=dict(mr=10_662, cr=3_771, subj=10_000, mpqa=10_603)
+    | dict(sick_train=4_500, sick_valid=500, sick_test=4_927),
     url="the papers named in experiments/datasets/corpora/sentences.py",
 )

@@ -10,7 +10,7 @@ The question restates one sentence with other words for the deed and without the
 
 One story in ten (AMBIGUOUS) has a fifth sentence, which says of another entity what the question
 asks for. No reader can know which of the two is meant, so a perfect reader gets half of these
-stories right, and 95 % of all (CEILING). A guess among the entities of a story is right in a
+stories right, and 95 % of all. A guess among the entities of a story is right in a
 quarter of the stories or less.
 """
 
@@ -22,7 +22,6 @@ from experiments.datasets.cloze import ENTITY, PLACEHOLDER
 SIZES = dict(train=8000, valid=1000, test=1000)
 ENTITIES = 12
 AMBIGUOUS = 0.1
-CEILING = 1 - AMBIGUOUS / 2
 
 DEEDS = (  # in the words of the story and in the words of the question
     ("sold", "disposed of"),
