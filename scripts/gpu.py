@@ -74,12 +74,11 @@ def measure(session: Session) -> None:
     """Time layers and training steps."""
     tiny = SCALE.value == "tiny"
     cases = ("--case=tiny",) if tiny else ("--case=draw", "--case=pixels")
-    names = (f"--experiment={name}" for name in ONLY.value or experiments.names())
+    names = (f"--case={name}" for name in ONLY.value or experiments.names())
     step = *names, f"--scale={SCALE.value}", f"--data_dir={session.folder / 'data'}", "--peer=ours"
+    rounds = "--quick" if tiny else "--rounds=5"
     for name, words, share in (("rnn", cases, 1 / 2), ("step", step, 1)):
-        out = session.folder / f"{name}.json"
-        out.unlink(missing_ok=True)
-        words = (*words, "--quick" if tiny else "--rounds=5", f"--out={out}")
+        words = (*words, rounds, f"--out={session.folder}")
         session.run(name, ("-m", "scripts.benchmark", name, *words), share)
 
 

@@ -18,7 +18,7 @@ from ln.norm import EPSILON, Norm
 from ln.rnn import GRU, LSTM, unroll
 from scripts.benchmarks import jax_peers
 from scripts.benchmarks.jax_peers import named
-from scripts.benchmarks.timing import Makers, Numbers, Options, Peer, compare, show
+from scripts.benchmarks.timing import Makers, Numbers, Peer
 
 
 class Case(NamedTuple):
@@ -166,7 +166,8 @@ def in_torch(case: Case, norm: bool) -> Peer:
     return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)
 
 
-def make_peers(case: Case) -> Makers:
+def make_peers(case: Case, folder: str) -> Makers:
+    """Return the implementations of a case, which needs no folder of data."""
     cell = case.cell.upper()
     peers = {
         "ours": partial(in_jax, case, Layers(case)),
@@ -178,9 +179,3 @@ def make_peers(case: Case) -> Makers:
     if case.cell == "gru":  # only the LSTM is written out in the other libraries
         del peers["Flax, nn.scan of a cell"], peers["PyTorch eager"]
     return peers
-
-
-def run(name: str, case: Case, options: Options, folder: str) -> dict:
-    """Time forward and backward of a case."""
-    results = compare(name, make_peers(case), options)
-    return show(f"{name}: {case}; forward and backward", results) | dict(case=case._asdict())

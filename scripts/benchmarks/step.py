@@ -1,4 +1,4 @@
-"""step and mnist: training steps of the experiments as the trainer makes them.
+"""step, lanes and memory: training steps of the experiments as the trainer makes them.
 
 A step computes the loss of a batch and its gradients, clips these and gives them to the optimizer
 of the config. All peers begin with the same weights.
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import experiments
@@ -22,7 +21,7 @@ from ln.norm import EPSILON
 from ln.training import train
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
-from scripts.benchmarks.timing import Makers, Options, Peer, compare, show
+from scripts.benchmarks.timing import Makers, Peer
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
@@ -38,7 +37,6 @@ class Setting(NamedTuple):
         norm: a key of config.norms; None for the config's own.
         batch_size: None for the config's own.
         data_dir: folder of the built-in data sets.
-        lanes: how many seeds train in one program.
     """
 
     experiment: str
@@ -46,15 +44,6 @@ class Setting(NamedTuple):
     norm: str | None = None
     batch_size: int | None = None
     data_dir: str = "data"
-    lanes: int = 1
-
-
-SCALES = {"full": "paper", "small": "small", "tiny": "tiny"}
-MNIST = {
-    f"{name}-{size}": Setting("mnist", scale, batch_size=size)
-    for name, scale in SCALES.items()
-    for size in (128, 4)
-}
 
 
 def make_config(setting: Setting, folder: str):
@@ -70,7 +59,7 @@ def make_config(setting: Setting, folder: str):
     config.norm = setting.norm or config.norm
     choose("norm", config.norm, config.norms)
     config.batch_size = setting.batch_size or config.batch_size
-    config.lr, config.seeds = (LEARNING_RATE,), tuple(range(setting.lanes))
+    config.lr, config.seeds = (LEARNING_RATE,), (0,)
     config.data_dir = setting.data_dir
     if "tasks" in config:
         config.tasks = ""  # data sets that only evaluation reads
@@ -80,10 +69,12 @@ def make_config(setting: Setting, folder: str):
     return config
 
 
-# --- step: any experiment ---
+# --- Any experiment ---
 
 
-def step_peers(config) -> Makers:
+def step_peers(setting: Setting, folder: str) -> Makers:
+    """Return the training steps to compare."""
+    config = make_config(setting, folder)
     without = config.copy_and_resolve_references()
     without.norm = "none"
     peers: dict[str, Callable[[], Peer]] = {
@@ -96,28 +87,27 @@ def step_peers(config) -> Makers:
     if config.experiment != "mnist":
         return peers
     del peers[PLAIN]  # it has no recurrent layer
-    has_peers = config.norm == "layer" and len(config.seeds) == 1
-    return {**peers, **(mnist_peers(config) if has_peers else {})}
+    usual = {"Flax + Optax": in_flax, "PyTorch eager (fused Adam)": in_torch}
+    return peers | {name: partial(make, config) for name, make in usual.items()}
 
 
-def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
-    """Compare and time training steps of an experiment."""
+def memory_peers(setting: Setting, folder: str) -> Makers:
+    """Return ours and plain autodiff, also where the model has no recurrent layer."""
     config = make_config(setting, folder)
-    results = compare(name, step_peers(config), options)
-    source = "" if config.data_dir == setting.data_dir else "random data in the sizes of "
-    data = f"{source}{config.dataset}"
-    shapes = {key: list(np.shape(leaf)) for key, leaf in jax_peers.load(config).batch(0).items()}
-    batch = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
-    parameters = next(iter(results.peers.values())).facts["parameters"]
-    title = (
-        f"{setting.experiment}, {name}: a training step, norm {config.norm}, {parameters:,} "
-        f"parameters, {config.steps_per_call} steps a call, {setting.lanes} lane(s); {data}, "
-        f"batch {batch}"
-    )
-    return show(title, results) | dict(data=data, batch=shapes, config=config.to_dict())
+    return {name: partial(trainer_peer, config, plain=name == PLAIN) for name in ("ours", PLAIN)}
 
 
-# --- mnist: the usual loops of other libraries, all of which have layer norm ---
+def lanes_peers(setting: Setting, folder: str) -> Makers:
+    """Return the trainer's call with some numbers of seeds in a program."""
+    config, peers = make_config(setting, folder), {}
+    for count in (1, 2, 4, 8):
+        several = config.copy_and_resolve_references()
+        several.seeds = tuple(range(count))
+        peers[f"{count} lane(s)"] = partial(trainer_peer, several, compared=False)
+    return peers
+
+
+# --- MNIST: the usual loops of other libraries, all of which have layer norm ---
 
 
 class Network(nn.Module):
@@ -161,10 +151,3 @@ def in_torch(config) -> Peer:
 
     arrays = jax_peers.named(first_params(config))
     return torch_peers.mnist(config, arrays, batches(config))
-
-
-def mnist_peers(config) -> Makers:
-    return {
-        "Flax + Optax": partial(in_flax, config),
-        "PyTorch eager (fused Adam)": partial(in_torch, config),
-    }
