@@ -106,8 +106,8 @@ def weight_gradient(
     result = jnp.result_type(x, d_a)
     if dtype is not None:
         x, d_a = x.astype(dtype), d_a.astype(dtype)
-    # XLA transposes x in memory to contract several axes at once, and does not for a single axis: on
-    # one device merge them. A merged axis of a sharded batch would be gathered.
+    # XLA for CPUs copies x, transposed, to contract several axes at once, and not to contract one.
+    # So one device merges them. A merged axis of a sharded batch would be gathered.
     if jax.device_count() == 1:
         x, d_a = x.reshape(-1, x.shape[-1]), d_a.reshape(-1, d_a.shape[-1])
     leading = tuple(range(x.ndim - 1))

@@ -211,11 +211,13 @@ def cells(row: Row) -> dict[str, str]:
 def table(cases: Mapping[str, Mapping[str, Row]]) -> str:
     """Return a Markdown table of the peers of some cases; a case names its first row."""
     lines = [
-        ["" if n else case, name, cells(row)]
+        ("" if n else case, name, cells(row))
         for case, rows in cases.items()
         for n, (name, row) in enumerate(rows.items())
     ]
-    columns = list(dict.fromkeys(column for *_, line in lines for column in line))
+    columns = list(dict.fromkeys(column for _, _, line in lines for column in line))
     head = [["", "", *columns], ["---", "---", *["---:"] * len(columns)]]
-    body = [[*names, *(line.get(column, "") for column in columns)] for *names, line in lines]
+    body = [
+        [case, name, *(line.get(column, "") for column in columns)] for case, name, line in lines
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in head + body)
