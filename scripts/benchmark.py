@@ -5,11 +5,11 @@ r"""Measure speed and memory side by side with other implementations of the same
     python -m scripts.benchmark rnn                          layers on whole sequences, 12 minutes
     python -m scripts.benchmark rnn --case=tiny --quick      a check that it works, no more
 
-First each implementation must compute the same as ours from the same weights and batches: losses
-and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work
-slows all of them. A table shows the median time of a step, and its ratio to that of the first
-implementation within each round: median, lowest and highest. An implementation that fails, or
-computes something else, is named and left out.
+First each implementation must compute the same loss and gradients as ours from the same weights and
+batch. Then all are timed in turn, round after round, so that other work slows all of them. A table
+shows the median time of a step, and its ratio to that of the first implementation within each
+round: median, lowest and highest. An implementation that fails, or computes something else, is
+named and left out.
 
 rnn times forward and backward of a ragged batch of sequences with layer norm at x, h and c. Cases:
 draw (LSTM, T=64, B=128, H=D=256), handwriting (three LSTMs, T=400, B=8, H=400, D=460), reader

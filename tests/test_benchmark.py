@@ -155,8 +155,8 @@ def peer(loss=2.0, W=(1.0, -4.0), b=0.0, rounded=None):
     return Peer(
         call=lambda: 0,
         wait=lambda result: None,
-        numbers=lambda: Numbers([loss], gradients),
-        rounded=rounded and (lambda: Numbers([loss], gradients | {"W": np.array(rounded)})),
+        numbers=lambda: Numbers(loss, gradients),
+        rounded=rounded and (lambda: Numbers(loss, gradients | {"W": np.array(rounded)})),
     )
 
 

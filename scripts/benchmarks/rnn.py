@@ -137,27 +137,29 @@ def make_params(case: Case) -> dict:
 def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
     """Return a function of the loss and its gradients, and arguments for it."""
 
-    def loss(params, x, mask, R):
-        return (model.apply({"params": params}, x, mask) * R).sum()
+    rename = jax_peers.as_flax if isinstance(model, FlaxLayers) else lambda params: params
 
-    params = make_params(case)
-    if isinstance(model, FlaxLayers):
-        params = jax_peers.as_flax(params)
+    def loss(params, x, mask, R):
+        return (model.apply({"params": rename(params)}, x, mask) * R).sum()
+
     function = jax.value_and_grad(loss, argnums=(0, 1) if case.d_x else (0,))
-    return function, jax.device_put((params, *make_batch(case).values()))
+    return function, jax.device_put((make_params(case), *make_batch(case).values()))
 
 
 # --- Peers ---
 
 
 def in_jax(case: Case, model: nn.Module) -> Peer:
-    def numbers(result) -> Numbers:
-        value, (d_params, *d_x) = result
-        by_name = {name.replace("scale", "gain"): d for name, d in named(d_params).items()}
-        return Numbers([float(value)], by_name | ({"x": np.asarray(*d_x)} if d_x else {}))
-
     function, arguments = gradients(case, model)
-    return jax_peers.function_peer(function, *arguments, numbers=numbers)
+    jitted = jax.jit(function)
+    compiled, facts = jax_peers.compile_for(jitted, *arguments)
+
+    def numbers() -> Numbers:
+        with jax_peers.FULL():
+            value, (d_params, *d_x) = jitted(*arguments)
+        return Numbers(float(value), named(d_params) | ({"x": np.asarray(*d_x)} if d_x else {}))
+
+    return Peer(partial(compiled, *arguments), jax.block_until_ready, numbers=numbers, facts=facts)
 
 
 def in_torch(case: Case, norm: bool) -> Peer:

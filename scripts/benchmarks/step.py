@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 import importlib
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
+from flax.training.train_state import TrainState
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,7 +22,7 @@ from ln.norm import EPSILON
 from ln.training import train
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
-from scripts.benchmarks.timing import Makers, Peer
+from scripts.benchmarks.timing import Makers, Numbers, Peer
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
@@ -133,17 +134,38 @@ def batches(config) -> Iterator[train.Batch]:
 
 def in_flax(config) -> Peer:
     """Return the usual loop with Flax and Optax: flax's own LayerNorm, a dispatch for each step."""
-    network = Network(config.hidden)
+    network, stream, first = Network(config.hidden), batches(config), next(batches(config))
+    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
+    optimizer = optax.adam(config.lr[0], b1, b2, eps)
+    params = jax.tree.map(jnp.array, first_params(config))
+    state = TrainState.create(apply_fn=network.apply, params=params, tx=optimizer)
 
     def loss(params, batch):
         x, y = batch["x"].astype(jnp.float32) / 255, batch["y"]
-        logits: Any = network.apply({"params": params}, x)
+        logits = state.apply_fn({"params": jax_peers.as_flax(params)}, x)
         error = (logits.argmax(-1) != y).mean()
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), error
 
-    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
-    optimizer = optax.adam(config.lr[0], b1, b2, eps)
-    return jax_peers.flax_peer(loss, first_params(config), optimizer, batches(config))
+    gradients = jax.value_and_grad(loss, has_aux=True)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state, batch):
+        value, grads = gradients(state.params, batch)
+        return state.apply_gradients(grads=grads), value
+
+    compiled, facts = jax_peers.compile_for(train_step, state, first)
+
+    def call():
+        nonlocal state
+        state, value = compiled(state, next(stream))
+        return value
+
+    def numbers() -> Numbers:
+        with jax_peers.FULL():
+            (value, _), grads = jax.jit(gradients)(state.params, first)
+        return Numbers(float(value), jax_peers.named(grads))
+
+    return Peer(call, jax.block_until_ready, numbers=numbers, facts=facts)
 
 
 def in_torch(config) -> Peer:

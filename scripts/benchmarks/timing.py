@@ -21,18 +21,13 @@ LOSS = "the loss"
 
 
 class Numbers(NamedTuple):
-    """What a peer computes.
+    """What a peer computes at the start: the loss, and its gradients by name."""
 
-    Attributes:
-        losses: of the first steps.
-        gradients: at the start, by name; empty if they are not compared.
-    """
-
-    losses: list[float]
-    gradients: Mapping[str, np.ndarray] = {}
+    loss: float
+    gradients: Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass
 class Peer:
     """One implementation, ready to run.
 
@@ -81,19 +76,14 @@ Makers = Mapping[str, Callable[[], Peer]]
 
 
 def differences(numbers: Numbers, reference: Numbers) -> dict[str, float]:
-    """Return the largest difference of the losses and of each gradient, relative to the largest.
+    """Return the difference of the loss, and the largest of each gradient, relative to the largest.
 
     Gradients that are zero but for rounding, such as that of a bias under a norm, are compared with
     a thousandth of the largest element of all.
     """
-    steps = min(len(numbers.losses), len(reference.losses))
-    losses, wanted = (np.array(n.losses[:steps]) for n in (numbers, reference))
-    result = {LOSS: float(np.abs(losses - wanted).max() / np.abs(wanted).max())}
-    if not numbers.gradients:
-        return result
     size = {name: np.abs(d).max() for name, d in reference.gradients.items()}
     least = 1e-3 * max(size.values())
-    return result | {
+    return {LOSS: abs(numbers.loss - reference.loss) / abs(reference.loss)} | {
         name: float(np.abs(numbers.gradients[name] - d).max() / max(size[name], least))
         for name, d in reference.gradients.items()
     }
