@@ -99,7 +99,7 @@ def test_another_loss_does_not_agree(factor, tmp_path, monkeypatch):
 
     def scaled(*arguments):
         factor = next(factors)
-        return [n._replace(losses=[factor * n.losses[0]]) for n in first_steps(*arguments)]
+        return [n._replace(loss=factor * n.loss) for n in first_steps(*arguments)]
 
     monkeypatch.setattr(jax_peers, "first_steps", scaled)
     row = gpu.compare_one("mnist", "layer", str(tmp_path))
