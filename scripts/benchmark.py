@@ -23,7 +23,8 @@ numbers in the paper's sizes; so have mnist and digits at all scales; other buil
 read from --data_dir. All texts are as long as the longest. GFLOP/s counts matrix products and
 convolutions. If the memory does not hold all peers (skip_thoughts needs 20 GB), choose one with
 --peer. lanes times several seeds in one program. memory compiles the training steps, and reports
-their temporary arrays; no other work disturbs it.
+their temporary arrays; no other work disturbs it. device compares loss and gradients of each tiny
+experiment and norm on this device with those on the CPU, such as --case=draw-layer.
 
 --out=DIR stores each row in DIR/<benchmark>.json, with commit, load and variables. Rows of peers
 that are not measured, such as PyTorch's where it is not installed, stay. In results/speed the
@@ -64,6 +65,7 @@ QUICK = flags.DEFINE_bool("quick", False, "time two very short rounds, which mea
 OUT = flags.DEFINE_string("out", None, "folder of a JSON file for each benchmark")
 
 SPEED = Path(__file__).parents[1] / "results" / "speed"
+TABLES = ("rnn", "step", "lanes", "memory")  # of docs/speed.md
 # How the names of the variables of allocators, threads and compilers begin.
 TUNING = ("JAX_", "XLA_", "MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "GOMP_", "MKL_", "TORCH")
 
@@ -84,19 +86,24 @@ def benchmarks() -> dict[str, dict[str, Callable]]:
     """Return benchmark -> case -> a function of a folder for random data, which makes the peers."""
     from scripts.benchmarks import rnn, step
 
-    setting = partial(step.Setting, norm=NORM.value, data_dir=DATA_DIR.value)
+    def setting(name: str, scale: str, norm: str | None = NORM.value, size: int | None = None):
+        return step.Setting(name, scale, norm, size, DATA_DIR.value)
+
     full = {name: setting(name, SCALE.value) for name in step.experiments.names()}
     sizes = {
-        "mnist-4": setting("mnist", SCALE.value, batch_size=4),
+        "mnist-4": setting("mnist", SCALE.value, size=4),
         "mnist-small": setting("mnist", "small"),
-        "mnist-small-4": setting("mnist", "small", batch_size=4),
+        "mnist-small-4": setting("mnist", "small", size=4),
     }
+    tiny = [setting(name, "tiny", norm) for name in full for norm in step.norms(name)]
+    tiny.sort(key=lambda case: case.norm != "layer")
     small = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
     return {
         "rnn": {name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},
         "step": {name: partial(step.step_peers, case) for name, case in (full | sizes).items()},
         "lanes": {name: partial(step.lanes_peers, case) for name, case in small.items()},
         "memory": {name: partial(step.memory_peers, case) for name, case in full.items()},
+        "device": {f"{c.experiment}-{c.norm}": partial(step.device_peers, c) for c in tiny},
     }
 
 
@@ -106,7 +113,9 @@ def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:
     from scripts.benchmarks.timing import Options, compare, table
 
     rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
-    options = Options(0 if benchmark == "memory" else rounds, seconds, tuple(PEER.value))
+    options = Options(
+        0 if benchmark in ("memory", "device") else rounds, seconds, tuple(PEER.value)
+    )
     path, succeeded = OUT.value and Path(OUT.value, f"{benchmark}.json"), True
     stored = json.loads(path.read_text()) if path and path.exists() else {}
     for name, make_peers in cases.items():
@@ -138,7 +147,7 @@ def main(argv):
     if CASE.value and len(argv) != 2:
         raise InputError(f"--case needs one benchmark of {', '.join(known)} before it.")
     todo = {}
-    for name in argv[1:] or known:
+    for name in argv[1:] or TABLES:
         cases = CASE.value or [case for case in known[name] if not case.startswith("tiny")]
         todo[name] = {case: choose(f"case of {name}", case, known[name]) for case in cases}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""step, lanes and memory: training steps of the experiments as the trainer makes them.
+"""step, lanes, memory and device: training steps of the experiments as the trainer makes them.
 
 A step computes the loss of a batch and its gradients, clips these and gives them to the optimizer
 of the config. All peers begin with the same weights.
@@ -45,6 +45,10 @@ class Setting(NamedTuple):
     norm: str | None = None
     batch_size: int | None = None
     data_dir: str = "data"
+
+
+def norms(experiment: str) -> list[str]:
+    return list(importlib.import_module(f"configs.{experiment}").get_config("tiny").norms)
 
 
 def make_config(setting: Setting, folder: str):
@@ -94,8 +98,22 @@ def step_peers(setting: Setting, folder: str) -> Makers:
 
 def memory_peers(setting: Setting, folder: str) -> Makers:
     """Return ours and plain autodiff, also where the model has no recurrent layer."""
+    make = partial(trainer_peer, make_config(setting, folder), compared=False)
+    return {"ours": make, PLAIN: partial(make, plain=True)}
+
+
+def device_peers(setting: Setting, folder: str) -> Makers:
+    """Return the second step along the gradient on the CPU and on this device, to compare them."""
     config = make_config(setting, folder)
-    return {name: partial(trainer_peer, config, plain=name == PLAIN) for name in ("ours", PLAIN)}
+    if "noise" in config:
+        config.noise = 0.1  # the first pixels are black
+    task, devices = experiments.load(config), (jax.devices("cpu")[0], jax.devices()[0])
+    first, second = (partial(jax_peers.first_steps, task, 2, device) for device in devices)
+    return {"on the CPU": partial(untimed, first), "on this device": partial(untimed, second)}
+
+
+def untimed(steps: Callable) -> Peer:
+    return Peer(lambda: None, lambda _: None, numbers=lambda: steps()[-1])
 
 
 def lanes_peers(setting: Setting, folder: str) -> Makers:

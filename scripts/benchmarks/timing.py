@@ -98,7 +98,7 @@ class Options(NamedTuple):
     """How to measure.
 
     Attributes:
-        rounds: how often each peer is timed; 0: peers are only made, for their facts.
+        rounds: how often each peer is timed; 0: peers are only made and compared.
         seconds: of one round of one peer.
         only: the peers to time; empty for all.
     """
@@ -148,7 +148,7 @@ def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
         print(f"{case}: starting {name}", flush=True)
         try:
             peer, differs_by = make(), None
-            if options.rounds and peer.numbers and len(makers) > 1:
+            if peer.numbers and len(makers) > 1:
                 numbers = peer.numbers()
                 reference = reference or Reference(peer, numbers)
                 differs_by = reference.check(numbers)
