@@ -134,7 +134,7 @@ def from_layers_py(weights: Weights, cell: type[Cell], prefix: str) -> dict:
             size = sizes.get(name, joint)
             gain, bias = (_get(weights, f"{prefix}_{letter}{n}", size) for letter in "sb")
             params[name] = {"gain": gain, "bias": bias}
-    return _with_gates(params, cell, has_norms, _lstm_order, _from_r_u)
+    return _with_gates(params, cell, has_norms, z_at=0)
 
 
 def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np.ndarray]:
@@ -157,11 +157,11 @@ def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np
     found = [name for name in norms if "gain" in params.get(name, {})]
     if found and found != list(norms):
         raise InputError(f"layers.py has layer norm at all sites or none: {', '.join(norms)}.")
-    params = _with_gates(params, cell, bool(found), _lstm_order, _to_r_u)
+    params = _with_gates(params, cell, bool(found), z_at=1)
     weights = {theirs: params[ours]["kernel"] for ours, theirs in LAYERS_MATRICES[cell].items()}
     H = weights["U"].shape[0]
-    weights |= {"b": params["b"]} if cell is LSTM else dict(b=params["b"][: 2 * H])
-    weights |= {} if cell is LSTM else dict(bx=params["b"][2 * H :])
+    joint = 4 * H if cell is LSTM else 2 * H
+    weights |= dict(b=params["b"][:joint]) | ({} if cell is LSTM else dict(bx=params["b"][joint:]))
     for name in found:
         weights |= {
             f"s{norms[name]}": params[name]["gain"],
@@ -170,12 +170,11 @@ def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np
     return {f"{prefix}_{name}": np.asarray(array) for name, array in weights.items()}
 
 
-def _with_gates(params: Mapping, cell, has_norms: bool, of_lstm, of_gru) -> dict:
-    """Return the parameters with the gates of every array rearranged.
+def _with_gates(params: Mapping, cell, has_norms: bool, z_at: int) -> dict:
+    """Return the parameters with the first two gates of every array exchanged.
 
-    ``of_lstm`` takes an array; ``of_gru`` an array of two gates, and whether z changes its sign in
-    it. With layer norm the sign is in gains and biases, which act after the norm; without, in
-    matrices and b.
+    In a GRU, z is then at the place z_at, and changes its sign: with layer norm in gains and
+    biases, which act after the norm; without, in matrices and b.
     """
 
     def rearrange(name: str, array):
@@ -183,11 +182,12 @@ def _with_gates(params: Mapping, cell, has_norms: bool, of_lstm, of_gru) -> dict
         if name in SINGLE[cell]:
             return array
         if cell is LSTM:
-            return of_lstm(array)
-        gates, rest = (
-            (array, array[..., :0]) if name != "b" else np.split(array, [-len(array) // 3])
-        )
-        return np.concatenate([of_gru(gates, name.startswith("norm") == has_norms), rest], -1)
+            return _select(array, (1, 0, 2, 3))
+        first, second, *rest = np.split(array, 3 if name == "b" else 2, -1)
+        gates = [second, first, *rest]
+        if name.startswith("norm") == has_norms:
+            gates[z_at] = -gates[z_at]
+        return np.concatenate(gates, -1)
 
     return {
         name: {key: rearrange(name, array) for key, array in leaf.items()}
@@ -195,22 +195,6 @@ def _with_gates(params: Mapping, cell, has_norms: bool, of_lstm, of_gru) -> dict
         else rearrange(name, leaf)
         for name, leaf in params.items()
     }
-
-
-def _lstm_order(array):
-    """Exchange the gates i and f, the first two; its own inverse."""
-    i, f, rest = np.split(array, [array.shape[-1] // 4, array.shape[-1] // 2], -1)
-    return np.concatenate([f, i, rest], -1)
-
-
-def _from_r_u(array, negate: bool):
-    r, u = np.split(array, 2, -1)
-    return np.concatenate([-u if negate else u, r], -1)
-
-
-def _to_r_u(array, negate: bool):
-    z, r = np.split(array, 2, -1)
-    return np.concatenate([r, -z if negate else z], -1)
 
 
 def _select(array, order: tuple[int, ...]):

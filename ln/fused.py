@@ -80,12 +80,6 @@ def hidden(carry: Any) -> Any:
     return jax.tree.leaves(carry)[-1]
 
 
-def add_to_hidden(carry: Any, d_h: Any) -> Any:
-    """Return the carry with d_h added to its h."""
-    *rest, h = jax.tree.leaves(carry)
-    return jax.tree.unflatten(jax.tree.structure(carry), [*rest, h + d_h.astype(h.dtype)])
-
-
 def keep(mask: Bool[AnyArray, " B"] | None, new: Any, old: Any) -> Any:
     """Return the new carry where mask ``[B]`` is true, else the old one."""
     if mask is None:
@@ -159,6 +153,17 @@ def scan(
     Returns:
         The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
     """
+    # What each loop computes and keeps, for products a_k = h_k W_k of a step:
+    #
+    #     forward      carry[t-1], x[t]     -- step -->       carry[t], y[t]     keep carry, a_k
+    #     backward     d carry[t], d y[t]   -- transpose -->  d carry[t-1], d x[t], d a_k[t]
+    #     afterwards   h_k[t], d a_k[t]     -- product -->    d W_k = sum over t of h_k[t]ᵀ d a_k[t]
+    #
+    # The transpose needs the values within step t, which are computed again from carry[t-1], x[t]
+    # and the kept a_k[t]. So no matrix product is computed twice: with a_k known, W_k is used only
+    # to carry d a_k on to d h_k (`_known_product`). The gradient of θ is a sum over t: on a CPU in
+    # the loop (`one_by_one`), on an accelerator after it (`all_before`).
+    #
     # The step is traced once in each direction. These are filled while it is:
     dtypes: dict = {}  # k -> dtype of product k
     operands: dict = {}  # k -> index of the input h of product k, see `backward`
@@ -197,7 +202,7 @@ def scan(
         d_last, d_ys = cotangents
 
         before = befores(first, carries)
-        # In half precision, sums over many time steps would lose their last digits.
+        # Sums over many time steps. In half precision they would lose their last digits.
         zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros_like(leaf)), theta)
 
         def linearize(carry, x, others, products):
@@ -252,6 +257,9 @@ def scan(
             return d_theta, d_carry, *stacks, made
 
         def all_before():
+            # Step t is linear in d carry[t], and what it multiplies by depends on nothing that
+            # comes out of the reverse loop. So all of that is computed at once, [T, ...]: the loop
+            # then has only the kernels that must wait for each other.
             residuals, at, made = _linearize_all(linearize, (before, xs, others, products))
 
             def body(d_carry, inputs):
@@ -329,6 +337,8 @@ def _known_product(transpose, h, a, tap):
     W is bound in `transpose`, hence is no residual, and gets no gradient: `scan` takes it after the
     loop.
     """
+    # a and tap are equal to the product and to 0 wherever this is called, so the gradients that
+    # belong to h W alone are those of h and of the tap; a is a residual of the forward loop.
     return a
 
 

@@ -58,7 +58,8 @@ def matmul(
         ``[..., H]`` in the result type of x and W. With three or more axes of x, forward
         differentiation (jvp) needs `plain_by_default`.
     """
-    # The custom gradient pays only if there are axes to merge, and it has no forward derivative.
+    # The custom gradient pays only if there are axes to merge: in a loop x is [B, D], and autodiff
+    # of that product is the same. It has no forward derivative, which plain schedules promise.
     if x.ndim <= 2 or is_plain():
         return _multiply(x, W, dtype)
     x, W = vary_alike(x, W)
@@ -106,7 +107,10 @@ def weight_gradient(
     result = jnp.result_type(x, d_a)
     if dtype is not None:
         x, d_a = x.astype(dtype), d_a.astype(dtype)
-    # Contract all leading axes at once: a merged axis of a sharded batch would be gathered.
+    # XLA for CPUs copies x, transposed, to contract several axes at once, and not to contract one.
+    # So one device merges them. A merged axis of a sharded batch would be gathered.
+    if jax.device_count() == 1:
+        x, d_a = x.reshape(-1, x.shape[-1]), d_a.reshape(-1, d_a.shape[-1])
     leading = tuple(range(x.ndim - 1))
     out_sharding = None  # XLA chooses it, except where the mesh says that types carry shardings
     if is_explicit(x):

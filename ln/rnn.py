@@ -407,6 +407,16 @@ def scan(
     params, stats = variables.get("params", {}), variables.get("stats", {})
     of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), train)
 
+    # Three layers of functions turn the user's step into one that `fused.scan` can take apart:
+    #
+    #     step(module, carry, x)               calls Dense modules, which multiply by themselves
+    #     apply(product, params, …, carry, x)  the same as a pure function, which asks product(…)
+    #                                          for every multiplication
+    #     turn(product, theta, carry, inputs)  the same, in which product k is known by its number
+    #
+    # `apply` runs once on the side with `collect`, which multiplies and notes W_k, and then within
+    # the loops with the product of `fused.scan`: forward it multiplies by W_k, backward it returns
+    # what the forward loop kept.
     def apply(product, params, stats, carry, x, *shared):
         """Do one step in which every product W x of a Dense is product(dense, x)."""
 
@@ -563,6 +573,8 @@ def _plain(module, params, stats, xs, mask, carry):
 
 
 def _fused(module, params, stats, xs, mask, carry, schedule):
+    # Everything that does not depend on h is outside of the loop: W_x x of all time steps, and the
+    # centring of both matrices, which takes layer norm's mean out of it (`Norm.centred`).
     # `update` alone is called in the loop, so no part of the initial carry is asked for.
     module = module.clone(norm=dataclasses.replace(module.norm, centred=True), learned=())
     a_x = module.apply({"params": params}, xs, method="project")

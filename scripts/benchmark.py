@@ -1,32 +1,34 @@
-r"""Measure speed side by side with other implementations of the same computation.
+r"""Measure speed and memory side by side with other implementations of the same computation.
 
-    python -m scripts.benchmark step --experiment=draw              a training step, 5 minutes
-    python -m scripts.benchmark step --experiment=mnist --scale=small --out=speed.json
-    python -m scripts.benchmark rnn                 LSTMs and GRUs over whole sequences, 12 minutes
-    python -m scripts.benchmark rnn --case=tiny --quick         a check that it works, no more
-    python -m scripts.benchmark mnist               the network of §6.6, 8 minutes
+    python -m scripts.benchmark --out=results/speed          all tables of docs/speed.md, an hour
+    python -m scripts.benchmark step --case=draw             a training step, 5 minutes
+    python -m scripts.benchmark rnn                          layers on whole sequences, 12 minutes
+    python -m scripts.benchmark rnn --case=tiny --quick      a check that it works, no more
 
-First each implementation must compute the same as ours from the same weights and batches: losses
-and, in step and rnn, gradients. Then all are timed in turn, round after round, so that other work
-slows all of them. A table shows the median time of a step, and the ratio to ours within each round:
-its median and its middle half. An implementation that fails, or computes something else, is listed
-below the table. PyTorch is a peer in rnn and for mnist if it is installed: pip install torch.
+First each implementation must compute the same loss and gradients as ours from the same weights and
+batch. Then all are timed in turn, round after round, so that other work slows all of them. A table
+shows the median time of a step, and its ratio to that of the first implementation within each
+round: median, lowest and highest. An implementation that fails, or computes something else, is
+named and left out.
 
-step times a training step of any experiment in configs/: ours, with the norm of the config or
---norm; the same with plain autodiff of its recurrent layers; ours without norm; and for mnist Flax
-with Optax, and PyTorch. At --scale=paper data sets have random numbers in the paper's sizes; so
-have mnist and digits at all scales; other built-in data sets are read from --data_dir. All texts
-are as long as the longest. GFLOP/s counts matrix products and convolutions. --lanes=4 trains four
-seeds in one program. If the memory does not hold all peers (skip_thoughts needs 20 GB), choose one
-with --peer.
+rnn times forward and backward of a ragged batch of sequences with layer norm at x, h and c. Cases:
+draw (LSTM, T=64, B=128, H=D=256), handwriting (three LSTMs, T=400, B=8, H=400, D=460), reader
+(LSTM, T=300, B=64, H=D=240), order (GRU, T=30, B=128, H=1024, D=300), pixels (LSTM, T=784, B=64,
+H=100, D=1).
 
-Cases of rnn, all with layer norm at x, h and c: draw (LSTM, T=64, B=128, H=D=256), handwriting
-(three LSTMs, T=400, B=8, H=400, D=460), reader (LSTM, T=300, B=64, H=D=240), order (GRU, T=30,
-B=128, H=1024, D=300), pixels (LSTM, T=784, B=64, H=100, D=1). It times forward and backward of a
-ragged batch of sequences.
+step times a training step of each experiment in configs/: ours, with the norm of the config or
+--norm; the same with plain autodiff of its recurrent layers; ours without norm; and for mnist, also
+at batch size 4 and in small, Flax with Optax, and PyTorch. At --scale=paper data sets have random
+numbers in the paper's sizes; so have mnist and digits at all scales; other built-in data sets are
+read from --data_dir. All texts are as long as the longest. GFLOP/s counts matrix products and
+convolutions. If the memory does not hold all peers (skip_thoughts needs 20 GB), choose one with
+--peer. lanes times several seeds in one program. memory compiles the training steps, and reports
+their temporary arrays; no other work disturbs it. device compares loss and gradients of each tiny
+experiment and norm on this device with those on the CPU, such as --case=draw-layer.
 
-Cases of mnist, by network and batch size: full-128, full-4, small-128, small-4. It is step for
-these sizes.
+--out=DIR stores each row in DIR/<benchmark>.json, with commit, load and variables. Rows of peers
+that are not measured, such as PyTorch's where it is not installed, stay. In results/speed the
+tables of docs/speed.md are written anew.
 
 All implementations run in one process, so allocator, threads and XLA flags are the same for all.
 glibc by default returns large arrays to the system after every call and pages them in
@@ -53,19 +55,17 @@ from absl import flags
 from ln.errors import InputError, choose
 from scripts import cli
 
-ROUNDS = flags.DEFINE_integer("rounds", 10, "rounds of timing", lower_bound=1)
-CASE = flags.DEFINE_multi_string("case", [], "rnn, mnist: a case to time; may be repeated")
-EXPERIMENT = flags.DEFINE_multi_string(
-    "experiment", [], "step: a file in configs/; may be repeated"
-)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "rounds of timing", lower_bound=1)
+CASE = flags.DEFINE_multi_string("case", [], "a case to measure; may be repeated; default: all")
 PEER = flags.DEFINE_multi_string("peer", [], "a row of the table to measure; default: all")
-SCALE = flags.DEFINE_string("scale", "paper", "of --experiment: sizes of the model")
-NORM = flags.DEFINE_string("norm", None, "of --experiment: a key of config.norms")
-DATA_DIR = flags.DEFINE_string("data_dir", "data", "of --experiment: built-in data sets")
-LANES = flags.DEFINE_integer("lanes", 1, "of --experiment: seeds in a program", lower_bound=1)
+SCALE = flags.DEFINE_string("scale", "paper", "of step, lanes and memory: sizes of the models")
+NORM = flags.DEFINE_string("norm", None, "likewise: a key of config.norms")
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "likewise: built-in data sets")
 QUICK = flags.DEFINE_bool("quick", False, "time two very short rounds, which mean nothing")
-OUT = flags.DEFINE_string("out", None, "JSON file for the numbers of every round")
+OUT = flags.DEFINE_string("out", None, "folder of a JSON file for each benchmark")
 
+SPEED = Path(__file__).parents[1] / "results" / "speed"
+TABLES = ("rnn", "step", "lanes", "memory")  # of docs/speed.md
 # How the names of the variables of allocators, threads and compilers begin.
 TUNING = ("JAX_", "XLA_", "MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "GOMP_", "MKL_", "TORCH")
 
@@ -82,56 +82,81 @@ def environment() -> dict:
     return dict(**facts, variables=variables, load_average=load)
 
 
-def choose_cases(benchmark: str) -> tuple[Callable, dict]:
-    """Return the function that measures a case, and the cases by name."""
+def benchmarks() -> dict[str, dict[str, Callable]]:
+    """Return benchmark -> case -> a function of a folder for random data, which makes the peers."""
     from scripts.benchmarks import rnn, step
 
-    if benchmark == "step":
-        if CASE.value or not EXPERIMENT.value:
-            raise InputError("step takes --experiment=NAME, and --scale in place of --case.")
-        case = "full" if SCALE.value == "paper" else SCALE.value  # the name in results/speed
-        setting = partial(step.Setting, norm=NORM.value, data_dir=DATA_DIR.value, lanes=LANES.value)
-        several = len(EXPERIMENT.value) > 1
-        return step.step, {
-            f"{name}-{case}" if several else case: setting(name, SCALE.value)
-            for name in EXPERIMENT.value
-        }
-    benchmarks = {"step": None, "rnn": (rnn.run, rnn.CASES), "mnist": (step.step, step.MNIST)}
-    run, cases = choose("benchmark", benchmark, benchmarks)
-    if EXPERIMENT.value:
-        raise InputError(f"--experiment is for step; {benchmark} takes --case.")
-    names = CASE.value or [name for name in cases if not name.startswith("tiny")]
-    return run, {name: choose(f"case of {benchmark}", name, cases) for name in names}
+    def setting(name: str, scale: str, norm: str | None = NORM.value, size: int | None = None):
+        return step.Setting(name, scale, norm, size, DATA_DIR.value)
+
+    full = {name: setting(name, SCALE.value) for name in step.experiments.names()}
+    sizes = {
+        "mnist-4": setting("mnist", SCALE.value, size=4),
+        "mnist-small": setting("mnist", "small"),
+        "mnist-small-4": setting("mnist", "small", size=4),
+    }
+    tiny = [setting(name, "tiny", norm) for name in full for norm in step.norms(name)]
+    tiny.sort(key=lambda case: case.norm != "layer")
+    small = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
+    return {
+        "rnn": {name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},
+        "step": {name: partial(step.step_peers, case) for name, case in (full | sizes).items()},
+        "lanes": {name: partial(step.lanes_peers, case) for name, case in small.items()},
+        "memory": {name: partial(step.memory_peers, case) for name, case in full.items()},
+        "device": {f"{c.experiment}-{c.norm}": partial(step.device_peers, c) for c in tiny},
+    }
+
+
+def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:
+    """Measure cases, and return whether none failed."""
+    from ln.training import runs
+    from scripts.benchmarks.timing import Options, compare, table
+
+    rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
+    options = Options(
+        0 if benchmark in ("memory", "device") else rounds, seconds, tuple(PEER.value)
+    )
+    path, succeeded = OUT.value and Path(OUT.value, f"{benchmark}.json"), True
+    stored = json.loads(path.read_text()) if path and path.exists() else {}
+    for name, make_peers in cases.items():
+        conditions = environment()
+        try:
+            rows = compare(name, make_peers(folder), options)
+        except InputError:
+            raise
+        except Exception:  # such as too little memory: the others go on
+            traceback.print_exc()
+            succeeded = False
+            continue
+        for row in rows.values():
+            row["environment"] = conditions
+        print(f"\n{table({name: rows})}\n", flush=True)
+        if path:
+            stored[name] = rows | {k: v for k, v in stored.get(name, {}).items() if k not in rows}
+            runs.write_atomically(path, json.dumps(stored, indent=1) + "\n")
+    return succeeded
 
 
 def main(argv):
-    if len(argv) != 2:
-        raise InputError("Give one benchmark of step, rnn, mnist; --help has examples.")
-    out = OUT.value and Path(OUT.value)
-    if out and (out.exists() or not out.parent.is_dir()):
-        raise InputError(f"--out={out} exists, or its folder does not: give another name.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU to PyTorch, too
-    run, cases = choose_cases(argv[1])
-    from ln.training import runs
-    from scripts.benchmarks.timing import Options
-
-    rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
-    options = Options(rounds, seconds, tuple(PEER.value))
-    results = dict(benchmark=argv[1], timing=options._asdict(), environment=environment())
-    print("\n".join(f"{name}: {value}" for name, value in results["environment"].items()))
-    results["cases"] = measured = {}
+    known = benchmarks()
+    for name in argv[1:]:
+        choose("benchmark", name, known)
+    if OUT.value and not Path(OUT.value).is_dir():
+        raise InputError(f"--out={OUT.value} is not a folder: make it, or give another one.")
+    if CASE.value and len(argv) != 2:
+        raise InputError(f"--case needs one benchmark of {', '.join(known)} before it.")
+    todo = {}
+    for name in argv[1:] or TABLES:
+        cases = CASE.value or [case for case in known[name] if not case.startswith("tiny")]
+        todo[name] = {case: choose(f"case of {name}", case, known[name]) for case in cases}
     with tempfile.TemporaryDirectory() as folder:
-        for name, case in cases.items():
-            try:
-                measured[name] = run(name, case, options, folder)
-            except InputError:
-                raise
-            except Exception:  # such as too little memory: the others go on
-                traceback.print_exc()
-            if out and measured:
-                runs.write_atomically(out, json.dumps(results, indent=2) + "\n")
-                print(f"Wrote {out}")
-    if len(measured) < len(cases):
+        succeeded = [measure(name, cases, folder) for name, cases in todo.items()]
+    if OUT.value and Path(OUT.value).resolve() == SPEED:
+        from scripts.pages import documents
+
+        documents.write()
+    if not all(succeeded):
         sys.exit(1)
 
 

@@ -4,9 +4,9 @@ r"""Make the most of a few minutes on a machine with a GPU, in two commands.
     python -m scripts.gpu time --minutes=4 --out=DIR
     python -m scripts.gpu train --minutes=3 --out=DIR --scale=tiny      the rehearsal on a CPU
 
-train compares loss and gradients of every experiment with the CPU's, and trains the runs of figure
-6 in results/plan.toml, three at a time. Matrix products have full float32 precision, as on a CPU,
-unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
+train compares loss and gradients of every experiment and norm with the CPU's, those of layer norm
+first, and trains the runs of figure 6 in results/plan.toml, three at a time. Matrix products have
+full float32 precision, as on a CPU, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
 
 time measures an LSTM with layer norm beside other implementations, and a training step of each
 experiment on random data.
@@ -30,9 +30,8 @@ and, with the wheels alone, since it takes random data,
     python -m pip install --no-index --no-deps CARRIED/*.whl
     python -m scripts.gpu time --minutes=4 --out=DIR
 
-python -m scripts.gpu compare --out=DIR writes the comparison with the CPU by itself. The other
-measurements are commands of scripts.benchmark, which report.json lists. --only=mnist,draw compares
-and times only these experiments.
+All measurements are commands of scripts.benchmark, which report.json lists. --only=mnist,draw
+compares, with layer norm, and times only these experiments.
 """
 
 import os
@@ -61,9 +60,10 @@ REHEARSAL = ("--config=configs/mnist.py:tiny", "--grid=norm=layer", "--grid=batc
 
 def train(session: Session) -> None:
     """Compare with the CPU, and train figure 6."""
-    places = f"--out={session.folder}", f"--data_dir={DATA_DIR.value}"
-    compare = "compare", *places, f"--scale={SCALE.value}", f"--only={','.join(ONLY.value)}"
-    session.run("compare", ("-m", "scripts.gpu", *compare), share=1 / 9)
+    names = ONLY.value or (experiments.names() if SCALE.value == "tiny" else [])
+    cases = (f"--case={name}-layer" for name in names)
+    compare = "device", f"--data_dir={DATA_DIR.value}", f"--out={session.folder}", *cases
+    session.run("device", ("-m", "scripts.benchmark", *compare), share=1 / 4)
     words: tuple[str, ...] = PLAN
     if SCALE.value == "tiny":
         words = *REHEARSAL, f"--config.data_dir={DATA_DIR.value}"
@@ -74,16 +74,15 @@ def measure(session: Session) -> None:
     """Time layers and training steps."""
     tiny = SCALE.value == "tiny"
     cases = ("--case=tiny",) if tiny else ("--case=draw", "--case=pixels")
-    names = (f"--experiment={name}" for name in ONLY.value or experiments.names())
+    names = (f"--case={name}" for name in ONLY.value or experiments.names())
     step = *names, f"--scale={SCALE.value}", f"--data_dir={session.folder / 'data'}", "--peer=ours"
+    rounds = "--quick" if tiny else "--rounds=5"
     for name, words, share in (("rnn", cases, 1 / 2), ("step", step, 1)):
-        out = session.folder / f"{name}.json"
-        out.unlink(missing_ok=True)
-        words = (*words, "--quick" if tiny else "--rounds=5", f"--out={out}")
+        words = (*words, rounds, f"--out={session.folder}")
         session.run(name, ("-m", "scripts.benchmark", name, *words), share)
 
 
-COMMANDS = dict(train=train, time=measure, compare=None)
+COMMANDS = dict(train=train, time=measure)
 
 
 def set_up(command: str) -> None:
@@ -106,12 +105,6 @@ def main(argv):
     for experiment in ONLY.value:
         choose("experiment in --only", experiment, dict.fromkeys(experiments.names()))
     set_up(name)
-    if command is None:
-        from scripts.benchmarks import gpu
-
-        out.mkdir(parents=True, exist_ok=True)
-        only = ONLY.value or experiments.names()
-        return gpu.compare(out / "compare.json", SCALE.value, DATA_DIR.value, only)
     if not MINUTES.value:
         raise InputError(f"Give --minutes=N, the time that {name} may take.")
     if name == "train" and SCALE.value == "paper":

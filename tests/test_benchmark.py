@@ -46,26 +46,29 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
 @pytest.mark.parametrize(
     "words, compared, timed_only",
     [
-        ("mnist --case=tiny-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
-        ("step --experiment=mnist --scale=tiny --lanes=2", ("ours", PLAIN), (NO_NORM,)),
+        ("step --case=mnist-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
+        ("step --case=draw", ("ours", PLAIN), (NO_NORM,)),
         ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask",)),
         exhaustive("rnn --case=tiny-gru", RNN[:2], ("PyTorch's GRU without norm or mask",)),
+        ("lanes --case=mnist-small", (), [f"{n} lane(s)" for n in (1, 2, 4, 8)]),
     ],
 )
 def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path):
-    out, flags = tmp_path / "speed.json", ("--quick", f"--data_dir={tmp_path}")
-    words = ("-m", "scripts.benchmark", *words.split(), *flags, f"--out={out}")
+    name, _, case = words.partition(" --case=")
+    stored, old = tmp_path / f"{name}.json", dict(differs_by=None, seconds_per_step=[1, 1])
+    stored.write_text(json.dumps({case: {"of another machine": old}}))
+    flags = "--quick", "--scale=tiny", f"--data_dir={tmp_path}", f"--out={tmp_path}"
+    words = ("-m", "scripts.benchmark", *words.split(), *flags)
     run = python(*words, JAX_DISABLE_MOST_OPTIMIZATIONS="1")  # compiles in half the time
     assert run.returncode == 0, run.stderr
-    results = json.loads(out.read_text())
-    (case,) = results["cases"].values()
-    assert results["environment"]["versions"]["jax"]
+    rows = json.loads(stored.read_text())[case]
+    assert rows.pop("of another machine") == old
     expected = {name for name in (*compared, *timed_only) if HAS_TORCH or "PyTorch" not in name}
-    assert case["peers"].keys() == expected and all(name in run.stdout for name in expected)
-    assert HAS_TORCH or all("torch" in reason for reason in case["missing"].values())
-    for name, peer in case["peers"].items():
-        assert len(peer["seconds_per_step"]) == 2 and min(peer["seconds_per_step"]) > 0
-        assert peer["differs_by"] is None if name in timed_only else peer["differs_by"] < 1e-4
+    assert rows.keys() == expected and all(name in run.stdout for name in expected)
+    for name, row in rows.items():
+        assert len(row["ratios"]) == 2 and min(row["seconds_per_step"]) > 0
+        assert row["differs_by"] is None if name in timed_only else row["differs_by"] < 1e-4
+        assert row["environment"]["versions"]["jax"]
 
 
 # --- Training steps of any experiment ---
@@ -83,8 +86,7 @@ def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
         name: partial(jax_peers.trainer_peer, config, plain=name == PLAIN)
         for name in ("ours", PLAIN)
     }
-    results = timing.compare(experiment, peers, Options(1, 0.01))
-    assert not results.missing and results.peers[PLAIN].differs_by < 1e-4
+    assert timing.compare(experiment, peers, Options(1, 0.01))[PLAIN]["differs_by"] < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -158,16 +160,15 @@ def peer(loss=2.0, W=(1.0, -4.0), b=0.0, rounded=None):
     return Peer(
         call=lambda: 0,
         wait=lambda result: None,
-        numbers=lambda: Numbers([loss], gradients),
-        rounded=rounded and (lambda: Numbers([loss], gradients | {"W": np.array(rounded)})),
+        numbers=lambda: Numbers(loss, gradients),
+        rounded=rounded and (lambda: Numbers(loss, gradients | {"W": np.array(rounded)})),
     )
 
 
 def check(other, reference=None):
-    """Return by how much the other peer differs, or the reason why it is not timed."""
+    """Return by how much the other peer differs; KeyError if it is not timed."""
     peers = {"ours": lambda: reference or peer(), "other": lambda: other}
-    results = timing.compare("a case", peers, Options(1, 1e-6))
-    return results.missing["other"] if results.missing else results.peers["other"].differs_by
+    return timing.compare("a case", peers, Options(1, 1e-6))["other"]["differs_by"]
 
 
 def test_a_peer_may_differ_by_rounding():
@@ -182,27 +183,44 @@ def test_a_peer_may_differ_by_rounding():
         (dict(loss=np.nan), "the loss"),
     ],
 )
-def test_a_peer_with_another_loss_or_gradient_is_not_timed(numbers, what):
-    assert f"it computes something else: {what} differs" in check(peer(**numbers))
+def test_a_peer_with_another_loss_or_gradient_is_not_timed(numbers, what, capsys):
+    with pytest.raises(KeyError, match="other"):
+        check(peer(**numbers))
+    assert f"it computes something else: {what} differs" in capsys.readouterr().out
 
 
 def test_a_chaotic_model_may_differ_as_it_does_from_itself():
     chaotic = peer(rounded=(1.0, -4.004))
     assert check(peer(W=(1.01, -4.0)), chaotic) == pytest.approx(2.5e-3)
-    assert "W differs" in check(peer(W=(1.1, -4.0)), chaotic)
+    with pytest.raises(KeyError):
+        check(peer(W=(1.1, -4.0)), chaotic)
 
 
 def test_a_single_peer_is_timed_without_comparing():
     peers = {"ours": lambda: peer(loss=np.nan), "other": peer}
-    results = timing.compare("a case", peers, Options(1, 1e-6, only=("ours",)))
-    assert results.peers.keys() == {"ours"} and results.peers["ours"].differs_by is None
+    (row,) = timing.compare("a case", peers, Options(1, 1e-6, only=("ours",))).values()
+    assert row["differs_by"] is None and row["ratios"] == [1]
 
 
-def test_a_peer_that_fails_leaves_the_others():
+def test_a_peer_that_fails_leaves_the_others(capsys):
     peers = {"ours": peer, "broken": lambda: 1 / 0, "last": peer}
-    results = timing.compare("a case", peers, Options(1, 1e-6))
-    assert results.peers.keys() == {"ours", "last"}
-    assert "ZeroDivisionError" in timing.table(results)
+    assert timing.compare("a case", peers, Options(1, 1e-6)).keys() == {"ours", "last"}
+    assert "broken is missing: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_a_table_shows_spread_memory_and_conditions():
+    variables = {"GLIBC_TUNABLES": "huge", "XLA_FLAGS": "no allocator"}
+    row = dict(
+        facts=dict(temporary_bytes=2**21, matmul_flops=8e9),
+        seconds_per_step=[1, 2, 9],
+        ratios=[0.5, 1, 3],
+        environment=dict(variables=variables, load_average=1.5, commit="123456789"),
+    )
+    other = row | dict(seconds_per_step=[], ratios=[], facts={})
+    *_, first, second = timing.table({"draw": {"ours": row, "theirs": other}}).splitlines()
+    conditions = "GLIBC_TUNABLES=huge | 1.5 | 1234567 |"
+    assert first == f"| draw | ours | 2,000 | 1.00 (0.50–3.00) | 4 | 2 MiB | 1e-07 | {conditions}"
+    assert second == f"|  | theirs |  |  |  |  |  | {conditions}"
 
 
 # --- Mistakes ---
@@ -212,15 +230,12 @@ def test_a_peer_that_fails_leaves_the_others():
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "Give one benchmark of step, rnn"),
-        (["mnits"], "Did you mean 'mnist'?"),
-        (["step"], "step takes --experiment=NAME"),
-        (["step", "--experiment=drwa"], "Did you mean 'draw'?"),
-        (["step", "--experiment=draw", "--norm=layr"], "Did you mean 'layer'?"),
-        (["step", "--experiment=mnist", "--scale=tiny", "--peer=our"], "Did you mean 'ours'?"),
-        (["rnn", "--experiment=draw"], "--experiment is for step"),
-        (["rnn", "--case=drwa"], "Did you mean 'draw'?"),
-        (["mnist", "--out=README.md/x.json"], "give another name"),
+        (["lane"], "Did you mean 'lanes'?"),
+        (["--case=draw"], "--case needs one benchmark of rnn, step"),
+        (["step", "--case=drwa"], "Did you mean 'draw'?"),
+        (["step", "--case=draw", "--norm=layr"], "Did you mean 'layer'?"),
+        (["step", "--case=mnist", "--scale=tiny", "--peer=our"], "Did you mean 'ours'?"),
+        (["rnn", "--out=README.md"], "is not a folder"),
     ],
 )
 def test_a_mistake_ends_in_one_line(words, message):

@@ -6,10 +6,8 @@ import re
 import tarfile
 import time
 
-import numpy as np
 import pytest
 
-from scripts.benchmarks import gpu, jax_peers
 from scripts.engines import timed
 from tests.test_scripts import run as run_command
 
@@ -84,28 +82,6 @@ def test_the_deadline_ends_a_part_that_does_not_stop(session, monkeypatch):
     assert time.monotonic() - began < 15
 
 
-# --- The comparison with the CPU ---
-
-
-def test_equal_programs_do_not_differ(tmp_path):
-    row = gpu.compare_one("mnist", "layer", str(tmp_path))
-    assert row["agrees"] and row["difference"] == 0
-
-
-@pytest.mark.parametrize("factor", [1.001, np.nan])
-def test_another_loss_does_not_agree(factor, tmp_path, monkeypatch):
-    """The second device computes another loss."""
-    first_steps, factors = jax_peers.first_steps, iter((1, factor))
-
-    def scaled(*arguments):
-        factor = next(factors)
-        return [n._replace(losses=[factor * n.losses[0]]) for n in first_steps(*arguments)]
-
-    monkeypatch.setattr(jax_peers, "first_steps", scaled)
-    row = gpu.compare_one("mnist", "layer", str(tmp_path))
-    assert not row["agrees"] and row["where"].startswith("the loss")
-
-
 # --- The commands ---
 
 
@@ -115,7 +91,7 @@ def test_another_loss_does_not_agree(factor, tmp_path, monkeypatch):
         ([], "--help"),
         (["trian", "--out=x"], "Did you mean 'train'"),
         (["train", "--out=x"], "--minutes=N"),
-        (["compare", "--out=x", "--only=draww"], "Did you mean 'draw'"),
+        (["device", "--out=x", "--only=draww"], "Did you mean 'draw'"),
     ],
 )
 def test_wrong_words_are_rejected_in_one_line(words, message, tmp_path):
@@ -137,10 +113,11 @@ def test_the_training_command_compares_and_trains(tmp_path):
     """On a busy machine a part may run out of time."""
     texts = rehearse(tmp_path, "train", minutes=2)
     parts = outcomes(texts)
-    assert set(parts) == {"compare", "figure_6"}
+    assert set(parts) == {"device", "figure_6"}
     assert set(parts.values()) <= {"finished", "out of time"}, texts
-    if parts["compare"] == "finished":
-        assert [row["agrees"] for row in json.loads(texts["compare.json"])["rows"]] == [True]
+    if parts["device"] == "finished":
+        rows = json.loads(texts["device.json"])["mnist-layer"]
+        assert rows["on this device"]["differs_by"] == 0
     if parts["figure_6"] == "finished":
         sizes = {f"figure_6/mnist/norm=layer,batch_size={size}" for size in (4, 128)}
         assert {f"{name}/metrics.jsonl" for name in sizes} <= set(texts)

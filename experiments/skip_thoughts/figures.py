@@ -82,6 +82,6 @@ TABLES = (
     ),
 )
 
-# The benchmark in results/speed/<name>.json; peers: norm -> its name there.
+# The benchmark in results/speed/step.json; peers: norm -> its name there.
 PEERS = {"none": "ours without norm", "layer": "ours"}
-SPEED = dict(name="skip_thoughts", case="full", peers=PEERS)
+SPEED = dict(case="skip_thoughts", peers=PEERS)

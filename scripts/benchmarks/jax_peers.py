@@ -1,11 +1,9 @@
-"""Peers in jax: a compiled function, the trainer's call, and the usual loop with Flax and Optax."""
+"""What peers in jax share: compiled functions, the trainer's call, and the names of Flax."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-import itertools
 import time
 
-from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
@@ -20,8 +18,8 @@ from ln.training.train import make_lanes
 from scripts.benchmarks.flops import count_flops
 from scripts.benchmarks.timing import Numbers, Peer
 
-COMPARED = 4  # steps whose losses are compared
 RATE = 1e-3  # of steps along the gradient
+FULL = partial(jax.default_matmul_precision, "highest")  # float32 is no TensorFloat-32 then
 LAST_DIGIT = 2**-23  # of a float32, relative
 
 # An optimizer whose direction and new state are the gradients that `train_step` computes.
@@ -31,18 +29,6 @@ KEEP = optax.GradientTransformation(
 
 
 # --- Compiling ---
-
-
-def precise(jitted: Callable, compiled: Callable) -> Callable:
-    """Return a function for comparisons, in which float32 does not mean TensorFloat-32."""
-    if jax.default_backend() == "cpu":
-        return compiled
-
-    def function(*arguments):
-        with jax.default_matmul_precision("highest"):
-            return jitted(*arguments)
-
-    return function
 
 
 def compile_for(jitted, *arguments, steps: int = 1) -> tuple[Callable, dict[str, float]]:
@@ -64,30 +50,6 @@ def compile_for(jitted, *arguments, steps: int = 1) -> tuple[Callable, dict[str,
 def named(tree) -> dict[str, np.ndarray]:
     """Return the arrays of nested dictionaries by name, such as layer_0_W_x_kernel."""
     return {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep="_").items()}
-
-
-# --- Functions ---
-
-
-def function_peer(function: Callable, *arguments, numbers: Callable | None = None) -> Peer:
-    """Return a peer that calls a pure function.
-
-    Args:
-        numbers: makes the numbers to compare of the function's result.
-    """
-    jitted = jax.jit(function)
-    compiled, facts = compile_for(jitted, *arguments)
-
-    def compute() -> Numbers:
-        assert numbers is not None  # see below
-        return numbers(precise(jitted, compiled)(*arguments))
-
-    return Peer(
-        call=partial(compiled, *arguments),
-        wait=jax.block_until_ready,
-        numbers=compute if numbers else None,
-        facts=facts,
-    )
 
 
 # --- The trainer ---
@@ -126,14 +88,14 @@ def first_steps(
         change: a function of the initial parameters.
     """
     results = []
-    with jax.default_matmul_precision("highest"):
+    with FULL():
         with jax.default_device(jax.devices("cpu")[0]):
             state = INIT(task, KEEP, jnp.int32(0), jnp.float32(RATE))
             state = state.replace(params=change(state.params))
         state = jax.device_put(state, device)
         for n in range(count):
             state, metrics = STEP(task, KEEP, state, jax.device_put(task.batch(n), device))
-            results.append(Numbers([float(metrics["loss"])], named(state.opt)))
+            results.append(Numbers(float(metrics["loss"]), named(state.opt)))
     return results
 
 
@@ -154,14 +116,10 @@ def trainer_peer(config, plain: bool = False, compared: bool = True) -> Peer:
     jitted, (state, batches) = trainer_call(config, task)
     compiled, facts = compile_for(jitted, state, batches, steps=K)
 
-    def call(program=compiled):
+    def call():
         nonlocal state
-        state, metrics = program(state, batches)
+        state, metrics = compiled(state, batches)
         return metrics
-
-    def numbers() -> Numbers:
-        losses = call(precise(jitted, compiled))["loss"][:COMPARED, 0].tolist()  # of lane 0
-        return Numbers(losses, first_steps(task)[0].gradients)
 
     lanes = len(state.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // lanes
@@ -169,7 +127,7 @@ def trainer_peer(config, plain: bool = False, compared: bool = True) -> Peer:
         call=call,
         wait=jax.block_until_ready,
         steps=K,
-        numbers=numbers if compared else None,
+        numbers=(lambda: first_steps(task)[0]) if compared else None,
         rounded=lambda: first_steps(task, change=round_anew)[0],
         facts=facts | dict(lanes=lanes, parameters=parameters),
     )
@@ -184,7 +142,7 @@ def trainer_call(config, task: train.Task) -> tuple[Callable, tuple[train.State,
     return call, (train.init_lanes(task, optimizer, lanes), batches)
 
 
-# --- Flax and Optax ---
+# --- Other libraries ---
 
 FLAX_NAMES = {"gain": "scale", "Identity_0": "Dense_2"}  # of our parameters and modules
 
@@ -196,37 +154,3 @@ def as_flax(params: dict) -> dict:
         for path, leaf in flatten_dict(params).items()
     }
     return unflatten_dict(renamed)
-
-
-def flax_peer(
-    loss: Callable, params: dict, optimizer: optax.GradientTransformation, batches: Iterator
-) -> Peer:
-    """Return the usual loop with Flax and Optax: a dispatch for each step.
-
-    Args:
-        loss: a function of the parameters and a batch; it returns a scalar, and a metric.
-        params: ours.
-        batches: of the steps.
-    """
-    state = TrainState.create(apply_fn=None, params=as_flax(params), tx=optimizer)
-    state = jax.tree.map(jnp.array, state)
-    first = next(batches)
-    batches = itertools.chain([first], batches)
-
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state, batch):
-        (value, metric), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
-        return state.apply_gradients(grads=grads), (value, metric)
-
-    compiled, facts = compile_for(train_step, state, first)
-
-    def call(program=compiled):
-        nonlocal state
-        state, (value, _) = program(state, next(batches))
-        return value
-
-    def numbers() -> Numbers:
-        program = precise(train_step, compiled)
-        return Numbers([float(call(program)) for _ in range(COMPARED)])
-
-    return Peer(call=call, wait=jax.block_until_ready, numbers=numbers, facts=facts)

@@ -18,7 +18,7 @@ from ln.norm import EPSILON, Norm
 from ln.rnn import GRU, LSTM, unroll
 from scripts.benchmarks import jax_peers
 from scripts.benchmarks.jax_peers import named
-from scripts.benchmarks.timing import Makers, Numbers, Options, Peer, compare, show
+from scripts.benchmarks.timing import Makers, Numbers, Peer
 
 
 class Case(NamedTuple):
@@ -137,27 +137,29 @@ def make_params(case: Case) -> dict:
 def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
     """Return a function of the loss and its gradients, and arguments for it."""
 
-    def loss(params, x, mask, R):
-        return (model.apply({"params": params}, x, mask) * R).sum()
+    rename = jax_peers.as_flax if isinstance(model, FlaxLayers) else lambda params: params
 
-    params = make_params(case)
-    if isinstance(model, FlaxLayers):
-        params = jax_peers.as_flax(params)
+    def loss(params, x, mask, R):
+        return (model.apply({"params": rename(params)}, x, mask) * R).sum()
+
     function = jax.value_and_grad(loss, argnums=(0, 1) if case.d_x else (0,))
-    return function, jax.device_put((params, *make_batch(case).values()))
+    return function, jax.device_put((make_params(case), *make_batch(case).values()))
 
 
 # --- Peers ---
 
 
 def in_jax(case: Case, model: nn.Module) -> Peer:
-    def numbers(result) -> Numbers:
-        value, (d_params, *d_x) = result
-        by_name = {name.replace("scale", "gain"): d for name, d in named(d_params).items()}
-        return Numbers([float(value)], by_name | ({"x": np.asarray(*d_x)} if d_x else {}))
-
     function, arguments = gradients(case, model)
-    return jax_peers.function_peer(function, *arguments, numbers=numbers)
+    jitted = jax.jit(function)
+    compiled, facts = jax_peers.compile_for(jitted, *arguments)
+
+    def numbers() -> Numbers:
+        with jax_peers.FULL():
+            value, (d_params, *d_x) = jitted(*arguments)
+        return Numbers(float(value), named(d_params) | ({"x": np.asarray(*d_x)} if d_x else {}))
+
+    return Peer(partial(compiled, *arguments), jax.block_until_ready, numbers=numbers, facts=facts)
 
 
 def in_torch(case: Case, norm: bool) -> Peer:
@@ -166,7 +168,8 @@ def in_torch(case: Case, norm: bool) -> Peer:
     return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)
 
 
-def make_peers(case: Case) -> Makers:
+def make_peers(case: Case, folder: str) -> Makers:
+    """Return the implementations of a case, which needs no folder of data."""
     cell = case.cell.upper()
     peers = {
         "ours": partial(in_jax, case, Layers(case)),
@@ -178,9 +181,3 @@ def make_peers(case: Case) -> Makers:
     if case.cell == "gru":  # only the LSTM is written out in the other libraries
         del peers["Flax, nn.scan of a cell"], peers["PyTorch eager"]
     return peers
-
-
-def run(name: str, case: Case, options: Options, folder: str) -> dict:
-    """Time forward and backward of a case."""
-    results = compare(name, make_peers(case), options)
-    return show(f"{name}: {case}; forward and backward", results) | dict(case=case._asdict())

@@ -1,4 +1,4 @@
-"""step and mnist: training steps of the experiments as the trainer makes them.
+"""step, lanes, memory and device: training steps of the experiments as the trainer makes them.
 
 A step computes the loss of a batch and its gradients, clips these and gives them to the optimizer
 of the config. All peers begin with the same weights.
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 import importlib
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
+from flax.training.train_state import TrainState
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import experiments
@@ -22,7 +22,7 @@ from ln.norm import EPSILON
 from ln.training import train
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
-from scripts.benchmarks.timing import Makers, Options, Peer, compare, show
+from scripts.benchmarks.timing import Makers, Numbers, Peer
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
@@ -38,7 +38,6 @@ class Setting(NamedTuple):
         norm: a key of config.norms; None for the config's own.
         batch_size: None for the config's own.
         data_dir: folder of the built-in data sets.
-        lanes: how many seeds train in one program.
     """
 
     experiment: str
@@ -46,15 +45,10 @@ class Setting(NamedTuple):
     norm: str | None = None
     batch_size: int | None = None
     data_dir: str = "data"
-    lanes: int = 1
 
 
-SCALES = {"full": "paper", "small": "small", "tiny": "tiny"}
-MNIST = {
-    f"{name}-{size}": Setting("mnist", scale, batch_size=size)
-    for name, scale in SCALES.items()
-    for size in (128, 4)
-}
+def norms(experiment: str) -> list[str]:
+    return list(importlib.import_module(f"configs.{experiment}").get_config("tiny").norms)
 
 
 def make_config(setting: Setting, folder: str):
@@ -70,7 +64,7 @@ def make_config(setting: Setting, folder: str):
     config.norm = setting.norm or config.norm
     choose("norm", config.norm, config.norms)
     config.batch_size = setting.batch_size or config.batch_size
-    config.lr, config.seeds = (LEARNING_RATE,), tuple(range(setting.lanes))
+    config.lr, config.seeds = (LEARNING_RATE,), (0,)
     config.data_dir = setting.data_dir
     if "tasks" in config:
         config.tasks = ""  # data sets that only evaluation reads
@@ -80,10 +74,12 @@ def make_config(setting: Setting, folder: str):
     return config
 
 
-# --- step: any experiment ---
+# --- Any experiment ---
 
 
-def step_peers(config) -> Makers:
+def step_peers(setting: Setting, folder: str) -> Makers:
+    """Return the training steps to compare."""
+    config = make_config(setting, folder)
     without = config.copy_and_resolve_references()
     without.norm = "none"
     peers: dict[str, Callable[[], Peer]] = {
@@ -96,28 +92,41 @@ def step_peers(config) -> Makers:
     if config.experiment != "mnist":
         return peers
     del peers[PLAIN]  # it has no recurrent layer
-    has_peers = config.norm == "layer" and len(config.seeds) == 1
-    return {**peers, **(mnist_peers(config) if has_peers else {})}
+    usual = {"Flax + Optax": in_flax, "PyTorch eager (fused Adam)": in_torch}
+    return peers | {name: partial(make, config) for name, make in usual.items()}
 
 
-def step(name: str, setting: Setting, options: Options, folder: str) -> dict:
-    """Compare and time training steps of an experiment."""
+def memory_peers(setting: Setting, folder: str) -> Makers:
+    """Return ours and plain autodiff, also where the model has no recurrent layer."""
+    make = partial(trainer_peer, make_config(setting, folder), compared=False)
+    return {"ours": make, PLAIN: partial(make, plain=True)}
+
+
+def device_peers(setting: Setting, folder: str) -> Makers:
+    """Return the second step along the gradient on the CPU and on this device, to compare them."""
     config = make_config(setting, folder)
-    results = compare(name, step_peers(config), options)
-    source = "" if config.data_dir == setting.data_dir else "random data in the sizes of "
-    data = f"{source}{config.dataset}"
-    shapes = {key: list(np.shape(leaf)) for key, leaf in jax_peers.load(config).batch(0).items()}
-    batch = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
-    parameters = next(iter(results.peers.values())).facts["parameters"]
-    title = (
-        f"{setting.experiment}, {name}: a training step, norm {config.norm}, {parameters:,} "
-        f"parameters, {config.steps_per_call} steps a call, {setting.lanes} lane(s); {data}, "
-        f"batch {batch}"
-    )
-    return show(title, results) | dict(data=data, batch=shapes, config=config.to_dict())
+    if "noise" in config:
+        config.noise = 0.1  # the first pixels are black
+    task, devices = experiments.load(config), (jax.devices("cpu")[0], jax.devices()[0])
+    first, second = (partial(jax_peers.first_steps, task, 2, device) for device in devices)
+    return {"on the CPU": partial(untimed, first), "on this device": partial(untimed, second)}
 
 
-# --- mnist: the usual loops of other libraries, all of which have layer norm ---
+def untimed(steps: Callable) -> Peer:
+    return Peer(lambda: None, lambda _: None, numbers=lambda: steps()[-1])
+
+
+def lanes_peers(setting: Setting, folder: str) -> Makers:
+    """Return the trainer's call with some numbers of seeds in a program."""
+    config, peers = make_config(setting, folder), {}
+    for count in (1, 2, 4, 8):
+        several = config.copy_and_resolve_references()
+        several.seeds = tuple(range(count))
+        peers[f"{count} lane(s)"] = partial(trainer_peer, several, compared=False)
+    return peers
+
+
+# --- MNIST: the usual loops of other libraries, all of which have layer norm ---
 
 
 class Network(nn.Module):
@@ -143,17 +152,38 @@ def batches(config) -> Iterator[train.Batch]:
 
 def in_flax(config) -> Peer:
     """Return the usual loop with Flax and Optax: flax's own LayerNorm, a dispatch for each step."""
-    network = Network(config.hidden)
+    network, stream, first = Network(config.hidden), batches(config), next(batches(config))
+    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
+    optimizer = optax.adam(config.lr[0], b1, b2, eps)
+    params = jax.tree.map(jnp.array, first_params(config))
+    state = TrainState.create(apply_fn=network.apply, params=params, tx=optimizer)
 
     def loss(params, batch):
         x, y = batch["x"].astype(jnp.float32) / 255, batch["y"]
-        logits: Any = network.apply({"params": params}, x)
+        logits = state.apply_fn({"params": jax_peers.as_flax(params)}, x)
         error = (logits.argmax(-1) != y).mean()
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), error
 
-    b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
-    optimizer = optax.adam(config.lr[0], b1, b2, eps)
-    return jax_peers.flax_peer(loss, first_params(config), optimizer, batches(config))
+    gradients = jax.value_and_grad(loss, has_aux=True)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state, batch):
+        value, grads = gradients(state.params, batch)
+        return state.apply_gradients(grads=grads), value
+
+    compiled, facts = jax_peers.compile_for(train_step, state, first)
+
+    def call():
+        nonlocal state
+        state, value = compiled(state, next(stream))
+        return value
+
+    def numbers() -> Numbers:
+        with jax_peers.FULL():
+            (value, _), grads = jax.jit(gradients)(state.params, first)
+        return Numbers(float(value), jax_peers.named(grads))
+
+    return Peer(call, jax.block_until_ready, numbers=numbers, facts=facts)
 
 
 def in_torch(config) -> Peer:
@@ -161,10 +191,3 @@ def in_torch(config) -> Peer:
 
     arrays = jax_peers.named(first_params(config))
     return torch_peers.mnist(config, arrays, batches(config))
-
-
-def mnist_peers(config) -> Makers:
-    return {
-        "Flax + Optax": partial(in_flax, config),
-        "PyTorch eager (fused Adam)": partial(in_torch, config),
-    }

@@ -6,7 +6,6 @@ for all of them.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import statistics
 import time
 from typing import Any, NamedTuple
 
@@ -22,18 +21,13 @@ LOSS = "the loss"
 
 
 class Numbers(NamedTuple):
-    """What a peer computes.
+    """What a peer computes at the start: the loss, and its gradients by name."""
 
-    Attributes:
-        losses: of the first steps.
-        gradients: at the start, by name; empty if they are not compared.
-    """
-
-    losses: list[float]
-    gradients: Mapping[str, np.ndarray] = {}
+    loss: float
+    gradients: Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass
 class Peer:
     """One implementation, ready to run.
 
@@ -82,19 +76,14 @@ Makers = Mapping[str, Callable[[], Peer]]
 
 
 def differences(numbers: Numbers, reference: Numbers) -> dict[str, float]:
-    """Return the largest difference of the losses and of each gradient, relative to the largest.
+    """Return the difference of the loss, and the largest of each gradient, relative to the largest.
 
     Gradients that are zero but for rounding, such as that of a bias under a norm, are compared with
     a thousandth of the largest element of all.
     """
-    steps = min(len(numbers.losses), len(reference.losses))
-    losses, wanted = (np.array(n.losses[:steps]) for n in (numbers, reference))
-    result = {LOSS: float(np.abs(losses - wanted).max() / np.abs(wanted).max())}
-    if not numbers.gradients:
-        return result
     size = {name: np.abs(d).max() for name, d in reference.gradients.items()}
     least = 1e-3 * max(size.values())
-    return result | {
+    return {LOSS: abs(numbers.loss - reference.loss) / abs(reference.loss)} | {
         name: float(np.abs(numbers.gradients[name] - d).max() / max(size[name], least))
         for name, d in reference.gradients.items()
     }
@@ -102,12 +91,14 @@ def differences(numbers: Numbers, reference: Numbers) -> dict[str, float]:
 
 # --- Timing ---
 
+Row = dict[str, Any]  # what is stored of a peer
+
 
 class Options(NamedTuple):
     """How to measure.
 
     Attributes:
-        rounds: how often each peer is timed.
+        rounds: how often each peer is timed; 0: peers are only made and compared.
         seconds: of one round of one peer.
         only: the peers to time; empty for all.
     """
@@ -117,35 +108,12 @@ class Options(NamedTuple):
     only: tuple[str, ...] = ()
 
 
-class Measured(NamedTuple):
-    """The measurements of a peer."""
-
-    differs_by: float | None  # from the reference, relative; None: not compared
-    facts: Mapping[str, Any]
-    seconds_per_step: list[float]  # by round
-
-    @property
-    def seconds(self) -> float:
-        """Return the median time of a step."""
-        return statistics.median(self.seconds_per_step)
-
-
-class Results(NamedTuple):
-    """The measurements of a case, and why other peers have none."""
-
-    peers: dict[str, Measured]
-    missing: dict[str, str]
-
-    def as_dict(self) -> dict:
-        peers = {name: peer._asdict() for name, peer in self.peers.items()}
-        return dict(peers=peers, missing=self.missing)
-
-
-class Reference(NamedTuple):
+class Reference:
     """The numbers of the first peer, which the others must reproduce up to its rounding."""
 
-    numbers: Numbers
-    rounding: Mapping[str, float]
+    def __init__(self, peer: Peer, numbers: Numbers):
+        self.numbers = numbers
+        self.rounding = differences(peer.rounded(), numbers) if peer.rounded else {}
 
     def check(self, numbers: Numbers) -> float:
         """Return by how much these numbers differ.
@@ -160,48 +128,51 @@ class Reference(NamedTuple):
         return max(changes.values())
 
 
-def compare(case: str, makers: Makers, options: Options) -> Results:
+def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
     """Check and time peers in interleaved rounds A B C A B C ...
 
-    A peer that fails, or computes something else than the first one, is not timed.
+    A peer that fails, or computes something else than the first one, is not timed, and the reason
+    is printed.
 
     Args:
         case: for the lines of progress.
         makers: functions that make the peers. An error of the first one is raised.
+
+    Returns:
+        A row for each peer: by how much it differs from the first one (None: not compared), its
+        facts, and by round the seconds of a step and their ratio to the first peer's.
     """
     makers = {name: choose("--peer", name, makers) for name in options.only or makers}
-    results, alive, reference = Results({}, {}), [], None
+    rows, alive, reference = dict[str, Row](), [], None
     for name, make in makers.items():
         print(f"{case}: starting {name}", flush=True)
         try:
             peer, differs_by = make(), None
             if peer.numbers and len(makers) > 1:
                 numbers = peer.numbers()
-                if reference is None:
-                    rounded = differences(peer.rounded(), numbers) if peer.rounded else {}
-                    reference = Reference(numbers, rounded)
+                reference = reference or Reference(peer, numbers)
                 differs_by = reference.check(numbers)
-            calls = peer.calls_within(options.seconds)
+            if options.rounds:
+                alive.append((name, peer, peer.calls_within(options.seconds)))
         except Exception as error:  # such as a library that is not installed: the others go on
-            if not results.peers:
+            if not rows:
                 raise
-            results.missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"{case}: {name} is missing: {type(error).__name__}: {error}", flush=True)
         else:
-            results.peers[name] = measured = Measured(differs_by, peer.facts, [])
-            alive.append((peer, calls, measured.seconds_per_step))
+            rows[name] = dict(differs_by=differs_by, facts=peer.facts, seconds_per_step=[])
     for number in range(1, options.rounds + 1):
         print(f"{case}: round {number} of {options.rounds}", flush=True)
-        for peer, calls, seconds in alive:
-            seconds.append(peer.seconds_per_step(calls))
-    return results
+        for name, peer, calls in alive:
+            rows[name]["seconds_per_step"].append(peer.seconds_per_step(calls))
+    ours = next(iter(rows.values()))["seconds_per_step"]
+    for row in rows.values():
+        row["ratios"] = np.divide(row["seconds_per_step"], ours).tolist()
+    return rows
 
 
 # --- Tables ---
 
-
-def ratios(peer: Measured, reference: Measured) -> np.ndarray:
-    """Return the time of a step in steps of the reference, in each round."""
-    return np.divide(peer.seconds_per_step, reference.seconds_per_step)
+ALLOCATOR = ("MALLOC_", "GLIBC_", "LD_PRELOAD")
 
 
 def milliseconds(seconds: float) -> str:
@@ -209,38 +180,34 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
-def cells(peer: Measured, reference: Measured) -> dict[str, str]:
-    """Return the row of a peer in the table, by column."""
-    low, ratio, high = np.percentile(ratios(peer, reference), [25, 50, 75])
-    row = {
-        "ms/step": milliseconds(peer.seconds),
-        "time / ours": f"{ratio:.2f}",
-        "middle half": f"{low:.2f} to {high:.2f}",
-    }
-    if "matmul_flops" in peer.facts:
-        row["GFLOP/s"] = f"{peer.facts['matmul_flops'] / peer.seconds / 1e9:,.0f}"
-    if "temporary_bytes" in peer.facts:
-        row["temporary"] = f"{peer.facts['temporary_bytes'] / 2**20:.0f} MiB"
-    if "compiling" in peer.facts:
-        row["compiling"] = f"{peer.facts['compiling']:.1f} s"
-    differs_by = peer.differs_by
-    return row | {"differs by": "not compared" if differs_by is None else f"{differs_by:.0e}"}
+def cells(row: Row) -> dict[str, str]:
+    """Return a line of the table, by column."""
+    facts, conditions, times = row["facts"], row["environment"], row["seconds_per_step"]
+    line = {}
+    if times:
+        low, ratio, high = np.percentile(row["ratios"], [0, 50, 100])
+        line["ms/step"] = milliseconds(float(np.median(times)))
+        line["time / first"] = f"{ratio:.2f} ({low:.2f}–{high:.2f})"
+    if times and "matmul_flops" in facts:
+        line["GFLOP/s"] = f"{facts['matmul_flops'] / np.median(times) / 1e9:,.0f}"
+    if "temporary_bytes" in facts:
+        line["temporary"] = f"{facts['temporary_bytes'] / 2**20:,.0f} MiB"
+    allocator = [f"{k}={v}" for k, v in conditions["variables"].items() if k.startswith(ALLOCATOR)]
+    line["allocator"] = " ".join(allocator) or "default"
+    line["load"] = str(conditions["load_average"])
+    return line | {"commit": str(conditions["commit"])[:7]}
 
 
-def table(results: Results) -> str:
-    """Return a Markdown table with a row for each peer; the first is the reference."""
-    reference = next(iter(results.peers.values()))
-    rows = {name: cells(peer, reference) for name, peer in results.peers.items()}
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [["", *columns], ["---", *["---:"] * len(columns)]]
-    lines += [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [" | ".join(map(str.rjust, line, widths)) for line in lines]
-    text = [f"| {line} |" for line in text]
-    return "\n".join(text + [f"\n{name}: {reason}" for name, reason in results.missing.items()])
-
-
-def show(title: str, results: Results) -> dict:
-    """Print the table of a case, and return its numbers for the file."""
-    print(f"\n{title}\n\n{table(results)}\n", flush=True)
-    return results.as_dict()
+def table(cases: Mapping[str, Mapping[str, Row]]) -> str:
+    """Return a Markdown table of the peers of some cases; a case names its first row."""
+    lines = [
+        ("" if n else case, name, cells(row))
+        for case, rows in cases.items()
+        for n, (name, row) in enumerate(rows.items())
+    ]
+    columns = list(dict.fromkeys(column for _, _, line in lines for column in line))
+    head = [["", "", *columns], ["---", "---", *["---:"] * len(columns)]]
+    body = [
+        [case, name, *(line.get(column, "") for column in columns)] for case, name, line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in head + body)

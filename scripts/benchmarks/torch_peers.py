@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm
 
 from ln.norm import EPSILON
-from scripts.benchmarks.jax_peers import COMPARED
 from scripts.benchmarks.timing import Numbers, Peer
 
 Arrays = Mapping[str, np.ndarray]
@@ -37,33 +36,27 @@ def make_peer(
     """Return a peer that computes a loss and its gradients, and makes a step of the optimizer."""
     on_gpu = choose_device().type == "cuda"
 
-    def step() -> Tensor:
+    def gradients() -> Tensor:
         for parameter in parameters.values():
             parameter.grad = None
         value = loss()
         value.backward()
-        if optimizer is not None:
-            optimizer.step()
         return value.detach()
 
     def call():
-        step()
+        gradients()
+        if optimizer is not None:
+            optimizer.step()
         return torch.cuda.current_stream().record_event() if on_gpu else None
 
     def numbers() -> Numbers:
         allow_tf32(False)
-        if optimizer is None:
-            losses = [float(step())]
-            gradients = {name: p.grad.cpu().numpy() for name, p in parameters.items()}
-        else:
-            losses, gradients = [float(step()) for _ in range(COMPARED)], {}
+        value = float(gradients())
         allow_tf32(True)
-        return Numbers(losses, gradients)
+        return Numbers(value, {name: p.grad.cpu().numpy() for name, p in parameters.items()})
 
     return Peer(
-        call=call,
-        wait=lambda event: event and event.synchronize(),
-        numbers=numbers if compared else None,
+        call, lambda event: event and event.synchronize(), numbers=numbers if compared else None
     )
 
 
@@ -128,12 +121,6 @@ def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
 
 # --- The network of figure 6 ---
 
-NAMES = (
-    *("Dense_0_kernel", "LayerNorm_0_gain", "LayerNorm_0_bias"),
-    *("Dense_1_kernel", "LayerNorm_1_gain", "LayerNorm_1_bias"),
-    *("Dense_2_kernel", "Identity_0_bias"),
-)
-
 
 def mnist(config, arrays: Arrays, batches: Iterator[Arrays]) -> Peer:
     """Return the usual training loop with PyTorch, eager but for its fused Adam.
@@ -142,24 +129,20 @@ def mnist(config, arrays: Arrays, batches: Iterator[Arrays]) -> Peer:
         arrays: the parameters.
         batches: of the steps.
     """
-    device, (D, H) = choose_device(), arrays["Dense_0_kernel"].shape
-    network = nn.Sequential(
-        *(nn.Linear(D, H, bias=False), nn.LayerNorm(H, eps=EPSILON), nn.ReLU()),
-        *(nn.Linear(H, H, bias=False), nn.LayerNorm(H, eps=EPSILON), nn.ReLU()),
-        nn.Linear(H, 10),
-    ).to(device)
-    parameters = dict(zip(NAMES, network.parameters(), strict=True))
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(torch.tensor(arrays[name].T))
+    device = choose_device()
+    W = {name: nn.Parameter(torch.tensor(array, device=device)) for name, array in arrays.items()}
     b1, b2, eps = (config.optimizer[key] for key in ("b1", "b2", "eps"))
-    optimizer = torch.optim.Adam(parameters.values(), config.lr[0], (b1, b2), eps, fused=True)
+    optimizer = torch.optim.Adam(W.values(), config.lr[0], (b1, b2), eps, fused=True)
 
     def loss() -> Tensor:
         batch = next(batches)
-        logits = network(torch.from_numpy(batch["x"]).to(device).float() / 255)
+        x = torch.from_numpy(batch["x"]).to(device).float() / 255
+        for n in range(2):
+            a, norm = x @ W[f"Dense_{n}_kernel"], f"LayerNorm_{n}"
+            x = layer_norm(a, [a.size(-1)], W[f"{norm}_gain"], W[f"{norm}_bias"], EPSILON).relu()
+        logits = x @ W["Dense_2_kernel"] + W["Identity_0_bias"]
         y = torch.from_numpy(batch["y"]).to(device).long()
         (logits.detach().argmax(-1) != y).float().mean()  # the error, which the others log too
         return cross_entropy(logits, y)
 
-    return make_peer(loss, parameters, optimizer)
+    return make_peer(loss, W, optimizer)

@@ -23,7 +23,7 @@ from experiments.curves import COUNTS, Panel, from_readings
 from experiments.theory.checks import Check
 from ln.errors import InputError, choose
 from ln.training import runs
-from scripts.benchmarks.timing import milliseconds
+from scripts.benchmarks import timing
 from scripts.pages import claims, evidence
 from scripts.pages.drawing import styles_of
 from scripts.pages.evidence import Study
@@ -217,38 +217,9 @@ def table(folder: str) -> str:
     return grid(head, [(row["model"], *row["cells"]) for row in rows])
 
 
-def speed(names: str, kind: str = "peers") -> str:
-    """Times of benchmarks: `speed FILE,FILE... [training]`, a column for each case.
-
-    Below the time of the first peer, the others' times divided by it: the median over rounds, and
-    the lowest and the highest.
-    """
-    columns: dict[str, dict[str, str]] = {}
-    for name in names.split(","):
-        file = json.loads((RESULTS / "speed" / f"{name}.json").read_text(encoding="utf-8"))
-        for case, measured in file["cases"].items():
-            title = f"{name}, {case}" if "," in names else case
-            commit, load = (str(file["environment"][key]) for key in ("commit", "load_average"))
-            last = {"commit": commit[:7] + commit[40:], "load average": load}
-            columns[title] = times(measured[kind]) | last
-    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
-    rows.sort(key=lambda row: row in last)  # the conditions come last
-    return grid(
-        ["", *columns], [(row, *(c.get(row, "") for c in columns.values())) for row in rows]
-    )
-
-
-def times(peers: dict) -> dict[str, str]:
-    """Return the rows of a case, by name."""
-    (first, reference), *others = peers.items()
-    ours = np.array(reference["seconds_per_step"])
-    rows = {f"{first}, ms": milliseconds(np.median(ours))}
-    for name, peer in others:
-        ratios = np.divide(peer["seconds_per_step"], ours)
-        rows[name] = f"{np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f})"
-    if temporary := reference.get("facts", {}).get("temporary_bytes"):
-        rows[f"{first}: temporary memory"] = f"{temporary / 2**20:.0f} MiB"
-    return rows
+def speed(benchmark: str) -> str:
+    """Return the measurements of a benchmark: `speed BENCHMARK`."""
+    return timing.table(json.loads((RESULTS / "speed" / f"{benchmark}.json").read_text()))
 
 
 def quote(path: str) -> str:

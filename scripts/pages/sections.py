@@ -311,14 +311,14 @@ def printed(table: Table) -> Curves:
     }
 
 
-def seconds(name: str, case: str, peers: dict[str, str]) -> Curves:
-    """Return the times of training steps in results/speed/<name>.json, a lane for each round.
+def seconds(case: str, peers: dict[str, str]) -> Curves:
+    """Return the times of training steps in results/speed/step.json, a lane for each round.
 
     Args:
         peers: norm -> its name in the file.
     """
-    path = RESULTS / "speed" / f"{name}.json"
-    measured = json.loads(path.read_text())["cases"][case]["peers"] if path.is_file() else {}
+    path = RESULTS / "speed" / "step.json"
+    measured = json.loads(path.read_text())[case] if path.is_file() else {}
     return {
         ("seconds", norm): Curve(np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None])
         for norm, peer in peers.items()
