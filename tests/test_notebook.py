@@ -1,0 +1,26 @@
+"""The tutorial runs, and its stored outputs are those of its own code."""
+
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
+nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
+
+TUTORIAL = Path(__file__).parent.parent / "docs/tutorial.ipynb"
+
+
+def outputs_of(notebook):
+    """Return the kinds of output of each cell."""
+    outputs = (cell.get("outputs", ()) for cell in notebook.cells)
+    return [{kind for output in cell for kind in output.get("data", ["text"])} for cell in outputs]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs():
+    """It ends with one figure; a stored output may differ in its numbers, not in its kind."""
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    stored = outputs_of(notebook)
+    nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
+    assert outputs_of(notebook) == stored
+    assert sum("image/png" in kinds for kinds in stored) == 1
