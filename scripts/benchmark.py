@@ -105,6 +105,7 @@ def choose_cases(benchmark: str) -> tuple[Callable, dict]:
 
 
 def main(argv):
+    """Time the cases that the flags choose, and print a table of each."""
     if len(argv) != 2:
         raise InputError("Give one benchmark of step, rnn, mnist; --help has examples.")
     out = OUT.value and Path(OUT.value)
@@ -126,7 +127,7 @@ def main(argv):
                 measured[name] = run(name, case, options, folder)
             except InputError:
                 raise
-            except Exception:  # such as too little memory: the others go on
+            except Exception:  # such as too little memory: the others continue
                 traceback.print_exc()
             if out and measured:
                 runs.write_atomically(out, json.dumps(results, indent=2) + "\n")

@@ -52,17 +52,18 @@ def faults(path: Path):
             name = getattr(node, "id" if stored else "name", None) or getattr(node, "arg", "") or ""
             if isinstance(name, str) and re.fullmatch(NAMES, name):
                 yield node.lineno, f"the name {name}: a noun that says what it holds"
-            if not isinstance(node, ast.FunctionDef) or "property" in ast.dump(node):
+            if not isinstance(node, ast.FunctionDef):
                 continue
+            properties = [d for d in node.decorator_list if "property" in ast.unparse(d)]
             if not name.startswith("test_"):
-                if re.match(NO_VERBS, ast.get_docstring(node) or ""):
+                if not properties and re.match(NO_VERBS, ast.get_docstring(node) or ""):
                     yield node.lineno, f"{name}: start the docstring with a verb"
             elif len(name) > 60:
                 yield node.lineno, f"{name} has {len(name)} characters; at most 60"
             else:
                 texts.append((node.lineno, name[5:].capitalize().replace("_", " ")))
     for line, text in texts:
-        text = " ".join(CODE.sub("`", text.strip("rf#\"' ")).split())
+        text = " ".join(CODE.sub("`", re.sub(r"^[rf]*[\"'#]+ ?|[\"']+$", "", text)).split())
         for phrase, instead in PHRASES.items():
             for match in re.finditer(phrase, text):
                 yield line, f"…{text[max(0, match.start() - 20) :][:60]}…: {instead}"
