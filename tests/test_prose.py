@@ -18,7 +18,7 @@ PHRASES = {  # phrase -> what to write in its place
     r"\btold\b(?! apart)|\btells\b|\bsa(?:ys|id) of\b": "who logs, prints or returns what",
     r"\b(?:any|every|no|some)body\b|\bwhoever\b": "the user, the caller, each process",
     r"\bof (?:its|their) own\b|\bgiven again\b|\bas (?:it|they) comes?\b": "separate, rerun",
-    r"\bl(?:ies?|ying)\b|\bstands?\b(?! for)": "is, is stored",
+    r"\bl(?:ies?|ying)\b|\bstands?\b(?! for|-)": "is, is stored",
     r"\bgo(?:es|ing)? on\b|\bwent on\b": "continues",
     r"\brefus(?:e[sd]?|al)\b|\bshall\b|\balike\b|\bstrangers?\b": "raises, must, the same",
     r"\bdead\b|\bbur(?:y|ied)\b": "diverged",

@@ -184,7 +184,7 @@ class Model(nn.Module):
 
 
 def reconstruction(x, c):
-    """Return −log p(x | z) in nats ``[B]``; a pixel of x ``[B, 28, 28]`` is 1 by a chance of σ(c)."""
+    """Return −log p(x | z) in nats ``[B]``; p(pixel = 1) is σ(c) for x ``[B, 28, 28]``."""
     return (softplus(c) - x * c).sum((-2, -1))
 
 
