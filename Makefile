@@ -32,6 +32,8 @@ $(error DEVICE=$(DEVICE) is unknown: choose one of $(DEVICES))
 endif
 LOCKS := requirements.lock $(if $(filter-out cpu,$(DEVICE)),requirements-$(DEVICE).lock)
 INSTALLED := $(VENV)/installed-$(DEVICE)
+DEVELOP := $(INSTALLED)-dev
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --require-hashes
 
 # Compiled programs are kept from one command to the next.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -54,13 +56,13 @@ reproduce: $(INSTALLED)
 	$(BIN)/python -m scripts.reproduce --scale=$(SCALE) --data_dir=$(DATA) $(ARGS)
 
 test test-all: export JAX_PLATFORMS := cpu
-test: $(INSTALLED)
+test: $(DEVELOP)
 	$(BIN)/python -m pytest -n 2 -q $(ARGS)
 
-test-all: $(INSTALLED)
+test-all: $(DEVELOP)
 	$(BIN)/python -m pytest -n 2 -q -m "" $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(DEVELOP)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
@@ -69,6 +71,7 @@ lint: $(INSTALLED)
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make locks"
 locks:
 	$(COMPILE) requirements.txt -o requirements.lock
+	$(COMPILE) -c requirements.lock requirements-dev.txt -o requirements-dev.lock
 	for device in $(filter-out cpu,$(DEVICES)); do \
 	    echo "jax[$$device]" | $(COMPILE) --no-annotate -c requirements.lock -o requirements-$$device.lock - || exit; done
 
@@ -77,5 +80,9 @@ $(INSTALLED): $(LOCKS)
 	@echo "Installing jax for DEVICE=$(DEVICE) into $(VENV); DEVICE=... chooses among $(DEVICES)."
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes $(addprefix -r ,$(LOCKS))
+	$(PIP) $(addprefix -r ,$(LOCKS))
+	$(BIN)/python -c "open('$@', 'w')"
+
+$(DEVELOP): $(INSTALLED) requirements-dev.lock
+	$(PIP) -r requirements-dev.lock
 	$(BIN)/python -c "open('$@', 'w')"

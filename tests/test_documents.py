@@ -3,6 +3,7 @@
 from pathlib import Path
 import re
 
+import numpy as np
 import pytest
 
 import experiments
@@ -138,3 +139,11 @@ def test_robustness_names_existing_tests():
     assert len(rows) > 20
     for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", "\n".join(rows)):
         assert f"\ndef {test}(" in text_of(ROOT / "tests" / file), f"{file}::{test}"
+
+
+def test_a_median_counts_seeds_that_never_arrive():
+    """Of ten sorted times the second and the ninth bound the median with 97.9 % (binomial)."""
+    times = np.array([3, 1, 2, 10, 4, 5, np.nan, np.nan, 7, 6.0])
+    assert documents.waiting(times) == "5.5 [2, never], 8 of 10"
+    assert documents.waiting(times[:5]) == "3, 5 of 5"
+    assert documents.waiting(np.full(3, np.nan)) == "never in 3"

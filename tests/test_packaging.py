@@ -31,14 +31,21 @@ def requirements(lines):
     return found
 
 
-ASKED = requirements((ROOT / "requirements.txt").read_text().splitlines())
+def requirements_of(name):
+    return requirements((ROOT / name).read_text().splitlines())
+
+
+USED, DEVELOPED = requirements_of("requirements.txt"), requirements_of("requirements-dev.txt")
+ASKED = USED | DEVELOPED
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
-LOCKED, *PLUGINS = (
-    requirements((ROOT / name).read_text().splitlines()) for name in reversed(LOCKS)
-)
+LOCK, DEVELOPERS = "requirements.lock", "requirements-dev.lock"
+LOCKED = requirements_of(LOCK)
+ADDED = {name: requirements_of(name) for name in LOCKS if name != LOCK}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LIBRARY = requirements([*PROJECT["dependencies"], *EXTRAS["experiments"], *EXTRAS["tensorboard"]])
+LIBRARY = requirements(
+    [*PROJECT["dependencies"], *EXTRAS["experiments"], *EXTRAS["tensorboard"], *EXTRAS["tables"]]
+)
 OPTIONAL = {"torch", "wandb"}  # what is used if it is installed
 
 
@@ -94,20 +101,27 @@ def test_the_lock_holds_one_version_within_the_range_that_is_asked_for(name, pyt
     (asked,) = ASKED[name]
     pins = [
         pin
-        for pin in LOCKED.get(name, [])
+        for pin in (LOCKED | ADDED[DEVELOPERS]).get(name, [])
         if pin.marker is None or pin.marker.evaluate(environment)
     ]
-    assert len(pins) == 1, f"{name} is not in requirements.lock: make it again"
+    assert len(pins) == 1, f"{name} is not in the lock: make it again"
     (version,) = (specifier.version for specifier in pins[0].specifier)
     assert version in asked.specifier
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_an_accelerator_keeps_the_versions_of_the_lock(plugin):
-    """Both files are installed together: an accelerator adds packages and changes none."""
-    assert {str(pin) for pins in LOCKED.values() for pin in pins} >= {
-        str(pin) for name in plugin.keys() & LOCKED for pin in plugin[name]
-    }
+@pytest.mark.parametrize("name", ADDED)
+def test_an_additional_lock_changes_no_version(name):
+    """Both files are installed together: a second one adds packages and changes none."""
+
+    def versions(lock):
+        return {(p.name, str(p.specifier)) for name in lock.keys() & LOCKED for p in lock[name]}
+
+    assert versions(ADDED[name]) <= versions(LOCKED)
+
+
+@pytest.mark.parametrize("name", sorted(ADDED.keys() - {DEVELOPERS}))
+def test_an_accelerator_has_its_plugin(name):
+    plugin = ADDED[name]
     assert {str(pin.specifier) for pin in plugin["jax"]} == {"==0.10.2", "==0.11.2"}
     assert any(re.fullmatch("libtpu|jax-cuda1[23]-plugin", name) for name in plugin)
 
@@ -120,7 +134,7 @@ def test_an_extra_asks_for_the_same_range_as_the_repository(extra):
 
 @pytest.mark.parametrize("path", files("ln", "experiments", "scripts"), ids=str)
 def test_what_is_imported_is_asked_for_by_name(path):
-    asked = LIBRARY if path.parts[0] == "ln" else ASKED
+    asked = LIBRARY if path.parts[0] == "ln" else USED
     provided_by = packages_distributions()
     ours = {"ln", "experiments", "scripts", "configs"}
     for name in imported(path) - sys.stdlib_module_names - ours - OPTIONAL:

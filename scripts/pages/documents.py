@@ -16,6 +16,7 @@ from pathlib import Path
 import re
 
 import numpy as np
+from scipy import stats
 
 from experiments.claims import CLAIMS
 from experiments.curves import COUNTS, Panel, from_readings
@@ -26,8 +27,8 @@ from scripts.benchmarks.timing import milliseconds
 from scripts.pages import claims, evidence
 from scripts.pages.drawing import styles_of
 from scripts.pages.evidence import Study
-from scripts.pages.sections import RESULTS, Section, gather, read_sections
-from scripts.pages.tables import number, rows_of, table_of
+from scripts.pages.sections import RESULTS, Section, gather, of_panel, read_sections
+from scripts.pages.tables import as_line, first, number, rows_of, table_of
 from scripts.pages.theory import WORDS
 
 ROOT = RESULTS.parent
@@ -171,6 +172,42 @@ def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
     return grid([table["title"], *table["head"]], table["rows"])
 
 
+def falls(folder: str, name: str, _at: str, levels: str) -> str:
+    """When each norm's curves first reach levels: `falls FOLDER PANEL at LEVEL,LEVEL,...`.
+
+    A cell has the median over seeds and how many seeds reach the level. The interval of the median
+    lies between two sorted times, a seed that never reaches the level counting as infinitely late:
+    it needs no other assumption, and no estimate of what follows the end of training.
+    """
+    (section, *_), _ = read_sections(RESULTS / folder)
+    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
+    panel, gathered, rows = choose("panel", name, panels), gather(section), []
+    heads = [f"{panel.times * float(level):g} is reached" for level in levels.split(",")]
+    ours, theirs = of_panel(panel, gathered.ours), of_panel(panel, gathered.theirs)
+    for norm, (label, *_) in styles_of(ours).items():
+        curve, paper = ours[norm], as_line(theirs.get(norm))
+        cells = [label, str(len(curve.lanes))]
+        for level in map(float, levels.split(",")):
+            cells += [waiting(curve.first(level, panel.falling))]
+            cells += [first(paper, level, panel.falling) if paper else "–"]
+        rows.append(cells)
+    head = [text for label in heads for text in (f"{panel.x_label} when {label}", "the paper")]
+    return grid(["", "seeds", *head], rows)
+
+
+def waiting(times: np.ndarray) -> str:
+    """Return the median of times, its 95 % interval, and how many are not NaN."""
+    count, reached = len(times), int(np.isfinite(times).sum())
+    if not reached:
+        return f"never in {count}"
+    ordered = np.sort(np.where(np.isfinite(times), times, np.inf))
+    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    outside = int(stats.binom.ppf(0.025, count, 0.5))  # sorted times on each side to leave out
+    low, high = (ordered[outside - 1], ordered[-outside]) if outside else (np.nan, np.nan)
+    span = f" [{low:g}, {high:g}]".replace("inf", "never") if outside else ""
+    return f"{middle:g}{span}, {reached} of {count}".replace("inf", "never")
+
+
 def table(folder: str) -> str:
     """The table of the paper that runs belong to, with the paper's rows and ours."""
     (section, *_), _ = read_sections(RESULTS / folder)
@@ -227,6 +264,7 @@ BLOCKS = dict(
     settings=settings,
     curves=curves,
     numbers=numbers,
+    falls=falls,
     table=table,
     speed=speed,
     quote=quote,
