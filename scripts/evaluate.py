@@ -108,7 +108,7 @@ def line(row: dict) -> str:
     text = f"{lane}  {row['split']} {row['metric']} {row['value']:.6g}"
     if "samples" in row:
         error = "" if row["error"] is None else f" ± {row['error']:.2g} (standard error)"
-        text += f"{error}, K = {row['samples']:,}, over {row['cases']:,} cases"
+        text += f"{error}, K = {row['samples']:,}, over {row['cases']:,} examples"
     return text
 
 
