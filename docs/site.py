@@ -11,7 +11,14 @@ import re
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md", "docs/**/*.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "results/README.md",
+    "docs/**/*.md",
+    "docs/site.css",
+)
 NOTEBOOK = ROOT / "docs/tutorial.ipynb"
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
 
