@@ -245,7 +245,10 @@ def padded(name: str, tokens, starts, texts, T: int, ends: int = 0) -> Batch:
     """Return some texts of a ragged array as entries ``name`` and ``name_length`` of a batch.
 
     Args:
-        tokens, starts, texts, T: see `vocabulary.pad`.
+        tokens: words by number, all texts one behind the other; see `vocabulary.pad`.
+        starts: where each text starts in ``tokens``.
+        texts: the numbers of the chosen texts ``[B]``.
+        T: the length to which they are padded.
         ends: how many of the END behind a text belong to it.
     """
     tokens, length = vocabulary.pad(tokens, starts, texts, T)

@@ -138,6 +138,7 @@ def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:
 
 
 def main(argv):
+    """Time the cases that the flags choose, and print a table of each."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU to PyTorch, too
     known = benchmarks()
     for name in argv[1:]:

@@ -1,4 +1,4 @@
-"""What the commands share: they read flags, and end in one clear line if one of them is wrong."""
+"""Share what commands need: they read flags, and end with one clear line if a flag is wrong."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -18,20 +18,20 @@ from absl import app, flags, logging
 
 from ln.errors import BusyError, DivergedError, InputError, nearest
 
-# What absl, ml_collections and a config file raise for a misspelt flag, key or value.
+# Errors that absl, ml_collections and a config file raise for a misspelt flag, key or value.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 # A full disk, a full quota (which some systems do not have), a read-only file system.
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS}
 
-# What the commands read of a config before its experiment does.
+# Keys of a config that the commands read before its experiment does.
 NEEDED = (
     *("experiment", "scale", "seeds", "lr", "norm", "norms", "batch_size", "data_dir", "select"),
     *("optimizer", "steps", "log_every", "eval_every", "save_every", "steps_per_call"),
 )
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
-BUSY = 75  # of one that another process is at work on: try again later (BSD's sysexits.h)
+BUSY = 75  # of one that another process trains: try again later (BSD's sysexits.h)
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -68,6 +68,7 @@ def place_of(error: Exception, path: Path) -> str:
 
 
 def parse(argv: list[str]) -> list[str]:
+    """Set the flags from argv and return its other words; a wrong flag ends the command."""
     try:
         for word, following in itertools.pairwise([*argv, ""]):
             option, equals, name = word.partition("=")
@@ -136,6 +137,7 @@ class Output(io.TextIOWrapper):
     """A standard output that may be lost, as in "| head -1": printing never ends a command."""
 
     def write(self, text: str) -> int:
+        """Write a text, if the output still exists; return its length."""
         try:
             return super().write(text)
         except OSError:
@@ -143,13 +145,14 @@ class Output(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
+        """Flush the buffer, if the output still exists."""
         try:
             super().flush()
         except OSError:
             self._lose()
 
     def _lose(self) -> None:
-        """Let what is left in the buffer, and all that follows, go nowhere."""
+        """Discard the rest of the buffer and all that follows."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
 
@@ -169,6 +172,7 @@ def run(main: Callable[[list[str]], None], positional: bool = False) -> None:
     """Run main(argv) of a script; ``--help`` prints the docstring and the flags of the script.
 
     Args:
+        main: the script's function.
         positional: whether it takes words that are no flags.
     """
 

@@ -132,6 +132,7 @@ def compile_for_h200(jitted, arguments) -> str:
 
 
 def main(_):
+    """Compile the training step that the flags choose, and print its kernels."""
     if EXPERIMENT.value is None:
         raise InputError("Give --experiment=NAME; --help has examples.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax looks for a GPU

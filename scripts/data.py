@@ -43,6 +43,7 @@ def state(name: str, data_dir: str) -> str:
 
 
 def main(argv: list[str]) -> None:
+    """Prepare the named data sets, or list all."""
     from experiments import datasets
 
     data_dir = str(Path(DATA_DIR.value).expanduser())

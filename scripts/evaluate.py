@@ -22,18 +22,19 @@ from scripts import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
-SAMPLES = flags.DEFINE_integer("samples", None, "K: samples for each case", lower_bound=1)
-SPLIT = flags.DEFINE_string("split", "test", "with --samples: the split of the cases")
+SAMPLES = flags.DEFINE_integer("samples", None, "K: samples for each example", lower_bound=1)
+SPLIT = flags.DEFINE_string("split", "test", "with --samples: the split of the examples")
 CASES = flags.DEFINE_integer(
     "cases", None, "with --samples: only so many, spread evenly over the split", lower_bound=1
 )
 BLOCK = flags.DEFINE_integer(
-    "block", 100, "with --samples: cases at once; more need more memory", lower_bound=1
+    "block", 100, "with --samples: examples at a time; more need more memory", lower_bound=1
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 
 
 def main(_):
+    """Evaluate the checkpoint that the flags name."""
     if WORKDIR.value is None:
         raise InputError("Give --workdir=DIR; --help has examples.")
     for flag in (SPLIT, CASES, BLOCK):
@@ -107,7 +108,7 @@ def line(row: dict) -> str:
     text = f"{lane}  {row['split']} {row['metric']} {row['value']:.6g}"
     if "samples" in row:
         error = "" if row["error"] is None else f" ± {row['error']:.2g} (standard error)"
-        text += f"{error}, K = {row['samples']:,}, over {row['cases']:,} cases"
+        text += f"{error}, K = {row['samples']:,}, over {row['cases']:,} examples"
     return text
 
 

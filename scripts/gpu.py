@@ -14,7 +14,7 @@ experiment on random data.
 After each part the archive DIR/gpu_train.tar.gz or DIR/gpu_time.tar.gz is rewritten. It holds the
 run folders without their checkpoints, a JSON file of each measurement, a log of each part, and
 report.json. A part that runs out of time is asked to stop, and a part that fails is reported; the
-others go on. The same command resumes the runs in the folder --work.
+others continue. The same command resumes the runs in the folder --work.
 
 A machine without network needs jax with CUDA, flax, optax, orbax-checkpoint and matplotlib. Copy
 this checkout to it, and into a folder CARRIED the wheels of ml_collections and filelock (if it
@@ -98,6 +98,7 @@ def set_up(command: str) -> None:
 
 
 def main(argv):
+    """Carry out one of the commands."""
     if len(argv) != 2 or not OUT.value:
         raise InputError("Give train or time, --minutes=N and --out=DIR; --help has examples.")
     name, out = argv[1], Path(OUT.value)

@@ -8,13 +8,13 @@
 
 The page shows every run folder below --runs, also of runs in progress; curves and numbers leave out
 diverged lanes. A broken run is skipped and named at the end. The file figures.py of an experiment
-says what to draw (without it the page shows every metric); the paper's curves are in
-results/published/. The page contains its pictures; they are also beside it as PNG files.
+lists what to draw (without it the page shows every metric); the paper's curves are in
+results/published/. The page contains its pictures, which are also written as PNG files.
 
---theory needs no runs: it computes what section 5 of the paper claims (experiments/theory/), in
-less than a minute. --claims shows all claims of the paper, with what the analysis and the runs
-below --runs, if any, say about each; runs in different folders, or with different settings, are
-different tests of a claim.
+--theory needs no runs: it checks the claims of section 5 (experiments/theory/) in less than a
+minute. --claims shows all claims of the paper and their verdicts by the analysis and by the runs
+below --runs, if any; runs in different folders, or with different settings, are different tests of
+a claim.
 
 --documents writes the tables of README.md, docs/ and results/README.md, and two of their figures,
 anew from results/ (scripts/pages/documents.py). It computes the analysis only if
@@ -60,6 +60,7 @@ def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
 
 
 def main(_):
+    """Write the page or the documents that the flags ask for."""
     if THEORY.value + CLAIMS.value + DOCUMENTS.value > 1:
         raise InputError("Give one of --theory, --claims and --documents.")
     if DOCUMENTS.value:

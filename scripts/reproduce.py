@@ -3,14 +3,14 @@
     python -m scripts.reproduce                           everything, minutes, built-in data
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
 
-Experiments are named as their folders in experiments/. What is done already is not done again, so a
-command that was stopped may be given again and goes on from there. Runs are trained --workers at a
-time and go to runs/<scale>, the page to report/<scale>/index.html; without names also section 5 as
-numbers, to theory/ beside it, and all claims, to claims/.
+Experiments have the names of their folders in experiments/. The command is resumable: it skips
+completed work. It trains --workers runs at a time into runs/<scale> and writes the page
+report/<scale>/index.html. Without names it also writes section 5 as numbers, in theory/ next to the
+page, and all claims, in claims/.
 
-Scales other than paper run on built-in data; where the data that these stand in for lie prepared in
---data_dir, on those, still with small models, which takes longer. Then runs go to runs/<scale>-real
-and the page to report/<scale>-real.
+Scales other than paper use built-in data. If the data sets that they stand for are prepared in
+--data_dir, these are used instead, with small models too, which takes longer. Runs are then in
+runs/<scale>-real and the page in report/<scale>-real.
 """
 
 import importlib
@@ -35,6 +35,7 @@ OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<sca
 
 
 def main(argv):
+    """Prepare the data, train the runs and write the pages."""
     names = argv[1:] or experiments.names()
     configs = {name: read_config(name) for name in names}
     real = {name: on_real_data(config) for name, config in configs.items()}
@@ -62,6 +63,11 @@ def main(argv):
 
 
 def read_config(name: str):
+    """Return the config of an experiment at --scale.
+
+    Raises:
+        InputError: there is no such experiment or scale.
+    """
     choose("experiment", name, dict.fromkeys(experiments.names()))
     module = importlib.import_module(f"configs.{name}")
     choose(f"scale of {name}", SCALE.value, module.SCALES)
@@ -71,7 +77,7 @@ def read_config(name: str):
 
 
 def on_real_data(config) -> list[str]:
-    """Replace stand-ins in a config by the data sets that they stand for, where these are prepared.
+    """Replace stand-ins in a config by the data sets that they stand for, if these are prepared.
 
     Other data sets are prepared.
 

@@ -6,7 +6,7 @@
 
 NAME is an experiment with a samples.py: {names}.
 
-samples.json says what the files were made of and by. The run may still be training.
+samples.json records the run, the checkpoint and the command. The run may still be training.
 """
 
 import dataclasses
@@ -60,6 +60,7 @@ def prepare(argv: list[str]) -> str:
 
 
 def main(argv):
+    """Write the samples of an experiment."""
     if len(argv) != 2 or WORKDIR.value is None:
         names = ", ".join(experiments.names("samples"))
         raise InputError(f"Give one experiment of {names}, and --workdir=DIR; --help has examples.")
@@ -106,6 +107,7 @@ def restore(name: str) -> tuple:
 
 
 def write(out: Path, files: dict[str, str | bytes | Path], record: dict) -> None:
+    """Write files by name, and the record of their origin, to a folder."""
     from ln.training.runs import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)

@@ -7,32 +7,33 @@ r"""Train many runs: those of a config's sweep(), a grid given here, or a search
         --space lr=log:1e-4:1e-2 --space hidden=int:50:200 --space norm=none,layer
     python -m scripts.sweep --engine=slurm --config=configs/mnist.py --slurm timeout_min=600
 
-Each run has a folder of its own, <root>/<experiment>/norm=layer,batch_size=4; the default root is
-runs/<scale>. Finished runs are skipped and broken ones resumed, so the same command may be given
-again at any time, also while it is at work elsewhere: the process that trains a run holds a lock on
-its folder, and a second process leaves the run to it. A run whose process was killed is taken
-up again once. When a run fails the others go on; the command then ends with exit status 1.
-Values of seeds and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
+Each run has its folder, <root>/<experiment>/norm=layer,batch_size=4; the default root is
+runs/<scale>. Finished runs are skipped and interrupted runs resumed, so the same command can be
+rerun at any time, also while another process executes it: the process that trains a run holds a
+lock on its folder, and other processes skip that run. A run whose process was killed is restarted
+once. If a run fails, the others continue, and the command ends with exit status 1. Values of seeds
+and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 
 With several GPUs or TPU chips, the command starts one run per device. --devices_per_run gives each
 run more of them. If there are more --workers than devices for them, runs share devices.
 
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
 stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
-<study>/trial=7, judged by its best evaluation in the mean over its seeds. Several of these commands
-may work on the same folder. If one is killed, another command continues its trials from their
-checkpoints; so does the same command. Trials are stored in journal.log; for many machines that
-share the folder, in --storage=postgresql://USER@HOST/NAME. A grid takes lists, as in
+<study>/trial=7, whose score is its best evaluation, as the mean over its seeds. Several of these
+commands can work on the same folder. If a command is killed, another one, or the same command when
+rerun, continues its trials from their checkpoints. Trials are stored in journal.log; for many
+machines that share the folder, in --storage=postgresql://USER@HOST/NAME. A grid takes lists, as in
 lr=1e-4,1e-3,1e-2.
 
 --plan=results/plan.toml trains the stages of a plan, one seed and one rate a run, in runs/plan/
-<stage>. Its file says what the kinds of stages do. --only=STAGE takes the stages whose names begin
-so, --minutes=60 saves and ends after an hour, --dry_run lists what is to do, and --collect copies
-finished runs beside the plan's file (with --dry_run it lists them). The same command goes on.
+<stage>; its file explains the kinds of stages. --only=STAGE takes the stages whose names begin with
+STAGE, --minutes=60 saves and ends after an hour, --dry_run lists the remaining runs, and --collect
+copies finished runs to the folder of the plan's file (with --dry_run it lists them). The same
+command resumes the plan.
 
---engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the machine
-is taken away the run saves; the job goes back in the queue, and the same run goes on. --slurm sets
-what submitit knows: timeout_min, cpus_per_task, mem_gb, slurm_partition, ... --devices_per_run
+--engine=slurm submits each run as a job of a SLURM cluster, --workers at a time. Before the cluster
+takes the machine away, the run saves; the job returns to the queue and resumes the run. --slurm
+sets options of submitit: timeout_min, cpus_per_task, mem_gb, slurm_partition, ... --devices_per_run
 sets the number of GPUs per job.
 """
 
@@ -68,6 +69,7 @@ def shares() -> list[devices.Environment]:
 
 
 def main(_):
+    """Train the runs that the flags ask for."""
     given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
     if plan.PLAN.value:
         modules = (search, slurm)

@@ -9,15 +9,16 @@ is set by --config.KEY=VALUE; --config_json=FILE is a whole config, such as conf
 run, or - the standard input. All pairs of --config.seeds and --config.lr train side by side in one
 program. Lengths are written as "300 steps" or "65 epochs". Ctrl-C saves and says how to resume.
 
-As many devices of this machine as divide lanes and batch train one run, --devices=N at most; those
-of several machines do, where each runs
+A run uses as many devices of this machine as divide lanes and batch, at most --devices=N. To use
+several machines, run this command on each with a different --process; HOST is the machine of
+process 0:
 
     python -m scripts.train --coordinator=HOST:PORT --processes=2 --process=0 \
         --config=configs/mnist.py:small --workdir=runs/try
 
-with a --process of its own, HOST being the machine of process 0; or --distributed alone, under
-SLURM and whatever else jax.distributed recognizes. Process 0 writes the run folder. When a process
-is lost the others end; the same commands, of as many processes as you like, go on.
+Under SLURM, and other systems that jax.distributed recognizes, --distributed is enough. Process 0
+writes the run folder. If a process is lost, the others end; the same commands, with any number of
+processes, resume the run.
 """
 
 import contextlib
@@ -40,6 +41,7 @@ flags.adopt_module_key_flags(hosts)
 
 
 def main(_):
+    """Train the config of the flags."""
     config, name, workdir = CONFIG.value, CONFIG_JSON.value, WORKDIR.value
     if (config is None) == (name is None) or workdir is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
@@ -65,6 +67,7 @@ def read_json(name: str) -> ConfigDict:
 
 
 def train_run(config: ConfigDict, workdir: str) -> None:
+    """Train a config into a folder; after Ctrl-C, print the command that resumes it."""
     import experiments  # jax takes a second: not before the flags are known to be right
     from ln.training import train
 

@@ -128,7 +128,7 @@ def test_layer_norm_needs_noise_where_images_begin_black(data_dir, noise):
     "setting, value, words",
     [
         ("pixels_per_step", 5, "config.pixels_per_step is 5; it must divide the 64 pixels"),
-        ("valid_cases", 1497, "config.valid_cases is 1497; this data set has 1497 cases"),
+        ("valid_cases", 1497, "config.valid_cases is 1497; this data set has 1497 examples"),
     ],
 )
 def test_settings_that_do_not_fit_the_data_raise(setting, value, words, data_dir):

@@ -1,9 +1,9 @@
-"""Answering cloze questions about news (§6.2, figure 2): the attentive reader of Hermann et al.
-(2015), with recurrent batch norm as by Cooijmans et al. (2016), and with layer norm.
+"""The attentive reader (§6.2, figure 2), which answers cloze questions about news.
 
-Two LSTMs read passage and question; the question's last state then attends to the passage's states,
-and what it finds names the answer. The paper describes no model: it takes the code of Cooijmans
-et al. (branch bn of Attentive_reader), to which "code" refers.
+The model is by Hermann et al. (2015), with recurrent batch norm as in Cooijmans et al. (2016), or
+with layer norm. Two LSTMs read passage and question. The question's last state attends to the
+passage's states, and their weighted mean gives the answer. The paper describes no model: it takes
+the code of Cooijmans et al. (branch bn of Attentive_reader), to which "code" refers.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,16 @@ def glorot(key, shape, dtype=float):
 
 
 def orthogonal(key, shape, dtype=float):
-    """0.05 times an orthogonal matrix for every square block of W ``[H, n H]``.
+    """Draw 0.05 times an orthogonal matrix for each square block of W ``[H, n H]``.
 
-    In the code all blocks of a cell start as the same matrix, since its generator is seeded anew
-    for each; these are independent.
+    In the code all blocks of a cell start as the same matrix, because it seeds its generator anew
+    for each block; these are independent.
     """
     return 0.05 * orthogonal_blocks(key, shape, dtype)
 
 
 def input_blocks(key, shape, dtype=float):
-    """W_x ``[D, 4 H]`` of an LSTM: `orthogonal` where D = H, as in the paper, else `glorot`."""
+    """Draw W_x ``[D, 4 H]`` of an LSTM: `orthogonal` if D = H, as in the paper, or `glorot`."""
     D, H = shape[0], shape[1] // 4
     if D == H:
         return orthogonal(key, shape, dtype)
@@ -49,10 +49,11 @@ def by_size(key, shape, dtype=float):
 
 
 class Noise(NamedTuple):
-    """What dropout multiplies: 0 or 1 in training, in test the chance of a 1.
+    """The factors of dropout: 0 or 1 in training, the probability of a 1 in test.
 
     Attributes:
-        passage, question: of the embedded words ``[T, B, D]``, ``[S, B, D]``.
+        passage: of the embedded words of the passage ``[T, B, D]``.
+        question: of the embedded words of the question ``[S, B, D]``.
         g: of the read-out ``[B, H]``.
     """
 
@@ -68,15 +69,14 @@ class Model(nn.Module):
         m_t = tanh(W_d d_t + W_q q + (M d_t) · (M q)),  α = softmax(v · m_t),  r = Σ α_t d_t
         g = tanh(W_r r + W_u q + W_m mean_t(d_t)),  p = softmax(W_y g)
 
-
     Attributes:
-        vocabulary: rows of the table of words, and the answers to choose from.
-        words: D, numbers of a word's vector.
+        vocabulary: number of words; each can be the answer.
+        words: D, the dimension of a word's vector.
         hidden: H, units of each LSTM and of attention and read-out.
-        bidirectional: whether passage and question are also read backwards, by LSTMs of their own;
-            states of the two directions are concatenated.
-        norm: of the LSTMs, sites x, h and c; and, site a, of the five summed inputs of attention
-            and read-out, each by itself (BN-everywhere).
+        bidirectional: whether separate LSTMs also read passage and question backwards; the states
+            of both directions are concatenated.
+        norm: of the LSTMs, sites x, h and c; and of each of the five summed inputs of attention and
+            read-out, site a (BN-everywhere).
     """
 
     vocabulary: int
@@ -86,6 +86,7 @@ class Model(nn.Module):
     norm: Norm
 
     def setup(self):
+        """Define the modules."""
         D, H, norm = self.words, self.hidden, self.norm
         self.table = self.param("table", glorot, (self.vocabulary, D))
 
@@ -114,7 +115,7 @@ class Model(nn.Module):
         self.W_y, self.norm_y = norm.dense("out", self.vocabulary, kernel_init=glorot), norm("out")
 
     def states(self, cells, xs, mask, schedule):
-        """All states ``[T, B, H]`` and the last ones ``[B, H]``: of each direction's own end."""
+        """Return all states ``[T, B, H]`` and the last states ``[B, H]`` of each direction."""
         hs, (_, h) = unroll(cells[0], xs, mask, schedule=schedule)
         if len(cells) == 1:
             return hs, h
@@ -122,23 +123,26 @@ class Model(nn.Module):
         return jnp.concatenate([hs, back[::-1]], -1), jnp.concatenate([h, first], -1)
 
     def similarity(self, d, q):
-        """(M d_t) · (M q) ``[T, B]`` as d_t · (Mᵀ M q): so M meets q alone, not every d_t."""
+        """Return (M d_t) · (M q) ``[T, B]`` as d_t · (Mᵀ M q), which multiplies q alone by M."""
         return jnp.einsum("tbh,bh->tb", d, q @ self.M @ self.M.T)
 
     def attend(self, d, q, mask):
-        """Attention α ``[T, B]`` of q ``[B, H]`` to d ``[T, B, H]``, 0 where the mask is false."""
+        """Return attention α ``[T, B]`` of q ``[B, H]`` to d ``[T, B, H]``, 0 outside the mask."""
         a_d = self.norm_d(self.W_d(d), mask)
         a_q = self.norm_q(self.W_q(q), mask.any(0))
         m = tanh(a_d + a_q + self.similarity(d, q)[..., None])
-        e = jnp.where(mask, m @ self.v, -1e30)  # not -inf: a case without words has no NaN
+        e = jnp.where(mask, m @ self.v, -1e30)  # not -inf: NaN for an example without words
         return softmax(e, axis=0)
 
     def __call__(self, passage, mask, question, question_mask, noise: Noise, schedule=None):
-        """Logits of all words ``[B, V]`` and the attention ``[T, B]`` they come of.
+        """Return the logits of all words ``[B, V]`` and the attention ``[T, B]``.
 
         Args:
-            passage, mask: words by number and which of them are some, ``[T, B]``.
-            question, question_mask: ``[S, B]``.
+            passage: token ids ``[T, B]``.
+            mask: ``[T, B]``, True at real tokens.
+            question: token ids ``[S, B]``.
+            question_mask: ``[S, B]``, True at real tokens.
+            noise: factors of dropout.
             schedule: of the LSTMs, see `ln.rnn.unroll`.
         """
         d, _ = self.states(self.of_passage, self.table[passage] * noise.passage, mask, schedule)

@@ -16,7 +16,7 @@ from experiments.datasets.vocabulary import SPECIAL
 from experiments.tasks import padded, round_up
 from ln.training.train import Batch
 
-LENGTHS = 8  # passages are padded to multiples of it
+LENGTHS = 8  # passages are padded to its multiples
 
 
 class Task(tasks.Cases):
@@ -26,8 +26,9 @@ class Task(tasks.Cases):
     answers, so that a model cannot learn facts about single entities (§6.2). As in the code,
     validation keeps the names. Passages are padded to the bounds of `data.Buckets`.
 
-    The metrics: nll, −log p of the answer among all words, which is the loss; error, how often
-    another word is more probable (figure 2); entity_error, how often another entity is.
+    The metrics are nll, −log p of the answer among all words, which is the loss; error, the share
+    of examples in which another word is more probable (figure 2); and entity_error, the share in
+    which another entity is.
     """
 
     scored = ("valid", "test")  # if there are any
@@ -41,6 +42,7 @@ class Task(tasks.Cases):
         self.entities = SPECIAL + np.flatnonzero(is_entity).astype(np.int32)
 
     def schedule(self):
+        """Return batches of examples of similar length."""
         lengths, config = self.lengths["train"], self.config
         self.bounds = tasks.even_bounds(lengths, config.buckets, LENGTHS)
         return self.buckets(lengths, self.bounds, config.bucket_run)
@@ -56,10 +58,12 @@ class Task(tasks.Cases):
         return int(max(np.diff(split["question_starts"]).max() for split in self.splits.values()))
 
     def model(self, train: bool) -> Model:
+        """Return the network."""
         words = self.config.embedding_dim
         return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
 
     def example(self):
+        """Return a random batch with the longest sequences."""
         random = np.random.default_rng(0)
         B, T, S = self.config.batch_size, int(self.bounds[-1]), self.longest_question
         return dict(
@@ -78,25 +82,27 @@ class Task(tasks.Cases):
         return padded("passage", *passages) | padded("question", *questions) | answers
 
     def indices(self, step, seed, rows=slice(None)):
-        """Return the examples, and the word that each word of the vocabulary becomes."""
+        """Return the examples of a batch, and the new name of each word of the vocabulary."""
         renamed = np.arange(self.vocabulary, dtype=np.int32)
         random = np.random.default_rng((seed, step, 2))
         renamed[self.entities] = random.permutation(self.entities)
         return dict(cases=super().indices(step, seed, rows), renamed=renamed)
 
     def gather(self, arrays, indices, shape):
+        """Return a batch with renamed entities, whose passages are padded to ``shape``."""
         batch, renamed = self.cases(arrays, indices["cases"], shape), indices["renamed"]
         return batch | {name: renamed[batch[name]] for name in ("passage", "question", "answer")}
 
     def inputs(self, batch, key, train):
+        """Return passage, question, their masks (time-major) and the factors of dropout."""
         noise = self.noise(batch, key, train)
         return *tasks.time_major(batch, "passage", "question"), noise
 
     def noise(self, batch, key, train: bool) -> Noise:
         """Return the factors of dropout.
 
-        As in the code, dropout does not divide by the probability of a 1 in training: it multiplies
-        by it in tests.
+        As in the code, dropout does not divide by the probability of a 1 in training; it multiplies
+        by it in test.
         """
         config, keep = self.config, 1 - self.config.dropout_rate
         if not train:
@@ -115,6 +121,7 @@ class Task(tasks.Cases):
         return Noise(*(draw(key, *shape) for key, shape in zip(keys, shapes, strict=True)))
 
     def per_case(self, variables, batch, key, train):
+        """Return the metrics of each example ``[B]`` and the new statistics."""
         (logits, _), stats = self.apply(variables, batch, key, train)
         answer = batch["answer"]
         # The code's loss is −log(p + 1e-8), which stops teaching where p is small.
@@ -126,7 +133,7 @@ class Task(tasks.Cases):
 
     @tasks.compiled
     def read(self, variables, batch):
-        """Return how a model reads a batch: logits ``[B, V]`` and attention ``[T, B]``."""
+        """Return logits ``[B, V]`` and attention ``[T, B]`` of a batch."""
         return self.apply(variables, batch, None, train=False)[0]
 
     def blocks(self, split: str) -> list[Batch]:
@@ -149,6 +156,7 @@ class Task(tasks.Cases):
 
     @cached_property
     def scorers(self):
+        """The function variables -> means of the metrics, for each split."""
         return {name: self.scorer(name) for name in self.scored if name in self.splits}
 
     def scorer(self, split: str) -> Callable:

@@ -1,8 +1,9 @@
-"""Convolutional networks (§6.7), about which the paper has two paragraphs and no number: with layer
-norm they learn faster than without norm, with batch norm faster still, because units whose fields
-of view lie at the border of the image are rarely active, unlike the others of their layer.
+"""Convolutional networks (§6.7).
 
-Network and data are ours.
+The paper has two paragraphs about them and no number: they learn faster with layer norm than
+without norm, and faster still with batch norm. It explains this by the units at the border of the
+image: they are rarely active, unlike the other units of their layer. The network and the data are
+ours.
 """
 
 import flax.linen as nn
@@ -11,16 +12,18 @@ import jax.numpy as jnp
 
 from ln.norm import Norm
 
-SIZE = 3  # of the fields of view: 3 x 3
+SIZE = 3  # pixels: a field of view has 3 x 3
 he_normal = nn.initializers.he_normal()
 
 
 def patches(x):
-    """The fields of view around the positions of x ``[B, height, width, C]``, zeros beyond the
-    border: ``[B, height, width, 9 C]``.
+    """Return the field of view around each position of x ``[B, height, width, C]``.
 
-    A convolution is a matrix product with them. So it is one in lanes too, where XLA would make it
-    a convolution by groups of channels, which on a CPU takes many times as long.
+    A convolution is a matrix product with the fields of view. Under vmap, XLA would turn a
+    convolution into one by groups of channels, which takes many times as long on a CPU.
+
+    Returns:
+        ``[B, height, width, 9 C]``; pixels beyond the border are 0.
     """
     (_, height, width, _), edge = x.shape, SIZE // 2
     around = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
@@ -29,16 +32,16 @@ def patches(x):
 
 
 class Model(nn.Module):
-    """h = relu(norm(W ∗ x)), the largest of every 2 x 2 of which go on, for each layer; then
-    h = relu(norm(W h)), and logits norm(W h).
+    """A convolutional network.
 
-    Maps x ``[B, height, width, colours]`` to ``[B, 10]``, and the activities of the convolutional
-    layers, each ``[B, height, width, channels]``.
+    Each convolutional layer is h = relu(norm(W ∗ x)) and a 2 x 2 max pooling. A layer
+    h = relu(norm(W h)) and the logits norm(W h) follow.
 
     Attributes:
-        channels: of the convolutional layers.
-        hidden: units of the layer behind them.
+        channels: channels of each convolutional layer.
+        hidden: units of the layer after them.
         norm: sites conv, a and out.
+        classes: number of logits.
     """
 
     channels: tuple[int, ...]
@@ -48,6 +51,12 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Classify images x ``[B, height, width, colours]``.
+
+        Returns:
+            Logits ``[B, 10]`` and the activities of each convolutional layer before pooling,
+            ``[B, height, width, channels]``.
+        """
         h, activities = x, []
         for channels in self.channels:
             W = self.norm.dense("conv", channels, kernel_init=he_normal)

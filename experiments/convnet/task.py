@@ -8,7 +8,7 @@ from experiments.convnet.model import Model
 from ln.errors import InputError
 from ln.training import data
 
-COLOURS = {3 * 32 * 32: 3}  # numbers of an image -> its colours, where they are not 1
+COLOURS = {3 * 32 * 32: 3}  # numbers of an image -> its colours, if more than 1
 BLOCK = 1000  # images at once
 
 
@@ -20,11 +20,11 @@ def image_shape(D: int) -> tuple[int, int, int]:
 
 
 class Task(tasks.Images):
-    """Classification by a convolutional network.
+    """Classify images with a convolutional network.
 
-    Evaluation also tells how often units are active: the share of cases in which the ReLU of a unit
-    of convolutional layer k is above 0, in the mean over the units at the border of the image
-    (border_k) and over all others (inside_k).
+    Evaluation adds how often units are active: the share of examples for which the ReLU of a unit
+    of convolutional layer k is above 0, as the mean over the units at the border of the image
+    (border_k) and over all other units (inside_k).
     """
 
     def __init__(self, config):
@@ -41,20 +41,23 @@ class Task(tasks.Images):
         self.metrics = (*self.metrics, *places)
 
     def load(self):
-        """Return the data, but no more than config.train_cases for training."""
+        """Return the data with the first config.train_cases examples of the training set."""
         splits = super().load()
         train = {k: array[: self.config.train_cases] for k, array in splits["train"].items()}
         return {**splits, "train": train}
 
     def model(self, train):
+        """Return the network."""
         channels = tuple(self.config.channels)
         return tasks.build(Model, self.config, train, channels=channels)
 
     def inputs(self, batch, key, train):
+        """Return the images ``[B, height, width, colours]`` of a batch, from 0 to 1."""
         x = batch["x"]
         return (tasks.pixels(x).reshape(len(x), *image_shape(x.shape[-1])),)
 
     def per_case(self, variables, batch, key, train):
+        """Return the metrics of each example ``[B]`` and the new statistics."""
         (logits, activities), stats = self.apply(variables, batch, key, train)
         metrics = tasks.class_metrics(logits, batch["y"])
         if not train:
@@ -73,8 +76,15 @@ class Task(tasks.Images):
         return [jnp.tensordot(weights, (h > 0).mean(-1), 1) for h in activities]
 
     def activity(self, variables, x) -> list[np.ndarray]:
-        """Return how often units are active over images x (uint8 ``[N, D]``): of each convolutional
-        layer the share of cases, ``[height, width]``, in the mean over channels."""
+        """Return how often the units of each convolutional layer are active.
+
+        Args:
+            variables: of a trained network.
+            x: images, uint8 ``[N, D]``.
+
+        Returns:
+            For each layer the share of images ``[height, width]``, as the mean over channels.
+        """
         batches, weights = data.blocks(dict(x=x), min(BLOCK, len(x)))
         sums = [self.active(variables, *block) for block in zip(batches["x"], weights, strict=True)]
         return [np.asarray(sum(layer)) / len(x) for layer in zip(*sums, strict=True)]

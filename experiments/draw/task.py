@@ -12,28 +12,35 @@ from experiments.draw.model import HEIGHT, WIDTH, Glimpse, Model, bound, diverge
 
 
 class Task(tasks.Cases):
-    """The bound on −log p of binary images x, uint8 ``[B, 784]`` of 0 and 1."""
+    """Minimize the bound on −log p of binary images x, uint8 ``[B, 784]`` of 0 and 1.
+
+    The metrics are the bound, which is the loss, and the kl in it, in nats per image.
+    """
 
     scored = ("valid", "test")
     objective = "bound"
     metrics = ("bound", "kl")
 
     def model(self, train: bool) -> Model:
+        """Return the network."""
         return tasks.build(Model, self.config, train)
 
     def noise(self, key, B: int):
-        """Return ε ``[T, B, Z]``, which is also a z of the prior."""
+        """Return standard normal numbers ``[T, B, Z]``: ε, or a z of the prior."""
         return jax.random.normal(key, (self.config.glimpses, B, self.config.latent))
 
     def example(self):
+        """Return a random batch."""
         shape = self.config.batch_size, HEIGHT * WIDTH
         return dict(x=np.random.default_rng(0).integers(2, size=shape, dtype=np.uint8))
 
     def inputs(self, batch, key, train):
+        """Return the images ``[B, 28, 28]`` of a batch and ε ``[T, B, Z]``."""
         x = images(batch["x"])
         return x, self.noise(key, len(x))
 
     def per_case(self, variables, batch, key, train):
+        """Return the metrics of each example ``[B]`` and the new statistics."""
         glimpses, stats = self.apply(variables, batch, key, train)
         kl = divergence(glimpses.mu, glimpses.log_sigma)
         return dict(bound=bound(images(batch["x"]), glimpses), kl=kl), stats
@@ -41,7 +48,8 @@ class Task(tasks.Cases):
     def estimate(self, variables, x, key, samples: int):
         """Return −log p(x) in nats ``[B]`` by importance weighting, for images x ``[B, 784]``.
 
-        With one sample its mean is the bound; with more it is tighter, and still an upper bound.
+        With one sample its mean is the bound; with more samples it is tighter, and still an upper
+        bound.
         """
 
         def weigh(key):

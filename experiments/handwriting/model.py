@@ -17,19 +17,23 @@ import numpy as np
 from ln.norm import Linear, Norm
 from ln.rnn import LSTM, scan, unroll
 
-# exp of more, or of less, is of no use for strokes and would one day be infinite.
+# Strokes never need exp of a larger number (or of a smaller one), which could overflow.
 LARGEST = 10.0
 
 
 class Mixture(NamedTuple):
-    """What the network says of the next point (G eqs. 17-22); leaves ``[..., M]``, e ``[...]``.
+    """The predicted distribution of the next point (G eqs. 17-22).
+
+    Leaves are ``[..., M]``, one number for each of M Gaussians; e is ``[...]``.
 
     Attributes:
         e: logit of the probability that the stroke ends with this point.
         log_pi: logarithms of the weights.
-        mu_1, mu_2: means of dx and dy.
-        log_sigma_1, log_sigma_2: logarithms of their standard deviations.
-        rho: their correlation, at most 0.999 or so in size.
+        mu_1: means of dx.
+        mu_2: means of dy.
+        log_sigma_1: logarithms of the standard deviations of dx.
+        log_sigma_2: logarithms of the standard deviations of dy.
+        rho: correlations of dx and dy; their absolute values are at most 0.9995.
     """
 
     e: jax.Array
@@ -42,7 +46,7 @@ class Mixture(NamedTuple):
 
     @classmethod
     def of(cls, y, bias: float = 0.0) -> "Mixture":
-        """Of the outputs y ``[..., 1 + 6 M]``. A bias b above 0 makes neater writing (G §5.4)."""
+        """Return the mixture of outputs y ``[..., 1 + 6 M]``; a bias above 0 is neater (G §5.4)."""
         e, *parts = jnp.split(y, [1 + n * ((y.shape[-1] - 1) // 6) for n in range(6)], -1)
         pi, mu_1, mu_2, sigma_1, sigma_2, rho = parts
         return cls(
@@ -56,15 +60,15 @@ class Mixture(NamedTuple):
         )
 
     def negative_log_likelihood(self, points):
-        """−log p of points ``[..., 3]`` in nats ``[...]`` (G eqs. 23-26).
+        """Return −log p of points ``[..., 3]`` in nats ``[...]`` (G eqs. 23-26).
 
-        Points are (dx, dy, 1 where the stroke ends); the density is that of normalized offsets, so
-        it may be above 1 and this below 0.
+        Points are (dx, dy, end), with end = 1 if the stroke ends. The density is that of normalized
+        offsets: it can be above 1, and the result below 0.
         """
         dx, dy, end = points[..., :1], points[..., 1:2], points[..., 2]
 
         def deviations(difference, log_sigma):
-            # Neither may overflow, nor later their squares: ∞ − ∞ and 0 · ∞ are no numbers.
+            # Avoid overflow here and in the squares below: ∞ − ∞ and 0 · ∞ are NaN.
             difference = jnp.clip(difference, -1e30, 1e30)
             return jnp.clip(difference * exp(-log_sigma), -1e4, 1e4)
 
@@ -77,7 +81,7 @@ class Mixture(NamedTuple):
         return -logsumexp(self.log_pi + log_density, -1) - of_end
 
     def sample(self, noise: "Noise"):
-        """Points ``[..., 3]``."""
+        """Return points ``[..., 3]`` drawn by the noise."""
         component = (self.log_pi + noise.gumbel).argmax(-1)[..., None]
 
         def of(array):
@@ -93,7 +97,13 @@ class Mixture(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Gumbel ``[..., M]``, normal ``[..., 2]`` and uniform ``[...]`` numbers for points."""
+    """The random numbers that points are drawn by.
+
+    Attributes:
+        gumbel: ``[..., M]``, chooses the Gaussian.
+        normal: ``[..., 2]``, the point within it.
+        uniform: ``[...]``, whether the stroke ends.
+    """
 
     gumbel: jax.Array
     normal: jax.Array
@@ -101,6 +111,7 @@ class Noise(NamedTuple):
 
     @classmethod
     def draw(cls, key, shape: tuple[int, ...], M: int) -> "Noise":
+        """Return the noise for points of a shape ``[...]`` and mixtures of M Gaussians."""
         gumbel, normal, uniform = jax.random.split(key, 3)
         return cls(
             jax.random.gumbel(gumbel, (*shape, M)),
@@ -110,13 +121,13 @@ class Noise(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a network wrote, leaves ``[T, B, ...]``.
+    """Generated lines of handwriting.
 
     Attributes:
         points: ``[T, B, 3]``, normalized offsets and ends of strokes.
-        phi: ``[T, B, U + 1]``: how much of each character the window shows, and of what would come
-            behind the last (G eq. 46); it is at the end where that is more than of any other.
-            None without text.
+        phi: ``[T, B, U + 1]``, the window's weight of each character and of one position after the
+            last (G eq. 46); the text is finished once that position has the largest weight. None
+            without text.
     """
 
     points: jax.Array
@@ -124,17 +135,20 @@ class Written(NamedTuple):
 
 
 class Model(nn.Module):
-    """Three LSTMs with connections from the input to all, from all to the output (G figure 1), and
-    a soft window on the text in the first (G §5.1).
+    """Three LSTMs, the first of which moves a soft window along the text (G figure 1, §5.1).
+
+    The input is connected to each LSTM, and each LSTM to the output.
 
     Attributes:
         hidden: units of each LSTM.
-        components: K Gaussians of the window.
-        mixtures: M Gaussians of the output.
-        text: else there is no window, and points are predicted from points alone (G §4).
-        pace: added to κ̂: the logarithm of the characters per point that the window advances at
-            first. At 0 it would leave every text after a few strokes.
-        classes: C, of characters.
+        components: K, Gaussians of the window.
+        mixtures: M, Gaussians of the output.
+        text: whether there is a text. Without it there is no window, and points are predicted from
+            points alone (G §4).
+        pace: added to κ̂: the logarithm of the characters per point by which the window advances at
+            first. At 0 it would pass the whole text in a few strokes.
+        norm: of the LSTMs, sites x, h and c, and of the other matrices, site out.
+        classes: C, number of characters that are told apart.
     """
 
     hidden: int
@@ -146,15 +160,22 @@ class Model(nn.Module):
     classes: int = 57
 
     def setup(self):
+        """Define the modules."""
         self.cells = [LSTM(self.hidden, self.norm) for _ in range(3)]
         self.W_y = Linear(1 + 6 * self.mixtures, self.norm)
         if self.text:
             self.W_window = Linear(3 * self.components, self.norm)
 
     def window(self, kappa, h, text):
-        """Moves the window κ ``[B, K]`` along text ``[B, U, C]``, one-hot, 0 behind the end.
+        """Move the window along the text (G eqs. 46-51).
 
-        Returns κ, w ``[B, C]`` that it shows, and φ ``[B, U + 1]`` (G eqs. 46-51).
+        Args:
+            kappa: κ ``[B, K]``, its position.
+            h: states of the first LSTM ``[B, H]``.
+            text: one-hot ``[B, U, C]``, 0 after the end.
+
+        Returns:
+            The new κ, the window's content w ``[B, C]``, and φ ``[B, U + 1]``.
         """
         alpha, beta, step = jnp.split(self.W_window(h), 3, -1)
         kappa = kappa + exp(jnp.clip(step + self.pace, -LARGEST, LARGEST))
@@ -165,19 +186,32 @@ class Model(nn.Module):
         return kappa, jnp.einsum("bu,buc->bc", phi[:, :-1], text), phi
 
     def first(self, carry, inputs, text):
-        """The first LSTM and the window, one step: x ``[B, 3]``, mask ``[B]``."""
+        """Return carry and outputs (h, w, φ) of a step of the first LSTM and the window.
+
+        Args:
+            carry: of the LSTM, κ and w.
+            inputs: x ``[B, 3]`` and the mask ``[B]`` of the step.
+            text: see `window`.
+        """
         (x, mask), (carry, kappa, w) = inputs, carry
         carry, h = self.cells[0](carry, jnp.concatenate([x, w], -1), mask)
         kappa, w, phi = self.window(kappa, h, text)
         return (carry, kappa, w), (h, w, phi)
 
     def start(self, B: int):
-        """The carry of `first` before the first step."""
+        """Return the carry of `first` before the first step."""
         kappa, w = jnp.zeros((B, self.components)), jnp.zeros((B, self.classes))
         return self.cells[0].initial(B), kappa, w
 
     def __call__(self, xs, mask, text, schedule: str | None = None):
-        """Points xs ``[T, B, 3]``, mask ``[T, B]``, text ``[B, U, C]`` -> y ``[T, B, 1 + 6 M]``."""
+        """Return y ``[T, B, 1 + 6 M]``, which `Mixture.of` reads.
+
+        Args:
+            xs: points ``[T, B, 3]``.
+            mask: ``[T, B]``, True at real points.
+            text: one-hot ``[B, U, C]``.
+            schedule: of the gradient, see `ln.rnn.scan`.
+        """
         if self.text:
             start = self.start(xs.shape[1])
             _, (h, ws, _) = scan(Model.first, self, start, (xs, mask), text, schedule=schedule)
@@ -191,7 +225,7 @@ class Model(nn.Module):
         return self.W_y(jnp.concatenate(hs, -1))
 
     def step(self, carry, x, text):
-        """One step of the whole network: x ``[B, 3]`` -> y ``[B, 1 + 6 M]``, and φ."""
+        """Return carry, y ``[B, 1 + 6 M]`` and φ of a step of the whole network, x ``[B, 3]``."""
         (first, *others), phi = carry, None
         if self.text:
             first, (h, w, phi) = self.first(first, (x, None), text)
@@ -206,10 +240,14 @@ class Model(nn.Module):
         return tuple(carries), self.W_y(jnp.concatenate(hs, -1)), phi
 
     def write(self, text, noise: Noise, bias: float, prime, primed):
-        """Writes text ``[B, U, C]``, a point for each step of the noise (leaves ``[T, B, ...]``).
+        """Write a text, and return `Written`.
 
-        Where primed ``[T]`` is true the points are those of prime ``[T, B, 3]``, so that it goes on
-        in the manner of a line that somebody wrote (G §5.5).
+        Args:
+            text: one-hot ``[B, U, C]``.
+            noise: leaves ``[T, B, ...]``; T is the number of points.
+            bias: see `Mixture.of`.
+            prime: points ``[T, B, 3]`` of a real line whose style the network continues (G §5.5).
+            primed: ``[T]``, the steps whose points are taken from prime.
         """
 
         def step(self, carry, inputs, text):

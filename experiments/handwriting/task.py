@@ -10,32 +10,35 @@ from experiments.handwriting.model import Mixture, Model, Noise
 
 
 class Task(tasks.Cases):
-    """Negative log likelihood of lines: nats per line, summed over its points as in figure 5.
+    """Minimize the negative log likelihood of lines, in nats per line as in figure 5.
 
-    Lines are cut after ``config.length`` predicted points. In the arrays of a split a line is
-    points ``[length + 1, 3]``, all but the last of which are inputs and all but the first targets,
-    the number of its targets, and text ``[U]`` with the number of its characters; see `pad` for how
-    much of a cut line's text.
+    Lines are cut after ``config.length`` predicted points. The arrays of a split have for each line
+    its points ``[length + 1, 3]``, the number of predicted points, its text ``[U]`` and the number
+    of characters (`pad`). All points but the last are inputs; all but the first are targets.
     """
 
     scored = ("valid", "test")
     metrics = ("nll", "nll_per_point")
 
     def load(self):
+        """Return the padded arrays of each split."""
         splits = super().load()
         self.scale = splits["train"]["scale"]
         return {name: pad(split, self.config.length) for name, split in splits.items()}
 
     def schedule(self):
+        """Return batches of examples of similar length."""
         config = self.config
         bounds = config.length * np.arange(1, config.buckets + 1) // config.buckets
         return self.buckets(self.arrays["length"], bounds, config.bucket_run)
 
     def model(self, train: bool) -> Model:
+        """Return the network."""
         pace = self.config.kappa_bias
         return tasks.build(Model, self.config, train, pace=pace, classes=CLASSES)
 
     def example(self):
+        """Return a random batch with the longest sequences."""
         config, random = self.config, np.random.default_rng(0)
         B, U = config.batch_size, self.arrays["text"].shape[1]
         points = random.normal(size=(B, config.length + 1, 3)).astype(np.float32)
@@ -48,6 +51,7 @@ class Task(tasks.Cases):
         )
 
     def gather(self, arrays, indices, shape):
+        """Return a batch whose lines are cut to ``shape`` predicted points."""
         batch = super().gather(arrays, indices, shape)
         return batch | {"points": batch["points"][:, : shape + 1]}
 
@@ -58,6 +62,7 @@ class Task(tasks.Cases):
         return xs, mask, one_hot(batch["text"], batch["text_length"])
 
     def per_case(self, variables, batch, key, train):
+        """Return the metrics of each example ``[B]`` and the new statistics."""
         y, stats = self.apply(variables, batch, key, train)
         targets = batch["points"][:, 1:].swapaxes(0, 1)
         nll = Mixture.of(y).negative_log_likelihood(targets)
@@ -65,12 +70,16 @@ class Task(tasks.Cases):
         return dict(nll=nll, nll_per_point=nll / batch["length"]), stats
 
     def write(self, variables, texts: list[np.ndarray], key, steps: int, bias=0.0, prime=None):
-        """Return how a network with these variables writes texts (classes ``[U]`` each).
+        """Write texts with a trained network, and return `Written`.
 
         Args:
-            steps: how many points at most.
-            prime: points ``[n, 3]`` to begin with, the first 0; the texts are those of the prime
-                followed by the text to write.
+            variables: of the network.
+            texts: classes of characters ``[U]`` of each text.
+            key: of the noise.
+            steps: number of points.
+            bias: see `Mixture.of`.
+            prime: points ``[n, 3]`` of a line to continue, the first 0. Each text then has the text
+                of that line in front.
         """
         B, lengths = len(texts), np.array([len(classes) for classes in texts])
         padded = np.zeros((B, lengths.max()), np.uint8)
@@ -85,7 +94,7 @@ class Task(tasks.Cases):
 
 
 def one_hot(text, length):
-    """Return classes ``[B, U]`` as ``[B, U, C]``: 0 behind the length ``[B]`` of each text."""
+    """Return classes ``[B, U]`` as one-hot ``[B, U, C]``, 0 after the length ``[B]`` of a text."""
     real = jnp.arange(text.shape[1]) < jnp.asarray(length)[:, None]
     return jax.nn.one_hot(text, CLASSES) * real[..., None]
 
@@ -93,8 +102,8 @@ def one_hot(text, length):
 def pad(split, length: int) -> dict[str, np.ndarray]:
     """Return a split of ragged lines (experiments/datasets/lines.py) as the arrays of `Task`.
 
-    Of a line that is cut, the text is cut to twice the share of its points that is kept: the rest
-    is beyond any window, and its sums over the text would take longer than the LSTMs.
+    If a line is cut to a share of its points, its text is cut to twice that share: no window gets
+    further, and the window's sums over the whole text would take longer than the LSTMs.
     """
     sizes, characters = np.diff(split["point_starts"]), np.diff(split["text_starts"])
     predicted = np.minimum(sizes - 1, length).astype(np.int32)

@@ -7,7 +7,16 @@ from ln.norm import Initializer, Norm
 
 
 class Model(nn.Module):
-    """h = relu(norm(W x)), twice, and logits norm(W h). Maps x ``[B, D]`` to ``[B, 10]``."""
+    """Two hidden layers, h = relu(norm(W x)), and logits norm(W h).
+
+    Maps x ``[B, D]`` to logits ``[B, 10]``.
+
+    Attributes:
+        hidden: units of each hidden layer.
+        norm: sites a, of the hidden layers, and out, of the logits.
+        init_W: initializer of all matrices.
+        classes: number of logits.
+    """
 
     hidden: int
     norm: Norm
@@ -16,6 +25,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Return the logits ``[B, 10]`` of images x ``[B, D]``."""
         h = x
         for _ in range(2):
             a = self.norm.dense("a", self.hidden, kernel_init=self.init_W)(h)

@@ -14,11 +14,12 @@ INITIALIZERS = {
 
 
 class Task(tasks.Images):
-    """Classification of images as vectors of pixels."""
+    """Classify images, which are vectors of pixels."""
 
     def __init__(self, config):
         self.init_W = choose("config.init", config.init, INITIALIZERS)
         super().__init__(config)
 
     def model(self, train):
+        """Return the network."""
         return tasks.build(Model, self.config, train, init_W=self.init_W)

@@ -1,8 +1,8 @@
-"""Order embeddings of images and captions (§6.1, figure 1, table 2): Vendrov et al. (2016), with
-layer norm in the GRU that reads the captions.
+"""Order embeddings of images and captions (§6.1, figure 1, table 2).
 
-The model maps both to points of one space. There a caption must be above its image, since it is
-the more general of the two (`experiments.retrieval`). An image is a vector of features of a network
+The model is by Vendrov et al. (2016), with layer norm in the GRU that reads the captions. It maps
+images and captions to points of one space. A caption must be above its image, because it is the
+more general of the two (`experiments.retrieval`). An image is a vector of features from a network
 that is not trained here.
 """
 
@@ -19,10 +19,10 @@ class Model(nn.Module):
     """Two maps into one space: of captions and of images.
 
     Attributes:
-        vocabulary: rows of the table of words.
-        words: numbers of a word's vector.
-        hidden: units of the GRU and numbers of a point.
-        symmetric: else points have no negative coordinates.
+        vocabulary: number of words.
+        words: the dimension of a word's vector.
+        hidden: H, units of the GRU and the dimension of the space.
+        symmetric: whether points may have negative coordinates, for the cosine similarity.
         norm: of the GRU, sites x and h.
     """
 
@@ -33,23 +33,25 @@ class Model(nn.Module):
     norm: Norm
 
     def setup(self):
+        """Define the modules."""
         self.table = self.param("table", small, (self.vocabulary, self.words))
         self.encoder = GRU(self.hidden, self.norm, init_W_x=small)
         self.W_image = nn.Dense(self.hidden, kernel_init=nn.initializers.glorot_uniform())
 
     def point(self, h):
-        """h ``[..., H]`` at length 1 and, unless symmetric, without negative coordinates."""
+        """Return h ``[..., H]`` with norm 1 and, unless symmetric, absolute values."""
         h = h / jnp.linalg.norm(h, axis=-1, keepdims=True)
         return h if self.symmetric else jnp.abs(h)
 
     def caption(self, tokens, length):
-        """The points ``[B, H]`` of captions: tokens ``[B, T]`` and lengths ``[B]``."""
+        """Return the points ``[B, H]`` of captions with tokens ``[B, T]`` and lengths ``[B]``."""
         mask = jnp.arange(tokens.shape[1])[:, None] < length
         return self.point(unroll(self.encoder, self.table[tokens.T], mask)[1])
 
     def image(self, features):
-        """The points ``[B, H]`` of features ``[B, D]``."""
+        """Return the points ``[B, H]`` of images with features ``[B, D]``."""
         return self.point(self.W_image(features))
 
     def __call__(self, tokens, length, features):
+        """Return the points of captions and of images, both ``[B, H]``."""
         return self.caption(tokens, length), self.image(features)

@@ -18,11 +18,11 @@ BLOCK = 1000  # captions that are encoded together in evaluation
 
 
 class Fold(NamedTuple):
-    """Images that are ranked among each other, and their captions; on the device.
+    """Images that are ranked among each other, and their captions, on the device.
 
     Attributes:
         images: features ``[N, D]``.
-        blocks: tokens ``[b, T]`` and lengths ``[b]`` of captions of like length.
+        blocks: tokens ``[b, T]`` and lengths ``[b]`` of captions of similar length.
         where: the place of each caption ``[5 N]`` in the blocks.
     """
 
@@ -35,14 +35,14 @@ SCORES = ("r1", "r5", "r10", "median", "mean")  # of `retrieval.Places`
 
 
 class Task(tasks.Prepared):
-    """Ranking images by captions and captions by images, five captions to an image.
+    """Rank images by captions and captions by images; an image has five captions.
 
-    A batch has images, and one caption of each, drawn anew in each epoch; all others of the batch
-    are its contrast. Captions end with one END.
+    A batch has images and one caption of each, drawn anew in each epoch. The other images and
+    captions of the batch are its contrast. Captions end with one END.
 
-    Evaluation ranks within folds of ``config.fold`` images and leaves the rest out: one fold of the
-    validation set, and the mean over those of the test set. Where a split says which of an image's
-    captions say less than others (above), it is also scored by the order of their points.
+    Evaluation ranks within folds of ``config.fold`` images and omits the rest: one fold of the
+    validation set, and the mean over all folds of the test set. If a split lists which captions of
+    an image are more general than others (``above``), the order of their points is scored too.
     """
 
     metrics = (
@@ -51,6 +51,7 @@ class Task(tasks.Prepared):
     )
 
     def schedule(self):
+        """Return batches of examples of similar length."""
         config = self.config
         longest = self.lengths["train"].reshape(-1, CAPTIONS).max(1)  # caption of each image
         bounds = tasks.even_bounds(longest, config.buckets, config.pad_to)
@@ -68,6 +69,7 @@ class Task(tasks.Prepared):
         return SPECIAL + len(vocabulary.split(self.arrays["words"]))
 
     def model(self, train: bool) -> Model:
+        """Return the network."""
         words = self.config.embedding_dim
         return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
 
@@ -76,6 +78,7 @@ class Task(tasks.Prepared):
         return int(tasks.round_up(length, self.config.pad_to))
 
     def example(self):
+        """Return a random batch with the longest sequences."""
         random, B = np.random.default_rng(0), self.config.batch_size
         T = self.padded(self.lengths["train"].max())  # batch norm wants the longest
         images = random.random((B, self.arrays["images"].shape[1]), dtype=np.float32)
@@ -86,16 +89,18 @@ class Task(tasks.Prepared):
         )
 
     def indices(self, step, seed, rows=slice(None)):
-        """Return the images of a batch, and a caption of each."""
+        """Return the images of a batch and one caption of each."""
         images = super().indices(step, seed, rows)
         chosen = choice(len(self.arrays["images"]), seed, step // self.steps_per_epoch)
         return dict(images=images, captions=CAPTIONS * images + chosen[images])
 
     def gather(self, arrays, indices, shape):
+        """Return a batch whose captions are padded to ``shape`` words."""
         tokens, length = pad(arrays, indices["captions"], shape)
         return dict(images=arrays["images"][indices["images"]], tokens=tokens, length=length)
 
     def inputs(self, batch, key, train):
+        """Return tokens ``[B, T]`` and lengths ``[B]`` of captions, and images ``[B, D]``."""
         return batch["tokens"], batch["length"], batch["images"]
 
     def energies(self, s, v):
@@ -103,6 +108,7 @@ class Task(tasks.Prepared):
         return -s @ v.T if self.config.symmetric else retrieval.violations(s, v)
 
     def loss(self, variables, batch, key, train):
+        """Return the contrastive loss of a batch (§6.1), the new statistics, and no metrics."""
         (s, v), stats = self.apply(variables, batch, key, train)
         return retrieval.contrast(self.energies(s, v), self.config.margin), (stats, {})
 
@@ -118,7 +124,7 @@ class Task(tasks.Prepared):
         return folds
 
     def fold(self, name: str, first: int, size: int) -> Fold:
-        """Return a fold of a split, from its first image on."""
+        """Return the fold of a split that has ``size`` images from image ``first`` on."""
         split, lengths = self.splits[name], self.lengths[name][CAPTIONS * first :]
         sorted_by_length = tasks.by_length(lengths[: CAPTIONS * size], BLOCK)
         blocks, b = [], len(sorted_by_length[0])
@@ -155,7 +161,7 @@ class Task(tasks.Prepared):
         return retrieval.places(E.reshape(len(s), len(v)))
 
     def score(self, variables, fold: Fold, above) -> dict[str, float]:
-        """Return the metrics of a fold; above: ``[P, 2]``, or None."""
+        """Return the metrics of a fold; above has pairs of captions ``[P, 2]``, or is None."""
         s, v = self.points(variables, fold)
         scores = {
             f"{what}_{metric}": value
@@ -169,6 +175,7 @@ class Task(tasks.Prepared):
         return scores
 
     def evaluate(self, variables):
+        """Return the scores of each split, as means over its folds."""
         scores = {}
         for split, folds in self.folds.items():
             above = self.splits[split].get("above")
@@ -187,22 +194,24 @@ def choice(images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def pad(split, captions, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return captions ``[B]`` of a split: tokens ``[B, T]``, behind each END; and lengths ``[B]``,
-    with one END."""
+    """Return tokens ``[B, T]`` of captions ``[B]`` and their lengths ``[B]``.
+
+    Each caption is padded with END; its length includes one END.
+    """
     tokens, length = vocabulary.pad(split["tokens"], split["starts"], captions, T)
     return tokens, length + 1
 
 
 @jax.jit
 def hierarchy(general, specific) -> dict:
-    """Return whether general captions ``[..., H]`` lie above more specific ones ``[..., H]``.
+    """Return whether general captions ``[..., H]`` are above more specific ones ``[..., H]``.
 
     Returns:
-        order: the share of pairs in which the general one is nearer to lying above the specific one
-        than the other way round. coordinates: the share of coordinates in which it is not the
-        greater. every_coordinate: the share of pairs for which this holds in all, up to 1e-6. Two
-        points of length 1 without negative coordinates are then the same point: so this is about 0,
-        and in this model no pair is in order altogether.
+        order: the share of pairs in which the general caption violates the order less than the
+        reversed pair does. coordinates: the share of coordinates in which the general caption is
+        not greater. every_coordinate: the share of pairs for which this holds in all coordinates,
+        up to 1e-6; it is about 0, because two such points of norm 1 without negative coordinates
+        are equal.
     """
     up, down = retrieval.violation(general, specific), retrieval.violation(specific, general)
     return dict(

@@ -1,4 +1,4 @@
-"""Sequential MNIST (Cooijmans et al. 2016): an LSTM reads an image pixel by pixel, and names it."""
+"""Sequential MNIST (Cooijmans et al. 2016): an LSTM classifies an image pixel by pixel."""
 
 import flax.linen as nn
 import jax
@@ -11,17 +11,23 @@ orthogonal = nn.initializers.orthogonal()
 
 
 def identity_candidate(key, shape, dtype=jnp.float_):
-    """W_h ``[H, 4H]`` of Cooijmans et al.'s code: the identity for the gate g, for f, i, o one
-    orthogonal matrix ``[H, 3H]``."""
+    """Draw W_h ``[H, 4H]`` as the code of Cooijmans et al. does.
+
+    The gates f, i and o have an orthogonal matrix ``[H, 3H]``, the candidate g has the identity.
+    """
     H = shape[0]
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     return jnp.concatenate([orthogonal(key, (H, 3 * H), dtype), jnp.eye(H, dtype=dtype)], axis=1)
 
 
 class Model(nn.Module):
-    """Logits norm(W h_T) of an LSTM's last state.
+    """An LSTM and logits norm(W h_T) of its last state.
 
-    Maps xs ``[T, B, D]`` and noise ``[B, H]``, which is added to the initial h, to ``[B, 10]``.
+    Attributes:
+        hidden: H, units of the LSTM.
+        norm: sites x, h and c of the LSTM, and out, of the logits.
+        bias_inside: see `ln.rnn.Cell`.
+        classes: number of logits.
     """
 
     hidden: int
@@ -31,6 +37,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, xs, noise):
+        """Return logits ``[B, 10]`` of xs ``[T, B, D]``; noise ``[B, H]`` is added to h_0."""
         cell = LSTM(
             self.hidden,
             self.norm,

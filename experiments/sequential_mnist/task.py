@@ -9,13 +9,14 @@ from ln.errors import InputError
 
 
 class Task(tasks.Images):
-    """Classification of images as sequences of ``config.pixels_per_step`` pixels."""
+    """Classify images, which are sequences of steps of ``config.pixels_per_step`` pixels."""
 
     scored = ("valid", "test")
 
     def load(self):
-        """Return the data with another validation set: the last config.valid_cases of all images
-        but the test set's, in their original order.
+        """Return the data with the last ``config.valid_cases`` training images for validation.
+
+        The images of training and validation set are first joined in their original order.
 
         Raises:
             InputError: config.valid_cases or config.pixels_per_step does not fit the data.
@@ -24,8 +25,8 @@ class Task(tasks.Images):
         x, y = (np.concatenate([splits[s][k] for s in ("valid", "train")]) for k in ("x", "y"))
         if config.valid_cases >= len(y):
             raise InputError(
-                f"config.valid_cases is {config.valid_cases}; this data set has {len(y)} cases to "
-                f"divide into training and validation."
+                f"config.valid_cases is {config.valid_cases}; this data set has {len(y)} examples "
+                f"to divide into training and validation."
             )
         D, first = x.shape[1], len(y) - config.valid_cases
         if D % config.pixels_per_step:
@@ -43,6 +44,7 @@ class Task(tasks.Images):
         )
 
     def model(self, train):
+        """Return the network."""
         return tasks.build(Model, self.config, train)
 
     def inputs(self, batch, key, train):

@@ -1,8 +1,8 @@
-"""Skip-thoughts (§6.3, figure 3, table 3): vectors of sentences, learned by telling the sentences
-before and behind them; Kiros et al. (2015), with layer norm in its three GRUs.
+"""Skip-thoughts (§6.3, figure 3, table 3): vectors of sentences.
 
-The paper takes the authors' own code, to which "code" refers. What the vectors are good for is
-asked by `experiments.sentence_evaluation`.
+The model is by Kiros et al. (2015), with layer norm in its three GRUs. It learns the vector of a
+sentence by predicting the sentences before and after it. The paper takes the authors' code, to
+which "code" refers. `experiments.sentence_evaluation` scores the vectors.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ small = uniform(0.1)  # the authors' word vectors and weights of inputs and outp
 
 
 def _cross_entropy(gradients: bool, chunk: int, h, W, b, target, count):
-    """`cross_entropy` and, if asked for, its gradients of h, W and b; one chunk at a time."""
+    """Return `cross_entropy` and, on request, its gradients by h, W and b, chunk by chunk."""
     N = h.shape[1]
     chunk = min(max(1, chunk // len(h)), N)
     more = (0, 0), (0, -N % chunk)
@@ -54,16 +54,17 @@ def _cross_entropy(gradients: bool, chunk: int, h, W, b, target, count):
 def cross_entropy(chunk: int, h, W, b, target, count):
     """Return −Σ log softmax(h W + b)[target] in nats over the first rows of each group.
 
-    The logits of all words are there for a chunk of rows at a time, and not at all for the rows
-    that do not count. Where gradients are wanted they are computed in the same go: three products
-    of matrices, as without chunks, and nothing is kept but their sums.
+    Only the logits of one chunk of rows are in memory, and rows that do not count have none.
+    Gradients are computed in the same pass, by the three matrix products that are needed without
+    chunks too; only their sums are kept.
 
     Args:
-        chunk: rows at a time, in all groups together.
-        h: ``[G, N, H]``.
-        W, b: ``[H, V]`` and ``[V]``.
-        target: ``[G, N]``.
-        count: how many rows of each group, from the first, count ``[G]``.
+        chunk: number of rows at a time, in all groups together.
+        h: states ``[G, N, H]``.
+        W: weights ``[H, V]``.
+        b: biases ``[V]``.
+        target: token ids ``[G, N]``.
+        count: ``[G]``, the number of rows of each group that count; they come first.
     """
     return _cross_entropy(False, chunk, h, W, b, target, count)
 
@@ -86,12 +87,13 @@ class Model(nn.Module):
         p(w_t | w_<t, h) = softmax(W_y h_t + b_y),  h_t the decoder's states, one for each neighbour
 
     Attributes:
-        vocabulary: V, rows of the table of words, and the words to choose from.
-        words: D, numbers of a word's vector.
+        vocabulary: V, number of words.
+        words: D, the dimension of a word's vector.
         hidden: H, units of each GRU.
-        conditioning: how a decoder knows h: "start", as its first state (code); "every", beside
-            the word before at every step, from a first state of 0 (Kiros et al., eqs. 5-7).
-        chunk: words whose logits are in memory at once.
+        conditioning: how a decoder receives h: "start", as its first state (code); "every",
+            together with the word before at every step, from a first state of 0 (Kiros et al., eqs.
+            5-7).
+        chunk: number of words whose logits are in memory together.
         norm: of the GRUs, sites x and h.
     """
 
@@ -103,6 +105,7 @@ class Model(nn.Module):
     norm: Norm
 
     def setup(self):
+        """Define the modules."""
         V, D, H = self.vocabulary, self.words, self.hidden
         self.table = self.param("table", small, (V, D))
         self.encoder, self.previous, self.next = (
@@ -112,11 +115,11 @@ class Model(nn.Module):
         self.b_y = self.param("b_y", nn.initializers.zeros, (V,))
 
     def unroll(self, gru: GRU, x, mask, h=None):
-        """The states ``[T, B, H]`` of a GRU and its last ones ``[B, H]``."""
+        """Return the states ``[T, B, H]`` of a GRU and the last states ``[B, H]``."""
         return unroll(gru, x, mask, h)
 
     def encode(self, x, mask):
-        """The vectors ``[B, H]`` of sentences: embedded words x ``[T, B, D]``, mask ``[T, B]``."""
+        """Return vectors ``[B, H]`` of sentences x ``[T, B, D]``, embedded; mask ``[T, B]``."""
         return self.unroll(self.encoder, x, mask)[1]
 
     def decode(self, decoder: GRU, h, tokens, mask):
@@ -141,17 +144,23 @@ class Model(nn.Module):
             return x.reshape(G, -1, *x.shape[3:])
 
         h, target, real = map(grouped, (h, target, real))
-        order = jnp.argsort(~real, axis=1, stable=True)  # what is real first
+        order = jnp.argsort(~real, axis=1, stable=True)  # real targets first
         h = jnp.take_along_axis(h, order[..., None], 1)
         target = jnp.take_along_axis(target, order, 1)
         return cross_entropy(self.chunk, h, self.W_y, self.b_y, target, real.sum(1))
 
     def __call__(self, sentence, mask, previous, previous_mask, next, next_mask):
-        """−log p of both neighbours, in nats, all cases together; and of how many words it is.
+        """Return −log p of all neighbours in nats, and their number of words.
+
+        All arguments are time-major, and each sentence ends with END.
 
         Args:
-            sentence, previous, next: words by number, time-major, END behind each sentence.
-            mask, ...: which of them are some; END is.
+            sentence: token ids of the middle sentences ``[T, B]``.
+            mask: ``[T, B]``, True at real tokens and END; likewise the masks below.
+            previous: token ids of the sentences before them ``[S, B]``.
+            previous_mask: ``[S, B]``.
+            next: token ids of the sentences after them ``[S, B]``.
+            next_mask: ``[S, B]``.
         """
         h = self.encode(self.table[sentence], mask)
         states = (

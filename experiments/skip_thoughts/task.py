@@ -1,4 +1,4 @@
-"""Predict the sentences before and behind a sentence (§6.3)."""
+"""Predict the sentences before and after a sentence (§6.3)."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -18,15 +18,17 @@ from ln.training.train import Batch
 CONDITIONING = ("start", "every")
 SENTENCES = ("sentence", "previous", "next")  # of a batch
 ENCODED = 512  # sentences at once
-LENGTHS = 8  # sentences to be encoded are padded to multiples of it
+LENGTHS = 8  # sentences to be encoded are padded to its multiples
 
 
 def triples(split, longest: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middle sentences of triples of neighbours, from first to before last, and how many
-    words they have. All three are in one book and shorter than ``longest`` words.
+    """Return the middle sentences of triples of neighbours, and their numbers of words.
 
     Args:
-        split: tokens, starts of sentences, and of books, as in the data sets "docs" and "books".
+        split: tokens, starts of sentences and of books, as in the data sets "docs" and "books".
+        longest: all three sentences have fewer words, and are in one book.
+        first: the first sentence that can be a middle one.
+        last: the end of the range of middle sentences, exclusive.
     """
     starts, books = split["starts"], split["books"]
     first, last = max(1, first), min(last, len(starts) - 2)
@@ -41,17 +43,20 @@ def triples(split, longest: int, first: int, last: int) -> tuple[np.ndarray, np.
 class Triples:
     """The triples of a text, in batches whose middle sentences are equally long.
 
-    The text is gone through in blocks, in an order that every epoch draws anew; a block's triples
-    are batched by `data.Buckets`. So the memory needed is that of one or two blocks, however long
-    the text.
+    The text is read in blocks, in an order that is drawn anew in each epoch, and `data.Buckets`
+    makes the batches of a block. Memory therefore holds one or two blocks, however long the text
+    is.
 
     Args:
-        split, longest: see `triples`.
-        block: sentences of a block.
-        batch_size, run, seed: see `data.Buckets`.
+        split: see `triples`.
+        longest: see `triples`.
+        block: number of sentences of a block.
+        batch_size: see `data.Buckets`.
+        run: see `data.Buckets`.
+        seed: see `data.Buckets`.
 
     Raises:
-        InputError: no length has triples enough for a batch.
+        InputError: no length has enough triples for a batch.
     """
 
     def __init__(self, split, longest: int, block: int, batch_size: int, run: int, seed: int):
@@ -95,7 +100,7 @@ class Triples:
         return middles, buckets, epoch * steps + at - (int(ends[n]) - steps)
 
     def length(self, step: int) -> int:
-        """Return how many words the middle sentences of a step have."""
+        """Return the number of words of the middle sentences of a step."""
         _, buckets, at = self._place(step)
         return buckets.length(at)
 
@@ -108,10 +113,10 @@ class Triples:
 class Task(tasks.Prepared):
     """Predict the neighbours of a sentence, word by word.
 
-    As in the code, the middle sentences of a batch are equally long, every sentence ends with one
+    As in the code, the middle sentences of a batch are equally long, each sentence ends with one
     END that is predicted too, and the loss is the sum over batch, words and both neighbours. Unlike
-    there, a batch is full: triples with a sentence that is too long are left out before batches are
-    made, not after.
+    in the code, batches are full: triples with a sentence that is too long are left out before
+    batches are made, not after.
 
     The metric nll is −log p in nats per word. Evaluation also scores the vectors of sentences if
     config.tasks names the data set for it; see `sentence_evaluation.evaluate`.
@@ -132,6 +137,7 @@ class Task(tasks.Prepared):
             )
 
     def schedule(self):
+        """Return batches of examples of similar length."""
         config, seed = self.config, data.schedule_seed(self.config.data_seed)
         sizes = config.max_words, config.shuffle_block, config.batch_size, config.bucket_run
         return Triples(self.arrays, *sizes, seed)
@@ -142,6 +148,7 @@ class Task(tasks.Prepared):
         return triples(split, self.config.max_words, 0, len(split["starts"]))[0]
 
     def model(self, train: bool) -> Model:
+        """Return the network."""
         words = self.config.embedding_dim
         return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
 
@@ -150,6 +157,7 @@ class Task(tasks.Prepared):
         return tasks.round_up(length + 1, self.config.pad_to)
 
     def example(self):
+        """Return a random batch with the longest sequences."""
         random, B, S = np.random.default_rng(0), self.config.batch_size, self.config.max_words
         T = self.padded(S - 1)  # batch norm wants the longest
         batch = {}
@@ -159,9 +167,11 @@ class Task(tasks.Prepared):
         return batch
 
     def inputs(self, batch, key, train):
+        """Return tokens and mask (time-major) of the three sentences of each example."""
         return tuple(tasks.time_major(batch, *SENTENCES))
 
     def shape(self, step):
+        """Return the padded length of the middle sentences of a step."""
         return self.padded(super().shape(step))
 
     def gather(self, arrays, indices, shape) -> Batch:
@@ -178,6 +188,7 @@ class Task(tasks.Prepared):
         return batch
 
     def loss(self, variables, batch, key, train):
+        """Return −log p of a batch in nats, the new statistics and the metric nll."""
         (nats, count), stats = self.apply(variables, batch, key, train)
         return nats, (stats, dict(nll=nats / count))
 
@@ -199,22 +210,23 @@ class Task(tasks.Prepared):
         return self.apply(variables, block, None, train=False)[0]
 
     def evaluate(self, variables):
+        """Return nll on the validation set and, with config.tasks, the scores of the vectors."""
         nats, words = tasks.add_up(self.nats, variables, self.scored)
         scores = {"valid": {"nll": float(nats / words)}}
         return scores | sentence_evaluation.evaluate(self.encoder(variables), self.tasks)
 
     @tasks.compiled
     def vectors(self, variables, table, tokens, length):
-        """Return the vectors ``[B, H]`` of tokens ``[B, T]`` by a table of words."""
+        """Return the unit vectors ``[B, H]`` of tokens ``[B, T]`` by a table of word vectors."""
         mask = tasks.mask_of(tokens.shape[1], length)
         h = self.model(train=False).apply(variables, table[tokens.T], mask, method="encode")
         return h / jnp.linalg.norm(h, axis=-1, keepdims=True)
 
     def encoder(self, variables) -> Callable[[Sequence[str], bool], np.ndarray]:
-        """Return a function (sentences, whether to append END) -> unit vectors ``[N, H]``.
+        """Return a function (sentences, end) -> unit vectors ``[N, H]``; end appends END to each.
 
-        Sentences are strings; `text.tokenize` splits them. With config.word_vectors, words that the
-        model was not trained with get vectors by `sentence_evaluation.expand`.
+        Sentences are strings; `text.tokenize` splits them. With config.word_vectors, words outside
+        the training vocabulary get vectors by `sentence_evaluation.expand`.
         """
         words, table = self.words, variables["params"]["table"]
         if path := self.config.word_vectors:
@@ -226,7 +238,7 @@ class Task(tasks.Prepared):
 
         def encode(sentences, end: bool = False):
             texts = [text.tokenize(sentence) for sentence in sentences]
-            # A sentence without a word is an END.
+            # The model needs a token: a sentence without words becomes END.
             texts = [[*words, end_mark] if end or not words else words for words in texts]
             tokens, starts = vocabulary.ragged(texts, number_of)
             lengths = np.diff(starts)
