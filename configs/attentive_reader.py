@@ -87,6 +87,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 15  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """The curves of figure 2, and layer norm with the gain that batch norm needs; two seeds:

@@ -65,6 +65,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 5  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """The three norms that §6.7 compares and two further forms of layer norm; three seeds."""

@@ -81,6 +81,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 20  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """The three curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""

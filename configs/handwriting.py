@@ -81,6 +81,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 45  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """The two curves of figure 5, and batch norm, which is ours; two seeds: ours."""

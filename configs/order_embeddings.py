@@ -79,6 +79,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 12  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """The two curves of figure 1, and batch norm, which is ours; two seeds: ours."""

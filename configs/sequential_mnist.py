@@ -72,6 +72,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 8  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """Three norms, in order and permuted; two seeds: ours."""

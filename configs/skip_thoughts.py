@@ -95,6 +95,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 35  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+
 
 def sweep():
     """The two curves of figure 3, and batch norm, which is ours; two seeds: ours."""

@@ -126,14 +126,14 @@ def test_a_number_out_of_range_raises(values, message):
 def test_a_config_file_with_an_error_raises(text, message, tmp_path):
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        cli.check_config_file(str(tmp_path / "own.py"))
+        cli.read_config_file(str(tmp_path / "own.py"))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["", "configs", "README.md", "nosuch.py"])
 def test_other_files_are_no_configs(name):
     with pytest.raises(InputError, match="There is no config file"):
-        cli.check_config_file(name)
+        cli.read_config_file(name)
 
 
 @pytest.mark.parametrize("closing", [">&-", "| head -c 1", "> /dev/full"])

@@ -212,7 +212,7 @@ class Trial:
             self.trial._suggest(key, axis)  # the same values as before if the launcher was killed
         folder = search.folder / f"trial={self.number}"
         print(f"{folder}{': taking up what was left' if folder.exists() else ''}", flush=True)
-        self.job = jobs.Job.make(folder, jobs.override(search.config, self.trial.params))
+        self.job = jobs.Job(folder, jobs.override(search.config, self.trial.params).to_json())
         self.process = search.begin([self.job])[0]
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ Either way the same run goes on from there.
 """
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 import signal
@@ -41,8 +42,7 @@ class Training:
     def __call__(self) -> int:
         """Return the exit status of the run; leave without a result if it had to save."""
         signal.signal(signal.SIGTERM, self.stop)
-        # A cluster may send SIGUSR2 to all processes of a job, and it would end the run unsaved.
-        self.process = jobs.begin(self.job, preexec_fn=ignore)
+        self.process = begin(self.job)
         status = self.process.wait()
         if status == cli.INTERRUPTED:
             sys.exit(status)  # no result: the job is not done
@@ -66,8 +66,18 @@ class Training:
         return DelayedSubmission(Training(self.job))
 
 
-def ignore() -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+def begin(job: jobs.Job) -> subprocess.Popen:
+    """Start the command of a job, which reads the config from its standard input."""
+    train = (sys.executable, "-m", "scripts.train", "--config_json=-")
+    words = (*train, f"--workdir={job.folder.as_posix()}")
+    # A cluster may send SIGUSR2 to all processes of a job, and it would end the run unsaved.
+    ignore = functools.partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, text=True, preexec_fn=ignore)
+    with contextlib.suppress(BrokenPipeError):  # it may have been killed
+        assert process.stdin
+        with process.stdin:
+            process.stdin.write(job.config)
+    return process
 
 
 class Submitted:
