@@ -75,7 +75,7 @@ SCALES = ConfigDict(
             valid_triples=256,
             steps="400 steps",
             log_every="100 steps",
-            eval_every="50 steps",
+            eval_every="100 steps",
             save_every="200 steps",
             steps_per_call=25,
         ),

@@ -59,14 +59,16 @@ def main(argv):
             failed.append(name)
     todo.sort(key=lambda job: -job.minutes)
     todo = todo[-1:] + todo[:-1]  # a quick run first, for the first figure
+    drawn = dict[Path, subprocess.Popen]()
     with jobs.Stopping() as stopping, drawing(out, pages[out], root):
-        early = start(out / "theory", ["--theory"]) if todo and not argv[1:] else None
+        if out / "theory" in pages and is_old(out / "theory", Path("none")):
+            drawn[out / "theory"] = start(out / "theory", pages[out / "theory"])
         status = train(todo, stopping) if todo else 0
-        if early:
-            early.wait()
     if stopping.asked:
         sys.exit(cli.INTERRUPTED)
-    drawn = {page: start(page, words) for page, words in pages.items() if is_old(page, root)}
+    for page, words in pages.items():
+        if page.name != "theory" and is_old(page, root):
+            drawn[page] = start(page, words)
     failed += [str(page) for page, process in drawn.items() if process.wait()]
     print(*(f"The page: {page / 'index.html'}" for page in pages), sep="\n")
     if failed:

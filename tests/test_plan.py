@@ -51,7 +51,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning
 
 
 def sweep(root, **changes):
-    return stages.Sweep(**(SWEEP | changes), root=root)
+    return stages.Stage(**(SWEEP | changes), root=root)
 
 
 def halving(root, **changes):

@@ -138,7 +138,9 @@ def serve(jobs, train: Callable[[Job], int], share: Environment, argv: list[str]
     sys.orig_argv = argv
     cli.open_output()
     cli.silence_threads()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command that waits for it asks by SIGTERM
+    # Ctrl-C, and what a cluster sends to all processes of a job: the command asks by SIGTERM.
+    for name in {"SIGINT", "SIGUSR2"} & {number.name for number in signal.valid_signals()}:
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError):
         while job := jobs.recv():
@@ -164,40 +166,46 @@ class Worker:
 
     place: ClassVar = ""
     job: Job
+    status: int | None = 0  # of the job, None while it is at work
+    _process: Any = None
 
-    def __init__(self, free: collections.deque, share: Environment, train: Callable[[Job], int]):
-        self._free, self._share, self._train = free, share, train
-        self._process: Any = None
+    def __init__(self, share: Environment, train: Callable[[Job], int] = train_run):
+        self._share, self._train = share, train
 
     def begin(self, job: Job) -> "Worker":
-        if self._process is None or not self._process.is_alive():
+        if self._process is None:
             self._pipe, theirs = CONTEXT.Pipe()
             given = theirs, self._train, self._share, sys.orig_argv
             self._process = CONTEXT.Process(target=serve, args=given, daemon=True)
             self._process.start()
             theirs.close()  # so that the end of the process ends the pipe
-        self.job = job
+        self.job, self.status = job, None
         with contextlib.suppress(BrokenPipeError):  # it may have been killed
             self._pipe.send(job)
         return self
 
     def poll(self) -> int | None:
         """Return the exit status of the job, None while it is at work."""
-        if not self._pipe.poll():
-            return None
-        try:
-            status = self._pipe.recv()
-        except (EOFError, OSError):  # the process was killed
-            status = None
-        if status != 0:  # what it left in memory may be damaged
-            self._process.terminate()
-            self._process.join()
-        self._free.append(self)
-        return self._process.exitcode if status is None else status
+        if self.status is None and self._pipe.poll():
+            try:
+                self.status = self._pipe.recv()
+            except (EOFError, OSError):  # the process was killed
+                self._process.join()
+                self.status = self._process.exitcode
+            if self.status != 0:  # what it left in memory may be damaged
+                self._process.terminate()
+                self._process = None
+        return self.status
+
+    def wait(self) -> int:
+        while (status := self.poll()) is None:
+            time.sleep(LOOK)
+        return status
 
     def stop(self) -> None:
         """Ask it to save and end."""
-        self._process.terminate()
+        if self._process is not None:
+            self._process.terminate()
 
 
 # --- A queue of jobs ---
@@ -214,9 +222,13 @@ def start_here(shares: list[Environment], train: Callable[[Job], int] = train_ru
         shares: the environment of each worker, as `devices.share` returns them.
         train: trains a job in its worker, and returns its exit status.
     """
-    free = collections.deque[Worker]()
-    free.extend(Worker(free, share, train) for share in shares)
-    return lambda some: [free.popleft().begin(job) for job in some]
+    workers = [Worker(share, train) for share in shares]
+
+    def start(some: list[Job]) -> list[Worker]:
+        free = (worker for worker in workers if worker.status is not None)
+        return [worker.begin(job) for worker, job in zip(free, some, strict=False)]
+
+    return start
 
 
 class Stopping:

@@ -1,17 +1,13 @@
 """The engine slurm: each run is a job of a cluster, submitted and watched through submitit.
 
-A job starts scripts.train and waits for it. When the cluster is about to take the machine away, the
+A job starts a worker and waits for its run. When the cluster is about to take the machine away, the
 run saves and ends. After SIGUSR2, which submitit asks for before a time limit or a preemption, the
 job itself goes back in the queue; after SIGTERM the cluster puts it there, or else this command.
 Either way the same run goes on from there.
 """
 
-import contextlib
-import functools
-import os
 from pathlib import Path
 import signal
-import subprocess
 import sys
 
 from absl import flags
@@ -33,51 +29,24 @@ REQUEUES = 1000  # of a job, each time it gets on
 class Training:
     """What a job does: it trains one run. submitit pickles it, and calls it on the machine."""
 
-    stopped = False
-
     def __init__(self, job: jobs.Job):
-        self.job = job
-        self.process: subprocess.Popen | None = None
+        self.job, self.worker = job, jobs.Worker({})
 
     def __call__(self) -> int:
         """Return the exit status of the run; leave without a result if it had to save."""
-        signal.signal(signal.SIGTERM, self.stop)
-        self.process = begin(self.job)
-        status = self.process.wait()
-        if status == cli.INTERRUPTED:
+        signal.signal(signal.SIGTERM, lambda *_: self.worker.stop())
+        self.worker.begin(self.job)
+        if (status := self.worker.wait()) == cli.INTERRUPTED:
             sys.exit(status)  # no result: the job is not done
         return status
-
-    def stop(self, *_) -> None:
-        """Ask the run to save and end, once: a second request would not let it save."""
-        if self.process is not None and not self.stopped:
-            self.stopped = True
-            self.process.terminate()
 
     def checkpoint(self):
         """Save the run; return the job to put in the queue for the rest of it."""
         from submitit.helpers import DelayedSubmission
 
-        self.stop()
-        if self.process is not None:
-            with contextlib.suppress(ChildProcessError):  # it has ended already
-                # Not process.wait(): it has been interrupted by the signal that brought us here.
-                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        self.worker.stop()
+        self.worker.wait()
         return DelayedSubmission(Training(self.job))
-
-
-def begin(job: jobs.Job) -> subprocess.Popen:
-    """Start the command of a job, which reads the config from its standard input."""
-    train = (sys.executable, "-m", "scripts.train", "--config_json=-")
-    words = (*train, f"--workdir={job.folder.as_posix()}")
-    # A cluster may send SIGUSR2 to all processes of a job, and it would end the run unsaved.
-    ignore = functools.partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, text=True, preexec_fn=ignore)
-    with contextlib.suppress(BrokenPipeError):  # it may have been killed
-        assert process.stdin
-        with process.stdin:
-            process.stdin.write(job.config)
-    return process
 
 
 class Submitted:

@@ -124,37 +124,40 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class Stage:
-    """A part of the plan.
+    """A part of the plan: all points of a grid, trained to one length after the other.
 
     Attributes:
         config: config file, and :scale.
         settings: values of all runs.
         settings_of: the stage whose choice is added to them; "" once it is.
         choice: the settings that this stage chose, recorded by hand.
+        minutes: those of a run to its last length.
     """
 
     name: str
     config: str
+    root: Path
     settings: dict = dataclasses.field(default_factory=dict)
     settings_of: str = ""
     choice: dict = dataclasses.field(default_factory=dict)
-    root: Path
+    grid: dict | list = dataclasses.field(default_factory=dict)
+    steps: str | list = ""
+    minutes: float = 0.0
 
     def points(self) -> list[Point]:
         """Return what the runs differ in."""
-        raise NotImplementedError
+        return product(self.grid)
 
     def waves(self) -> Iterator[list[Run]]:
         """Yield the runs, those of a wave that depends on others only once these are settled."""
-        raise NotImplementedError
+        lengths = [self.steps] if isinstance(self.steps, str) else self.steps
+        for steps in lengths:
+            share = read_length(steps)[0] / read_length(lengths[-1])[0]
+            yield [self.run(point, steps, share * self.minutes) for point in self.points()]
 
     def table(self) -> str:
         """Return what the finished stage shows, as text."""
         return ""
-
-    @property
-    def folder(self) -> Path:
-        return self.root / self.name
 
     @functools.cached_property
     def varying(self) -> set[str]:
@@ -162,6 +165,10 @@ class Stage:
         points = self.points()
         keys = {key for point in points for key in point}
         return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
 
     def known(self) -> list[Run]:
         """Return the runs of all waves so far; a run counts once for each of its lengths."""
@@ -173,37 +180,15 @@ class Stage:
         return [run for run in self.known() if not run.settled]
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
-        keys = [key for key in point if key in self.varying]
-        keys.sort(key="norm".__ne__)  # the norm comes first
+        # The norm comes first in the name.
+        keys = sorted(self.varying & point.keys(), key=["norm", *point].index)
         name = ",".join(f"{key}={point[key]}" for key in keys).replace(" ", "") or "run"
         settings = flat(self.settings) | point
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         return Run(self.folder / name, self.config, values, steps, minutes)
 
 
-# --- Kinds of stages ---
-
-
-@dataclasses.dataclass(kw_only=True)
-class Sweep(Stage):
-    """All points of a grid, each trained to one length after the other.
-
-    Attributes:
-        minutes: those of a run to its last length.
-    """
-
-    grid: dict | list
-    steps: str | list
-    minutes: float
-
-    def points(self):
-        return product(self.grid)
-
-    def waves(self):
-        lengths = [self.steps] if isinstance(self.steps, str) else self.steps
-        for steps in lengths:
-            share = read_length(steps)[0] / read_length(lengths[-1])[0]
-            yield [self.run(point, steps, share * self.minutes) for point in self.points()]
+# --- Stages that choose ---
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -218,7 +203,6 @@ class Halving(Stage):
         published: the file of results/published with the curves; its first epoch is 0.
     """
 
-    grid: dict | list
     rungs: list
     score: dict
     published: str
@@ -328,7 +312,6 @@ class Fair(Stage):
     seeds: list
     length_short: str
     steps: str
-    minutes: float
     check_ranking: bool = False
 
     def points(self):
@@ -341,22 +324,22 @@ class Fair(Stage):
 
     def waves(self):
         for times in range(WIDENINGS + 1):
-            wave = []
-            for norm in self.norms:
-                wave += self.runs(norm, self.grid(norm, times), SHORT_SEEDS, self.length_short)
+            short = SHORT_SEEDS, self.length_short
+            grids = [(norm, self.widened(norm, times)) for norm in self.norms]
+            wave = [run for norm, rates in grids for run in self.runs(norm, rates, *short)]
             yield wave
             if not all(run.settled for run in wave):
                 return
         wave = []
         for norm in self.norms:
-            rates = self.grid(norm)
+            rates = self.widened(norm)
             if best := self.best(norm, rates):
                 both = dict.fromkeys((best, self.common()))
                 wave += self.runs(norm, both, self.seeds, self.steps)
                 wave += self.runs(norm, rates, SHORT_SEEDS, self.steps) * self.check_ranking
         yield wave
 
-    def grid(self, norm: str, times: int = WIDENINGS) -> list[float]:
+    def widened(self, norm: str, times: int = WIDENINGS) -> list[float]:
         """Return the rates of a norm, widened so many times where the best is at the edge."""
         rates = sorted(self.rates)
         for _ in range(times):
@@ -394,7 +377,7 @@ class Fair(Stage):
         lines = [f"{self.name}: config.select, seeds {SHORT_SEEDS}"]
         lengths = [self.length_short, self.steps] if self.check_ranking else [self.length_short]
         for norm, steps in itertools.product(self.norms, lengths):
-            rates = self.grid(norm)
+            rates = self.widened(norm)
             best = self.best(norm, rates)
             for rate in rates:
                 seeds = ", ".join(f"{value:.4g}" for value in self.readings(norm, rate, steps))
@@ -418,7 +401,7 @@ def following(a: float, b: float, c: float) -> float:
 
 # --- The file ---
 
-KINDS = {"sweep": Sweep, "halving": Halving, "fair": Fair}
+KINDS = {"sweep": Stage, "halving": Halving, "fair": Fair}
 
 
 def read(path: Path, root: Path) -> list[Stage]:
