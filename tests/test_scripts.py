@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 
@@ -222,12 +224,13 @@ def test_two_sweeps_train_each_run_once(tmp_path):
     )
     pipes = dict(cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     both = [subprocess.Popen(words, **pipes) for _ in range(2)]
-    root = tmp_path / "runs" / "mnist"
-    killed = ""
-    for line in both[0].stdout:  # one of its runs is killed as soon as it has begun
+    root, killed = tmp_path / "runs" / "mnist", 0
+    for line in both[0].stdout:  # its workers are killed as soon as one of its runs has begun
         if " | " in line and not killed:
-            killed = f"--workdir={(root / line.split(' | ')[0]).as_posix()}"
-            subprocess.run(["pkill", "-9", "-f", "--", killed])
+            children = Path(f"/proc/{both[0].pid}/task/{both[0].pid}/children").read_text()
+            for child in map(int, children.split()):
+                os.kill(child, signal.SIGKILL)
+                killed += 1
     texts = [sweep.communicate()[0] for sweep in both]
     assert killed and [sweep.returncode for sweep in both] == [0, 0], texts
     folders = sorted(root.iterdir())

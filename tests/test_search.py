@@ -264,9 +264,14 @@ def test_a_study_stays_in_its_folder(study, trainer, tmp_path):
         search.run(make_config(), tmp_path, lambda: [{}])
 
 
-def test_a_password_is_hidden():
-    text = "cannot connect to postgresql+psycopg://me:secret@host/name"
-    assert search.hide_password(text) == text.replace("secret", "...")
+def test_a_password_is_never_shown(trainer, tmp_path, monkeypatch):
+    url = "postgresql://me:secret@127.0.0.1:1/name"
+    with pytest.raises(InputError, match="OPTUNA_STORAGE") as shown:
+        make_search(tmp_path, "lr=log:1e-4:1e-2", storage=url)
+    monkeypatch.setenv("OPTUNA_STORAGE", url)
+    with pytest.raises(InputError, match="me:...@127.0.0.1") as hidden:
+        make_search(tmp_path, "lr=log:1e-4:1e-2", storage=None)
+    assert "secret" not in f"{shown.value}{hidden.value}"
 
 
 def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
@@ -319,7 +324,7 @@ def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
     mine = ""
     for line in a.stdout:
         if " | " in line:
-            mine = folder / line.split(" | ")[0]
+            mine = folder.parent / line.split(" | ")[0]
             break
     while not any(path.name.isdigit() for path in mine.glob("checkpoints/*")):
         assert a.poll() is None

@@ -60,7 +60,7 @@ def test_jobs_that_lose_their_machine_go_on(tmp_path):
                 assert launcher.poll() is None
                 time.sleep(0.01)
             before[name] = processes_of(jobs[name])
-            assert len(before[name]) == 2
+            assert len(before[name]) >= 2
             send(number, jobs[name])
         text, _ = launcher.communicate(timeout=100)
     assert launcher.returncode == 0, text

@@ -139,8 +139,9 @@ def serve(jobs, train: Callable[[Job], int], share: Environment, argv: list[str]
     cli.open_output()
     cli.silence_threads()
     # Ctrl-C, and what a cluster sends to all processes of a job: the command asks by SIGTERM.
-    for name in {"SIGINT", "SIGUSR2"} & {number.name for number in signal.valid_signals()}:
-        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR2"):
+        if number := getattr(signal, name, None):  # Windows has no SIGUSR2
+            signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError):
         while job := jobs.recv():
