@@ -65,10 +65,10 @@ SCALES = ConfigDict(
             read_size=5,
             batch_size=32,
             lr=(2e-3,),
-            steps="24 epochs",
+            steps="20 epochs",
             eval_every="2 epochs",
             log_every="2 epochs",
-            save_every="12 epochs",
+            save_every="10 epochs",
         ),
         tiny=dict(
             base.TINY,

@@ -36,7 +36,7 @@ WORKERS = flags.DEFINE_integer(
 )
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
-PAUSE = 40  # seconds between two drawings of the page, each of which takes a core about ten
+PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("experiments", "ln", "scripts")
 
