@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import logging as standard_logging
@@ -40,8 +41,9 @@ def fail(error: BaseException) -> NoReturn:
     sys.exit(BUSY if isinstance(error, BusyError) else 2)
 
 
+@functools.cache
 def read_config_file(word: str):
-    """Return the config of FILE[:SCALE].
+    """Return the config of FILE[:SCALE]; its caller must not change it.
 
     Raises:
         InputError: there is no such file or scale, or the file has an error.

@@ -95,7 +95,7 @@ def test_overriding_leaves_the_config_alone():
 
 @pytest.mark.parametrize("name", experiments.names())
 def test_every_number_has_a_range(name):
-    config = jobs.read_config(f"configs/{name}.py")
+    config = cli.read_config_file(f"configs/{name}.py")
     checked = {key for key, _ in ranges.numbers(config) if not key.startswith("norms.")}
     assert checked <= ranges.RANGES.keys()
 

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from pathlib import Path
-import socket
 import subprocess
 import sys
 import time
@@ -235,14 +234,6 @@ def test_a_study_of_another_search_raises(trainer, tmp_path):
         make_search(tmp_path, "lr=log:1e-4:1e-2", config=make_config(hidden=9))
 
 
-def test_a_silent_data_base_raises(trainer, tmp_path):
-    with socket.socket() as taken:  # bound, and not listening
-        taken.bind(("127.0.0.1", 0))
-        url = f"postgresql://somebody@127.0.0.1:{taken.getsockname()[1]}/nothing"
-        with pytest.raises(InputError, match="postgresql://somebody.*cannot be opened"):
-            make_search(tmp_path, "lr=log:1e-4:1e-2", storage=url)
-
-
 def test_a_damaged_journal_raises(trainer, tmp_path):
     make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
     journal = tmp_path / "search" / "journal.log"
@@ -274,26 +265,12 @@ def test_a_password_is_never_shown(trainer, tmp_path, monkeypatch):
     assert "secret" not in f"{shown.value}{hidden.value}"
 
 
-def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
-    backend = optuna.storages.journal.JournalFileBackend
-    append, room = backend.append_logs, iter(range(6))
-
-    def full(journal, logs):
-        if next(room, None) is None:
-            with Path(journal._file_path).open("ab") as file:
-                file.write(b'{"op_code":')  # half a line
-            raise OSError(28, "No space left on device")
-        append(journal, logs)
-
-    monkeypatch.setattr(jobs, "checked", lambda name, config, values: config)
-    folder = tmp_path / "mnist"
-    make_search(folder, "lr=log:1e-4:1e-2", trials=2)
-    monkeypatch.setattr(backend, "append_logs", full)
-    with pytest.raises(InputError, match="Cannot write to .*search .*No space left.*--root"):
-        search.run(make_config(), folder, lambda: [{}])
-    monkeypatch.setattr(backend, "append_logs", append)
-    assert search.run(make_config(), folder, lambda: [{}]) == 0
-    assert states_of(make_search(folder, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
+def test_half_a_line_in_the_journal_is_dropped(trainer, tmp_path):
+    launcher = make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)
+    with (tmp_path / "search" / "journal.log").open("ab") as file:
+        file.write(b'{"op_code":')  # its writer was killed, or the disk was full
+    assert launcher.run() == 0
+    assert states_of(make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
 
 
 def test_a_study_lies_in_a_data_base(trainer, tmp_path):

@@ -80,7 +80,7 @@ def test_wrong_options_of_a_cluster_raise(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="write KEY=VALUE"):
         slurm.options(["partition"])
     with pytest.raises(InputError, match="srun.*--cluster=local"):  # there is no cluster here
-        slurm.make_executor(tmp_path, 1)
+        slurm.start_there(tmp_path, 1)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match="pip install 'submitit"):
-        slurm.make_executor(tmp_path, 1)
+        slurm.start_there(tmp_path, 1)

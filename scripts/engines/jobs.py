@@ -4,7 +4,6 @@ import collections
 from collections.abc import Callable, Generator, Mapping
 import contextlib
 import datetime
-import functools
 import io
 import json
 import math
@@ -43,16 +42,6 @@ class Job(NamedTuple):
 
 
 # --- Configs ---
-
-
-@functools.cache
-def read_config(name: str) -> ConfigDict:
-    """Return the config of FILE[:SCALE]; its caller must not change it.
-
-    Raises:
-        InputError: there is no such file or scale.
-    """
-    return cli.read_config_file(name)
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:

@@ -94,11 +94,9 @@ def read_distribution(key: str, text: str):
         raise InputError(f"--space {key}={text}: {form}, numbers in order ({error}).") from error
 
 
-def extremes(distribution) -> tuple:
+def extremes(axis) -> tuple:
     """Return the choices, or the ends of an interval: if these are valid, so is the rest."""
-    if hasattr(distribution, "choices"):
-        return distribution.choices
-    return distribution.low, distribution.high
+    return axis.choices if hasattr(axis, "choices") else (axis.low, axis.high)
 
 
 def check_runs(config, space: dict[str, Any]) -> None:
@@ -270,14 +268,10 @@ class Trial:
             return
         begun = (self.job.folder / "config.json").exists()
         run = runs.read(self.job.folder) if begun else None
-        best = run.best(run.lanes) if run else None
-        if run and run.diverged:
-            self.tell("PRUNED")
-        elif status == 0 and best:
-            self.tell("COMPLETE", best[1])
-        else:
-            self.tell("FAIL")
-            self.search.failed += 1
+        best = run.best(run.lanes) if run and status == 0 else None
+        state = "PRUNED" if run and run.diverged else "COMPLETE" if best else "FAIL"
+        self.search.failed += state == "FAIL"
+        self.tell(state, best[1] if best and state == "COMPLETE" else None)
 
     def tell(self, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
@@ -353,10 +347,8 @@ class Search:
 
     def ask(self) -> bool:
         """Begin a trial, if one is due."""
-        from optuna.trial import TrialState
-
         trials = self.study.get_trials(deepcopy=False)
-        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        waiting = sum(trial.state.name == "WAITING" for trial in trials)
         due = waiting if SAMPLER.value == "grid" else TRIALS.value - len(trials) + waiting
         if due > 0:
             self.study.ask()
@@ -370,18 +362,16 @@ class Search:
         if stopping.asked:
             print("Stopped; the same command goes on from here.", flush=True)
             return cli.INTERRUPTED
-        print("\n".join(self.summary()), flush=True)
+        print(*self.summary(), sep="\n", flush=True)
         return 1 if self.failed else 0
 
     def summary(self) -> Iterator[str]:
         """Yield lines on what the study knows: the states of its trials, and the best ones."""
-        from optuna.trial import TrialState
-
         trials, select = self.study.get_trials(deepcopy=False), self.config.select
         count = collections.Counter(trial.state.name.lower() for trial in trials)
         states = ", ".join(f"{number} {state}" for state, number in count.items())
         yield f"{len(trials)} trials in {self.folder}: {states}."
-        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        done = [trial for trial in trials if trial.state.name == "COMPLETE"]
         for trial in sorted(done, key=lambda t: t.value, reverse=select.mode == "max")[:5]:
             params = " ".join(f"--config.{key}={value}" for key, value in trial.params.items())
             score = f"{select.split} {select.metric} {trial.value:.5g}"

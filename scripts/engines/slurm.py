@@ -89,8 +89,15 @@ def options(words: list[str]) -> dict[str, str | int]:
     return {key: int(value) if value.isdigit() else value for key, _, value in pairs}
 
 
-def make_executor(folder: Path, workers: int, per_run: int | None = None):
-    """Return submitit's executor, whose files go to a folder.
+def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple[jobs.Start, int]:
+    """Return a function that submits jobs, and how many to submit at a time.
+
+    A cluster gets all at once, as an array; processes here are as many as are wanted.
+
+    Args:
+        folder: for the files of submitit.
+        workers: how many jobs run at a time.
+        per_run: GPUs of a job, which no other job has; None: what the cluster gives by default.
 
     Raises:
         InputError: submitit is not installed, there is no such cluster, or an option is unknown.
@@ -102,31 +109,19 @@ def make_executor(folder: Path, workers: int, per_run: int | None = None):
             "--engine=slurm needs submitit, which is not installed: pip install 'submitit>=1.5'"
         ) from None
     cluster, given = CLUSTER.value, options(SLURM.value)
-    parallel = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
+    at_once = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
     gpus = {"gpus_per_node": per_run} if per_run else {}  # a job is one task on one node
     often = {f"{cluster}_max_num_timeout": REQUEUES}
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster, **often)
-        executor.update_parameters(**parallel | gpus | given)
+        executor.update_parameters(**at_once | gpus | given)
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
             f"--engine=slurm: {error}. Start it where jobs are submitted, or with --cluster=local."
         ) from error
-    return executor
-
-
-def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple[jobs.Start, int]:
-    """Return a function that submits jobs, and how many to submit at a time.
-
-    A cluster gets all at once, as an array; processes here are as many as are wanted.
-
-    Args:
-        per_run: GPUs of a job, which no other job has; None: what the cluster gives by default.
-    """
-    executor = make_executor(folder, workers, per_run)
 
     def start(some: list[jobs.Job]) -> list[Submitted]:
         with executor.batch():
             return [Submitted(job, executor.submit(Training(job))) for job in some]
 
-    return start, sys.maxsize if CLUSTER.value == "slurm" else workers
+    return start, sys.maxsize if at_once else workers

@@ -22,6 +22,7 @@ import numpy as np
 from experiments.curves import PUBLISHED, published
 from ln.errors import InputError, choose
 from ln.training import runs
+from scripts import cli
 from scripts.engines import jobs
 
 Point = dict[str, Any]  # config key -> value
@@ -80,7 +81,7 @@ class Run(NamedTuple):
     def resolved(self):
         """Return the whole config."""
         values = self.settings | dict(steps=self.steps)
-        return jobs.override(jobs.read_config(self.config), values)
+        return jobs.override(cli.read_config_file(self.config), values)
 
     @property
     def job(self) -> jobs.Job:
@@ -110,8 +111,7 @@ class Run(NamedTuple):
     def readings(self) -> list[runs.Reading]:
         """Return the readings up to this length, none of a run that has not reached it."""
         count, unit = read_length(self.steps)
-        stored = runs.read(self.folder) if self.begun else None
-        if stored is None or stored.progress(unit) < count:
+        if not self.begun or (stored := runs.read(self.folder)).progress(unit) < count:
             return []
         return [row for row in stored.rows if (getattr(row, unit) or 0) <= count]
 
@@ -356,7 +356,7 @@ class Fair(Stage):
 
     def order(self, norm: str, rates: list[float]) -> list[float]:
         """Return the rates of a norm from the best to the worst; [] if all diverged."""
-        sign = runs.SIGNS[jobs.read_config(self.config).select.mode]
+        sign = runs.SIGNS[cli.read_config_file(self.config).select.mode]
         readings = {rate: self.readings(norm, rate, self.length_short) for rate in rates}
         means = {rate: sign * statistics.fmean(values) for rate, values in readings.items()}
         losses = {rate: math.inf if math.isnan(mean) else mean for rate, mean in means.items()}
