@@ -52,7 +52,7 @@ SCALES = ConfigDict(
     )
 )
 
-SECONDS = 5  # of a run at scale small, on one core: scripts.reproduce trains long runs first
+SECONDS = 5  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

@@ -4,6 +4,7 @@ import collections
 from collections.abc import Callable, Generator, Mapping
 import contextlib
 import datetime
+import gc
 import io
 import json
 import math
@@ -137,7 +138,9 @@ def serve(jobs, train: Callable[[Job], int], share: Environment, argv: list[str]
             name = "/".join(job.folder.parts[-2:])
             shown = [Prefixed(stream, name) for stream in (sys.stdout, sys.stderr)]
             with contextlib.redirect_stdout(shown[0]), contextlib.redirect_stderr(shown[1]):
-                jobs.send(train(job))
+                status = train(job)
+            gc.collect()  # what the run had on the devices
+            jobs.send(status)
 
 
 def end_with_parent() -> None:
