@@ -43,7 +43,7 @@ def together() -> Iterator[None]:
 
     host = str(COORDINATOR.value).rpartition(":")[0]
     proxies, direct = urllib.request.getproxies(), urllib.request.proxy_bypass(host)
-    if {"http", "https", "all"} & proxies.keys() and not direct:
+    if host and {"http", "https", "all"} & proxies.keys() and not direct:
         print(f"A proxy is set: set the variable no_proxy={host}, too, or it may get in between.")
     # Said now, since jax often aborts a process before it can say anything about another one.
     print(
