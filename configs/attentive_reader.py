@@ -87,6 +87,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 25  # of a run at scale small on a core: scripts.reproduce trains the longest first
+
 
 def sweep():
     """The curves of figure 2, and layer norm with the gain that batch norm needs; two seeds:

@@ -65,6 +65,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 7  # of a run at scale small on a core: scripts.reproduce trains the longest first
+
 
 def sweep():
     """The three norms that §6.7 compares and two further forms of layer norm; three seeds."""

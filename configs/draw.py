@@ -65,10 +65,10 @@ SCALES = ConfigDict(
             read_size=5,
             batch_size=32,
             lr=(2e-3,),
-            steps="40 epochs",
+            steps="20 epochs",
             eval_every="2 epochs",
             log_every="2 epochs",
-            save_every="20 epochs",
+            save_every="10 epochs",
         ),
         tiny=dict(
             base.TINY,
@@ -80,6 +80,8 @@ SCALES = ConfigDict(
         ),
     )
 )
+
+SECONDS = 30  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

@@ -62,12 +62,12 @@ SCALES = ConfigDict(
             components=4,
             mixtures=8,
             kappa_bias=-2.3,
-            batch_size=16,
+            batch_size=8,
             lr=(1e-2,),
-            steps="400 steps",
+            steps="300 steps",
             log_every="50 steps",
             eval_every="50 steps",
-            save_every="200 steps",
+            save_every="150 steps",
         ),
         tiny=dict(
             base.TINY,
@@ -80,6 +80,8 @@ SCALES = ConfigDict(
         ),
     )
 )
+
+SECONDS = 36  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

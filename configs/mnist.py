@@ -52,6 +52,8 @@ SCALES = ConfigDict(
     )
 )
 
+SECONDS = 5  # of a run at scale small on a core: scripts.reproduce trains the longest first
+
 
 def sweep():
     """Figure 6: three norms at two batch sizes; three seeds: ours."""

@@ -62,7 +62,7 @@ SCALES = ConfigDict(
             embedding_dim=32,
             hidden=64,
             batch_size=32,
-            steps="2000 steps",
+            steps="1500 steps",
             log_every="100 steps",
             eval_every="100 steps",
             save_every="1000 steps",
@@ -78,6 +78,8 @@ SCALES = ConfigDict(
         ),
     )
 )
+
+SECONDS = 22  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

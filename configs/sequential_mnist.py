@@ -56,7 +56,7 @@ SCALES = ConfigDict(
             dataset="digits",
             pixels_per_step=8,
             valid_cases=200,
-            steps="60 epochs",
+            steps="40 epochs",
             eval_every="2 epochs",
             log_every="2 epochs",
             save_every="20 epochs",
@@ -71,6 +71,8 @@ SCALES = ConfigDict(
         ),
     )
 )
+
+SECONDS = 8  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

@@ -73,10 +73,10 @@ SCALES = ConfigDict(
             pad_to=30,  # one padded length compiles once
             bucket_run=25,
             valid_triples=256,
-            steps="400 steps",
+            steps="300 steps",
             log_every="100 steps",
-            eval_every="50 steps",
-            save_every="200 steps",
+            eval_every="75 steps",
+            save_every="150 steps",
             steps_per_call=25,
         ),
         tiny=dict(
@@ -94,6 +94,8 @@ SCALES = ConfigDict(
         ),
     )
 )
+
+SECONDS = 40  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

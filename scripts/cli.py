@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import logging as standard_logging
@@ -40,8 +41,13 @@ def fail(error: BaseException) -> NoReturn:
     sys.exit(BUSY if isinstance(error, BusyError) else 2)
 
 
-def check_config_file(word: str) -> None:
-    """Raise InputError if a file FILE[:SCALE] gives no config: it is missing, or has errors."""
+@functools.cache
+def read_config_file(word: str):
+    """Return the config of FILE[:SCALE]; its caller must not change it.
+
+    Raises:
+        InputError: there is no such file or scale, or the file has an error.
+    """
     name, colon, scale = word.partition(":")
     path = Path(name)
     if not path.is_file() or path.suffix != ".py":
@@ -57,6 +63,7 @@ def check_config_file(word: str) -> None:
         raise InputError(f"--config={word}: {place_of(error, path)}{error!r}.") from error
     if lacking:
         raise InputError(f"--config={word}: its config lacks {', '.join(lacking)}.")
+    return config
 
 
 def place_of(error: Exception, path: Path) -> str:
@@ -73,7 +80,7 @@ def parse(argv: list[str]) -> list[str]:
         for word, following in itertools.pairwise([*argv, ""]):
             option, equals, name = word.partition("=")
             if option in ("--config", "-config"):
-                check_config_file(name if equals else following)
+                read_config_file(name if equals else following)
         return flags.FLAGS(argv)
     except SystemExit:  # absl printed the help that was asked for, and exits with 1
         sys.exit(0)
@@ -112,13 +119,14 @@ def one_line() -> Iterator[None]:
         asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
         reason = f" ({error})" if str(error) else ""
         fail(InputError(f"There is no such device here: {asked}{reason}. Change that variable."))
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "Stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
 def silence_threads() -> None:
     """Silence threads that fail where a disk is full: the main thread raises the same error."""
+    logging.set_verbosity(logging.WARNING)
     for name in ("absl", "asyncio"):  # orbax
         standard_logging.getLogger(name).setLevel(standard_logging.CRITICAL)
 
@@ -177,7 +185,6 @@ def run(main: Callable[[list[str]], None], positional: bool = False) -> None:
     """
 
     def guarded(argv):
-        logging.set_verbosity(logging.WARNING)
         silence_threads()
         with one_line():
             if len(argv) > 1 and not positional:

@@ -5,6 +5,7 @@ import contextlib
 import os
 from pathlib import Path
 import sys
+import urllib.request
 
 from absl import flags
 
@@ -40,6 +41,10 @@ def together() -> Iterator[None]:
     """
     import jax
 
+    host = str(COORDINATOR.value).rpartition(":")[0]
+    proxies, direct = urllib.request.getproxies(), urllib.request.proxy_bypass(host)
+    if host and {"http", "https", "all"} & proxies.keys() and not direct:
+        print(f"A proxy is set: set the variable no_proxy={host}, too, or it may get in between.")
     # Said now, since jax often aborts a process before it can say anything about another one.
     print(
         f"If a process does not start within --patience={PATIENCE.value:g} seconds, or is lost "

@@ -4,20 +4,23 @@
     python -m scripts.reproduce --scale=paper mnist       one experiment at full size, hours
 
 Experiments have the names of their folders in experiments/. The command is resumable: it skips
-completed work. It trains --workers runs at a time into runs/<scale> and writes the page
-report/<scale>/index.html. Without names it also writes section 5 as numbers, in theory/ next to the
-page, and all claims, in claims/.
+completed work. It trains --workers runs at a time, the longest first after a quick one, into
+runs/<scale>, and draws the page report/<scale>/index.html again as they end. Without names it also
+writes section 5 as numbers, in theory/ next to the page, and all claims, in claims/.
 
 Scales other than paper use built-in data. If the data sets that they stand for are prepared in
 --data_dir, these are used instead, with small models too, which takes longer. Runs are then in
 runs/<scale>-real and the page in report/<scale>-real.
 """
 
+from collections.abc import Iterator
+import contextlib
 import importlib
 import os
 from pathlib import Path
 import subprocess
 import sys
+import threading
 
 from absl import flags
 
@@ -29,37 +32,49 @@ from scripts.engines import devices, grid, jobs
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
 WORKERS = flags.DEFINE_integer(
-    "workers", min(4, os.cpu_count() or 1), "how many runs to train at a time", lower_bound=1
+    "workers", None, "runs to train at a time; default: one per GPU, or up to 4", lower_bound=1
 )
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
+
+PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("experiments", "ln", "scripts")
 
 
 def main(argv):
     """Prepare the data, train the runs and write the pages."""
     names = argv[1:] or experiments.names()
     configs = {name: read_config(name) for name in names}
-    real = {name: on_real_data(config) for name, config in configs.items()}
-    place = f"{SCALE.value}-real" if any(real.values()) else SCALE.value
-    out = OUT.value or f"report/{place}"
-    pages = {"report": [f"--runs=runs/{place}", f"--out={out}"]}
+    real = [data for config in configs.values() for data in on_real_data(config)]
+    place = f"{SCALE.value}-real" if real else SCALE.value
+    root, out = Path("runs", place), Path(OUT.value or f"report/{place}")
+    pages = {out: [f"--runs={root}"]}
     if not argv[1:]:
-        pages["theory"] = ["--theory", f"--out={out}/theory"]
-        pages["claims"] = ["--claims", f"--runs=runs/{place}", f"--out={out}/claims"]
-    failed = []
-    with jobs.Stopping() as stopping:
-        for name in [*names, *pages]:
-            print(f"\n{', on '.join([name, *real.get(name, [])])}", flush=True)
-            if name in pages:
-                words = (sys.executable, "-m", "scripts.report", *pages[name])
-                status = subprocess.run(words).returncode
-            else:
-                status = train(configs[name], Path("runs") / place / name, stopping)
-            if stopping.asked:
-                sys.exit(cli.INTERRUPTED)
-            failed += [name] if status else []
+        pages |= {out / "theory": ["--theory"], out / "claims": ["--claims", f"--runs={root}"]}
+    todo, failed = list[jobs.Job](), list[str]()
+    for name, config in configs.items():
+        try:
+            todo += queue(name, config, root / name)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed.append(name)
+    todo.sort(key=lambda job: -job.minutes)
+    todo = todo[-1:] + todo[:-1]  # a quick run first, for the first figure
+    drawn = dict[Path, subprocess.Popen]()
+    with jobs.Stopping() as stopping, drawing(out, pages[out], root):
+        if out / "theory" in pages and is_old(out / "theory", Path("none")):
+            drawn[out / "theory"] = start(out / "theory", pages[out / "theory"])
+        status = train(todo, stopping) if todo else 0
+    if stopping.asked:
+        sys.exit(cli.INTERRUPTED)
+    for page, words in pages.items():
+        if page.name != "theory" and is_old(page, root):
+            drawn[page] = start(page, words)
+    failed += [str(page) for page, process in drawn.items() if process.wait()]
+    print(*(f"The page: {page / 'index.html'}" for page in pages), sep="\n")
     if failed:
         print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(1 if failed else status)
 
 
 def read_config(name: str):
@@ -92,6 +107,7 @@ def on_real_data(config) -> list[str]:
             continue
         real = datasets.real(config[key], DATA_DIR.value)
         if real != config[key]:
+            print(f"{config.experiment}: on {real}", flush=True)
             config[key] = real
             chosen.append(real)
         elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
@@ -99,17 +115,61 @@ def on_real_data(config) -> list[str]:
     return chosen
 
 
-def train(config, root: Path, stopping: jobs.Stopping) -> int:
-    """Train the runs of a config; return an exit status."""
+def queue(name: str, config, root: Path) -> list[jobs.Job]:
+    """Return the runs of an experiment that are not finished, with estimates of their length."""
+    seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
+    todo = grid.unfinished(config, grid.listed(config), root)
+    return [job._replace(minutes=seconds / 60) for job in todo]
+
+
+def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
+    """Train runs; return an exit status."""
+    here = devices.ask()
+    workers = WORKERS.value or (None if here.variable else min(4, os.cpu_count() or 1))
+    shares = devices.share(here, workers)
+    known = 1.0 if SCALE.value == "small" else None
+    clock = jobs.Clock(len(shares), known)
+    return grid.train(todo, jobs.start_here(shares), clock, stopping)
+
+
+# --- Pages ---
+
+
+def start(out: Path, words: list[str], **options) -> subprocess.Popen:
+    """Start to draw a page in another process."""
+    return subprocess.Popen(
+        (sys.executable, "-m", "scripts.report", *words, f"--out={out}"), **options
+    )
+
+
+def is_old(page: Path, root: Path) -> bool:
+    """Return whether a page is missing, or older than a run below root or than the code."""
+    file = page / "index.html"
+    sources = (path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
+    times = (path.stat().st_mtime for path in (*root.rglob("*.jsonl"), *sources))
+    return not file.exists() or file.stat().st_mtime < max(times)
+
+
+@contextlib.contextmanager
+def drawing(out: Path, words: list[str], root: Path) -> Iterator[None]:
+    """Draw the page again and again as runs end, while the body runs."""
+    over = threading.Event()
+
+    def draw():
+        shown = 0
+        while not over.wait(1):
+            if (ended := len(list(root.glob("*/*/finished.json")))) != shown:
+                shown = ended
+                start(out, words, stdout=subprocess.DEVNULL).wait()
+                over.wait(PAUSE)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
     try:
-        todo = grid.unfinished(config, grid.listed(config), root)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if not todo:
-        return 0
-    shares = devices.share(devices.ask(), WORKERS.value, 1)
-    return grid.train(todo, jobs.start_here(shares), len(shares), stopping)
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 if __name__ == "__main__":

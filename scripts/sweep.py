@@ -14,8 +14,9 @@ lock on its folder, and other processes skip that run. A run whose process was k
 once. If a run fails, the others continue, and the command ends with exit status 1. Values of seeds
 and lr are lanes of one run unless the grid varies them. --dry_run lists the runs.
 
-With several GPUs or TPU chips, the command starts one run per device. --devices_per_run gives each
-run more of them. If there are more --workers than devices for them, runs share devices.
+With several GPUs or TPU chips, the command starts one run per device. With --workers these runs
+share out all devices, with --devices_per_run each gets so many. If there are more --workers than
+devices for them, runs share devices.
 
 --engine=optuna searches with --sampler=tpe, random or grid for the best config.select; --pruner
 stops runs that lag behind: asha, hyperband or none. A trial is a run, in <root>/<experiment>/
@@ -51,10 +52,10 @@ CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
 WORKERS = flags.DEFINE_integer(
-    "workers", None, "runs to train at a time; default: devices / --devices_per_run", lower_bound=1
+    "workers", None, "runs to train at a time; default: as many as get devices", lower_bound=1
 )
 DEVICES = flags.DEFINE_integer(
-    "devices_per_run", 1, "devices of each run, its own unless --workers are more", lower_bound=1
+    "devices_per_run", None, "devices of each run; default: all, shared out evenly", lower_bound=1
 )
 ENGINE = flags.DEFINE_string("engine", "local", "local, optuna, or slurm")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
@@ -65,7 +66,7 @@ for engine in (plan, search, slurm):
 
 def shares() -> list[devices.Environment]:
     """Return the environment of each run at work; asks for devices, which takes a second."""
-    return devices.share(devices.ask(), WORKERS.value, DEVICES.value or 1)
+    return devices.share(devices.ask(), WORKERS.value, DEVICES.value)
 
 
 def main(_):
@@ -96,13 +97,12 @@ def main(_):
     if not todo:
         return None
     if ENGINE.value == "slurm":
-        per_run = DEVICES.value if DEVICES.present else None
-        start, slots = slurm.start_there(root / "submitit", WORKERS.value or 1, per_run)
+        start, slots = slurm.start_there(root / "submitit", WORKERS.value or 1, DEVICES.value)
     else:
         places = shares()
         start, slots = jobs.start_here(places), len(places)
     with jobs.Stopping() as stopping:
-        sys.exit(grid.train(todo, start, slots, stopping))
+        sys.exit(grid.train(todo, start, jobs.Clock(slots), stopping))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 
@@ -93,7 +95,7 @@ def test_overriding_leaves_the_config_alone():
 
 @pytest.mark.parametrize("name", experiments.names())
 def test_every_number_has_a_range(name):
-    config = jobs.read_config(f"configs/{name}.py")
+    config = cli.read_config_file(f"configs/{name}.py")
     checked = {key for key, _ in ranges.numbers(config) if not key.startswith("norms.")}
     assert checked <= ranges.RANGES.keys()
 
@@ -126,14 +128,14 @@ def test_a_number_out_of_range_raises(values, message):
 def test_a_config_file_with_an_error_raises(text, message, tmp_path):
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        cli.check_config_file(str(tmp_path / "own.py"))
+        cli.read_config_file(str(tmp_path / "own.py"))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["", "configs", "README.md", "nosuch.py"])
 def test_other_files_are_no_configs(name):
     with pytest.raises(InputError, match="There is no config file"):
-        cli.check_config_file(name)
+        cli.read_config_file(name)
 
 
 @pytest.mark.parametrize("closing", [">&-", "| head -c 1", "> /dev/full"])
@@ -222,12 +224,13 @@ def test_two_sweeps_train_each_run_once(tmp_path):
     )
     pipes = dict(cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     both = [subprocess.Popen(words, **pipes) for _ in range(2)]
-    root = tmp_path / "runs" / "mnist"
-    killed = ""
-    for line in both[0].stdout:  # one of its runs is killed as soon as it has begun
+    root, killed = tmp_path / "runs" / "mnist", 0
+    for line in both[0].stdout:  # its workers are killed as soon as one of its runs has begun
         if " | " in line and not killed:
-            killed = f"--workdir={(root / line.split(' | ')[0]).as_posix()}"
-            subprocess.run(["pkill", "-9", "-f", "--", killed])
+            children = Path(f"/proc/{both[0].pid}/task/{both[0].pid}/children").read_text()
+            for child in map(int, children.split()):
+                os.kill(child, signal.SIGKILL)
+                killed += 1
     texts = [sweep.communicate()[0] for sweep in both]
     assert killed and [sweep.returncode for sweep in both] == [0, 0], texts
     folders = sorted(root.iterdir())

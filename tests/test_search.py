@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from pathlib import Path
-import socket
 import subprocess
 import sys
 import time
@@ -41,7 +40,7 @@ class Trainer:
     def error(seed, lr, n):
         return abs(math.log10(lr) + 3) + 0.1 / n + 0.01 * seed
 
-    def __init__(self, job, shares):
+    def __init__(self, job):
         self.job, self.stops, self.seen, self.folder = job, 0, 0, job.folder
         self.made.append(self)
         self.config = runs.as_config(json.loads(job.config))
@@ -79,7 +78,7 @@ def trainer(monkeypatch):
     class Fresh(Trainer):
         made = []
 
-    monkeypatch.setattr(jobs, "Process", Fresh)
+    monkeypatch.setattr(jobs, "start_here", lambda shares: lambda some: [*map(Fresh, some)])
     monkeypatch.setattr(jobs, "LOOK", 0)
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver():
@@ -235,14 +234,6 @@ def test_a_study_of_another_search_raises(trainer, tmp_path):
         make_search(tmp_path, "lr=log:1e-4:1e-2", config=make_config(hidden=9))
 
 
-def test_a_silent_data_base_raises(trainer, tmp_path):
-    with socket.socket() as taken:  # bound, and not listening
-        taken.bind(("127.0.0.1", 0))
-        url = f"postgresql://somebody@127.0.0.1:{taken.getsockname()[1]}/nothing"
-        with pytest.raises(InputError, match="postgresql://somebody.*cannot be opened"):
-            make_search(tmp_path, "lr=log:1e-4:1e-2", storage=url)
-
-
 def test_a_damaged_journal_raises(trainer, tmp_path):
     make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
     journal = tmp_path / "search" / "journal.log"
@@ -264,31 +255,22 @@ def test_a_study_stays_in_its_folder(study, trainer, tmp_path):
         search.run(make_config(), tmp_path, lambda: [{}])
 
 
-def test_a_password_is_hidden():
-    text = "cannot connect to postgresql+psycopg://me:secret@host/name"
-    assert search.hide_password(text) == text.replace("secret", "...")
+def test_a_password_is_never_shown(trainer, tmp_path, monkeypatch):
+    url = "postgresql://me:secret@127.0.0.1:1/name"
+    with pytest.raises(InputError, match="OPTUNA_STORAGE") as shown:
+        make_search(tmp_path, "lr=log:1e-4:1e-2", storage=url)
+    monkeypatch.setenv("OPTUNA_STORAGE", url)
+    with pytest.raises(InputError, match="me:...@127.0.0.1") as hidden:
+        make_search(tmp_path, "lr=log:1e-4:1e-2", storage=None)
+    assert "secret" not in f"{shown.value}{hidden.value}"
 
 
-def test_a_search_goes_on_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
-    backend = optuna.storages.journal.JournalFileBackend
-    append, room = backend.append_logs, iter(range(6))
-
-    def full(journal, logs):
-        if next(room, None) is None:
-            with Path(journal._file_path).open("ab") as file:
-                file.write(b'{"op_code":')  # half a line
-            raise OSError(28, "No space left on device")
-        append(journal, logs)
-
-    monkeypatch.setattr(jobs, "checked", lambda name, config, values: config)
-    folder = tmp_path / "mnist"
-    make_search(folder, "lr=log:1e-4:1e-2", trials=2)
-    monkeypatch.setattr(backend, "append_logs", full)
-    with pytest.raises(InputError, match="Cannot write to .*search .*No space left.*--root"):
-        search.run(make_config(), folder, lambda: [{}])
-    monkeypatch.setattr(backend, "append_logs", append)
-    assert search.run(make_config(), folder, lambda: [{}]) == 0
-    assert states_of(make_search(folder, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
+def test_half_a_line_in_the_journal_is_dropped(trainer, tmp_path):
+    launcher = make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)
+    with (tmp_path / "search" / "journal.log").open("ab") as file:
+        file.write(b'{"op_code":')  # its writer was killed, or the disk was full
+    assert launcher.run() == 0
+    assert states_of(make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
 
 
 def test_a_study_lies_in_a_data_base(trainer, tmp_path):
@@ -319,7 +301,7 @@ def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
     mine = ""
     for line in a.stdout:
         if " | " in line:
-            mine = folder / line.split(" | ")[0]
+            mine = folder.parent / line.split(" | ")[0]
             break
     while not any(path.name.isdigit() for path in mine.glob("checkpoints/*")):
         assert a.poll() is None

@@ -1,7 +1,8 @@
 """Devices of a machine, shared out among the runs of a sweep."""
 
-import subprocess
-import sys
+import os
+import signal
+import time
 
 import pytest
 
@@ -9,21 +10,34 @@ from ln.errors import InputError
 from scripts.engines import devices, jobs
 
 GPUS = devices.Devices("CUDA_VISIBLE_DEVICES", [str(n) for n in range(8)])
-HOLD = """
-import os, pathlib, sys, time
-held = pathlib.Path(sys.argv[1], os.environ["CUDA_VISIBLE_DEVICES"])
-held.mkdir()  # fails if another run has this device
-time.sleep(0.05)
-held.rmdir()
-pathlib.Path(sys.argv[2]).write_text(held.name)
-"""
+
+
+def hold(job):
+    """Train nothing; fail if another worker has this device."""
+    held = job.folder.parent / "held" / os.environ["CUDA_VISIBLE_DEVICES"]
+    held.mkdir(parents=True)
+    time.sleep(0.05)
+    held.rmdir()
+    job.folder.write_text(f"{held.name} {os.getpid()}")
+    return 0
+
+
+def die_once(job):
+    """Kill the worker at the first try of a job, fail at the second, then train nothing."""
+    tries = len(list(job.folder.parent.glob(f"{job.folder.name}.*")))
+    job.folder.with_suffix(f".{tries}").write_text("")
+    if job.folder.name == "run1" and tries == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 if job.folder.name == "run2" else 0
 
 
 @pytest.mark.parametrize(
     "workers, per_run, chosen, fraction",
     [
-        (None, 1, "0 1 2 3 4 5 6 7", None),
+        (None, None, "0 1 2 3 4 5 6 7", None),
         (None, 3, "0,1,2 3,4,5", None),
+        (1, None, "0,1,2,3,4,5,6,7", None),
+        (3, None, "0,1 2,3 4,5", None),
         (2, 2, "0,1 2,3", None),
         (4, 4, "0,1,2,3 4,5,6,7 0,1,2,3 4,5,6,7", "0.450"),
     ],
@@ -40,19 +54,25 @@ def test_too_few_devices_raise():
         devices.share(GPUS, None, 9)
 
 
-def test_eight_workers_share_no_device(tmp_path, monkeypatch):
-    (held := tmp_path / "held").mkdir()
+def train(folder, count, shares, job):
+    todo = [jobs.Job(folder / f"run{n}", "") for n in range(count)]
+    start = jobs.start_here(shares, job)
+    return jobs.train(
+        todo, start, jobs.Clock(len(shares)), jobs.Stopping(), lambda job: job.folder.exists()
+    )
 
-    def begin(job, **options):
-        words = [sys.executable, "-S", "-c", HOLD, str(held), str(job.folder)]
-        return subprocess.Popen(words, text=True, **options)
 
-    monkeypatch.setattr(jobs, "begin", begin)
-    todo = [jobs.Job(tmp_path / f"run{n}", "") for n in range(16)]
-    shares = devices.share(GPUS, None, 1)
-    start, stopping = jobs.start_here(shares), jobs.Stopping()
-    assert jobs.train(todo, start, len(shares), stopping, lambda job: job.folder.exists()) == {}
-    assert {job.folder.read_text() for job in todo} == set(GPUS.names)
+def test_eight_workers_share_no_device(tmp_path):
+    assert train(tmp_path, 16, devices.share(GPUS, None), hold) == {}
+    held = [path.read_text().split() for path in tmp_path.glob("run*")]
+    assert {device for device, _ in held} == set(GPUS.names)
+    assert len(held) == 16 and len({process for _, process in held}) == 8
+
+
+def test_a_killed_worker_stops_no_other_run(tmp_path):
+    assert train(tmp_path, 4, [{}], die_once) == {tmp_path / "run2": 2}
+    tried = sorted(path.name for path in tmp_path.iterdir())
+    assert tried == ["run0.0", "run1.0", "run1.1", "run2.0", "run3.0"]
 
 
 def test_a_process_tells_the_devices(monkeypatch):

@@ -61,7 +61,7 @@ def test_jobs_that_lose_their_machine_go_on(tmp_path):
                 assert launcher.poll() is None
                 time.sleep(0.01)
             before[name] = processes_of(jobs[name])
-            assert len(before[name]) == 2
+            assert len(before[name]) >= 2
             send(number, jobs[name])
         text, _ = launcher.communicate(timeout=100)
     assert launcher.returncode == 0, text
@@ -81,7 +81,7 @@ def test_wrong_options_of_a_cluster_raise(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="write KEY=VALUE"):
         slurm.options(["partition"])
     with pytest.raises(InputError, match="srun.*--cluster=local"):  # there is no cluster here
-        slurm.make_executor(tmp_path, 1)
+        slurm.start_there(tmp_path, 1)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match="pip install 'submitit"):
-        slurm.make_executor(tmp_path, 1)
+        slurm.start_there(tmp_path, 1)

@@ -9,6 +9,7 @@ from scripts.engines.stages import Stage
 from scripts.pages import documents
 
 COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "dead.jsonl")
+LARGEST = 20e6  # bytes of the folder of results, which everybody downloads
 
 
 def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
@@ -17,29 +18,35 @@ def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
     Other files of these folders stay as they are. Then the tables in documents are written anew.
 
     Raises:
-        InputError: something else than an earlier state of the run has that folder.
+        InputError: something else than an earlier state of the run has that folder, or the folder
+            of results would be too large.
     """
     stored = [runs.read(folder) for stage in stages for folder in runs.find(stage.folder)]
-    stored = [run for run in stored if run.finished or run.diverged]
-    places = [results / place(run) for run in stored]
-    for run, folder in zip(stored, places, strict=True):
-        check(run, folder)
-        if dry_run:
-            print(f"{run.folder} -> {folder}")
-    print(f"{len(stored)} runs {'would be' if dry_run else 'are'} copied to {results}.")
+    texts = dict[Path, str]()
+    for run in stored:
+        if run.finished or run.diverged:
+            folder = results / run.config["experiment"] / Path(*run.folder.parts[-2:])
+            check(run, folder)
+            texts |= {folder / name: text for name, text in contents(run).items()}
+            if dry_run:
+                print(f"{run.folder} -> {folder}")
+    others = [p for p in results.rglob("*") if p.is_file() and p not in texts]
+    size = sum(p.stat().st_size for p in others) + sum(len(t.encode()) for t in texts.values())
+    if size > LARGEST:
+        raise InputError(
+            f"{results} would have {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB is the most: "
+            f"take fewer stages with --only, or move old runs away."
+        )
+    copied = len({path.parent for path in texts})
+    print(f"{copied} runs {'would be' if dry_run else 'are'} copied to {results}.")
     if dry_run:
         return
     with writing(results, "folder for the plan's file"):
-        for run, folder in zip(stored, places, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, text in contents(run).items():
-                runs.write_atomically(folder / name, text)
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_atomically(path, text)
     if results.resolve() == documents.RESULTS:
         documents.write()
-
-
-def place(run: runs.Stored) -> Path:
-    return Path(run.config["experiment"], *run.folder.parts[-2:])
 
 
 def check(run: runs.Stored, folder: Path) -> None:

@@ -53,17 +53,18 @@ def ask() -> Devices:
     return Devices(variable, visible[:count] or [str(n) for n in range(count)])
 
 
-def share(devices: Devices, workers: int | None, per_run: int) -> list[Environment]:
+def share(devices: Devices, workers: int | None, per_run: int | None = None) -> list[Environment]:
     """Return the environment of each worker. Workers share devices only if there are too few.
 
     Args:
         workers: how many runs train at a time; None: as many as have devices of their own.
-        per_run: devices of each run.
+        per_run: devices of each run; None: all of them, shared out evenly among workers.
 
     Raises:
         InputError: there are fewer devices than that.
     """
     names = devices.names
+    per_run = per_run or max(1, len(names) // (workers or len(names)))
     if per_run > len(names):
         raise InputError(f"--devices_per_run={per_run}: there are {len(names)} devices here.")
     places = len(names) // per_run

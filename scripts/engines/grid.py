@@ -66,7 +66,7 @@ def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[jobs.
     from ln.training import runs
 
     made = [
-        jobs.Job.make(root / name, jobs.checked(name, config, point))
+        jobs.Job(root / name, jobs.checked(name, config, point).to_json())
         for name, point in zip(names(points), points, strict=True)
     ]
     todo = [job for job in made if not runs.is_finished(job.folder)]
@@ -74,11 +74,13 @@ def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[jobs.
     return todo
 
 
-def train(todo: list[jobs.Job], start: jobs.Start, slots: int, stopping: jobs.Stopping) -> int:
+def train(
+    todo: list[jobs.Job], start: jobs.Start, clock: jobs.Clock, stopping: jobs.Stopping
+) -> int:
     """Train runs; return the exit status of the command."""
     from ln.training import runs
 
-    left = jobs.train(todo, start, slots, stopping, lambda job: runs.is_finished(job.folder))
+    left = jobs.train(todo, start, clock, stopping, lambda job: runs.is_finished(job.folder))
     if stopping.asked:
         print("Stopped; the same command goes on from here.", flush=True)
         return cli.INTERRUPTED

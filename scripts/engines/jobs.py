@@ -1,17 +1,21 @@
-"""Runs as jobs: the config of each, processes that train them, and how a command is stopped."""
+"""Runs as jobs: the config of each, workers that train them, and how a command is stopped."""
 
 import collections
 from collections.abc import Callable, Generator, Mapping
 import contextlib
-import functools
+import datetime
+import gc
+import io
+import json
 import math
+import multiprocessing
 import os
 from pathlib import Path
 import signal
-import subprocess
 import sys
 import threading
 import time
+import traceback
 from typing import Any, ClassVar, NamedTuple
 
 from absl import flags
@@ -21,45 +25,24 @@ from ln.errors import InputError
 from scripts import cli
 from scripts.engines.devices import Environment
 
-LOOK = 0.1  # seconds between two looks at the processes
+LOOK = 0.1  # seconds between two looks at the workers
+CONTEXT = multiprocessing.get_context("spawn")  # a fork would share the threads' locks of jax
 
 
 class Job(NamedTuple):
-    """A run to train: its folder, and its whole config as JSON."""
+    """A run to train.
+
+    Attributes:
+        config: the whole config as JSON.
+        minutes: how long it takes, as estimated before; relative to other jobs of a command.
+    """
 
     folder: Path
     config: str
-
-    @classmethod
-    def make(cls, folder: Path, config: ConfigDict) -> "Job":
-        return cls(folder, config.to_json())
+    minutes: float = 1.0
 
 
 # --- Configs ---
-
-
-def parse(define: Callable, words: list[str]) -> ConfigDict:
-    """Return the config that a definition of ml_collections makes of these flags."""
-    values, argv = flags.FlagValues(), ["", *words]
-    try:
-        define(flag_values=values, sys_argv=argv)
-        values(argv)
-    except cli.FLAG_ERRORS as error:
-        raise cli.as_input_error(error) from error
-    return values.config
-
-
-@functools.cache
-def read_config(name: str) -> ConfigDict:
-    """Return the config of FILE[:SCALE]; its caller must not change it.
-
-    Raises:
-        InputError: there is no such file or scale.
-    """
-    word = f"--config={name}"
-    cli.check_config_file(name)
-    define = functools.partial(config_flags.DEFINE_config_file, "config")
-    return parse(define, [word])
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -69,9 +52,14 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
         InputError: an unknown key, or a value of another type.
     """
     copy = config.copy_and_resolve_references()  # ConfigDict(config) would share nested ones
-    define = functools.partial(config_flags.DEFINE_config_dict, "config", copy)
-    words = [f"--config.{key}={value}" for key, value in values.items()]
-    return parse(define, words)
+    argv = ["", *(f"--config.{key}={value}" for key, value in values.items())]
+    given = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", copy, flag_values=given, sys_argv=argv)
+        given(argv)
+    except cli.FLAG_ERRORS as error:
+        raise cli.as_input_error(error) from error
+    return given.config
 
 
 def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -94,16 +82,146 @@ def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigD
     return run
 
 
-def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings, {"optimizer": {"b2": 0.9}} to {"optimizer.b2": 0.9}."""
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        values |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return values
+# --- Workers ---
 
 
-# --- Processes ---
+class Prefixed(io.TextIOBase):
+    """A stream of lines, each printed as a whole behind a prefix."""
+
+    def __init__(self, stream, prefix: str):
+        self._stream, self._prefix, self._line = stream, prefix, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._stream.write(f"{self._prefix} | {line}\n")
+        return len(text)
+
+
+def train_run(job: Job) -> int:
+    """Train a run in this process; return its exit status."""
+    import experiments
+    from ln.training import runs, train
+
+    try:
+        with cli.one_line():  # which exits
+            config = runs.as_config(json.loads(job.config))
+            train.fit(experiments.check(config), config, job.folder)
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def serve(jobs, train: Callable[[Job], int], share: Environment, argv: list[str]) -> None:
+    """Train the jobs that come through a pipe, and send back the exit status of each.
+
+    Args:
+        jobs: this end of the pipe.
+        train: trains a job.
+        share: the devices of this worker.
+        argv: the command that started it, which runs record.
+    """
+    os.environ.update(share)
+    sys.orig_argv = argv
+    cli.open_output()
+    cli.silence_threads()
+    # Ctrl-C, and what a cluster sends to all processes of a job: the command asks by SIGTERM.
+    for name in ("SIGINT", "SIGUSR2"):
+        if number := getattr(signal, name, None):  # Windows has no SIGUSR2
+            signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError):
+        while job := jobs.recv():
+            name = "/".join(job.folder.parts[-2:])
+            shown = [Prefixed(stream, name) for stream in (sys.stdout, sys.stderr)]
+            with contextlib.redirect_stdout(shown[0]), contextlib.redirect_stderr(shown[1]):
+                status = train(job)
+            gc.collect()  # what the run had on the devices
+            jobs.send(status)
+
+
+def end_with_parent() -> None:
+    """Save and end once the command that started this worker is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Worker:
+    """A process that trains one job after the other; jax stays loaded.
+
+    It starts with its first job, and after a failure anew with the next one.
+    """
+
+    place: ClassVar = ""
+    job: Job
+    status: int | None = 0  # of the job, None while it is at work
+    _process: Any = None
+
+    def __init__(self, share: Environment, train: Callable[[Job], int] = train_run):
+        self._share, self._train = share, train
+
+    def begin(self, job: Job) -> "Worker":
+        if self._process is None:
+            self._pipe, theirs = CONTEXT.Pipe()
+            given = theirs, self._train, self._share, sys.orig_argv
+            self._process = CONTEXT.Process(target=serve, args=given, daemon=True)
+            self._process.start()
+            theirs.close()  # so that the end of the process ends the pipe
+        self.job, self.status = job, None
+        with contextlib.suppress(BrokenPipeError):  # it may have been killed
+            self._pipe.send(job)
+        return self
+
+    def poll(self) -> int | None:
+        """Return the exit status of the job, None while it is at work."""
+        if self.status is None and self._pipe.poll():
+            try:
+                self.status = self._pipe.recv()
+            except (EOFError, OSError):  # the process was killed
+                self._process.join()
+                self.status = self._process.exitcode
+            if self.status != 0:  # what it left in memory may be damaged
+                self._process.terminate()
+                self._process = None
+        return self.status
+
+    def wait(self) -> int:
+        while (status := self.poll()) is None:
+            time.sleep(LOOK)
+        return status
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+        if self._process is not None:
+            self._process.terminate()
+
+
+# --- A queue of jobs ---
+
+# Starts jobs. What it returns for each has the job, `poll` and `stop`, as `Worker` has them, and
+# `place`, which is shown behind the folder.
+Start = Callable[[list[Job]], list]
+
+
+def start_here(shares: list[Environment], train: Callable[[Job], int] = train_run) -> Start:
+    """Return a function that starts jobs on this machine, each with a share of its devices.
+
+    Args:
+        shares: the environment of each worker, as `devices.share` returns them.
+        train: trains a job in its worker, and returns its exit status.
+    """
+    workers = [Worker(share, train) for share in shares]
+
+    def start(some: list[Job]) -> list[Worker]:
+        free = (worker for worker in workers if worker.status is not None)
+        return [worker.begin(job) for worker, job in zip(free, some, strict=False)]
+
+    return start
 
 
 class Stopping:
@@ -112,7 +230,7 @@ class Stopping:
     Attributes:
         asked: whether it has asked.
         by_signal: whether a signal came.
-        working: the processes, as `watch` sets them. Ctrl-C reaches them by itself, SIGTERM not.
+        working: what `Start` returned, as `watch` sets it.
     """
 
     def __init__(self, seconds: float = math.inf):
@@ -140,58 +258,29 @@ class Stopping:
             signal.signal(number, handler)
 
 
-class Process:
-    """A job at work on this machine; each of its lines is printed behind the name of its folder."""
-
-    place: ClassVar = ""
-
-    def __init__(self, job: Job, shares: collections.deque[Environment]):
-        self.job, self._shares, self._share = job, shares, shares.popleft()
-        piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self._process = begin(job, **piped, env=os.environ | self._share)
-        self._shown = threading.Thread(target=self._show)
-        self._shown.start()
-
-    def _show(self) -> None:
-        with self._process:  # waits: until the process has ended, it holds its devices
-            for line in self._process.stdout or ():
-                print(f"{self.job.folder.name} | {line}", end="", flush=True)
-        self._shares.append(self._share)
-
-    def poll(self) -> int | None:
-        """Return the exit status once its last line is printed, None while it is at work."""
-        return None if self._shown.is_alive() else self._process.poll()
-
-    def stop(self) -> None:
-        """Ask it to save and end."""
-        self._process.terminate()
-
-
-def begin(job: Job, **options) -> subprocess.Popen:
-    """Start the command of a job, which reads the config from its standard input."""
-    train = (sys.executable, "-m", "scripts.train", "--config_json=-")
-    options |= dict(stdin=subprocess.PIPE, text=True, errors="replace")
-    process = subprocess.Popen((*train, f"--workdir={job.folder.as_posix()}"), **options)
-    with contextlib.suppress(BrokenPipeError):  # it may have been killed
-        assert process.stdin
-        with process.stdin:
-            process.stdin.write(job.config)
-    return process
-
-
-# Starts jobs. What it returns for each has the job, `poll` and `stop`, as `Process` has them, and
-# `place`, which is shown behind the folder.
-Start = Callable[[list[Job]], list]
-
-
-def start_here(shares: list[Environment]) -> Start:
-    """Return a function that starts jobs on this machine, each with a share of its devices.
+class Clock:
+    """Estimates of how long jobs take, corrected by the times of those that have ended.
 
     Args:
-        shares: the environment of each job at work, as `devices.share` returns them.
+        slots: how many are at work at a time.
+        ratio: measured / estimated time before any has ended; None: unknown.
     """
-    free = collections.deque(shares)
-    return lambda some: [Process(job, free) for job in some]
+
+    def __init__(self, slots: int, ratio: float | None = None):
+        self.slots, self._ratio = slots, ratio
+        self._measured = self._estimated = 0.0
+
+    def add(self, seconds: float, minutes: float) -> None:
+        """Note how long a job took, and its estimate."""
+        self._measured, self._estimated = self._measured + seconds, self._estimated + 60 * minutes
+        self._ratio = self._measured / self._estimated if self._estimated else self._ratio
+
+    def eta(self, minutes: float, name: str = "ETA") -> str:
+        """Return the time that jobs take, as ", ETA 0:12:00"; "" if it is unknown."""
+        if self._ratio is None:
+            return ""
+        seconds = 60 * minutes * self._ratio / self.slots
+        return f", {name} {datetime.timedelta(seconds=round(seconds))}"
 
 
 def watch(
@@ -228,19 +317,23 @@ def watch(
 def train(
     jobs: list[Job],
     start: Start,
-    slots: int,
+    clock: Clock,
     stopping: Stopping,
     is_done: Callable[[Job], bool],
+    later: float = 0.0,
 ) -> dict[Path, int]:
     """Train jobs, and once more those that were killed or that another process had.
 
     Args:
+        jobs: each with a folder of its own.
         is_done: whether there is nothing left to do.
+        later: minutes of what this command does afterwards, as estimated.
 
     Returns:
         The exit status of each job that is not done, by folder.
     """
     queue, numbers = collections.deque(jobs), {job: n for n, job in enumerate(jobs, start=1)}
+    waiting, began = {job.folder: job.minutes for job in jobs}, dict[Job, float]()
     again, left = set[Job](), dict[Path, int]()
 
     def start_some(room: int) -> list:
@@ -251,17 +344,23 @@ def train(
                 due.append(job)
         started = start(due) if due else []
         for job, process in zip(due, started, strict=True):
-            print(f"[{numbers[job]}/{len(jobs)}] {job.folder}{process.place}", flush=True)
+            began[job] = time.monotonic()
+            eta = clock.eta(sum(waiting.values()) + later)
+            print(f"[{numbers[job]}/{len(jobs)}] {job.folder}{process.place}{eta}", flush=True)
         return started
 
-    with contextlib.closing(watch(start_some, slots, stopping)) as statuses:
+    with contextlib.closing(watch(start_some, clock.slots, stopping)) as statuses:
         for job, status in statuses:
             killed = status < 0 or status == cli.INTERRUPTED
             if (killed or status == cli.BUSY) and not stopping.asked and job not in again:
                 again.add(job)
                 queue.append(job)
+                continue
+            minutes = waiting.pop(job.folder)
+            if status == 0:
+                clock.add(time.monotonic() - began[job], minutes)
             # A run that is stopped while it starts cannot save, and ends by the signal.
-            elif status and not (killed and stopping.asked) and not is_done(job):
+            elif not (killed and stopping.asked) and not is_done(job):
                 left[job.folder] = status
     return left
 

@@ -1,6 +1,7 @@
 """The runner of a plan: trains the runs of its stages in order, for as long as it may."""
 
 from collections.abc import Callable
+import functools
 import math
 from pathlib import Path
 import sys
@@ -20,69 +21,44 @@ COLLECT = flags.DEFINE_bool(
 )
 
 
-def minutes(runs) -> float:
-    return sum(run.minutes for run in runs)
+def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Stopping) -> int:
+    """Train the waves of each stage, and print its table when all of them are done.
 
+    A run that fails, or that another process has, is left. An InputError ends its stage alone.
 
-class Runner:
-    """Trains stages. A run that fails, or that another process has, is left.
-
-    Attributes:
-        lost: the exit status of each run that is left, by folder.
-        failed: whether a stage ended by an error.
+    Returns:
+        The exit status of the command.
     """
-
-    def __init__(self, stages: list, start: jobs.Start, workers: int, stopping: jobs.Stopping):
-        self.stages, self.start, self.workers, self.stopping = stages, start, workers, stopping
-        self.lost, self.failed = dict[Path, int](), False
-
-    def train(self, stage) -> None:
-        """Train the waves of a stage, and print its table when all of them are done.
-
-        An InputError ends this stage alone.
-        """
+    lost, failed = dict[Path, int](), False
+    for number, stage in enumerate(stages, start=1):
         try:
             check(stage)
             for wave in stage.waves():
-                self.show(stage)
-                self.train_wave([run for run in wave if run.folder not in self.lost])
-                if self.stopping.asked:
-                    return
+                if stopping.asked:
+                    break
+                later = sum(map(minutes_left, stages[number - 1 :]))
+                print(
+                    f"stage {number} of {len(stages)}: {describe(stage, later, clock)}", flush=True
+                )
+                left = {r.folder: r for r in wave if not (r.settled or r.folder in lost)}
+                todo = [run.job for run in left.values()]
+                later -= sum(job.minutes for job in todo)
+                is_done = functools.partial(is_settled, left)
+                lost |= jobs.train(todo, start, clock, stopping, is_done, later)
             if not stage.unsettled():
                 print(stage.table(), flush=True)
         except InputError as error:
-            self.failed = True
+            failed = True
             print(f"error: stage {stage.name}: {error}", file=sys.stderr, flush=True)
+    if stopping.asked:
+        why = "Stopped" if stopping.by_signal else "The time is up"
+        print(f"{why}; the same command goes on from here. --dry_run lists what remains.")
+    status = jobs.report(lost)
+    return cli.INTERRUPTED if stopping.by_signal else 1 if failed else status
 
-    def train_wave(self, wave: list) -> None:
-        by_folder = {run.folder: run for run in wave if not run.settled}
-        self.lost |= jobs.train(
-            [run.job for run in by_folder.values()],
-            self.start,
-            self.workers,
-            self.stopping,
-            lambda job: by_folder[job.folder].settled,
-        )
 
-    def show(self, stage) -> None:
-        """Print how many of the known runs of a stage are done, and how long the rest takes."""
-        known, left = stage.known(), stage.unsettled()
-        time = minutes(left) / self.workers
-        print(
-            f"stage {self.stages.index(stage) + 1} of {len(self.stages)}: {stage.name}, "
-            f"{len(known) - len(left)}/{len(known)} runs, {time:.0f} min left",
-            flush=True,
-        )
-
-    def status(self) -> int:
-        """Print what has failed; return the exit status of the command."""
-        if self.stopping.asked:
-            why = "Stopped" if self.stopping.by_signal else "The time is up"
-            print(f"{why}; the same command goes on from here. --dry_run lists what remains.")
-        status = jobs.report(self.lost)
-        if self.stopping.by_signal:
-            return cli.INTERRUPTED
-        return 1 if self.failed else status
+def is_settled(left: dict, job: jobs.Job) -> bool:
+    return left[job.folder].settled
 
 
 def check(stage) -> None:
@@ -100,16 +76,19 @@ def check(stage) -> None:
         jobs.checked(run.folder.name, run.resolved(), {})
 
 
-def list_stages(stages: list) -> None:
-    """Print the known runs and minutes of each stage, and the folders if a stage was named."""
-    for stage in stages:
-        known, left = stage.known(), stage.unsettled()
-        print(
-            f"{stage.name}: {len(known)} runs known, {len(known) - len(left)} finished, "
-            f"{len(left)} to do, {minutes(left):.0f} min"
-        )
-        if ONLY.value:
-            print(*(f"  {run.folder}, {run.steps}" for run in left), sep="\n")
+def minutes_left(stage) -> float:
+    """Return the minutes that the known runs take; 0 if one is damaged: `train` says so."""
+    try:
+        return sum({run.folder: run.left for run in stage.unsettled()}.values())
+    except InputError:
+        return 0.0
+
+
+def describe(stage, later: float, clock: jobs.Clock) -> str:
+    """Return how many of the known runs are done, and how long the rest and the plan take."""
+    known, left = stage.known(), stage.unsettled()
+    eta = clock.eta(minutes_left(stage)) + clock.eta(later, "of the plan")
+    return f"{stage.name}, {len(known) - len(left)}/{len(known)} runs{eta}"
 
 
 def run(root: Path, shares: Callable[[], list[Environment]], dry_run: bool) -> int:
@@ -126,14 +105,14 @@ def run(root: Path, shares: Callable[[], list[Environment]], dry_run: bool) -> i
         collect.collect(stages, file.parent, dry_run)
         return 0
     if dry_run:
-        list_stages(stages)
+        for number, stage in enumerate(stages, start=1):
+            text = describe(stage, minutes_left(stage), jobs.Clock(1, 1.0))
+            print(f"stage {number} of {len(stages)}: {text}")
+            if ONLY.value:
+                print(*(f"  {run.folder}, {run.steps}" for run in stage.unsettled()), sep="\n")
         return 0
     with writing(root, "--root"):
         root.mkdir(parents=True, exist_ok=True)
     places = shares()
     with jobs.Stopping(60 * MINUTES.value) as stopping:
-        runner = Runner(stages, jobs.start_here(places), len(places), stopping)
-        for stage in stages:
-            if not stopping.asked:
-                runner.train(stage)
-        return runner.status()
+        return train(stages, jobs.start_here(places), jobs.Clock(len(places), 1.0), stopping)

@@ -10,6 +10,7 @@ import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import itertools
+import os
 from pathlib import Path
 import re
 from typing import Any
@@ -30,7 +31,7 @@ SAMPLER = flags.DEFINE_string("sampler", "tpe", "optuna: tpe, random, or grid")
 PRUNER = flags.DEFINE_string("pruner", "asha", "optuna: asha, hyperband, or none")
 STUDY = flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
 STORAGE = flags.DEFINE_string(
-    "storage", None, "optuna: postgresql://USER@HOST/NAME; default: journal.log in its folder"
+    "storage", None, "optuna: postgresql://USER@HOST/NAME; default: $OPTUNA_STORAGE, or a file"
 )
 
 SAMPLERS: dict[str, tuple[str, dict]] = {
@@ -43,6 +44,7 @@ PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
     "hyperband": ("HyperbandPruner", {}),
     "none": ("NopPruner", {}),
 }
+JOURNAL = "journal.log"
 LARGEST = {float: 1e30, int: 2**31}  # of the ends of an interval
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
@@ -92,11 +94,9 @@ def read_distribution(key: str, text: str):
         raise InputError(f"--space {key}={text}: {form}, numbers in order ({error}).") from error
 
 
-def extremes(distribution) -> tuple:
+def extremes(axis) -> tuple:
     """Return the choices, or the ends of an interval: if these are valid, so is the rest."""
-    if hasattr(distribution, "choices"):
-        return distribution.choices
-    return distribution.low, distribution.high
+    return axis.choices if hasattr(axis, "choices") else (axis.low, axis.high)
 
 
 def check_runs(config, space: dict[str, Any]) -> None:
@@ -131,20 +131,25 @@ class JournalLock:
 
 
 def open_study(folder: Path, mode: str):
-    """Return the optuna study in a folder or by --storage, a new one if there is none.
+    """Return the optuna study in a folder or in a data base, a new one if there is none.
 
     Raises:
-        InputError: the journal is damaged, or the data base does not answer.
+        InputError: the journal is lost or damaged, or the data base does not answer.
     """
     import optuna
 
+    if hide_password(STORAGE.value or "") != (STORAGE.value or ""):
+        raise InputError(
+            "--storage has a password, which lists of processes show: set the variable "
+            "OPTUNA_STORAGE to that URL instead, or put the password in ~/.pgpass."
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler, sampler_options = SAMPLERS[SAMPLER.value]
     pruner, pruner_options = PRUNERS[PRUNER.value]
-    storage = hide_password(STORAGE.value or str(folder / "journal.log"))
+    url = STORAGE.value or os.environ.get("OPTUNA_STORAGE")
     try:
         return optuna.create_study(
-            storage=open_storage(folder),
+            storage=open_data_base(url) if url else open_journal(folder),
             study_name=STUDY.value,
             direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
@@ -156,36 +161,39 @@ def open_study(folder: Path, mode: str):
     except Exception as error:  # optuna's, SQLAlchemy's or the driver's
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise InputError(
-            f"The study in {storage} cannot be opened ({hide_password(reason)}). "
-            f"Move it away or give another --study; --storage is postgresql://USER@HOST/NAME."
+            f"The study in {hide_password(url or str(folder / JOURNAL))} cannot be opened "
+            f"({hide_password(reason)}). Move it away or give another --study; --storage is "
+            f"postgresql://USER@HOST/NAME."
         ) from error
 
 
 def hide_password(text: str) -> str:
-    """Return a text without the password of --storage=postgresql://USER:PASSWORD@HOST/NAME."""
+    """Return a text without the password in postgresql://USER:PASSWORD@HOST/NAME."""
     return re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:...@", text)
 
 
-def open_storage(folder: Path):
-    """Return optuna's storage.
+def open_data_base(url: str):
+    from optuna.storages import RDBStorage
+
+    return RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
+
+
+def open_journal(folder: Path):
+    """Return the journal as optuna's storage.
 
     Raises:
         InputError: the journal is lost, though there are runs.
     """
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages import JournalStorage, journal
 
-    if STORAGE.value:
-        return RDBStorage(STORAGE.value.replace("postgresql://", "postgresql+psycopg://"))
-    journal = folder / "journal.log"
-    empty = not journal.exists() or journal.stat().st_size == 0
-    if empty and any(folder.glob("trial=*")):
+    path = folder / JOURNAL
+    if any(folder.glob("trial=*")) and not (path.exists() and path.stat().st_size):
         raise InputError(
-            f"The runs of a search are in {folder}, but its {journal.name} is lost or empty. "
+            f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty. "
             f"Restore that file, or give another --study."
         )
-    lock: Any = JournalLock(journal)  # a class of optuna's, which is imported here only
-    return JournalStorage(JournalFileBackend(str(journal), lock))
+    lock: Any = JournalLock(path)  # a class of optuna's, which is imported here only
+    return JournalStorage(journal.JournalFileBackend(str(path), lock))
 
 
 # --- Trials ---
@@ -212,7 +220,7 @@ class Trial:
             self.trial._suggest(key, axis)  # the same values as before if the launcher was killed
         folder = search.folder / f"trial={self.number}"
         print(f"{folder}{': taking up what was left' if folder.exists() else ''}", flush=True)
-        self.job = jobs.Job.make(folder, jobs.override(search.config, self.trial.params))
+        self.job = jobs.Job(folder, jobs.override(search.config, self.trial.params).to_json())
         self.process = search.begin([self.job])[0]
 
     def stop(self) -> None:
@@ -260,14 +268,10 @@ class Trial:
             return
         begun = (self.job.folder / "config.json").exists()
         run = runs.read(self.job.folder) if begun else None
-        best = run.best(run.lanes) if run else None
-        if run and run.diverged:
-            self.tell("PRUNED")
-        elif status == 0 and best:
-            self.tell("COMPLETE", best[1])
-        else:
-            self.tell("FAIL")
-            self.search.failed += 1
+        best = run.best(run.lanes) if run and status == 0 else None
+        state = "PRUNED" if run and run.diverged else "COMPLETE" if best else "FAIL"
+        self.search.failed += state == "FAIL"
+        self.tell(state, best[1] if best and state == "COMPLETE" else None)
 
     def tell(self, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
@@ -343,10 +347,8 @@ class Search:
 
     def ask(self) -> bool:
         """Begin a trial, if one is due."""
-        from optuna.trial import TrialState
-
         trials = self.study.get_trials(deepcopy=False)
-        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        waiting = sum(trial.state.name == "WAITING" for trial in trials)
         due = waiting if SAMPLER.value == "grid" else TRIALS.value - len(trials) + waiting
         if due > 0:
             self.study.ask()
@@ -360,18 +362,16 @@ class Search:
         if stopping.asked:
             print("Stopped; the same command goes on from here.", flush=True)
             return cli.INTERRUPTED
-        print("\n".join(self.summary()), flush=True)
+        print(*self.summary(), sep="\n", flush=True)
         return 1 if self.failed else 0
 
     def summary(self) -> Iterator[str]:
         """Yield lines on what the study knows: the states of its trials, and the best ones."""
-        from optuna.trial import TrialState
-
         trials, select = self.study.get_trials(deepcopy=False), self.config.select
         count = collections.Counter(trial.state.name.lower() for trial in trials)
         states = ", ".join(f"{number} {state}" for state, number in count.items())
         yield f"{len(trials)} trials in {self.folder}: {states}."
-        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        done = [trial for trial in trials if trial.state.name == "COMPLETE"]
         for trial in sorted(done, key=lambda t: t.value, reverse=select.mode == "max")[:5]:
             params = " ".join(f"--config.{key}={value}" for key, value in trial.params.items())
             score = f"{select.split} {select.metric} {trial.value:.5g}"

@@ -1,16 +1,13 @@
 """The engine slurm: each run is a job of a cluster, submitted and watched through submitit.
 
-A job starts scripts.train and waits for it. When the cluster is about to take the machine away, the
+A job starts a worker and waits for its run. When the cluster is about to take the machine away, the
 run saves and ends. After SIGUSR2, which submitit asks for before a time limit or a preemption, the
 job itself goes back in the queue; after SIGTERM the cluster puts it there, or else this command.
 Either way the same run goes on from there.
 """
 
-import contextlib
-import os
 from pathlib import Path
 import signal
-import subprocess
 import sys
 
 from absl import flags
@@ -32,42 +29,24 @@ REQUEUES = 1000  # of a job, each time it gets on
 class Training:
     """What a job does: it trains one run. submitit pickles it, and calls it on the machine."""
 
-    stopped = False
-
     def __init__(self, job: jobs.Job):
-        self.job = job
-        self.process: subprocess.Popen | None = None
+        self.job, self.worker = job, jobs.Worker({})
 
     def __call__(self) -> int:
         """Return the exit status of the run; leave without a result if it had to save."""
-        signal.signal(signal.SIGTERM, self.stop)
-        # A cluster may send SIGUSR2 to all processes of a job, and it would end the run unsaved.
-        self.process = jobs.begin(self.job, preexec_fn=ignore)
-        status = self.process.wait()
-        if status == cli.INTERRUPTED:
+        signal.signal(signal.SIGTERM, lambda *_: self.worker.stop())
+        self.worker.begin(self.job)
+        if (status := self.worker.wait()) == cli.INTERRUPTED:
             sys.exit(status)  # no result: the job is not done
         return status
-
-    def stop(self, *_) -> None:
-        """Ask the run to save and end, once: a second request would not let it save."""
-        if self.process is not None and not self.stopped:
-            self.stopped = True
-            self.process.terminate()
 
     def checkpoint(self):
         """Save the run; return the job to put in the queue for the rest of it."""
         from submitit.helpers import DelayedSubmission
 
-        self.stop()
-        if self.process is not None:
-            with contextlib.suppress(ChildProcessError):  # it has ended already
-                # Not process.wait(): it has been interrupted by the signal that brought us here.
-                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        self.worker.stop()
+        self.worker.wait()
         return DelayedSubmission(Training(self.job))
-
-
-def ignore() -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 class Submitted:
@@ -110,8 +89,15 @@ def options(words: list[str]) -> dict[str, str | int]:
     return {key: int(value) if value.isdigit() else value for key, _, value in pairs}
 
 
-def make_executor(folder: Path, workers: int, per_run: int | None = None):
-    """Return submitit's executor, whose files go to a folder.
+def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple[jobs.Start, int]:
+    """Return a function that submits jobs, and how many to submit at a time.
+
+    A cluster gets all at once, as an array; processes here are as many as are wanted.
+
+    Args:
+        folder: for the files of submitit.
+        workers: how many jobs run at a time.
+        per_run: GPUs of a job, which no other job has; None: what the cluster gives by default.
 
     Raises:
         InputError: submitit is not installed, there is no such cluster, or an option is unknown.
@@ -123,31 +109,19 @@ def make_executor(folder: Path, workers: int, per_run: int | None = None):
             "--engine=slurm needs submitit, which is not installed: pip install 'submitit>=1.5'"
         ) from None
     cluster, given = CLUSTER.value, options(SLURM.value)
-    parallel = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
+    at_once = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
     gpus = {"gpus_per_node": per_run} if per_run else {}  # a job is one task on one node
     often = {f"{cluster}_max_num_timeout": REQUEUES}
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster, **often)
-        executor.update_parameters(**parallel | gpus | given)
+        executor.update_parameters(**at_once | gpus | given)
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
             f"--engine=slurm: {error}. Start it where jobs are submitted, or with --cluster=local."
         ) from error
-    return executor
-
-
-def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple[jobs.Start, int]:
-    """Return a function that submits jobs, and how many to submit at a time.
-
-    A cluster gets all at once, as an array; processes here are as many as are wanted.
-
-    Args:
-        per_run: GPUs of a job, which no other job has; None: what the cluster gives by default.
-    """
-    executor = make_executor(folder, workers, per_run)
 
     def start(some: list[jobs.Job]) -> list[Submitted]:
         with executor.batch():
             return [Submitted(job, executor.submit(Training(job))) for job in some]
 
-    return start, sys.maxsize if CLUSTER.value == "slurm" else workers
+    return start, sys.maxsize if at_once else workers

@@ -12,16 +12,18 @@ import itertools
 import json
 import math
 from pathlib import Path
+import statistics
 import tomllib
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
 import numpy as np
 
-from experiments.curves import Curve, published
+from experiments.curves import PUBLISHED, published
 from ln.errors import InputError, choose
 from ln.training import runs
+from scripts import cli
 from scripts.engines import jobs
-from scripts.pages.sections import PUBLISHED
 
 Point = dict[str, Any]  # config key -> value
 SHORT_SEEDS = [0, 1]  # at which learning rates are compared
@@ -31,29 +33,34 @@ WIDENINGS = 2  # of a grid of learning rates, at most
 # --- What a plan is made of ---
 
 
-class Length(NamedTuple):
-    """A length such as "65 epochs" or "300 steps"; its unit is "epoch" or "step"."""
+def read_length(text: Any) -> tuple[float, str]:
+    """Return the number and the unit, "epoch" or "step", of "65 epochs" or "300 steps"."""
+    number, _, unit = str(text).strip().partition(" ")
+    try:
+        return float(number), unit.strip().removesuffix("s") or "step"
+    except ValueError as error:
+        message = f'{text!r} is not a length; write "300 steps" or "65 epochs".'
+        raise InputError(message) from error
 
-    count: float  # type: ignore[assignment]  # hides tuple.count, which nobody calls
-    unit: str
 
-    @classmethod
-    def read(cls, text: Any) -> "Length":
-        number, _, unit = str(text).strip().partition(" ")
-        try:
-            return cls(float(number), unit.strip().removesuffix("s") or "step")
-        except ValueError as error:
-            message = f'{text!r} is not a length; write "300 steps" or "65 epochs".'
-            raise InputError(message) from error
+def flat(table: dict) -> Point:
+    return flatten_dict(table, sep=".")
 
 
 def product(grid: dict | list[dict]) -> list[Point]:
-    """Return the points of a grid, or of several, the last key varying fastest."""
+    """Return the points of a grid, or of several, the last key varying fastest.
+
+    Raises:
+        InputError: two points are the same.
+    """
     points = []
     for table in grid if isinstance(grid, list) else [grid]:
-        axes = jobs.flat(table)
+        axes = flat(table)
         values = [v if isinstance(v, list) else [v] for v in axes.values()]
         points += [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
+    point, times = collections.Counter(map(str, points)).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"the grid has {times} times {point}.")
     return points
 
 
@@ -62,7 +69,7 @@ class Run(NamedTuple):
 
     Attributes:
         config: config file, and :scale.
-        minutes: what the run takes an idle machine, by the plan's file.
+        minutes: what the run takes an idle machine from its first step, by the plan's file.
     """
 
     folder: Path
@@ -74,11 +81,11 @@ class Run(NamedTuple):
     def resolved(self):
         """Return the whole config."""
         values = self.settings | dict(steps=self.steps)
-        return jobs.override(jobs.read_config(self.config), values)
+        return jobs.override(cli.read_config_file(self.config), values)
 
     @property
     def job(self) -> jobs.Job:
-        return jobs.Job.make(self.folder, self.resolved())
+        return jobs.Job(self.folder, self.resolved().to_json(), self.left)
 
     @property
     def begun(self) -> bool:
@@ -89,17 +96,22 @@ class Run(NamedTuple):
         """Return whether nothing is left to train: the length is reached, or the run diverged."""
         if not self.begun:
             return False
-        stored, count = runs.read(self.folder), Length.read(self.steps).count
-        planned = Length.read(stored.config["steps"]).count
-        if stored.diverged or (planned == count and stored.finished):
-            return True
-        return planned > count and bool(self.readings())
+        stored, (count, unit) = runs.read(self.folder), read_length(self.steps)
+        planned, _ = read_length(stored.config["steps"])
+        further = planned > count and stored.progress(unit) >= count
+        return bool(stored.diverged) or further or (planned == count and stored.finished)
+
+    @property
+    def left(self) -> float:
+        """Return the minutes that it takes from its last step on, by the plan's file."""
+        count, unit = read_length(self.steps)
+        done = runs.read(self.folder).progress(unit) / count if self.begun else 0.0
+        return self.minutes * max(0.0, 1.0 - done)
 
     def readings(self) -> list[runs.Reading]:
         """Return the readings up to this length, none of a run that has not reached it."""
-        count, unit = Length.read(self.steps)
-        stored = runs.read(self.folder) if self.begun else None
-        if stored is None or stored.progress(unit) < count:
+        count, unit = read_length(self.steps)
+        if not self.begun or (stored := runs.read(self.folder)).progress(unit) < count:
             return []
         return [row for row in stored.rows if (getattr(row, unit) or 0) <= count]
 
@@ -112,35 +124,47 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class Stage:
-    """A part of the plan.
+    """A part of the plan: all points of a grid, trained to one length after the other.
 
     Attributes:
         config: config file, and :scale.
         settings: values of all runs.
         settings_of: the stage whose choice is added to them; "" once it is.
         choice: the settings that this stage chose, recorded by hand.
-        varying: the config keys that name its runs.
+        minutes: those of a run to its last length.
     """
 
     name: str
     config: str
+    root: Path
     settings: dict = dataclasses.field(default_factory=dict)
     settings_of: str = ""
     choice: dict = dataclasses.field(default_factory=dict)
-    root: Path
+    grid: dict | list = dataclasses.field(default_factory=dict)
+    steps: str | list = ""
+    minutes: float = 0.0
 
-    varying: set[str] = dataclasses.field(default_factory=set, init=False)
-
-    def __post_init__(self):
-        self.settings = jobs.flat(self.settings)
+    def points(self) -> list[Point]:
+        """Return what the runs differ in."""
+        return product(self.grid)
 
     def waves(self) -> Iterator[list[Run]]:
         """Yield the runs, those of a wave that depends on others only once these are settled."""
-        raise NotImplementedError
+        lengths = [self.steps] if isinstance(self.steps, str) else self.steps
+        for steps in lengths:
+            share = read_length(steps)[0] / read_length(lengths[-1])[0]
+            yield [self.run(point, steps, share * self.minutes) for point in self.points()]
 
     def table(self) -> str:
         """Return what the finished stage shows, as text."""
         return ""
+
+    @functools.cached_property
+    def varying(self) -> set[str]:
+        """Return the keys of which not all points have the same value: they name the runs."""
+        points = self.points()
+        keys = {key for point in points for key in point}
+        return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
 
     @property
     def folder(self) -> Path:
@@ -156,43 +180,15 @@ class Stage:
         return [run for run in self.known() if not run.settled]
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
-        keys = [key for key in point if key in self.varying]
-        keys.sort(key="norm".__ne__)  # the norm comes first
+        # The norm comes first in the name.
+        keys = sorted(self.varying & point.keys(), key=["norm", *point].index)
         name = ",".join(f"{key}={point[key]}" for key in keys).replace(" ", "") or "run"
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items()}
-        return Run(self.folder / name, self.config, values | point, steps, minutes)
+        settings = flat(self.settings) | point
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return Run(self.folder / name, self.config, values, steps, minutes)
 
 
-def varying_keys(points: list[Point]) -> set[str]:
-    """Return the keys of which not all points have the same value."""
-    keys = {key for point in points for key in point}
-    return {key for key in keys if len({str(point.get(key)) for point in points}) > 1}
-
-
-# --- Kinds of stages ---
-
-
-@dataclasses.dataclass(kw_only=True)
-class Sweep(Stage):
-    """All points of a grid, each trained to one length after the other."""
-
-    grid: dict | list
-    steps: str | list
-    minutes: float
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.varying = varying_keys(product(self.grid))
-        folders = collections.Counter(self.run(p, "", 0).folder for p in product(self.grid))
-        folder, count = folders.most_common(1)[0]
-        if count > 1:
-            raise InputError(f"{count} runs would have the folder {folder}; change their values.")
-
-    def waves(self):
-        lengths = [self.steps] if isinstance(self.steps, str) else self.steps
-        minutes = self.minutes / len(lengths)
-        for steps in lengths:
-            yield [self.run(point, steps, minutes) for point in product(self.grid)]
+# --- Stages that choose ---
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -207,17 +203,17 @@ class Halving(Stage):
         published: the file of results/published with the curves; its first epoch is 0.
     """
 
-    grid: dict | list
     rungs: list
     score: dict
     published: str
 
     def __post_init__(self):
-        super().__post_init__()
-        curves = [pair for rung in self.rungs for pair in curves_of(rung)]
-        self.varying = varying_keys([c | s for c, _ in curves for s in product(self.grid)])
-        for curve, table in curves:
+        for curve, table in itertools.chain(*map(curves_of, self.rungs)):
             self.targets(curve, table["epochs"])  # before any training: raises if one is missing
+
+    def points(self):
+        curves = [curve for rung in self.rungs for curve, _ in curves_of(rung)]
+        return [curve | setting for curve in curves for setting in product(self.grid)]
 
     def targets(self, curve: Point, epochs: list[int]) -> list[tuple[dict, int, float]]:
         """Return the published value of each quantity and epoch of a curve.
@@ -234,8 +230,16 @@ class Halving(Stage):
             targets.append((quantity, epoch, values.mean()))
         return targets
 
+    def rounds(self) -> Iterator[tuple[dict, list[Point]]]:
+        """Yield each rung with its settings, the best of the rung before by its scores now."""
+        settings = product(self.grid)
+        for rung in self.rungs:
+            yield rung, settings
+            settings = sorted(settings, key=functools.partial(self.score_of, rung))
+            settings = settings[: rung.get("keep")]
+
     def waves(self):
-        for rung, settings in zip(self.rungs, self.rounds(), strict=False):
+        for rung, settings in self.rounds():
             wave = [
                 self.run(curve | setting, table["steps"], table["minutes"])
                 for setting in settings
@@ -244,16 +248,6 @@ class Halving(Stage):
             yield wave
             if not all(run.settled for run in wave):
                 return
-
-    def rounds(self) -> Iterator[list[Point]]:
-        """Yield the settings of each rung, and at the end those that are left, best first."""
-        settings = product(self.grid)
-        for rung in self.rungs:
-            yield settings
-            scores = [self.score_of(rung, setting) for setting in settings]
-            ranks = np.argsort(scores, kind="stable")
-            settings = [settings[rank] for rank in ranks][: rung.get("keep")]
-        yield settings
 
     def score_of(self, rung: dict, setting: Point) -> float:
         """Return the mean of weight · |ln(ours / published)| over the cells of a rung."""
@@ -266,19 +260,20 @@ class Halving(Stage):
                 ratio = values.get(quantity["metric"], 0) / theirs
                 distance = abs(math.log(ratio)) if ratio > 0 else math.inf
                 cells.append(quantity["weight"] * distance)
-        return sum(cells) / len(cells)
+        return statistics.fmean(cells)
 
     def chosen(self) -> Point | None:
         """Return the setting with the best score after the last rung, if it has one."""
-        *_, last = self.rounds()
-        return last[0] if self.score_of(self.rungs[-1], last[0]) < math.inf else None
+        *_, (rung, settings) = self.rounds()
+        score, n = min((self.score_of(rung, setting), n) for n, setting in enumerate(settings))
+        return settings[n] if score < math.inf else None
 
     def table(self):
         chosen = self.chosen()
         if chosen is None:
             return f"{self.name}: no setting has readings of all cells; change its grid."
         lines = [f"{self.name}: scores after each rung (less is better)"]
-        for number, (rung, settings) in enumerate(zip(self.rungs, self.rounds(), strict=False), 1):
+        for number, (rung, settings) in enumerate(self.rounds(), 1):
             for setting in settings:
                 values = ", ".join(f"{key}={value}" for key, value in setting.items())
                 lines.append(f"  rung {number} {self.score_of(rung, setting):8.3f}  {values}")
@@ -296,7 +291,7 @@ def curves_of(rung: dict) -> Iterator[tuple[Point, dict]]:
 
 
 @functools.cache
-def published_curves(name: str) -> dict[tuple[str, str], Curve]:
+def published_curves(name: str):
     return published(PUBLISHED / f"{name}.csv")
 
 
@@ -317,39 +312,34 @@ class Fair(Stage):
     seeds: list
     length_short: str
     steps: str
-    minutes: float
     check_ranking: bool = False
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.varying = {"norm", "lr", "seeds"}
+    def points(self):
+        return product(dict(norm=self.norms, lr=self.rates, seeds=SHORT_SEEDS))
 
     def runs(self, norm: str, rates, seeds, steps: str) -> list[Run]:
-        minutes = self.minutes * Length.read(steps).count / Length.read(self.steps).count
-        return [
-            self.run(dict(norm=norm, lr=lr, seeds=seed), steps, minutes)
-            for lr in rates
-            for seed in seeds
-        ]
+        minutes = self.minutes * read_length(steps)[0] / read_length(self.steps)[0]
+        points = [dict(norm=norm, lr=lr, seeds=seed) for lr in rates for seed in seeds]
+        return [self.run(point, steps, minutes) for point in points]
 
     def waves(self):
         for times in range(WIDENINGS + 1):
-            wave = []
-            for norm in self.norms:
-                wave += self.runs(norm, self.grid(norm, times), SHORT_SEEDS, self.length_short)
+            short = SHORT_SEEDS, self.length_short
+            grids = [(norm, self.widened(norm, times)) for norm in self.norms]
+            wave = [run for norm, rates in grids for run in self.runs(norm, rates, *short)]
             yield wave
             if not all(run.settled for run in wave):
                 return
         wave = []
         for norm in self.norms:
-            rates = self.grid(norm)
+            rates = self.widened(norm)
             if best := self.best(norm, rates):
                 both = dict.fromkeys((best, self.common()))
                 wave += self.runs(norm, both, self.seeds, self.steps)
                 wave += self.runs(norm, rates, SHORT_SEEDS, self.steps) * self.check_ranking
         yield wave
 
-    def grid(self, norm: str, times: int = WIDENINGS) -> list[float]:
+    def widened(self, norm: str, times: int = WIDENINGS) -> list[float]:
         """Return the rates of a norm, widened so many times where the best is at the edge."""
         rates = sorted(self.rates)
         for _ in range(times):
@@ -364,37 +354,30 @@ class Fair(Stage):
         """Return the best score of each short seed."""
         return [run.best() for run in self.runs(norm, [rate], SHORT_SEEDS, steps)]
 
-    def losses(self, norm: str, rates: list[float], steps: str) -> dict[float, float]:
-        """Return the mean reading of each rate, less is better; infinity if a seed diverged."""
-        sign = runs.SIGNS[jobs.read_config(self.config).select.mode]
-        means = {rate: float(sign * np.mean(self.readings(norm, rate, steps))) for rate in rates}
-        return {rate: math.inf if np.isnan(mean) else mean for rate, mean in means.items()}
-
-    def order(self, losses: dict[float, float]) -> list[float]:
-        """Return rates from the best to the worst; of equal ones first the middle of the grid."""
-        rates = list(losses)
-        middle = (len(rates) - 1) / 2
-        return sorted(rates, key=lambda r: (losses[r], abs(rates.index(r) - middle), r))
+    def order(self, norm: str, rates: list[float]) -> list[float]:
+        """Return the rates of a norm from the best to the worst; [] if all diverged."""
+        sign = runs.SIGNS[cli.read_config_file(self.config).select.mode]
+        readings = {rate: self.readings(norm, rate, self.length_short) for rate in rates}
+        means = {rate: sign * statistics.fmean(values) for rate, values in readings.items()}
+        losses = {rate: math.inf if math.isnan(mean) else mean for rate, mean in means.items()}
+        return ranked(losses) if min(losses.values()) < math.inf else []
 
     def best(self, norm: str, rates: list[float]) -> float | None:
         """Return the best rate, None if all diverged."""
-        losses = self.losses(norm, rates, self.length_short)
-        best = self.order(losses)[0]
-        return best if losses[best] < math.inf else None
+        return next(iter(self.order(norm, rates)), None)
 
     def common(self) -> float | None:
         """Return the rate of all norms; None if every norm diverged at every rate."""
         rates = sorted(self.rates)
-        losses = [self.losses(norm, rates, self.length_short) for norm in self.norms]
-        orders = [self.order(means) for means in losses if min(means.values()) < math.inf]
+        orders = list(filter(None, (self.order(norm, rates) for norm in self.norms)))
         ranks = {rate: float(sum(order.index(rate) for order in orders)) for rate in rates}
-        return self.order(ranks)[0] if orders else None
+        return ranked(ranks)[0] if orders else None
 
     def table(self):
         lines = [f"{self.name}: config.select, seeds {SHORT_SEEDS}"]
         lengths = [self.length_short, self.steps] if self.check_ranking else [self.length_short]
         for norm, steps in itertools.product(self.norms, lengths):
-            rates = self.grid(norm)
+            rates = self.widened(norm)
             best = self.best(norm, rates)
             for rate in rates:
                 seeds = ", ".join(f"{value:.4g}" for value in self.readings(norm, rate, steps))
@@ -404,6 +387,13 @@ class Fair(Stage):
         return "\n".join([*lines, f"The common rate is {self.common()}."])
 
 
+def ranked(losses: dict[float, float]) -> list[float]:
+    """Return rates from the best to the worst; of equal ones first the middle of the grid."""
+    rates = list(losses)
+    middle = (len(rates) - 1) / 2
+    return sorted(rates, key=lambda rate: (losses[rate], abs(rates.index(rate) - middle), rate))
+
+
 def following(a: float, b: float, c: float) -> float:
     """Return the number behind three of a grid: 0.1, 0.3, 1 is followed by 3."""
     return float(f"{c * b / a:.6g}")
@@ -411,7 +401,7 @@ def following(a: float, b: float, c: float) -> float:
 
 # --- The file ---
 
-KINDS = {"sweep": Sweep, "halving": Halving, "fair": Fair}
+KINDS = {"sweep": Stage, "halving": Halving, "fair": Fair}
 
 
 def read(path: Path, root: Path) -> list[Stage]:
@@ -427,7 +417,7 @@ def read(path: Path, root: Path) -> list[Stage]:
             name = f"stage {table['name']!r}: "
             stage = choose("kind", table.pop("kind"), KINDS)(**table, root=root)
             if stage.settings_of and (choice := stages[stage.settings_of].choice):
-                stage.settings |= jobs.flat(choice)
+                stage.settings |= choice
                 stage.settings_of = ""
             stages[stage.name] = stage
     except KeyError as error:
