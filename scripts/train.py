@@ -75,6 +75,10 @@ def train_run(config: ConfigDict, workdir: str) -> None:
         again = f" To resume: python {shlex.join(sys.orig_argv[1:])}"
         print(f"{stopped}.{'' if CONFIG_JSON.value == '-' else again}", flush=True)
         sys.exit(cli.INTERRUPTED)
+    folder, name = Path(workdir), config.experiment
+    then = [f"evaluate --workdir={folder}", f"report --runs={folder.parent}"]
+    then += [f"sample {name} --workdir={folder}"] * (name in experiments.names("samples"))
+    print("Next:", ", ".join(f"python -m scripts.{words}" for words in then), flush=True)
 
 
 if __name__ == "__main__":

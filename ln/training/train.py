@@ -8,7 +8,7 @@ A lane whose loss or state stops being finite has diverged: it gets no more rows
 continue. Lanes do not mix, so it is computed on and ignored.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 from functools import partial
@@ -484,11 +484,11 @@ def bad_states(state: State, step: int) -> dict[int, runs.Divergence]:
 
 
 def evaluate(
-    task: Task, state: State, diverged: Collection[int] = ()
+    task: Task, state: State, lanes: Iterable[int]
 ) -> dict[str, dict[str, dict[int, float]]]:
-    """Return split -> metric -> lane -> value for the lanes that have not diverged."""
+    """Return split -> metric -> lane -> value for the lanes of these numbers."""
     values: dict[str, dict[str, dict[int, float]]] = {}
-    for n in sorted({*range(len(state.step))} - {*diverged}):
+    for n in lanes:
         with products(task.config):
             evaluated = task.evaluate(variables_of(state, n))
         for split, scores in evaluated.items():
@@ -665,12 +665,8 @@ class Training:
         gathers = arrays and type(self.task).batch is Task.batch and jax.process_count() == 1
         memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
         fits = sum(array.nbytes for array in arrays.values()) < memory / 4
-        if not (
-            machine.accelerated()
-            and gathers
-            and fits
-            and all(a.size < 2**31 for a in arrays.values())
-        ):
+        fits = fits and all(array.size < 2**31 for array in arrays.values())
+        if not (machine.accelerated() and gathers and fits):
             return None
         return jax.device_put(arrays, None if self.spread.mesh is None else self.spread.sharding())
 
@@ -733,7 +729,8 @@ class Training:
 
     def evaluate(self, state: State, step: int) -> None:
         """Write the scores of all lanes that have not diverged, and print their means."""
-        scores, select = evaluate(self.task, state, self.diverged), self.task.config.select
+        lanes = [n for n in range(len(self.run.lanes)) if n not in self.diverged]
+        scores, select = evaluate(self.task, state, lanes), self.task.config.select
         metrics = choose("config.select.split", select.split, scores)
         choose("config.select.metric", select.metric, metrics)
         for split, columns in scores.items():
