@@ -30,9 +30,7 @@ NEEDED = (
     *("optimizer", "steps", "log_every", "eval_every", "save_every", "steps_per_call"),
 )
 
-COUNT: dict[str, Any] = dict(
-    lower_bound=1, upper_bound=2**31 - 1
-)  # of a flag that counts something
+COUNT: dict[str, Any] = dict(lower_bound=1, upper_bound=2**31 - 1)  # of flags that count
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 BUSY = 75  # of one that another process is at work on: try again later (BSD's sysexits.h)
@@ -156,15 +154,6 @@ def open_output() -> None:
         # Some names of files are not UTF-8, and in LANG=C only ASCII can be printed.
         given.reconfigure(errors="backslashreplace")
         setattr(sys, name, Output(given))
-
-
-def define_run() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
-    """Define the flags that choose a checkpoint of a run: workdir, checkpoint and data_dir."""
-    return (
-        flags.DEFINE_string("workdir", None, "the run folder"),
-        flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step"),
-        flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's"),
-    )
 
 
 def run(main: Callable[[list[str]], None], positional: bool = False) -> None:

@@ -20,7 +20,9 @@ from absl import flags
 from ln.errors import InputError
 from scripts import cli
 
-WORKDIR, CHECKPOINT, DATA_DIR = cli.define_run()
+WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 SAMPLES = flags.DEFINE_integer("samples", None, "K: samples for each case", **cli.COUNT)
 SPLIT = flags.DEFINE_string("split", "test", "with --samples: the split of the cases")
 CASES = flags.DEFINE_integer(

@@ -21,7 +21,9 @@ import experiments
 from ln.errors import InputError, choose
 from scripts import cli
 
-WORKDIR, CHECKPOINT, DATA_DIR = cli.define_run()
+WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 LANE = flags.DEFINE_integer("lane", 0, "number of a pair of seed and learning rate of the run")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
