@@ -416,7 +416,7 @@ def results(root: Path | str):
         return [r for r in stored.rows if (r.lane, r.step) in steps and r.split != "update"]
 
     keys = "run experiment norm lr split metric".split()
-    values = _frame(root, of_best).groupby(keys, sort=False)["value"]
+    values = _frame(root, of_best).groupby(keys, sort=False, dropna=False)["value"]
     return values.agg(seeds="count", mean="mean", std="std").reset_index()
 
 

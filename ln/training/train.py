@@ -358,7 +358,7 @@ class Plan:
 
     def left(self, every: int, step: int) -> int:
         """Return how often something is due after a step, up to the end."""
-        return -(-self.steps // every) - step // every
+        return (step < self.steps) * (-(-self.steps // every) - step // every)
 
     def calls(
         self, step: int, shape: Callable[[int], Hashable] = lambda step: None
