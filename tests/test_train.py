@@ -568,10 +568,3 @@ def test_a_constant_schedule_adds_no_state():
 def test_a_wrong_schedule_raises(schedule, message):
     with pytest.raises(InputError, match=message):
         directions(1, **schedule)
-
-
-def test_a_decaying_rate_resumes(make_config, tmp_path):
-    settings = {"schedule.kind": "inverse_sqrt", "schedule.tau": 2.0, "lr": (1e-2, 1e-3)}
-    whole = fit(make_config(**settings, steps="4 steps"), tmp_path / "whole")
-    fit(make_config(**settings, steps="2 steps"), tmp_path / "parts")
-    assert_equal(fit(make_config(**settings, steps="4 steps"), tmp_path / "parts"), whole)
