@@ -509,9 +509,7 @@ CHANGED = {
         '{"st',
     ],
     "config.json": ["{}", "", *(json.dumps(CONFIG | change) for change in CHANGED_CONFIGS)],
-    **dict.fromkeys(
-        [f"{n}.jsonl" for n in ("sessions", "evaluations", "diverged", "dead")], ["{}"]
-    ),
+    **{f"{name}.jsonl": ["{}"] for name in ("sessions", "evaluations", "diverged", "dead")},
 }
 
 
@@ -522,10 +520,9 @@ CHANGED = {
 )
 def test_malformed_files_raise_one_line(folder, name, text):
     store(folder, {(1, 0, 0.1): 0.5})
-    path, row = folder / name, json.dumps(ROW)
-    path.write_text(text if name == "config.json" else f"{row}\n{text}\n{row}\n")
-    if name in ("sessions.jsonl", "evaluations.jsonl", "diverged.jsonl", "dead.jsonl"):
-        path.write_text(text + "\n")
+    row = json.dumps(ROW)
+    lines = [row, text, row] if name == "metrics.jsonl" else [text]
+    (folder / name).write_text("\n".join(lines))
     with pytest.raises(InputError, match=f"{name}.* is damaged") as error:
         runs.read(folder)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400

@@ -26,8 +26,8 @@ class TensorBoard:
     """Event files in events/, a folder for each lane, with its settings as hyperparameters."""
 
     def __init__(self, folder: Path, config: dict, lanes: list[Lane]):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2
+        from tensorboard.plugins.hparams import plugin_data_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.event, self.summary = event_pb2.Event, summary_pb2.Summary
@@ -42,9 +42,13 @@ class TensorBoard:
                     start.hparams[name].number_value = value
                 else:
                     start.hparams[name].string_value = str(value)
+            # As its module `metadata` makes it, which takes half a second to import.
             data = plugin_data_pb2.HParamsPluginData(session_start_info=start)
-            about = metadata.create_summary_metadata(data)
-            names = dict(tag=metadata.SESSION_START_INFO_TAG, tensor=metadata.NULL_TENSOR)
+            about = summary_pb2.SummaryMetadata()
+            about.plugin_data.plugin_name = "hparams"
+            about.plugin_data.content = data.SerializeToString()
+            nothing = tensor_pb2.TensorProto(dtype="DT_FLOAT")
+            names = dict(tag="_hparams_/session_start_info", tensor=nothing)
             self._add(lane, 0, [self.summary.Value(**names, metadata=about)])
 
     def _add(self, lane: Lane, step: int, values: list) -> None:
