@@ -57,12 +57,13 @@ def main(_):
             cause = trained.stored.diverged[seed, lr].cause
             print(f"seed {seed}, lr {lr:g} has diverged and is left out: {cause}", flush=True)
 
-    def note(n: int, split: str, metric: str, **number) -> None:
+    def note(n: int, split: str, metric: str, value: float, **more) -> None:
         """Print a number, and keep its row."""
         seed, lr = trained.lanes[n]
-        row = dict(step=step, split=split, metric=metric, seed=seed, lr=lr, **number)
-        print(line(row), flush=True)
-        rows.append(row)
+        about = "".join(f", {name} {x:.2g}" for name, x in more.items() if x is not None)
+        print(f"seed {seed}, lr {lr:g}  {split} {metric} {value:.6g}{about}", flush=True)
+        place = dict(step=step, split=split, metric=metric, seed=seed, lr=lr)
+        rows.append(place | dict(value=value, **more))
 
     for split, metrics in train.evaluate(task, trained.state, trained.lanes).items():
         for metric, values in metrics.items():
@@ -93,16 +94,6 @@ def estimate(task, variables, x, samples: int) -> dict:
         progress.show(len(values), [values.mean()])
     error = values.std(ddof=1) / N**0.5 if N > 1 else None
     return dict(value=values.mean(), error=error, samples=samples, cases=N)
-
-
-def line(row: dict) -> str:
-    """Return a row as it is printed."""
-    lane = f"seed {row['seed']}, lr {row['lr']:g}"
-    text = f"{lane}  {row['split']} {row['metric']} {row['value']:.6g}"
-    if "samples" in row:
-        error = "" if row["error"] is None else f" ± {row['error']:.2g} (standard error)"
-        text += f"{error}, K = {row['samples']:,}, over {row['cases']:,} cases"
-    return text
 
 
 if __name__ == "__main__":

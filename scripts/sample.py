@@ -61,7 +61,7 @@ def prepare(argv: list[str]) -> str:
 
 
 def main(argv):
-    from ln.training import train
+    from ln.training import runs, train  # jax takes a second
 
     if len(argv) != 2 or WORKDIR.value is None:
         names = ", ".join(experiments.names("samples"))
@@ -75,28 +75,16 @@ def main(argv):
         )
     flags.FLAGS["out"].value = str(out)
     options = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(samples.Options)}
-    task, variables, origin = restore(argv[1])
-    with train.products(task.config):
-        files = samples.sample(task, variables, samples.Options(**options))
-    write(out, files, origin | dict(files=list(files)))
-
-
-def restore(name: str) -> tuple:
-    """Return the task of the run, the variables of the lane, and where these come from.
-
-    Raises:
-        InputError: the run is of another experiment, or has no such lane or checkpoint.
-    """
-    from ln.training import runs
-
-    workdir, n = str(WORKDIR.value), LANE.value
-    known = runs.read_config(workdir).experiment
-    if known != name:
-        raise InputError(f"{workdir} is a run of {known}, not of {name}.")
+    workdir, n = WORKDIR.value, LANE.value
+    if (known := runs.read_config(workdir).experiment) != argv[1]:
+        raise InputError(f"{workdir} is a run of {known}, not of {argv[1]}.")
     trained = experiments.open_run(workdir, CHECKPOINT.value, DATA_DIR.value)
-    variables, step, (seed, lr) = trained.variables(n), trained.step, trained.stored.lanes[n]
-    print(f"{workdir}, step {step:,}, lane {n} (seed {seed}, lr {lr:g})", flush=True)
-    return trained.task, variables, runs.provenance(step) | dict(seed=seed, lr=lr)
+    variables, (seed, lr) = trained.variables(n), trained.stored.lanes[n]
+    print(f"{workdir}, step {trained.step:,}, lane {n} (seed {seed}, lr {lr:g})", flush=True)
+    with train.products(trained.task.config):
+        files = samples.sample(trained.task, variables, samples.Options(**options))
+    origin = runs.provenance(trained.step) | dict(seed=seed, lr=lr)
+    write(out, files, origin | dict(files=list(files)))
 
 
 def write(out: Path, files: dict[str, str | bytes | Path], record: dict) -> None:

@@ -54,7 +54,9 @@ def test_command_writes_files_and_their_record(make_run, name):
     assert made["seed"] == 1 and "--lane=1" in made["command"]
 
 
+@pytest.mark.timeout(900)
 def test_the_examples_of_the_docs_work(make_run, monkeypatch):
+    pytest.importorskip("pandas")
     for name in experiments.names():
         folder = make_run(name)
     (folder.parent / "runs").symlink_to(folder.parent, target_is_directory=True)

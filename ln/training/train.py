@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -397,13 +397,6 @@ def make_lanes(config) -> list[tuple[int, float]]:
     return lanes
 
 
-class Call(NamedTuple):
-    """A dispatched call: its steps, and its metrics ``[K, lanes]``, still on the device."""
-
-    steps: range
-    metrics: dict[str, jax.Array]
-
-
 class Means:
     """The means of the updates' metrics since the last row. Checkpoints contain the sums."""
 
@@ -495,11 +488,6 @@ def evaluate(
             for name, score in scores.items():
                 values.setdefault(split, {}).setdefault(name, {})[n] = score
     return values
-
-
-def mean(column: Mapping[int, float]) -> float:
-    """Return the mean over lanes."""
-    return sum(column.values()) / len(column)
 
 
 def step_of(state: State) -> int:
@@ -636,7 +624,7 @@ class Training:
         for steps, batches in data.ahead(prepare, calls()):
             state, metrics = self.dispatch(state, steps, batches)
             self.settle(waiting)
-            waiting, step = Call(steps, metrics), steps[-1] + 1
+            waiting, step = (steps, metrics), steps[-1] + 1
             stopping = machine.any_of(interrupt.asked)
             evaluating = self.plan.due(self.plan.eval_every, step)
             saving = self.plan.due(self.plan.save_every, step) or stopping
@@ -710,12 +698,13 @@ class Training:
         with self.progress.between("compiling", f"Compiling {K} step(s){about}"):
             return self.call(*inputs)
 
-    def settle(self, call: Call | None) -> None:
-        """Fetch the metrics of a call, and write a row if one is due."""
+    def settle(self, call: tuple[range, dict[str, jax.Array]] | None) -> None:
+        """Fetch the metrics ``[K, lanes]`` of a call's steps, and write a row if one is due."""
         if call is None:
             return
-        step, metrics = call.steps[-1] + 1, jax.device_get(call.metrics)
-        self.mark(bad_losses(call.steps, metrics["loss"]))
+        steps, metrics = call[0], jax.device_get(call[1])
+        self.mark(bad_losses(steps, metrics["loss"]))
+        step = steps[-1] + 1
         left_out = np.isin(np.arange(len(self.run.lanes)), list(self.diverged))
         self.means.add({name: np.where(left_out, 0.0, x) for name, x in metrics.items()})
         if self.plan.due(self.plan.log_every, step):
@@ -733,12 +722,11 @@ class Training:
         scores, select = evaluate(self.task, state, lanes), self.task.config.select
         metrics = choose("config.select.split", select.split, scores)
         choose("config.select.metric", select.metric, metrics)
+        texts = []
         for split, columns in scores.items():
             self.write(step, split, columns)
-        texts = [
-            " ".join([split, *(f"{name} {mean(column):.4g}" for name, column in columns.items())])
-            for split, columns in scores.items()
-        ]
+            means = {name: np.mean([*column.values()]) for name, column in columns.items()}
+            texts.append(" ".join([split, *(f"{name} {x:.4g}" for name, x in means.items())]))
         if best := self.run.best():
             texts.append(f"best {select.split} {select.metric} {best[1]:.4g} at step {best[0]:,}")
         say(f"step {step:,}  {'; '.join(texts)}")
