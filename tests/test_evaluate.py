@@ -71,9 +71,7 @@ def test_diverged_lanes_are_left_out(train_one):
 def test_a_run_of_another_arithmetic_is_not_opened(train_one, monkeypatch):
     now = runs.arithmetic() | dict(enable_x64="True")
     monkeypatch.setattr(runs, "arithmetic", lambda: now)
-    with pytest.raises(
-        InputError, match='another arithmetic of jax .enable_x64: "False" -> "True"'
-    ):
+    with pytest.raises(InputError, match='another arithmetic of jax .enable_x64: false -> "True"'):
         experiments.open_run(train_one(mnist))
 
 

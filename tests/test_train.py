@@ -155,6 +155,9 @@ def test_progress_is_a_living_line_or_plain_lines(capsys, monkeypatch, clock, is
     assert last.startswith("mnist  step 2,000/2,000 (100%)") and last.endswith("ETA 0:00:00")
     counts = (3, 1) if is_terminal else (0, 2)  # one came too early to be shown
     assert (shown.count("\r"), shown.count("\n")) == counts
+    with pytest.raises(ZeroDivisionError), console.live_line():
+        raise ZeroDivisionError
+    assert capsys.readouterr().out == "\r\033[K" * is_terminal
 
 
 def test_the_rate_is_of_steps_and_the_eta_of_all(capsys, clock):

@@ -49,6 +49,15 @@ def say(text: str, end: str = "\n") -> None:
     print(f"{clear}{text}", end=end, flush=True)
 
 
+@contextlib.contextmanager
+def live_line() -> Iterator[None]:
+    """Clear the live line at the end, also before an error is printed."""
+    try:
+        yield
+    finally:
+        say("", end="")
+
+
 class Progress:
     """How far the work is: a line that is overwritten on a terminal, else one every ten seconds.
 

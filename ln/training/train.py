@@ -32,7 +32,7 @@ import optax
 from ln.errors import DivergedError, InputError, choose, writing
 from ln.training import data, ranges, runs
 from ln.training import devices as machine
-from ln.training.console import Output, Progress, say
+from ln.training.console import Output, Progress, live_line, say
 from ln.training.devices import ALONE, Spread
 from ln.training.optim import make_optimizer
 
@@ -529,6 +529,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
     machine.check_same(json.dumps([same, dict(task.data)], sort_keys=True))
     with (
         contextlib.redirect_stdout(Output(sys.stdout)),
+        live_line(),
         writing(workdir, "--workdir", "; the same command goes on from the newest checkpoint"),
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
