@@ -22,6 +22,7 @@ is lost the others end; the same commands, of as many processes as you like, go 
 
 import contextlib
 import json
+import os
 from pathlib import Path
 import shlex
 import sys
@@ -40,6 +41,8 @@ flags.adopt_module_key_flags(hosts)
 
 
 def main(_):
+    # If there is a cache of compiled programs, keep all of them: most take less than a second.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     config, name, workdir = CONFIG.value, CONFIG_JSON.value, WORKDIR.value
     if (config is None) == (name is None) or workdir is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
