@@ -32,19 +32,8 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from ln.errors import BusyError, InputError, choose
-from ln.training import checkpoints, writers
-from ln.training.files import (
-    Item,
-    Row,
-    append_rows,
-    extents,
-    read_object,
-    read_rows,
-    sync,
-    to_line,
-    write_atomically,
-    write_rows,
-)
+from ln.training import checkpoints, files, writers
+from ln.training.files import Row, append_rows, read_rows, to_line, write_atomically, write_rows
 from ln.training.origin import arithmetic, commit, environment, machine, now, provenance
 
 __all__ = ["append_rows", "commit", "environment"]  # of files.py and origin.py
@@ -299,12 +288,12 @@ def _stored_config(folder: Path) -> dict:
     return _read_config(folder, lambda config: config)
 
 
-def _read_config(folder: Path, make: Callable[[dict], Item]) -> Item:
+def _read_config(folder: Path, make: Callable[[dict], files.Item]) -> files.Item:
     path = folder / "config.json"
     if not path.exists():
         raise InputError(f"{folder} is no run folder: there is no {path}.")
     remedy = "Put a copy of it back, or move the folder away."
-    return read_object(path, remedy, lambda config: make(_checked(config)))
+    return files.read_object(path, remedy, lambda config: make(_checked(config)))
 
 
 def read(folder: Path | str) -> Stored:
@@ -570,7 +559,7 @@ class Run:
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
         remedy = "Delete it if the data are the same still, or choose another --workdir."
-        known = read_object(path, remedy, dict) if path.exists() else data
+        known = files.read_object(path, remedy, dict) if path.exists() else data
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
@@ -699,8 +688,8 @@ class Run:
         assert self._file is not None, "start() comes before save()"
         self._wait()  # so that the checkpoint before it is on the disk
         # On the disk before it: no checkpoint may outlive the rows that it counts on.
-        files = extents(self.folder, FILES)
-        checkpoints.save(self._checkpoints, step, checkpoints.Saved(state, sums, files))
+        saved = checkpoints.Saved(state, sums, files.extents(self.folder, FILES))
+        checkpoints.save(self._checkpoints, step, saved)
 
     def best(self) -> tuple[int, float] | None:
         """Return the best step so far by config.select, and its score."""
@@ -711,7 +700,11 @@ class Run:
         """Return how many steps this run has in a call on an accelerator; 0: not yet measured."""
         path = self.folder / "calls.json"
         remedy = "Delete it, and it is measured again."
-        return read_object(path, remedy, lambda calls: int(calls["steps"])) if path.exists() else 0
+        return (
+            files.read_object(path, remedy, lambda calls: int(calls["steps"]))
+            if path.exists()
+            else 0
+        )
 
     def keep_steps_per_call(self, steps: int) -> None:
         """Keep the measured number of steps for all sessions."""
@@ -721,17 +714,16 @@ class Run:
         """Return in two lines the result, and the best checkpoint."""
         stored, select = read(self.folder), self._stored.config["select"]
         if (best := stored.best()) is None:
-            return f"Result: no {select['split']} {select['metric']} is finite.\n{self.kept()}"
-        name, values = select["metric"], dict[str, list[float]]()
+            return f"Result: no {select['split']} {select['metric']} is finite\n{self.kept()}"
+        step, name, values = best[0], select["metric"], dict[str, list[float]]()
         for row in stored.rows:
-            if row.step == best[0] and row.lane in stored.remaining and name in row.values:
-                values.setdefault(row.split, []).append(row.values[name])
-        values.pop("update", None)
-        scores = [f"{split} {sum(column) / len(column):.4g}" for split, column in values.items()]
+            if row.step == step and row.lane in stored.remaining and row.split != "update":
+                values.setdefault(row.split, []).append(row.values.get(name, math.nan))
+        scores = ", ".join(f"{split} {np.mean(column):.4g}" for split, column in values.items())
         saved = _step(self.folder, "best", list(self._checkpoints.all_steps()))
         return (
-            f"Result: {name} {', '.join(scores)} at step {best[0]:,}, the best of "
-            f"{len(stored.scores())} by {select['split']} {name}\n"
+            f"Result: {name} {scores} at step {step:,}, the best of {len(stored.scores())} by "
+            f"{select['split']} {name}\n"
             f"Best checkpoint: step {saved:,} in {self.folder / 'checkpoints'}"
         )
 
@@ -758,7 +750,7 @@ class Run:
         if (step := self._checkpoints.latest_step()) is not None:
             place = self.folder / "checkpoints" / str(step)
             for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
-                sync(path)
+                files.sync(path)
 
     def close(self) -> None:
         """Let go of everything, even if some of it can no longer be written."""

@@ -679,8 +679,8 @@ class Training:
             most = min(most, self.task.config.get("bucket_run", self.plan.steps_per_call))
         K = max(1, min(round(CALL / per_step), most))
         every = min(self.plan.log_every, self.plan.eval_every, self.plan.save_every)
-        K = -(-every // -(-every // K))  # calls of the same length until something is due
-        K = int(machine.of_first(np.int32(K)))
+        calls = -(-every // K)  # of the same length until something is due
+        K = int(machine.of_first(np.int32(-(-every // calls))))
         self.run.keep_steps_per_call(K)
         return dataclasses.replace(self.plan, steps_per_call=K)
 

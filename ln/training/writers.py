@@ -72,23 +72,22 @@ class WandB:
     def __init__(self, folder: Path, config: dict, lanes: list[Lane]):
         import wandb
 
+        self.runs, name = {}, folder.name
         try:
-            self.runs = {lane: self._begin(wandb, folder, config, lane) for lane in lanes}
+            for lane in lanes:
+                self.runs[lane] = wandb.init(
+                    project="layer-normalization",
+                    dir=folder,
+                    group=name,
+                    name="{},seed={},lr={}".format(name, *lane),
+                    config=settings(config, lane),
+                    reinit="create_new",  # several at a time
+                )
         except wandb.errors.Error as error:
             raise InputError(
                 f"Weights & Biases cannot start ({error}). Set WANDB_MODE=offline to keep its rows "
                 f"here, or leave it out of config.writers."
             ) from error
-
-    def _begin(self, wandb, folder: Path, config: dict, lane: Lane):
-        return wandb.init(
-            project="layer-normalization",
-            dir=folder,
-            group=folder.name,
-            name="{},seed={},lr={}".format(folder.name, *lane),
-            config=settings(config, lane),
-            reinit="create_new",  # several at a time
-        )
 
     def write(self, lane: Lane, step: int, values: dict[str, float]) -> None:
         """Log the values."""
