@@ -9,6 +9,7 @@ def get_config(experiment: str, scale: str) -> ConfigDict:
     config.experiment = experiment
     config.scale = scale
     config.data_dir = "data"  # folder of the prepared data sets
+    config.writers = ("tensorboard",)  # tools that get copies of the metrics; or "wandb", or ()
     config.norm = "layer"  # a key of config.norms
 
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # Adam's defaults
@@ -16,6 +17,7 @@ def get_config(experiment: str, scale: str) -> ConfigDict:
     config.schedule = dict(kind="constant", tau=0.0)  # or "inverse_sqrt": lr / √(1 + t/tau)
     config.clip = 0.0  # > 0: bound on the norm of the gradient
     config.seeds = (0,)  # several seeds train side by side
+    config.precision = "default"  # of products: the device's; or "float32", "tf32", "bfloat16"
     config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
     return config
 

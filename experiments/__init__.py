@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 import traceback
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ln.errors import InputError, choose
 
@@ -53,6 +53,77 @@ def load(config):
     return task
 
 
+class Trained(NamedTuple):
+    """A checkpoint of a run.
+
+    Attributes:
+        state: of all lanes, as the trainer has it.
+        stored: the rows, lanes and sessions of the run.
+    """
+
+    task: Any
+    state: Any
+    stored: Any
+
+    @property
+    def step(self) -> int:
+        """Return the step after which it was saved."""
+        return int(self.state.step.max())  # in runs of earlier versions, diverged lanes are behind
+
+    @property
+    def lanes(self) -> dict[int, tuple[int, float]]:
+        """Return number -> seed and learning rate of the lanes that have not diverged by then."""
+        diverged = {n for n, (step, _) in self.stored.diverged.items() if step <= self.step}
+        return {n: lane for n, lane in enumerate(self.stored.lanes) if lane not in diverged}
+
+    def variables(self, lane: int):
+        """Return the variables of the model of a lane.
+
+        Raises:
+            InputError: there is no such lane, or it has diverged.
+        """
+        from ln.training import train
+
+        if lane not in self.lanes:
+            known = ", ".join(map(str, self.lanes)) or "none"
+            raise InputError(
+                f"{self.stored.folder} has no lane {lane} at step {self.step:,} that has not "
+                f"diverged. There are: {known}. Take one of them, or another checkpoint."
+            )
+        return train.variables_of(self.state, lane)
+
+
+def open_run(folder: Path | str, checkpoint: str = "best", data_dir: str | None = None) -> Trained:
+    """Return a checkpoint of a run, which may still be training.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best" by config.select, "newest", or a step.
+        data_dir: folder of the prepared data; default: the run's.
+
+    Raises:
+        InputError: there is no such run, checkpoint or data set; or jax computes in another way
+            than in the run.
+    """
+    from ln.training import runs, train
+
+    config, stored = runs.read_config(folder), runs.read(folder)
+    runs.check_arithmetic(stored.folder, stored.sessions)
+    config.data_dir = data_dir or config.data_dir
+    task = load(config)
+    return Trained(task, train.load(task, folder, checkpoint), stored)
+
+
+def load_run(folder: Path | str, checkpoint: str = "best", lane: int = 0):
+    """Return the task, the variables and the config of a run; see `open_run`.
+
+    Args:
+        lane: number of a pair of seed and learning rate of the run.
+    """
+    trained = open_run(folder, checkpoint)
+    return trained.task, trained.variables(lane), trained.task.config
+
+
 def check(config):
     """Return the Task of a config that can be trained, before anything is written.
 
@@ -60,13 +131,13 @@ def check(config):
         InputError: a value is out of its range, unknown or does not fit the others, or the data are
             missing or broken.
     """
-    from ln.training import train
+    from ln.training import runs, train
 
     task = load(config)
     train.make_lanes(config)
     train.make_optimizer(config)
     train.Plan.of(config, task)
-    choose("config.select.mode", config.select.mode, dict(min=None, max=None))
+    runs.check(config)
     check_select(task, config)
     return task
 

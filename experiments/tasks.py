@@ -203,8 +203,12 @@ def build(network: type[Network], config, train: bool, **attributes) -> Network:
 
     Its norm is that of the config, for training or for tests.
     """
-    names = {field.name for field in dataclasses.fields(network)} & set(config)
-    values = {name: config[name] for name in names}
+    fields = {field.name: field.default for field in dataclasses.fields(network)}
+    values = {name: config[name] for name in fields if name in config}
+    given = {*values, *attributes, "norm"}
+    lacking = [n for n, d in fields.items() if d is dataclasses.MISSING and n not in given]
+    if lacking:
+        raise InputError(f"The config lacks {', '.join(lacking)}, which this network needs.")
     return network(**values | dict(norm=make_norm(config, train)) | attributes)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import functools
-import io
 import itertools
 import logging as standard_logging
 import os
@@ -13,11 +12,12 @@ import runpy
 import sys
 import threading
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from ln.errors import BusyError, DivergedError, InputError, nearest
+from ln.training.console import Output
 
 # Errors that absl, ml_collections and a config file raise for a misspelt flag, key or value.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
@@ -30,6 +30,8 @@ NEEDED = (
     *("experiment", "scale", "seeds", "lr", "norm", "norms", "batch_size", "data_dir", "select"),
     *("optimizer", "steps", "log_every", "eval_every", "save_every", "steps_per_call"),
 )
+
+COUNT: dict[str, Any] = dict(lower_bound=1, upper_bound=2**31 - 1)  # of flags that count
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 BUSY = 75  # of one that another process trains: try again later (BSD's sysexits.h)
@@ -101,6 +103,11 @@ def as_input_error(error: Exception) -> InputError:
     return InputError(" ".join(words.split()))
 
 
+def raised_by(error: Exception) -> str:
+    """Return the name of the module that raised an error."""
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).stem
+
+
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """Turn an error that a user can act on into one line and an exit status."""
@@ -113,8 +120,13 @@ def one_line() -> Iterator[None]:
             raise
         what = f"Cannot write to {error.filename or 'a file'} ({error.strerror})."
         fail(InputError(f"{what} Make room, or choose another folder."))
+    except AttributeError as error:
+        if raised_by(error) != "config_dict":
+            raise
+        words = str(error).replace("\\n", " ").strip("'\"")
+        fail(InputError(f"The config of this run lacks a key: {words}. See configs/."))
     except (AssertionError, RuntimeError) as error:  # of jax, as it looks for devices
-        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).stem != "xla_bridge":
+        if raised_by(error) != "xla_bridge":
             raise
         asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
         reason = f" ({error})" if str(error) else ""
@@ -141,29 +153,6 @@ def silence_threads() -> None:
     threading.excepthook, sys.unraisablehook = ended, unraisable
 
 
-class Output(io.TextIOWrapper):
-    """A standard output that may be lost, as in "| head -1": printing never ends a command."""
-
-    def write(self, text: str) -> int:
-        """Write a text, if the output still exists; return its length."""
-        try:
-            return super().write(text)
-        except OSError:
-            self._lose()
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush the buffer, if the output still exists."""
-        try:
-            super().flush()
-        except OSError:
-            self._lose()
-
-    def _lose(self) -> None:
-        """Discard the rest of the buffer and all that follows."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-
-
 def open_output() -> None:
     """Make standard output and error safe to print any text to, also if they are closed."""
     for name in ("stdout", "stderr"):
@@ -172,8 +161,8 @@ def open_output() -> None:
             given = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
             setattr(sys, f"__{name}__", given)
         # Some names of files are not UTF-8, and in LANG=C only ASCII can be printed.
-        safe = dict(encoding=given.encoding, errors="backslashreplace", write_through=True)
-        setattr(sys, name, Output(given.buffer, **safe, line_buffering=given.line_buffering))
+        given.reconfigure(errors="backslashreplace")
+        setattr(sys, name, Output(given))
 
 
 def run(main: Callable[[list[str]], None], positional: bool = False) -> None:

@@ -5,6 +5,7 @@
     python -m scripts.report --theory --out=report/theory
     python -m scripts.report --claims --runs=runs/small
     python -m scripts.report --documents
+    python -m scripts.report --csv --latex --markdown --runs=runs/small
 
 The page shows every run folder below --runs, also of runs in progress; curves and numbers leave out
 diverged lanes. A broken run is skipped and named at the end. The file figures.py of an experiment
@@ -15,6 +16,10 @@ results/published/. The page contains its pictures, which are also written as PN
 minute. --claims shows all claims of the paper and their verdicts by the analysis and by the runs
 below --runs, if any; runs in different folders, or with different settings, are different tests of
 a claim.
+
+--csv, --latex and --markdown write tables in place of a page: the final results of all runs, each
+lane at its best step by config.select, as results.csv, .tex and .md; with --csv also all rows of
+all runs as metrics.csv. They need pandas.
 
 --documents writes the tables of README.md, docs/ and results/README.md, and two of their figures,
 anew from results/ (scripts/pages/documents.py). It computes the analysis only if
@@ -37,6 +42,9 @@ RUNS = flags.DEFINE_string(
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
 CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
 DOCUMENTS = flags.DEFINE_bool("documents", False, "the tables of README.md and docs/, instead")
+TABLES = dict(csv="results.csv", latex="results.tex", markdown="results.md")  # flag -> file
+for word, name in TABLES.items():
+    flags.DEFINE_bool(word, False, f"the final results as a table, {name}")
 OUT = flags.DEFINE_string("out", None, "folder of the page [report, report/theory, report/claims]")
 
 PAGE = "index.html"
@@ -59,6 +67,27 @@ def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
     arrays.remove_leftovers(out / PAGE)
 
 
+def write_tables(root: Path, out: Path, words: list[str]) -> None:
+    """Write the final results in the formats of these flags, and with "csv" all metrics too."""
+    from ln.training import runs
+
+    results = runs.results(root)
+    lines = [results.columns, ["---"] * results.shape[1], *results.itertuples(index=False)]
+    texts = dict(
+        csv=results.to_csv(index=False),
+        latex=results.to_latex(index=False, escape=True),
+        markdown="".join(f"| {' | '.join(map(str, line))} |\n" for line in lines),
+    )
+    files = {TABLES[word]: texts[word] for word in words}
+    if "csv" in words:
+        files["metrics.csv"] = runs.table(root).to_csv(index=False)
+    with writing(out, "--out"):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (out / name).write_text(text, encoding="utf-8")
+            print(out / name)
+
+
 def main(_):
     """Write the page or the documents that the flags ask for."""
     if THEORY.value + CLAIMS.value + DOCUMENTS.value > 1:
@@ -67,6 +96,8 @@ def main(_):
         from scripts.pages import documents
 
         return documents.write()
+    if words := [word for word in TABLES if flags.FLAGS[word].value]:
+        return write_tables(Path(RUNS.value or "runs/small"), Path(OUT.value or "report"), words)
     kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "results"
     out = Path(OUT.value or ("report" if kind == "results" else f"report/{kind}"))
     file = out / PAGE

@@ -23,8 +23,8 @@ from scripts import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run folder")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select), newest, or a step")
-LANE = flags.DEFINE_integer("lane", 0, "number of a pair of seed and learning rate of the run")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
+LANE = flags.DEFINE_integer("lane", 0, "number of a pair of seed and learning rate of the run")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
 KINDS: dict[Any, Any] = {  # type of an option -> how its flag is made; others are texts
@@ -47,7 +47,8 @@ def load(name: str):
     for field in dataclasses.fields(samples.Options):
         if field.name not in flags.FLAGS:  # an option may be one of this command
             make: Any = KINDS.get(field.type, flags.DEFINE_string)
-            make(field.name, field.default, **field.metadata)
+            bounds = dict(upper_bound=cli.COUNT["upper_bound"]) if field.type is int else {}
+            make(field.name, field.default, **bounds, **field.metadata)
     return samples
 
 
@@ -61,6 +62,8 @@ def prepare(argv: list[str]) -> str:
 
 def main(argv):
     """Write the samples of an experiment."""
+    from ln.training import runs, train  # jax takes a second
+
     if len(argv) != 2 or WORKDIR.value is None:
         names = ", ".join(experiments.names("samples"))
         raise InputError(f"Give one experiment of {names}, and --workdir=DIR; --help has examples.")
@@ -73,37 +76,16 @@ def main(argv):
         )
     flags.FLAGS["out"].value = str(out)
     options = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(samples.Options)}
-    task, variables, origin = restore(argv[1])
-    files = samples.sample(task, variables, samples.Options(**options))
+    workdir, n = WORKDIR.value, LANE.value
+    if (known := runs.read_config(workdir).experiment) != argv[1]:
+        raise InputError(f"{workdir} is a run of {known}, not of {argv[1]}.")
+    trained = experiments.open_run(workdir, CHECKPOINT.value, DATA_DIR.value)
+    variables, (seed, lr) = trained.variables(n), trained.stored.lanes[n]
+    print(f"{workdir}, step {trained.step:,}, lane {n} (seed {seed}, lr {lr:g})", flush=True)
+    with train.products(trained.task.config):
+        files = samples.sample(trained.task, variables, samples.Options(**options))
+    origin = runs.provenance(trained.step) | dict(seed=seed, lr=lr)
     write(out, files, origin | dict(files=list(files)))
-
-
-def restore(name: str) -> tuple:
-    """Return the task of the run, the variables of the lane, and where these come from.
-
-    Raises:
-        InputError: the run is of another experiment, or has no such lane or checkpoint.
-    """
-    from ln.training import runs, train
-
-    workdir, n = str(WORKDIR.value), LANE.value
-    config, stored = runs.read_config(workdir), runs.read(workdir)
-    if config.experiment != name:
-        raise InputError(f"{workdir} is a run of {config.experiment}, not of {name}.")
-    if not 0 <= n < len(stored.lanes):
-        raise InputError(f"--lane={n}: {workdir} has lanes 0 to {len(stored.lanes) - 1}.")
-    config.data_dir = DATA_DIR.value or config.data_dir
-    task = experiments.load(config)
-    state = train.load(task, workdir, CHECKPOINT.value)
-    step, (seed, lr) = train.step_of(state), stored.lanes[n]
-    divergence = stored.diverged.get((seed, lr))
-    if divergence and divergence.step <= step:
-        raise InputError(
-            f"--lane={n} diverged at step {divergence.step:,} ({divergence.cause}). "
-            f"Choose another lane, or a --checkpoint before that."
-        )
-    print(f"{workdir}, step {step:,}, lane {n} (seed {seed}, lr {lr:g})", flush=True)
-    return task, train.variables_of(state, n), runs.provenance(step) | dict(seed=seed, lr=lr)
 
 
 def write(out: Path, files: dict[str, str | bytes | Path], record: dict) -> None:

@@ -23,6 +23,7 @@ processes, resume the run.
 
 import contextlib
 import json
+import os
 from pathlib import Path
 import shlex
 import sys
@@ -42,6 +43,8 @@ flags.adopt_module_key_flags(hosts)
 
 def main(_):
     """Train the config of the flags."""
+    # If there is a cache of compiled programs, keep all of them: most take less than a second.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     config, name, workdir = CONFIG.value, CONFIG_JSON.value, WORKDIR.value
     if (config is None) == (name is None) or workdir is None:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
@@ -78,6 +81,10 @@ def train_run(config: ConfigDict, workdir: str) -> None:
         again = f" To resume: python {shlex.join(sys.orig_argv[1:])}"
         print(f"{stopped}.{'' if CONFIG_JSON.value == '-' else again}", flush=True)
         sys.exit(cli.INTERRUPTED)
+    folder, name = Path(workdir), config.experiment
+    then = [f"evaluate --workdir={folder}", f"report --runs={folder.parent}"]
+    then += [f"sample {name} --workdir={folder}"] * (name in experiments.names("samples"))
+    print("Next:", ", ".join(f"python -m scripts.{words}" for words in then), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def make_task(tmp_path_factory):
     place = str(tmp_path_factory.mktemp("data"))
 
     @cache
-    def make(name, seeds=(0,), data_seed=-1, buckets=True):
+    def make(name, seeds=(0,), data_seed=-1):
         config = importlib.import_module(f"configs.{name}").get_config("tiny")
-        config.update_from_flattened_dict(BUCKETS.get(name, {}) if buckets else {})
+        config.update_from_flattened_dict(BUCKETS.get(name, {}))
         config.data_dir, config.seeds, config.data_seed = place, seeds, data_seed
         for key in experiments.DATA_KEYS:
             if config.get(key):
@@ -91,28 +91,6 @@ def test_a_number_gives_all_lanes_one_order():
     assert train.data_seeds(lanes, 7) == [7]
     assert train.data_seeds(lanes, -1) == [0, 1, 0]
     assert train.data_seeds([(4, 0.1), (4, 0.2)], -1) == [4]
-
-
-@pytest.mark.parametrize("name", ["mnist", "order_embeddings"])
-def test_a_lane_alone_equals_the_lane_among_others(make_task, name):
-    task = make_task(name, buckets=False)  # long sequences multiply rounding errors
-    optimizer = train.make_optimizer(task.config)
-
-    def losses(lanes):
-        seeds = train.data_seeds(lanes, -1)
-        state = train.init_lanes(task, optimizer, lanes)
-        call = train.make_call(task, optimizer, train.ALONE, len(seeds) > 1)
-        found = []
-        for step in range(3):
-            _, batches = train.batches_of(task, range(step, step + 1), seeds=seeds)
-            state, metrics = call(state, batches)
-            found.append(np.asarray(metrics["loss"][0]))
-        return np.array(found)
-
-    together = losses([(0, 1e-3), (1, 1e-3), (1, 3e-3)])
-    np.testing.assert_allclose(losses([(1, 1e-3)])[:, 0], together[:, 1], rtol=1e-5)
-    assert np.abs(together[0, 0] - together[0, 1]) > 1e-4  # two seeds
-    np.testing.assert_allclose(together[0, 1], together[0, 2], rtol=1e-6)  # one seed, one batch
 
 
 def test_orders_are_made_once_for_each_lane_and_epoch():

@@ -8,8 +8,10 @@ import pytest
 
 from configs import draw, mnist
 import experiments
+from ln.errors import InputError
 from ln.training import runs, train
 from ln.training.train import variables_of
+from scripts import cli
 from tests.test_scripts import run
 
 pytestmark = pytest.mark.slow
@@ -64,6 +66,27 @@ def test_diverged_lanes_are_left_out(train_one):
     folder = train_one(mnist, seeds=(0,), lr=(1e30, 1e-3))
     rows = evaluate(folder, "--checkpoint=newest")
     assert rows and {(row["lr"], row["step"]) for row in rows} == {(1e-3, 4)}
+
+
+def test_a_run_of_another_arithmetic_is_not_opened(train_one, monkeypatch):
+    now = runs.arithmetic() | dict(enable_x64="True")
+    monkeypatch.setattr(runs, "arithmetic", lambda: now)
+    with pytest.raises(InputError, match='another arithmetic of jax .enable_x64: false -> "True"'):
+        experiments.open_run(train_one(mnist))
+
+
+def test_a_config_without_a_key_raises_one_line(tmp_path, capsys):
+    config = mnist.get_config("tiny")
+    config.data_dir = str(tmp_path)
+    with config.unlocked():
+        del config.hidden
+    with pytest.raises(InputError, match="The config lacks hidden, which this network needs."):
+        experiments.load(config).init(jax.random.key(0))
+    with pytest.raises(SystemExit), cli.one_line():
+        _ = config.hidden
+    error = capsys.readouterr().err
+    assert error.startswith("error: The config of this run lacks a key: ") and "hidden" in error
+    assert error.count("\n") == 1
 
 
 def append(path, name):

@@ -253,7 +253,7 @@ def test_a_power_failure_after_any_write_loses_no_row(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "make_call", functools.cache(train.make_call))
     monkeypatch.setattr(train, "make_optimizer", lambda _: optimizer)
     monkeypatch.setattr(origin, "commit", lambda: None)
-    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    config.writers = ()
     whole, place = tmp_path / "whole", tmp_path / "saved"
     place.mkdir()
     with monkeypatch.context() as recording:
@@ -312,78 +312,46 @@ def test_a_run_is_not_resumed_on_changed_data(make_config, tmp_path, change, sai
 
 # --- kill -9 in the writing of a page ---
 
-# Draws once; then starts a process for each n, killed at the n-th file that it writes (halfway) or
-# moves. <out>/<n> has what it leaves.
+# Dies at the n-th file that it writes, halfway, or moves.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from absl import flags
 from scripts import report
-from scripts.pages import results
 
-root, out = map(Path, sys.argv[1:])
-shown = results.page(root)
-results.page = lambda root: shown
+left = int(sys.argv[1])
 
-def reached():
-    global left
-    left -= 1
-    return left == 0
+def dying(act, half=lambda *words: None):
+    def dies(*words):
+        global left
+        left -= 1
+        if not left:
+            half(*words)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return act(*words)
+    return dies
 
-def write(path, content, whole=Path.write_bytes):
-    if reached():
-        whole(path, content[: len(content) // 2])
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(path, content)
-
-def replace(old, new, whole=os.replace):
-    if reached():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(old, new)
-
-for left in range(1, 6):
-    page = out / str(left)
-    child = os.fork()
-    if not child:
-        Path.write_bytes, os.replace = write, replace
-        flags.FLAGS(["report", f"--runs={root}", f"--out={page}"])
-        report.main([])
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+write = Path.write_bytes
+Path.write_bytes = dying(write, lambda path, content: write(path, content[: len(content) // 2]))
+os.replace = dying(os.replace)
+report.write(Path(sys.argv[2]), {"picture.png": b"new"}, "new " + report.MARK)
 """
 
 
-def test_a_killed_report_leaves_the_old_page_or_none(whole, tmp_path):
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_a_killed_report_leaves_the_old_page_or_none(tmp_path, n):
     """Of two files, one picture and the page: written, written, moved, moved, and done."""
-    picture, old = "1-mnist-tiny-figure_6.png", f"old {report.MARK}"
-    for n in (1, 2, 3, 4):
-        mine = tmp_path / str(n) / "mine.tmp"
-        mine.parent.mkdir()
-        mine.write_text("mine")
-        if n % 2 == 0:  # there is a page already
-            report.write(mine.parent, {picture: b"old"}, old)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, whole[0].parent, tmp_path],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
-    statuses = [int(line) for line in done.stdout.split() if line.lstrip("-").isdigit()]
-    assert statuses == [-9, -9, -9, -9, 0]
-    new = (tmp_path / "5" / "index.html").read_text(encoding="utf-8")
-    assert names(tmp_path / "5") == [picture, "index.html"] and "</html>" in new
-    for n in (1, 2, 3, 4):
-        out = tmp_path / str(n)
-        left = [name for name in names(out) if name.endswith(".partial")]
-        assert len(left) == 1
-        page = out / "index.html"
-        assert page.read_text() == old if n % 2 == 0 else not page.exists()
-        if (out / picture).exists():  # whole, the old or the new
-            new_picture = (tmp_path / "5" / picture).read_bytes()
-            assert (out / picture).read_bytes() == (new_picture if n == 4 else b"old")
-        report.write(out, {picture: b"next"}, f"next {report.MARK}")
-        assert names(out) == [picture, "index.html", "mine.tmp"]
-        assert page.read_text() == f"next {report.MARK}"
-        assert (out / "mine.tmp").read_text() == "mine"
+    page, picture = tmp_path / "index.html", tmp_path / "picture.png"
+    (tmp_path / "mine.tmp").write_text("mine")
+    if n % 2 == 0:  # there is a page already
+        report.write(tmp_path, {picture.name: b"old"}, f"old {report.MARK}")
+    words = [sys.executable, "-c", KILLED, str(n), tmp_path]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == (-9 if n < 5 else 0), done.stderr
+    assert len(list(tmp_path.glob("*.partial"))) == (n < 5)
+    expected = {2: f"old {report.MARK}", 4: f"old {report.MARK}", 5: f"new {report.MARK}"}
+    assert (page.read_text() if page.exists() else None) == expected.get(n)
+    if picture.exists():  # whole, the old or the new
+        assert picture.read_bytes() == (b"new" if n >= 4 else b"old")
+    report.write(tmp_path, {picture.name: b"next"}, f"next {report.MARK}")
+    assert names(tmp_path) == ["index.html", "mine.tmp", "picture.png"]
+    assert page.read_text() == f"next {report.MARK}" and picture.read_bytes() == b"next"

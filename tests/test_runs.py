@@ -7,6 +7,7 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -355,9 +356,10 @@ def test_a_run_is_finished_once_it_says_so(folder):
     assert wanted <= session.keys() and "jax" in session["versions"]
 
 
-def test_tensorboard_shows_each_row_once(folder):
+def test_tensorboard_shows_each_row_once_and_settings(folder):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
 
     with open_run(folder) as run:
         write_steps(run, 1, 2, 3)
@@ -366,15 +368,61 @@ def test_tensorboard_shows_each_row_once(folder):
         run.write(4, None, "update", {"loss": np.array([0.4, 0.8])})
     events = EventAccumulator(str(folder / "events/seed=1,lr=0.001"))
     events.Reload()
-    (tag,) = events.Tags()["tensors"]
-    assert tag == "update/loss" and [e.step for e in events.Tensors(tag)] == [1, 2, 4]
+    assert events.Tags()["scalars"] == ["update/loss"]
+    read = [(event.step, event.value) for event in events.Scalars("update/loss")]
+    np.testing.assert_allclose(read, [(1, 0.2), (2, 0.4), (4, 0.8)], rtol=1e-6)
+    (content,) = events.PluginTagToContent("hparams").values()
+    start = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert (start["norm"].string_value, start["lr"].number_value) == ("layer", 1e-3)
+    assert start["optimizer.b2"].number_value == 0.999 and start["seed"].number_value == 1
 
 
-def test_training_works_without_tensorboard(folder, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of another package's threads
+def test_wandb_keeps_the_rows_offline(folder, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with open_run(folder, writers=("wandb",)) as run:
+        write_steps(run, 1)
+    kept = list(folder.glob("wandb/offline-run-*/*.wandb"))
+    for _ in range(100):  # its own process writes them
+        if rows_are_written := all(b"update/loss" in path.read_bytes() for path in kept):
+            break
+        time.sleep(0.1)
+    assert len(kept) == 2 and rows_are_written and not (folder / "events").exists()
+
+
+def test_a_writer_that_is_not_installed_is_left_out(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboard.plugins.hparams", None)
     with open_run(folder) as run:
         write_steps(run, 1)
-    assert "No tensorboard" in capsys.readouterr().out and len(runs.load(folder)[1]) == 2
+    assert "tensorboard is left out" in capsys.readouterr().out and len(runs.load(folder)[1]) == 2
+    open_run(folder, writers=()).close()  # no setting of the run
+
+
+# --- Tables ---
+
+
+def test_tables_have_each_value_and_the_best(tmp_path, capsys):
+    pytest.importorskip("pandas")
+    store(tmp_path / "a", of_all([4, 3, 2, 9], 1) | of_all([3, 5, 2, 1], 2))
+    store(tmp_path / "b", {}).folder.joinpath("metrics.jsonl").write_text("12\n")
+    values, final = runs.table(tmp_path), runs.results(tmp_path)
+    assert "Skipped a broken run" in capsys.readouterr().out
+    columns = "run experiment norm seed lr step epoch split metric value".split()
+    assert list(values.columns) == columns and len(values) == 8 and set(values.run) == {"a"}
+    row = values[(values.seed == 1) & (values.lr == 0.2) & (values.step == 2)].iloc[0]
+    assert (row.experiment, row.split, row.metric, row.value) == ("mnist", "valid", "error", 1)
+    final = final.set_index("lr")  # of seeds 0 and 1: 3 and 2, 3 and 1
+    assert final["mean"].to_dict() == {0.1: 2.5, 0.2: 2.0} and set(final.seeds) == {2}
+    assert final["std"].to_dict() == pytest.approx({0.1: 0.5**0.5, 0.2: 2**0.5})
+
+
+def test_tables_without_pandas_name_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match=r"layer-normalization-jax\[tables\]"):
+        runs.table(tmp_path)
 
 
 # --- The reader ---
@@ -454,52 +502,30 @@ CHANGED_CONFIGS = [
 ]
 
 
-def assert_one_line(error):
-    assert "\n" not in str(error.value) and len(str(error.value)) < 400
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *NO_OBJECTS,
+CHANGED = {
+    "metrics.jsonl": [
         *(json.dumps(ROW | change) for change in CHANGED_ROWS),
         *(json.dumps({k: v for k, v in ROW.items() if k != name}) for name in ROW),
         '{"st',
     ],
-    ids=lambda text: text[:75],
-)
-def test_malformed_rows_raise_one_line(folder, line):
-    store(folder, {(1, 0, 0.1): 0.5})
-    path = folder / "metrics.jsonl"
-    path.write_text(f"{path.read_text()}{line}\n{json.dumps(ROW)}\n")
-    for read in (runs.read, runs.load):
-        with pytest.raises(InputError, match="metrics.jsonl line 2 is damaged") as error:
-            read(folder)
-        assert_one_line(error)
+    "config.json": ["{}", "", *(json.dumps(CONFIG | change) for change in CHANGED_CONFIGS)],
+    **{f"{name}.jsonl": ["{}"] for name in ("sessions", "evaluations", "diverged", "dead")},
+}
 
 
 @pytest.mark.parametrize(
-    "text",
-    [*NO_OBJECTS, "{}", "", *(json.dumps(CONFIG | change) for change in CHANGED_CONFIGS)],
+    "name, text",
+    [(name, text) for name in CHANGED for text in (*NO_OBJECTS, *CHANGED[name])],
     ids=lambda text: text[:75],
 )
-def test_malformed_configs_raise_one_line(folder, text):
-    store(folder, {})
-    (folder / "config.json").write_text(text)
-    for read in (runs.read, runs.load, runs.read_config):
-        with pytest.raises(InputError, match="config.json is damaged .*Put a copy") as error:
-            read(folder)
-        assert_one_line(error)
-
-
-@pytest.mark.parametrize("name", ["sessions", "evaluations", "diverged", "dead"])
-@pytest.mark.parametrize("line", [*NO_OBJECTS, "{}"], ids=lambda text: text[:5])
-def test_malformed_lines_of_other_files_raise_one_line(folder, name, line):
-    store(folder, {})
-    (folder / f"{name}.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=f"{name}.jsonl line 1 is damaged") as error:
+def test_malformed_files_raise_one_line(folder, name, text):
+    store(folder, {(1, 0, 0.1): 0.5})
+    row = json.dumps(ROW)
+    lines = [row, text, row] if name == "metrics.jsonl" else [text]
+    (folder / name).write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"{name}.* is damaged") as error:
         runs.read(folder)
-    assert_one_line(error)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("damage", [cut, spoil, lambda path: path.write_text("")])

@@ -1,16 +1,19 @@
 """The command that samples a trained model: its options, its files, and one-line errors."""
 
+from functools import cache
 import importlib
 import json
+import re
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import experiments
 from ln.errors import InputError
-from ln.training import train
+from ln.training import runs, train
 from tests.products import exhaustive
 from tests.test_scripts import PROJECT, run
 
@@ -21,16 +24,19 @@ QUICK = ("convnet", "draw", "order_embeddings")
 
 @pytest.fixture(scope="module")
 def make_run(tmp_path_factory):
-    """Return a function name -> the folder of a tiny run, which is trained once."""
-    root, folders = tmp_path_factory.mktemp("runs"), {}
+    """Return a function name -> the folder of a run with a checkpoint of two untrained lanes."""
+    root = tmp_path_factory.mktemp("runs")
 
+    @cache
     def make(name):
-        if name not in folders:
-            config = importlib.import_module(f"configs.{name}").get_config("tiny")
-            config.update(data_dir=str(root / "data"), seeds=(0, 1))
-            train.fit(experiments.load(config), config, root / name)
-            folders[name] = root / name
-        return folders[name]
+        config = importlib.import_module(f"configs.{name}").get_config("tiny")
+        config.update(data_dir=str(root / "data"), seeds=(0, 1))
+        task, lanes = experiments.load(config), train.make_lanes(config)
+        with runs.Run(root / name, config, lanes, task.data) as run:
+            run.start(0)
+            run.write(1, None, config.select.split, {config.select.metric: np.zeros(2)})
+            run.save(1, train.init_lanes(task, train.make_optimizer(config), lanes), {})
+        return root / name
 
     return make
 
@@ -48,6 +54,23 @@ def test_command_writes_files_and_their_record(make_run, name):
     assert all(str(folder / file) in done.stdout for file in made["files"])
     assert all((folder / file).stat().st_size for file in made["files"])
     assert made["seed"] == 1 and "--lane=1" in made["command"]
+
+
+@pytest.mark.timeout(900)
+def test_the_examples_of_the_docs_work(make_run, monkeypatch):
+    pytest.importorskip("pandas")
+    for name in experiments.names():
+        folder = make_run(name)
+    (folder.parent / "runs").symlink_to(folder.parent, target_is_directory=True)
+    monkeypatch.chdir(folder.parent)
+    names: dict = {}
+    for example in re.findall(
+        r"```python\n(.*?)```", (PROJECT / "docs/using.md").read_text(), re.S
+    ):
+        exec(example, names)
+    assert names["digits"].shape == (5,) and names["pictures"].shape == (16, 28, 28)
+    assert names["vectors"].shape[0] == 2 and len(names["nearest"]) == 5 * 10
+    assert names["points"].shape == (300, 3) and len(names["best"]) == 4
 
 
 def test_command_overwrites_its_own_files(make_run, tmp_path):
@@ -93,6 +116,8 @@ def test_a_new_samples_py_needs_no_registration(tmp_path):
         ([], "Give one experiment of attentive_reader"),
         (["drwa", "--workdir=x", "--count=3"], "Did you mean 'draw'"),
         (["draw", "--workdir=x", "--count=0"], "--count=0"),
+        (["draw", "--workdir=x", f"--count={10**20}"], f"--count={10**20}"),
+        (["draw", "--workdir=x", f"--seed={2**31}"], "in the range [0, 2147483647]"),
         (["draw", "--workdir=x", "--text=layer norm"], "Unknown command line flag 'text'"),
         (["draw", "--workdir=x", "--out=configs"], "configs is not empty"),
         (["draw", "--workdir=configs"], "configs is no run folder"),
@@ -109,7 +134,7 @@ def test_a_wrong_command_raises_in_one_line(words, message):
 @pytest.mark.parametrize(
     "word, message",
     [
-        ("--lane=2", "has lanes 0 to 1"),
+        ("--lane=2", "has no lane 2 at step 1 that has not diverged. There are: 0, 1"),
         ("--checkpoint=nwest", "Did you mean 'newest'"),
     ],
 )

@@ -1,8 +1,10 @@
 """The trainer: lanes, plans, calls, resuming in one process, divergence and optimizers."""
 
+from functools import partial
 import itertools
 import json
 import os
+import re
 import signal
 import threading
 
@@ -14,7 +16,7 @@ import pytest
 from configs import mnist
 import experiments
 from ln.errors import DivergedError, InputError
-from ln.training import runs, train
+from ln.training import console, runs, train
 from tests.products import exhaustive
 
 NORMS = (exhaustive("none"), "batch", "layer", exhaustive("weight"))
@@ -45,16 +47,16 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def assert_close(a, b, rtol=2e-5, atol=2e-5):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_lane_is_a_run(make_config, tmp_path, norm):
     both = fit(make_config(norm=norm, seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "all")
     for n, (seed, lr) in enumerate(itertools.product((0, 1), (1e-2, 1e-3))):
         one = fit(make_config(norm=norm, seeds=(seed,), lr=(lr,)), tmp_path / str(n))
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5),
-            train.lane(both.params, n),
-            train.lane(one.params, 0),
-        )
+        assert_close(train.lane(both.params, n), train.lane(one.params, 0))
 
 
 def test_a_call_is_its_steps_one_by_one(make_config):
@@ -68,11 +70,7 @@ def test_a_call_is_its_steps_one_by_one(make_config):
     for n, batch in enumerate(batches):
         alone, found = train.train_step(task, optimizer, alone, batch)
         np.testing.assert_allclose(metrics["loss"][n, 0], found["loss"], rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        train.lane(together, 0),
-        alone,
-    )
+    assert_close(train.lane(together, 0), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_the_state_is_donated(make_config):
@@ -136,12 +134,19 @@ def test_metrics_are_fetched_one_call_late(make_config, tmp_path, monkeypatch):
     assert events == ["dispatch", "dispatch", "fetch", "dispatch", "fetch", "fetch"]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a list of the times, in seconds, that a Progress reads one after the other."""
+    times = []
+    monkeypatch.setattr(console.time, "monotonic", lambda: times.pop(0))
+    return times
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_a_living_line_or_plain_lines(capsys, monkeypatch, is_terminal):
-    clock = iter([100.0, 101.0, 101.1, 110.0, 150.0])  # seconds; the first is the beginning
-    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(train.sys.stdout, "isatty", lambda: is_terminal)
-    progress = train.Progress("mnist", 1_000, 2_000)  # resumed at step 1,000
+def test_progress_is_a_living_line_or_plain_lines(capsys, monkeypatch, clock, is_terminal):
+    clock += [100.0, 101.0, 101.1, 110.0, 150.0]  # the first is the beginning
+    monkeypatch.setattr(console.sys.stdout, "isatty", lambda: is_terminal)
+    progress = console.Progress("mnist", 1_000, 2_000)  # resumed at step 1,000
     for step in (1_010, 1_011, 1_100, 2_000):
         progress.show(step, np.array([0.5, 0.25]))
     shown = capsys.readouterr().out
@@ -151,6 +156,101 @@ def test_progress_is_a_living_line_or_plain_lines(capsys, monkeypatch, is_termin
     assert last.startswith("mnist  step 2,000/2,000 (100%)") and last.endswith("ETA 0:00:00")
     counts = (3, 1) if is_terminal else (0, 2)  # one came too early to be shown
     assert (shown.count("\r"), shown.count("\n")) == counts
+    with pytest.raises(ZeroDivisionError), console.live_line():
+        raise ZeroDivisionError
+    assert capsys.readouterr().out == "\r\033[K" * is_terminal
+
+
+def test_the_rate_is_of_steps_and_the_eta_of_all(capsys, clock):
+    clock += [0.0, 0.0, 40.0, 40.0, 45.0, 60.0]
+    progress = console.Progress("mnist", 0, 100)
+    for kind, said in (("compiling", "Compiling 5 step(s)"), ("evaluating", "")):
+        with progress.between(kind, said):
+            pass
+    progress.left = dict(compiling=1, evaluating=3)
+    progress.show(30, np.zeros(1))  # in 15 seconds: 70 steps take 35 more, all else 40 and 3 x 5
+    compiled, shown = capsys.readouterr().out.splitlines()
+    assert compiled == "Compiling 5 step(s) … 40.0 s"
+    assert "2.0 steps/s" in shown and shown.endswith("ETA 0:01:30")
+
+
+def test_a_run_prints_evaluations_and_its_result(make_config, tmp_path, capsys):
+    fit(make_config(seeds=(0, 1)), tmp_path / "run")
+    shown = capsys.readouterr().out
+    lines = [line for line in shown[shown.index("Compiling") :].splitlines() if "/4 (" not in line]
+    stored = runs.read(tmp_path / "run")
+    step, best = stored.best()
+    *_, (_, last) = stored.scores().items()
+    assert lines[0].startswith("Compiling 1 step(s) … ") and lines[0].endswith(" s")
+    assert [line[:6] for line in lines[1:3]] == ["step 2", "step 4"]
+    assert (
+        f"valid error {last:.4g} nll " in lines[2] and f"best valid error {best:.4g} at" in lines[2]
+    )
+    assert f"valid {best:.4g}, test " in lines[3] and f" at step {step}, the best of 2" in lines[3]
+    assert lines[4] == f"Best checkpoint: step {step} in {tmp_path / 'run/checkpoints'}"
+
+
+@pytest.mark.parametrize("every", [1, 3, 4])
+def test_what_is_left_counts_what_is_due(every):
+    plan = train.Plan(steps=10, log_every=every, eval_every=5, save_every=9, steps_per_call=2)
+    for step in range(11):
+        assert plan.left(every, step) == sum(plan.due(every, s) for s in range(step + 1, 11))
+
+
+# --- On an accelerator, which a CPU plays ---
+
+
+@pytest.fixture
+def accelerated(monkeypatch):
+    monkeypatch.setattr(train.machine, "accelerated", lambda: True)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_examples_gathered_on_the_device_train_the_same(make_config, tmp_path, accelerated, seeds):
+    config = make_config(seeds=seeds, steps="6 steps")
+    on_device = fit(config, tmp_path / "device")
+    kept = json.loads((tmp_path / "device/calls.json").read_text())
+    assert kept == {"steps": 1}  # what is due at each step bounds it
+    task = experiments.load(config)
+    task.arrays = {}  # nothing to gather from
+    task.batch = experiments.load(config).batch
+    assert_close(on_device, train.fit(task, config, tmp_path / "host"), rtol=1e-6)
+
+
+def test_the_length_of_calls_is_measured_once(make_config, tmp_path, accelerated, monkeypatch):
+    late = dict.fromkeys(("log_every", "eval_every", "save_every"), "40 steps")
+    monkeypatch.setattr(train, "CALL", 1e9)  # seconds: as long as possible
+    fit(make_config(steps="80 steps", **late), tmp_path / "run")
+    monkeypatch.setattr(train, "CALL", 0)
+    dispatched, dispatch = [], train.Training.dispatch
+
+    def watched(training, state, steps, batches):
+        dispatched.append(len(steps))
+        return dispatch(training, state, steps, batches)
+
+    monkeypatch.setattr(train.Training, "dispatch", watched)
+    fit(make_config(steps="120 steps", **late), tmp_path / "run")
+    assert dispatched == [40]
+    fit(make_config(steps="3 steps", **late), tmp_path / "short")
+    assert dispatched[1:] == [2, 2, 1, 1, 1]  # two that are timed
+    monkeypatch.setattr(train, "ROOM", 0)
+    monkeypatch.setattr(train, "CALL", 1e9)
+    fit(make_config(steps="2 steps", **late), tmp_path / "narrow")
+    assert json.loads((tmp_path / "narrow/calls.json").read_text()) == {"steps": 1}
+
+
+@pytest.mark.parametrize(
+    "precision, written",
+    [("float32", "HIGHEST"), ("tf32", "HIGH,"), ("bfloat16", "BF16_BF16_F32")],
+)
+def test_all_products_have_the_precision_of_the_config(make_config, precision, written):
+    config = make_config(precision=precision)
+    task, optimizer = experiments.load(config), train.make_optimizer(config)
+    state = jax.eval_shape(lambda: train.init_lanes(task, optimizer, [(0, 1e-3)]))
+    batches = jax.tree.map(lambda leaf: leaf[None], task.example())
+    text = str(jax.make_jaxpr(train.make_call(task, optimizer))(state, batches))
+    products = re.findall(r"dot_general\[.*?precision=(.*?)preferred", text, re.S)
+    assert len(products) >= 8 and all(written in product for product in products)
 
 
 def test_only_a_second_ctrl_c_ends_the_process():
@@ -177,16 +277,15 @@ def test_a_lost_terminal_saves_unless_it_is_ignored(handler, asked):
 
 
 @pytest.mark.parametrize("lost", ["closed", "missing", "broken"])
-def test_training_goes_on_without_standard_output(make_config, tmp_path, monkeypatch, lost):
+def test_a_lost_output_is_no_error(lost):
     reading, writing = os.pipe()
     os.close(reading)
     stream = os.fdopen(writing, "w")
     if lost == "closed":
         stream.close()
-    monkeypatch.setattr(train.sys, "stdout", None if lost == "missing" else stream)
-    train.fit(Fine(make_config()), make_config(), tmp_path / "run")
+    output = console.Output(None if lost == "missing" else stream)
+    assert [output.write("text") for _ in range(2)] == [4, 4] and not output.isatty()
     stream.close()  # flushes what is left, as Python does at exit
-    assert runs.is_finished(tmp_path / "run")
 
 
 class Exploding(train.Task):
@@ -336,24 +435,14 @@ def test_a_state_that_is_not_finite_diverges(make_config, tmp_path, monkeypatch)
     assert lane == (7, 1e-3) and step == 6 and "opt" in cause and "is not finite" in cause
 
 
-@pytest.mark.parametrize(
-    "text, steps",
-    [("300", 300), ("300 steps", 300), ("1 step", 1), ("65 epochs", 650), ("0.7 epochs", 7)],
-)
-def test_lengths_are_parsed(text, steps):
-    assert train.in_steps("steps", text, 10) == steps
-
-
-@pytest.mark.parametrize(
-    "text, epoch",
-    [
-        *((t, 10) for t in ("", "0", "-3", "1.5", "3 weeks", "nan", "inf", "0.33 epochs")),
-        ("2 epochs", None),
-    ],
-)
-def test_invalid_lengths_raise(text, epoch):
-    with pytest.raises(InputError, match="config.eval_every is .*epochs"):
-        train.in_steps("eval_every", text, epoch)
+def test_lengths_are_steps_or_epochs():
+    texts = {"300": 300, "300 steps": 300, "1 step": 1, "65 epochs": 650, "0.7 epochs": 7}
+    assert [train.in_steps("steps", text, 10) for text in texts] == [*texts.values()]
+    for text in ("", "0", "-3", "1.5", "3 weeks", "nan", "inf", "0.33 epochs"):
+        with pytest.raises(InputError, match="config.eval_every is .*epochs"):
+            train.in_steps("eval_every", text, 10)
+    with pytest.raises(InputError, match="this task has no epochs"):
+        train.in_steps("eval_every", "2 epochs", None)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +477,8 @@ def test_calls_depend_on_the_step_alone(shapes, stops):
         ("optimizer.kind", "adm", "Did you mean 'adam'"),
         ("optimizer.kind", "rmsprop", "rmsprop does not take all of b1"),
         ("select.mode", "mni", "Did you mean 'min'"),
+        ("precision", "float23", "Did you mean 'float32'"),
+        ("writers", ("tensorbord",), "Did you mean 'tensorboard'"),
         ("norm", "layr", "Did you mean 'layer'"),
         ("batch_size", 10_000, "1297 cases"),
     ],
@@ -481,10 +572,3 @@ def test_a_constant_schedule_adds_no_state():
 def test_a_wrong_schedule_raises(schedule, message):
     with pytest.raises(InputError, match=message):
         directions(1, **schedule)
-
-
-def test_a_decaying_rate_resumes(make_config, tmp_path):
-    settings = {"schedule.kind": "inverse_sqrt", "schedule.tau": 2.0, "lr": (1e-2, 1e-3)}
-    whole = fit(make_config(**settings, steps="4 steps"), tmp_path / "whole")
-    fit(make_config(**settings, steps="2 steps"), tmp_path / "parts")
-    assert_equal(fit(make_config(**settings, steps="4 steps"), tmp_path / "parts"), whole)

@@ -151,6 +151,7 @@ def load(name: str, data_dir: str | Path) -> dict[str, dict[str, np.ndarray]]:
     Raises:
         InputError: unknown name, or not prepared; the message says how to prepare it.
     """
-    if choose("data set", name, table()).make and not arrays.is_prepared(data_dir, name):
+    # A folder of arrays may be the user's own: docs/using.md.
+    if not arrays.is_prepared(data_dir, name) and choose("data set", name, table()).make:
         prepare(name, data_dir)
     return arrays.read(data_dir, name)

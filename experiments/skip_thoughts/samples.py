@@ -98,7 +98,7 @@ def write_vectors(
     Raises:
         InputError: the disk has too little room.
     """
-    from ln.training.train import Progress  # jax takes a second
+    from ln.training.console import Progress
 
     N, (Q, H) = len(sentences), queries.shape
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -66,15 +66,14 @@ def manager(folder: Path, keep: Callable | None = None):
     """
     import orbax.checkpoint as ocp  # takes half a second, which readers of rows do not need
 
-    if keep is None:
-        return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=False))
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
-    )
-    options = ocp.CheckpointManagerOptions(
-        create=False, preservation_policy=Policy(keep), multiprocessing_options=alone
-    )
-    return ocp.CheckpointManager(folder, options=options)
+    options: dict[str, Any] = {}
+    if keep is not None:
+        options["preservation_policy"] = Policy(keep)
+        options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
+        )
+    options_of_run = ocp.CheckpointManagerOptions(create=False, **options)
+    return ocp.CheckpointManager(folder, options=options_of_run)
 
 
 class Policy(NamedTuple):

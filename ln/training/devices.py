@@ -47,7 +47,7 @@ class Spread(NamedTuple):
                 f"devices: {remedy(len(devices), lanes, batch_size)}; or start fewer processes."
             )
         if n == 1:
-            return cls()
+            return cls(batch_size=batch_size)
         grid = np.array(devices[:n]).reshape(math.gcd(lanes, n), -1)
         # Explicit axes, the default elsewhere, would ask the models to say where arrays lie.
         mesh = Mesh(grid, (LANES, CASES), axis_types=(AxisType.Auto, AxisType.Auto))
@@ -164,10 +164,26 @@ def visible(limit: int | None) -> list[jax.Device]:
     return devices[:limit]
 
 
+def describe(spread: Spread, usable: list, lanes: int) -> str:
+    """Return in words on which devices a run is, and how it could use the idle ones."""
+    text = f"{spread.size} x " * (spread.size > 1) + usable[0].device_kind
+    text += f", {jax.process_count()} processes" * (jax.process_count() > 1)
+    if idle := usable[spread.size :]:
+        text += f"; idle: {', '.join(f'{d.platform}:{d.id}' for d in idle)}. To use them, "
+        text += f"{remedy(len(usable), lanes, spread.batch_size)}; or train several runs at a time "
+        text += "with scripts.sweep"
+    return text
+
+
+def accelerated() -> bool:
+    """Return whether runs are on an accelerator."""
+    return jax.default_backend() != "cpu"
+
+
 def unseen_gpu() -> bool:
     """Return whether this machine has an NVIDIA GPU that jax does not see, unless it is hidden."""
     hidden = os.environ.get("JAX_PLATFORMS") or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    return not hidden and jax.default_backend() == "cpu" and Path("/dev/nvidia0").exists()
+    return not hidden and not accelerated() and Path("/dev/nvidia0").exists()
 
 
 # --- Agreement of several processes ---

@@ -3,7 +3,8 @@
 config.json     the config; a folder belongs to one config for ever
 sessions.jsonl  one line per start: command, versions, device, commit, first step
 metrics.jsonl   one line per lane, step and split: the source of every figure and table
-events/         the same numbers for TensorBoard, written anew from metrics.jsonl at each start
+events/, wandb/ the same numbers for other tools (config.writers), written anew at each start
+calls.json      how many steps a call has, if that was measured: on an accelerator
 diverged.jsonl  one line per lane that did not stay finite: after which step, and why
 checkpoints/    the newest two and the best (orbax); damaged/ has those that could not be read
 data.json       digests of the data sets
@@ -13,6 +14,7 @@ finished.json   exists once the last step is done
 from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import dataclasses
+import importlib
 import itertools
 import json
 import math
@@ -20,7 +22,6 @@ import operator
 import os
 from pathlib import Path
 import re
-import shutil
 from typing import Any, NamedTuple, TextIO
 import uuid
 
@@ -31,19 +32,8 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from ln.errors import BusyError, InputError, choose
-from ln.training import checkpoints
-from ln.training.files import (
-    Item,
-    Row,
-    append_rows,
-    extents,
-    read_object,
-    read_rows,
-    sync,
-    to_line,
-    write_atomically,
-    write_rows,
-)
+from ln.training import checkpoints, files, writers
+from ln.training.files import Row, append_rows, read_rows, to_line, write_atomically, write_rows
 from ln.training.origin import arithmetic, commit, environment, machine, now, provenance
 
 __all__ = ["append_rows", "commit", "environment"]  # of files.py and origin.py
@@ -51,7 +41,7 @@ __all__ = ["append_rows", "commit", "environment"]  # of files.py and origin.py
 Lane = tuple[int, float]  # seed, learning rate
 
 SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
-PLACES = ("data_dir",)  # keys that say where something lies, not what is computed
+PLACES = ("data_dir", "writers")  # keys that say where something lies, not what is computed
 LENGTH = "steps"  # where a run ends; nothing before depends on it
 
 
@@ -83,6 +73,7 @@ RENAMED = (
 # Keys that earlier runs lack, with the values that these runs trained with.
 ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
     (None, dict(schedule=dict(kind="constant", tau=0.0))),
+    (None, dict(precision="default", writers=["tensorboard"])),
     ((ORDER,), dict(buckets=1)),
     ((READER,), dict(clip_root=0.0)),
     (("draw", "handwriting"), dict(init_std=0.0)),
@@ -110,6 +101,13 @@ def with_norm(config: dict, norm: str | None) -> dict:
     """Return a config whose table of norms has this norm alone: a run depends on no other."""
     norms = config.get("norms", {})
     return config | {"norms": {norm: norms[norm]} if norm in norms else {}}
+
+
+def check(config: Mapping) -> None:
+    """Raise InputError if a run cannot be chosen from, or written, as the config says."""
+    choose("config.select.mode", config["select"]["mode"], SIGNS)
+    for name in config.get("writers", ()):
+        choose("config.writers", name, writers.WRITERS)
 
 
 def as_json(config) -> dict:
@@ -290,12 +288,12 @@ def _stored_config(folder: Path) -> dict:
     return _read_config(folder, lambda config: config)
 
 
-def _read_config(folder: Path, make: Callable[[dict], Item]) -> Item:
+def _read_config(folder: Path, make: Callable[[dict], files.Item]) -> files.Item:
     path = folder / "config.json"
     if not path.exists():
         raise InputError(f"{folder} is no run folder: there is no {path}.")
     remedy = "Put a copy of it back, or move the folder away."
-    return read_object(path, remedy, lambda config: make(_checked(config)))
+    return files.read_object(path, remedy, lambda config: make(_checked(config)))
 
 
 def read(folder: Path | str) -> Stored:
@@ -371,6 +369,68 @@ def is_finished(folder: Path | str) -> bool:
     return (Path(folder) / "finished.json").exists()
 
 
+def check_arithmetic(folder: Path, sessions: list[Row]) -> None:
+    """Raise InputError if jax now computes in another way than in the sessions of a run."""
+    now = arithmetic()
+    for session in sessions:
+        if changes := differences(session.get("arithmetic", now), now):
+            raise InputError(
+                f"{folder} was made with another arithmetic of jax ({'; '.join(changes)}). "
+                f"Set it as before, or choose another --workdir."
+            )
+
+
+# --- Tables ---
+
+
+def table(root: Path | str):
+    """Return the metrics of all runs under a folder as a tidy pandas frame, one value a row.
+
+    The columns are run, experiment, norm, seed, lr, step, epoch, split, metric and value. Broken
+    runs are named and left out.
+    """
+    return _frame(root, lambda stored: stored.rows)
+
+
+def results(root: Path | str):
+    """Return the final results of all runs under a folder as a pandas frame, one metric a row.
+
+    Every lane counts at its best step by config.select, and lanes that have diverged are left out.
+    Of the values it has the number of seeds, the mean and the standard deviation.
+    """
+
+    def of_best(stored: Stored) -> list[Reading]:
+        best = {n: stored.best([n]) for n in stored.lanes if n not in stored.diverged}
+        steps = {(lane, found[0]) for lane, found in best.items() if found}
+        return [r for r in stored.rows if (r.lane, r.step) in steps and r.split != "update"]
+
+    keys = "run experiment norm lr split metric".split()
+    values = _frame(root, of_best).groupby(keys, sort=False, dropna=False)["value"]
+    return values.agg(seeds="count", mean="mean", std="std").reset_index()
+
+
+def _frame(root: Path | str, rows_of: Callable[[Stored], list[Reading]]):
+    try:
+        pandas = importlib.import_module("pandas")  # takes half a second
+    except ImportError as error:
+        raise InputError(
+            f'Tables need pandas ({error}): pip install "layer-normalization-jax[tables]".'
+        ) from error
+    rows = []
+    for folder in find(Path(root)):
+        try:
+            stored = read(folder)
+        except InputError as error:
+            print(f"Skipped a broken run: {error}")
+            continue
+        run, config = folder.relative_to(root).as_posix(), stored.config
+        for *place, values in rows_of(stored):
+            known = run, config["experiment"], config.get("norm"), *place
+            rows += [(*known, *value) for value in values.items()]
+    columns = "run experiment norm seed lr step epoch split metric value".split()
+    return pandas.DataFrame(rows, columns=columns)
+
+
 # --- Checkpoints ---
 
 
@@ -433,13 +493,14 @@ class Run:
         self.folder = Path(folder).absolute()  # orbax needs an absolute path
         self.lanes = lanes
         wanted = as_json(config)
-        choose("config.select.mode", wanted["select"]["mode"], SIGNS)
+        check(wanted)
         with contextlib.ExitStack() as opened:
             self._claim()
             opened.callback(self._lock.release)
             self._check_config(wanted)
+            self._wanted = wanted["writers"]  # this session's, whatever the folder says
             self._check_data(dict(data or {}))
-            self._check_arithmetic()
+            check_arithmetic(self.folder, read_rows(self.folder / "sessions.jsonl", _session))
             place = self.folder / "checkpoints"
             place.mkdir(exist_ok=True)
             self._checkpoints = checkpoints.manager(place, self._keep)
@@ -447,7 +508,7 @@ class Run:
             opened.callback(self._wait)
             self._opened = opened.pop_all()  # all that close() lets go of
         self._file: TextIO | None = None
-        self._writers: dict[Lane, Any] = {}
+        self._writers: list[writers.Writer] = []
         self._stored: Stored  # of the rows only those that config.select is about
 
     def _claim(self) -> None:
@@ -498,7 +559,7 @@ class Run:
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
         remedy = "Delete it if the data are the same still, or choose another --workdir."
-        known = read_object(path, remedy, dict) if path.exists() else data
+        known = files.read_object(path, remedy, dict) if path.exists() else data
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
@@ -514,15 +575,6 @@ class Run:
         """
         best = self._stored.best(steps=steps)
         return {*steps[-2:], *(best or ())[:1]}
-
-    def _check_arithmetic(self) -> None:
-        now = arithmetic()
-        for session in read_rows(self.folder / "sessions.jsonl", _session):
-            if changes := differences(session.get("arithmetic", now), now):
-                raise InputError(
-                    f"{self.folder} was made with another arithmetic of jax "
-                    f"({'; '.join(changes)}). Set it as before, or choose another --workdir."
-                )
 
     def restore(self, state):
         """Return (state, sums) of the newest checkpoint, or (state, {}) if there is none.
@@ -573,7 +625,10 @@ class Run:
         diverged = {lane: d for lane, d in stored.diverged.items() if d.step <= step}
         self._stored = dataclasses.replace(stored, rows=[], diverged=diverged)
         self._write_diverged()
-        self._writers = self._tensorboard()
+        config = stored.config | dict(writers=self._wanted)
+        self._writers = writers.make(self.folder, config, self.lanes)
+        for writer in self._writers:
+            self._opened.callback(writer.close)
         write_rows(path, [row.row for row in rows])
         self._file = self._opened.enter_context(path.open("a"))
         for row in rows:
@@ -584,27 +639,13 @@ class Run:
             print(f"Not as in the session before, so rounding may differ: {'; '.join(changes)}.")
         write_rows(self.folder / "sessions.jsonl", [*stored.sessions, session])
 
-    def _tensorboard(self) -> dict[Lane, Any]:
-        events = self.folder / "events"
-        shutil.rmtree(events, ignore_errors=True)
-        try:
-            from tensorboard.summary import Writer
-        except ImportError:
-            print("No tensorboard here: metrics.jsonl is written, events/ is not.", flush=True)
-            return {}
-        folders = {lane: events / "seed={},lr={}".format(*lane) for lane in self.lanes}
-        writers = {lane: Writer(str(folder)) for lane, folder in folders.items()}
-        for writer in writers.values():
-            self._opened.callback(writer.close)
-        return writers
-
     def _note(self, row: Reading) -> None:
         """Keep what is needed of a row that is in metrics.jsonl."""
         if row.split == self._stored.config["select"]["split"]:
             self._stored.rows.append(row)
-        if writer := self._writers.get(row.lane):
-            for name, value in row.values.items():
-                writer.add_scalar(f"{row.split}/{name}", value, row.step)
+        values = {f"{row.split}/{name}": value for name, value in row.values.items()}
+        for writer in self._writers:
+            writer.write(row.lane, row.step, values)
 
     def write(self, step: int, epoch: float | None, split: str, metrics: Mapping) -> None:
         """Append a row for each lane that has not diverged.
@@ -647,8 +688,44 @@ class Run:
         assert self._file is not None, "start() comes before save()"
         self._wait()  # so that the checkpoint before it is on the disk
         # On the disk before it: no checkpoint may outlive the rows that it counts on.
-        files = extents(self.folder, FILES)
-        checkpoints.save(self._checkpoints, step, checkpoints.Saved(state, sums, files))
+        saved = checkpoints.Saved(state, sums, files.extents(self.folder, FILES))
+        checkpoints.save(self._checkpoints, step, saved)
+
+    def best(self) -> tuple[int, float] | None:
+        """Return the best step so far by config.select, and its score."""
+        return self._stored.best()
+
+    @property
+    def steps_per_call(self) -> int:
+        """Return how many steps this run has in a call on an accelerator; 0: not yet measured."""
+        path = self.folder / "calls.json"
+        remedy = "Delete it, and it is measured again."
+        return (
+            files.read_object(path, remedy, lambda calls: int(calls["steps"]))
+            if path.exists()
+            else 0
+        )
+
+    def keep_steps_per_call(self, steps: int) -> None:
+        """Keep the measured number of steps for all sessions."""
+        write_atomically(self.folder / "calls.json", json.dumps(dict(steps=steps)) + "\n")
+
+    def summary(self) -> str:
+        """Return in two lines the result, and the best checkpoint."""
+        stored, select = read(self.folder), self._stored.config["select"]
+        if (best := stored.best()) is None:
+            return f"Result: no {select['split']} {select['metric']} is finite\n{self.kept()}"
+        step, name, values = best[0], select["metric"], dict[str, list[float]]()
+        for row in stored.rows:
+            if row.step == step and row.lane in stored.remaining and row.split != "update":
+                values.setdefault(row.split, []).append(row.values.get(name, math.nan))
+        scores = ", ".join(f"{split} {np.mean(column):.4g}" for split, column in values.items())
+        saved = _step(self.folder, "best", list(self._checkpoints.all_steps()))
+        return (
+            f"Result: {name} {scores} at step {step:,}, the best of {len(stored.scores())} by "
+            f"{select['split']} {name}\n"
+            f"Best checkpoint: step {saved:,} in {self.folder / 'checkpoints'}"
+        )
 
     def newest(self) -> int | None:
         """Return the step of the newest checkpoint, once it is wholly written."""
@@ -673,7 +750,7 @@ class Run:
         if (step := self._checkpoints.latest_step()) is not None:
             place = self.folder / "checkpoints" / str(step)
             for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
-                sync(path)
+                files.sync(path)
 
     def close(self) -> None:
         """Let go of everything, even if some of it can no longer be written."""
@@ -689,7 +766,7 @@ class Run:
 class Elsewhere:
     """A run whose folder another process writes: this process has nothing to do."""
 
-    data_seed = 0  # process 0 knows it
+    data_seed = steps_per_call = 0  # process 0 knows them
     diverged: frozenset[int] = frozenset()
 
     def __init__(self, folder: Path | str, lanes: list[Lane]):
@@ -704,7 +781,8 @@ class Elsewhere:
     def nothing(self, *_) -> None:
         pass
 
-    start = write = diverge = save = finish = __exit__ = nothing
+    start = write = diverge = save = finish = best = summary = keep_steps_per_call = nothing
+    __exit__ = nothing
 
     def __enter__(self):
         return self

@@ -8,23 +8,20 @@ A lane whose loss or state stops being finite has diverged: it gets no more rows
 continue. Lanes do not mix, so it is computed on and ignored.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import datetime
 from functools import partial
-import io
 import itertools
 import json
 import math
-import os
 from pathlib import Path
 import signal
 import sys
 import threading
 import time
 from types import MappingProxyType
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 import flax
 import jax
@@ -34,21 +31,27 @@ import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
 from ln.training import data, ranges, runs
-from ln.training.devices import (
-    ALONE,
-    Spread,
-    any_of,
-    check_same,
-    of_first,
-    remedy,
-    unseen_gpu,
-    visible,
-)
+from ln.training import devices as machine
+from ln.training.console import Output, Progress, live_line, say
+from ln.training.devices import ALONE, Spread
 from ln.training.optim import make_optimizer
 
 Batch = dict[str, Any]
 Variables = dict[str, Any]  # {"params": ..., "stats": ...}
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
+
+# config.precision -> how jax multiplies float32. By default CPUs do it in float32, NVIDIA's GPUs in
+# TF32, and TPUs in bfloat16; a CPU does it in float32 in any case.
+PRECISIONS = {
+    "default": None,
+    "float32": "highest",
+    "tf32": "tensorfloat32",
+    "bfloat16": "BF16_BF16_F32",  # sums are float32
+}
+
+
+CALL = 0.1  # seconds of a call on an accelerator
+ROOM = 2**28  # bytes of the batches of a call there
 
 
 class Task:
@@ -150,6 +153,12 @@ def init_state(task: Task, optimizer, seed, lr) -> State:
     )
 
 
+def products(config) -> contextlib.AbstractContextManager:
+    """Return a context in which functions are traced with the precision of a config."""
+    precision = choose("config.precision", config.get("precision", "default"), PRECISIONS)
+    return jax.default_matmul_precision(precision) if precision else contextlib.nullcontext()
+
+
 def train_step(task: Task, optimizer, state: State, batch: Batch):
     """Return the state of one lane after an update, and scalars: the loss and the task's own."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -186,27 +195,41 @@ def make_call(task: Task, optimizer, spread: Spread = ALONE, own_batches: bool =
     ``batches`` has leaves ``[K, ...]`` that all lanes share or, with own_batches, ``[K, lanes,
     ...]``; metrics are ``[K, lanes]``. The memory of the state is reused: do not read the input
     state again.
+
+    With further arguments ``arrays`` and ``shape``, batches are indices, and their examples are
+    gathered on the device.
     """
     step = partial(train_step, task, optimizer)
 
-    def all_lanes(state, batch):
-        if not own_batches:
-            # One copy of the small batch per lane keeps every matrix product in its natural layout.
-            batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(state.step)), batch)
-        return jax.vmap(step)(state, batch)
+    def call(state, batches, arrays=None, shape=None):
+        lanes = len(state.step)
 
-    def call(state, batches):
-        if len(state.step) > 1:
-            return jax.lax.scan(all_lanes, state, batches)
-        # XLA would lay the gradients out transposed behind a lane axis of length 1, and Adam would
-        # take twice as long to read them.
-        if own_batches:
-            batches = jax.tree.map(lambda leaf: leaf[:, 0], batches)
-        state, metrics = jax.lax.scan(step, lane(state, 0), batches)
+        def examples(batch):
+            return batch if arrays is None else task.gather(arrays, batch, shape)
+
+        def one_lane(state, batch):
+            return step(state, examples(batch))
+
+        def all_lanes(state, batch):
+            if own_batches:
+                return jax.vmap(one_lane)(state, batch)
+            # One copy of the small batch per lane keeps every matrix product in its natural layout.
+            copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * lanes), examples(batch))
+            return jax.vmap(step)(state, copies)
+
+        with products(task.config):
+            if lanes > 1:
+                return jax.lax.scan(all_lanes, state, batches)
+            # XLA would lay the gradients out transposed behind a lane axis of length 1, and Adam
+            # would take twice as long to read them.
+            if own_batches:
+                batches = jax.tree.map(lambda leaf: leaf[:, 0], batches)
+            state, metrics = jax.lax.scan(one_lane, lane(state, 0), batches)
         metrics = jax.tree.map(lambda values: values[:, None], metrics)
         return jax.tree.map(lambda leaf: leaf[None], state), metrics
 
-    return jax.jit(call, donate_argnums=0, out_shardings=spread.outputs)
+    options: dict = dict(donate_argnums=0, static_argnames="shape", out_shardings=spread.outputs)
+    return jax.jit(call, **options)
 
 
 def data_seeds(lanes: list[tuple[int, float]], data_seed: int) -> list[int]:
@@ -221,7 +244,11 @@ def data_seeds(lanes: list[tuple[int, float]], data_seed: int) -> list[int]:
 
 
 def batches_of(
-    task: Task, steps: range, spread: Spread = ALONE, seeds: Sequence[int] = (0,)
+    task: Task,
+    steps: range,
+    spread: Spread = ALONE,
+    seeds: Sequence[int] = (0,),
+    make: Callable | None = None,
 ) -> tuple[range, Batch]:
     """Return the batches of a call on the device, behind the steps they are for.
 
@@ -231,16 +258,17 @@ def batches_of(
         spread: which part of them this process loads, and where it goes.
         seeds: as `data_seeds` returns them. Leaves are ``[K, ...]`` for one seed that all lanes
             share, else ``[K, lanes, ...]``.
+        make: ``task.batch``, the default, or ``task.indices``.
     """
-    rows = spread.rows
+    make, rows, lanes = make or task.batch, spread.rows, 0
     if len(seeds) == 1:
-        batches = [task.batch(step, seeds[0], rows) for step in steps]
-        return steps, spread.batches(_stack(batches))
-    mine, batches = seeds[spread.lanes(len(seeds))], []
-    for step in steps:
-        by_seed = {seed: task.batch(step, seed, rows) for seed in set(mine)}
-        batches.append(_stack([by_seed[seed] for seed in mine]))
-    return steps, spread.batches(_stack(batches), lanes=len(seeds))
+        batches = [make(step, seeds[0], rows) for step in steps]
+    else:
+        mine, batches, lanes = seeds[spread.lanes(len(seeds))], [], len(seeds)
+        for step in steps:
+            by_seed = {seed: make(step, seed, rows) for seed in set(mine)}
+            batches.append(_stack([by_seed[seed] for seed in mine]))
+    return steps, spread.batches(_stack(batches), lanes)
 
 
 def _stack(trees: list) -> Any:
@@ -321,11 +349,16 @@ class Plan:
             raise InputError(
                 f"config.steps is {config.steps!r}; a run has less than 2^31 = {2**31:,} steps."
             )
+        products(config)  # raises for an unknown precision
         return cls(**lengths, steps_per_call=config.steps_per_call)
 
     def due(self, every: int, step: int) -> bool:
         """Return whether something is due after a step: every so many, and at the end."""
         return step % every == 0 or step == self.steps
+
+    def left(self, every: int, step: int) -> int:
+        """Return how often something is due after a step, up to the end."""
+        return (step < self.steps) * (-(-self.steps // every) - step // every)
 
     def calls(
         self, step: int, shape: Callable[[int], Hashable] = lambda step: None
@@ -364,13 +397,6 @@ def make_lanes(config) -> list[tuple[int, float]]:
     return lanes
 
 
-class Call(NamedTuple):
-    """A dispatched call: its steps, and its metrics ``[K, lanes]``, still on the device."""
-
-    steps: range
-    metrics: dict[str, jax.Array]
-
-
 class Means:
     """The means of the updates' metrics since the last row. Checkpoints contain the sums."""
 
@@ -390,59 +416,8 @@ class Means:
         return {name: values / count for name, values in sums.items()}
 
 
-class Progress:
-    """A line that is overwritten on a terminal, else a new line every ten seconds."""
-
-    def __init__(self, name: str, first: int, steps: int, unit: str = "step", value: str = "loss"):
-        self.name, self.first, self.steps = name, first, steps
-        self.unit, self.value = unit, value
-        self.start, self.end = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
-        self.began = self.shown = time.monotonic()
-
-    def show(self, step: int, values: np.ndarray) -> None:
-        """Print the step, the rate, a value for each lane and the ETA, if some time has passed."""
-        now, last = time.monotonic(), step == self.steps
-        if now - self.shown < (0.2 if self.start else 10) and not last:
-            return
-        self.shown = now
-        rate = (step - self.first) / max(now - self.began, 1e-9)  # of this session only
-        eta = datetime.timedelta(seconds=round((self.steps - step) / rate))
-        text = " ".join(f"{value:.4g}" for value in values[:4]) + (" …" if len(values) > 4 else "")
-        print(
-            f"{self.start}{self.name}  {self.unit} {step:,}/{self.steps:,} "
-            f"({step / self.steps:.0%})  {rate:,.1f} {self.unit}s/s  {self.value} {text}  "
-            f"ETA {eta}",
-            end="\n" if last else self.end,
-            flush=True,
-        )
-
-
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by the user and saved; running the same command goes on."""
-
-
-class Output(io.TextIOBase):
-    """Standard output that may be lost, as when a terminal closes: printing never ends a run."""
-
-    def __init__(self, stream: TextIO | None):
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        """Write a text; from the first error on, write nothing."""
-        if (stream := self.stream) is None:
-            return len(text)
-        try:
-            stream.write(text)
-            stream.flush()
-        except (OSError, ValueError):
-            self.stream = None
-            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())  # Python flushes it at exit
-        return len(text)
-
-    def isatty(self) -> bool:
-        """Return whether it is a terminal."""
-        return self.stream is not None and self.stream.isatty()
 
 
 # A closed terminal or lost connection hangs up; Windows has no such signal.
@@ -470,7 +445,7 @@ class Interrupt:
 
     def _ask(self, number, frame):
         if not self.asked:
-            print("\nStopping after this call, to save …", flush=True)
+            say("Stopping after this call, to save …")
         self.asked = True
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
@@ -502,12 +477,14 @@ def bad_states(state: State, step: int) -> dict[int, runs.Divergence]:
 
 
 def evaluate(
-    task: Task, state: State, diverged: Collection[int] = ()
+    task: Task, state: State, lanes: Iterable[int]
 ) -> dict[str, dict[str, dict[int, float]]]:
-    """Return split -> metric -> lane -> value for the lanes that have not diverged."""
+    """Return split -> metric -> lane -> value for the lanes of these numbers."""
     values: dict[str, dict[str, dict[int, float]]] = {}
-    for n in (n for n in range(len(state.step)) if n not in diverged):
-        for split, scores in task.evaluate(variables_of(state, n)).items():
+    for n in lanes:
+        with products(task.config):
+            evaluated = task.evaluate(variables_of(state, n))
+        for split, scores in evaluated.items():
             for name, score in scores.items():
                 values.setdefault(split, {}).setdefault(name, {})[n] = score
     return values
@@ -546,30 +523,26 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
     """
     plan, lanes = Plan.of(config, task), make_lanes(config)
     optimizer = make_optimizer(config)
-    usable = visible(devices)
+    usable = machine.visible(devices)
     spread = Spread.over(usable, len(lanes), config.batch_size)
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
-    check_same(json.dumps([same, dict(task.data)], sort_keys=True))
+    machine.check_same(json.dumps([same, dict(task.data)], sort_keys=True))
     with (
         contextlib.redirect_stdout(Output(sys.stdout)),
+        live_line(),
         writing(workdir, "--workdir", "; the same command goes on from the newest checkpoint"),
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
-        if unseen_gpu():
+        if machine.unseen_gpu():
             print(
                 "WARNING: jax does not see the GPU of this machine; this run is on the CPU. "
                 'Run make install DEVICE=cuda13, or pip install "jax[cuda13]".',
                 file=sys.stderr,
             )
-        place = f"{spread.size} x " if spread.size > 1 else ""
-        place += usable[0].device_kind
-        place += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        if idle := usable[spread.size :]:
-            place += f"; idle: {', '.join(f'{d.platform}:{d.id}' for d in idle)}. To use them, "
-            place += remedy(len(usable), len(lanes), config.batch_size)
-            place += "; or train several runs at a time with scripts.sweep"
-        print(f"{run.folder}: {len(lanes)} lane(s) on {place}", flush=True)
+        print(
+            f"{run.folder}: {len(lanes)} lane(s) on {machine.describe(spread, usable, len(lanes))}"
+        )
         try:
             return Training(task, plan, run, spread).train(optimizer, interrupt)
         except DivergedError as error:
@@ -622,7 +595,7 @@ class Training:
     def resume(self, fresh: State) -> tuple[State, int]:
         """Return the state to start from, the same in all processes, and its step."""
         state, sums = self.run.restore(fresh)
-        state, self.means = of_first(state), Means(sums)
+        state, self.means = machine.of_first(state), Means(sums)
         first = step_of(state)
         if first > self.plan.steps:
             raise InputError(
@@ -630,7 +603,7 @@ class Training:
                 f"be that or more."
             )
         self.run.start(first)
-        mask = of_first(np.isin(np.arange(len(self.run.lanes)), list(self.run.diverged)))
+        mask = machine.of_first(np.isin(np.arange(len(self.run.lanes)), list(self.run.diverged)))
         self.diverged = set(np.flatnonzero(mask).tolist())
         if first:
             print(f"Resuming at step {first:,}.", flush=True)
@@ -640,49 +613,124 @@ class Training:
     def train(self, optimizer, interrupt: Interrupt) -> State:
         """Train to the end, or until the user interrupts; return the last state."""
         state, first = self.resume(init_lanes(self.task, optimizer, self.run.lanes))
-        seeds = data_seeds(self.run.lanes, int(of_first(np.int32(self.run.data_seed))))
-        call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
-        prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds)
+        seeds = data_seeds(self.run.lanes, int(machine.of_first(np.int32(self.run.data_seed))))
+        self.call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
+        self.arrays, self.compiled = self.on_device(), set[tuple[int, Hashable]]()
+        make = None if self.arrays is None else self.task.indices
+        prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds, make=make)
+        self.plan = self.timed(state, first, prepare)
+        calls = partial(self.plan.calls, first, self.task.shape)
+        self.programs = {self.program(steps) for steps in itertools.islice(calls(), 300)}
         waiting = None
-        for steps, batches in data.ahead(prepare, self.plan.calls(first, self.task.shape)):
-            state, metrics = call(state, batches)
+        for steps, batches in data.ahead(prepare, calls()):
+            state, metrics = self.dispatch(state, steps, batches)
             self.settle(waiting)
-            waiting, step = Call(steps, metrics), steps[-1] + 1
-            stopping = any_of(interrupt.asked)
+            waiting, step = (steps, metrics), steps[-1] + 1
+            stopping = machine.any_of(interrupt.asked)
             evaluating = self.plan.due(self.plan.eval_every, step)
             saving = self.plan.due(self.plan.save_every, step) or stopping
             if evaluating or saving:
                 self.settle(waiting)
                 waiting, whole = None, self.spread.gathered(state)
             if evaluating:
-                self.evaluate(whole, step)
+                with self.progress.between("evaluating"):
+                    self.evaluate(whole, step)
             if saving:
-                self.mark(bad_states(whole, step))
-                self.run.save(step, whole, self.means.sums)
+                with self.progress.between("saving"):
+                    self.mark(bad_states(whole, step))
+                    self.run.save(step, whole, self.means.sums)
             if stopping and step < self.plan.steps:
                 raise Interrupted(f"Saved step {step:,} in {self.run.folder}")
         self.run.finish(self.plan.steps)
+        print(self.run.summary(), flush=True)
         return state
 
-    def settle(self, call: Call | None) -> None:
-        """Fetch the metrics of a call, and write a row if one is due."""
+    def on_device(self) -> dict[str, jax.Array] | None:
+        """Return the training set on an accelerator that has room for it; None: batches go there.
+
+        It may take a quarter of the memory, and its indices must fit into 32 bits.
+        """
+        arrays = {k: v for k, v in self.task.arrays.items() if v.dtype.kind in "biuf"}
+        gathers = arrays and type(self.task).batch is Task.batch and jax.process_count() == 1
+        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+        fits = sum(array.nbytes for array in arrays.values()) < memory / 4
+        fits = fits and all(array.size < 2**31 for array in arrays.values())
+        if not (machine.accelerated() and gathers and fits):
+            return None
+        return jax.device_put(arrays, None if self.spread.mesh is None else self.spread.sharding())
+
+    def timed(self, state: State, first: int, prepare: Callable) -> Plan:
+        """Return the plan with the number of steps per call that this run keeps.
+
+        On an accelerator a call lasts about CALL seconds, so that starting it costs nothing. One
+        call is timed at the first start of the run, on a copy of the state.
+        """
+        K, shape = int(machine.of_first(np.int32(self.run.steps_per_call))), self.task.shape
+        if K or not machine.accelerated() or first == self.plan.steps:
+            return dataclasses.replace(self.plan, steps_per_call=K or self.plan.steps_per_call)
+        steps, batches = prepare(next(self.plan.calls(first, shape)))
+        for _ in range(2):  # the first one compiles
+            copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
+            began = time.monotonic()
+            jax.block_until_ready(self.dispatch(copy, steps, batches))
+        per_step = (time.monotonic() - began) / len(steps)
+        most = ROOM // (1 + sum(leaf.nbytes for leaf in jax.tree.leaves(batches)) // len(steps))
+        if len({shape(step) for step in range(min(1000, self.plan.steps))}) > 1:
+            most = min(most, self.task.config.get("bucket_run", self.plan.steps_per_call))
+        K = max(1, min(round(CALL / per_step), most))
+        every = min(self.plan.log_every, self.plan.eval_every, self.plan.save_every)
+        calls = -(-every // K)  # of the same length until something is due
+        K = int(machine.of_first(np.int32(-(-every // calls))))
+        self.run.keep_steps_per_call(K)
+        return dataclasses.replace(self.plan, steps_per_call=K)
+
+    def program(self, steps: range) -> tuple[int, Hashable]:
+        """Return what tells the compiled programs of calls apart."""
+        return len(steps), self.task.shape(steps[0])
+
+    def dispatch(self, state: State, steps: range, batches: Batch):
+        """Start a call; the first of its program is compiled before."""
+        K, shape = program = self.program(steps)
+        inputs = (state, batches) if self.arrays is None else (state, batches, self.arrays, shape)
+        if program in self.compiled:
+            return self.call(*inputs)
+        self.compiled.add(program)
+        about = "" if shape is None else f" of length {shape}"
+        with self.progress.between("compiling", f"Compiling {K} step(s){about}"):
+            return self.call(*inputs)
+
+    def settle(self, call: tuple[range, dict[str, jax.Array]] | None) -> None:
+        """Fetch the metrics ``[K, lanes]`` of a call's steps, and write a row if one is due."""
         if call is None:
             return
-        step, metrics = call.steps[-1] + 1, jax.device_get(call.metrics)
-        self.mark(bad_losses(call.steps, metrics["loss"]))
+        steps, metrics = call[0], jax.device_get(call[1])
+        self.mark(bad_losses(steps, metrics["loss"]))
+        step = steps[-1] + 1
         left_out = np.isin(np.arange(len(self.run.lanes)), list(self.diverged))
         self.means.add({name: np.where(left_out, 0.0, x) for name, x in metrics.items()})
         if self.plan.due(self.plan.log_every, step):
             self.write(step, "update", self.means.take())
+        self.progress.left = dict(
+            compiling=len(self.programs - self.compiled),
+            evaluating=self.plan.left(self.plan.eval_every, step - 1),
+            saving=self.plan.left(self.plan.save_every, step - 1),
+        )
         self.progress.show(step, metrics["loss"][-1])
 
     def evaluate(self, state: State, step: int) -> None:
-        """Write the scores of all lanes that have not diverged."""
-        scores, select = evaluate(self.task, state, self.diverged), self.task.config.select
-        split = choose("config.select.split", select.split, scores)
-        choose("config.select.metric", select.metric, split)
+        """Write the scores of all lanes that have not diverged, and print their means."""
+        lanes = [n for n in range(len(self.run.lanes)) if n not in self.diverged]
+        scores, select = evaluate(self.task, state, lanes), self.task.config.select
+        metrics = choose("config.select.split", select.split, scores)
+        choose("config.select.metric", select.metric, metrics)
+        texts = []
         for split, columns in scores.items():
             self.write(step, split, columns)
+            means = {name: np.mean([*column.values()]) for name, column in columns.items()}
+            texts.append(" ".join([split, *(f"{name} {x:.4g}" for name, x in means.items())]))
+        if best := self.run.best():
+            texts.append(f"best {select.split} {select.metric} {best[1]:.4g} at step {best[0]:,}")
+        say(f"step {step:,}  {'; '.join(texts)}")
 
     def write(self, step: int, split: str, metrics: Mapping) -> None:
         """Write a row of each lane, with its epoch."""
@@ -705,4 +753,4 @@ class Training:
             words += f"(seed {seed}, lr {lr:g})."
             if len(self.diverged) == len(self.run.lanes):
                 raise DivergedError(words + " All lanes have diverged." * (len(self.diverged) > 1))
-            print(f"{words} This lane has diverged; the others continue.", flush=True)
+            say(f"{words} This lane has diverged; the others continue.")

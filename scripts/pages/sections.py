@@ -22,7 +22,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
 ASIDE = (
-    *("data_dir", "scale", "seeds", "data_seed", "norm", "steps_per_call", "pad_to"),
+    *(*runs.PLACES, "scale", "seeds", "data_seed", "norm", "steps_per_call", "pad_to"),
     *("log_every", "save_every"),
 )
 
