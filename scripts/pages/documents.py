@@ -23,8 +23,8 @@ from experiments.theory.checks import Check
 from ln.errors import InputError, choose
 from ln.training import runs
 from scripts.benchmarks.timing import milliseconds
-from scripts.pages import claims, evidence
-from scripts.pages.drawing import styles_of
+from scripts.pages import charts, claims, evidence
+from scripts.pages.charts import styles_of
 from scripts.pages.evidence import Study
 from scripts.pages.sections import RESULTS, Section, gather, read_sections
 from scripts.pages.tables import number, rows_of, table_of
@@ -34,6 +34,17 @@ ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
 ANALYSIS = RESULTS / "theory.json"  # what the analysis says of each claim, which takes a minute
 FIGURES = RESULTS / "figures"
+DRAWN = dict(  # file -> folder of runs, name of a figure
+    figure_1_scenes=("scenes", "figure_1"),
+    order_scenes=("scenes", "order"),
+    figure_2_stories=("stories", "figure_2"),
+    figure_3_reduced=("novels", "figure_3"),
+    figure_4_reduced=("reduced/draw", "figure_4"),
+    figure_5_reduced=("reduced/handwriting", "figure_5"),
+    figure_6=("paper/mnist", "figure_6"),
+    convnet=("convnet", "convnet"),
+    sequential_mnist_rows=("rows/sequential_mnist", "sequential_mnist"),
+)
 BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -51,10 +62,22 @@ def write() -> None:
         if (filled := fill(text, path)) != text:
             runs.write_atomically(path, filled)
             print(f"Updated {path.relative_to(ROOT)}.")
-    runs.write_atomically(FIGURES / "speed_ups.png", evidence.draw_speeds(compared()))
     several = [study for study in studied() if len(study.measured) > 1]
     rates = evidence.by_experiment(several, key=lambda study: (len(study.measured),))
-    runs.write_atomically(FIGURES / "rates.png", evidence.draw_rates(rates))
+    drawn = dict(speed_ups=evidence.speeds_chart(compared()), rates=evidence.rates_chart(rates))
+    for name, chart in drawn.items() | drawings().items():
+        runs.write_atomically(FIGURES / f"{name}.png", charts.png(chart))
+
+
+def drawings() -> dict[str, charts.Chart]:
+    """Return the figures of the pages of results, by file name."""
+    drawn = {}
+    for name, (folder, figure_name) in DRAWN.items():
+        (section, *_), _ = read_sections(RESULTS / folder)
+        (figure,) = (figure for figure in section.figures if figure.name == figure_name)
+        curves = gather(section)
+        drawn[name] = charts.side_by_side(figure, curves.ours, curves.theirs)
+    return drawn
 
 
 def fill(text: str, path: Path) -> str:
@@ -100,7 +123,7 @@ def results() -> str:
 
 def all_claims() -> str:
     """The verdicts on all claims; those of the analysis as results/theory.json has them."""
-    shown, _ = claims.page(RESULTS, stored_analysis())
+    shown = claims.page(RESULTS, stored_analysis())
     return environment().get_template("claims.md").render(**shown).strip()
 
 
@@ -237,10 +260,15 @@ def environment():
     """Return the environment of all templates."""
     import jinja2
 
-    return jinja2.Environment(
+    known = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    known.policies["json.dumps_kwargs"] = dict(separators=(",", ":"), ensure_ascii=False)
+    known.globals |= dict(
+        curves=charts.CURVES, config=charts.CONFIG, symbols=charts.SYMBOLS, library=charts.library
+    )
+    return known
