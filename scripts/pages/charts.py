@@ -33,7 +33,7 @@ SYMBOLS = dict(zip(
      "stroke"), "■▲●◆▼✚▶━", strict=True,
 ))  # fmt: skip
 OURS, PAPER = "ours", "the paper"
-POINTS = 100  # of a curve, at most: more than a screen shows
+POINTS = 80  # of a curve, at most: more than a screen shows
 SIZE = dict(width=340, height=230)
 FRONT = "currentColor"  # that of the text around the chart, in light and dark
 AXIS = dict(
@@ -94,7 +94,7 @@ CURVES: Chart = dict(
                 ),
                 dict(
                     mark=LINE | dict(strokeWidth=1.8),
-                    encoding=dict(strokeDash=by_who([1, 0], [4, 3]), opacity=by_who(1, 0.7)),
+                    encoding=dict(strokeDash=by_who([1, 0], [4, 3]), opacity=by_who(1, 0.8)),
                 ),
                 dict(
                     transform=[dict(filter="datum.mark")],
@@ -136,9 +136,7 @@ def lanes_of(name: str, who: str, x: Sequence, lanes: Iterable[Sequence]) -> lis
     marked = np.unique(np.linspace(0, len(kept) - 1, 9).round().astype(int))
     marks = [int(n in marked) for n in range(len(kept))]
     rows = [dict(x=rounded(x[kept]), y=rounded(lane[kept]), mark=marks) for lane in lanes]
-    return [
-        dict(name=name, who=who, lane=n, of=len(rows), **row) for n, row in enumerate(rows)
-    ]
+    return [dict(name=name, who=who, lane=n, of=len(rows), **row) for n, row in enumerate(rows)]
 
 
 def rounded(values: np.ndarray) -> list[float | None]:
@@ -195,7 +193,9 @@ def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Sty
         for row in lanes_of(name, who, curves[norm].x, panel.times * curves[norm].lanes)
     ]
     domains = {
-        kind: y_limits(panel, kind == "log", [*mine.values(), *(papers.values() if kind == "log" else ())])
+        kind: y_limits(
+            panel, kind == "log", [*mine.values(), *(papers.values() if kind == "log" else ())]
+        )
         for kind in ("linear", "log")
     }
     title = panel.title + ("" if mine else " (no run of ours)")
@@ -246,9 +246,10 @@ def svg(chart: Chart) -> str:
     """Return a chart as a picture for paper, and for browsers without JavaScript."""
     static = SIZE | chart | dict(config=CONFIG)
     if chart.get("layer") is CURVES["layer"]:
-        lanes, means = chart["layer"]
-        static["layer"] = [lanes, means | dict(layer=means["layer"][:-1])]
+        _, means = chart["layer"]
+        static["layer"] = [means | dict(layer=means["layer"][:-1])]
     text = tool().vegalite_to_svg(static)
+    text = re.sub(r' ((aria-\w+|class|pointer-events)="[^"]*|(opacity|stroke-width)="1)"', "", text)
     return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), text)
 
 
@@ -288,7 +289,9 @@ def described(chart: Chart) -> str:
         return f"{chart['title']}: a matrix as colours."
     ends: dict[str, list] = {}
     for row in chart["data"]["values"]:
-        ends.setdefault(f"{row['name']}, {row['who']}".rstrip(", "), []).append((row["y"][0], row["y"][-1]))
+        ends.setdefault(f"{row['name']}, {row['who']}".rstrip(", "), []).append(
+            (row["y"][0], row["y"][-1])
+        )
     texts = [
         f"{name} from {first:.3g} to {last:.3g}"
         for name, pairs in ends.items()

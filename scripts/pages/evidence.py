@@ -245,13 +245,13 @@ def speeds_chart(shown: list[Study]) -> Chart:
         factors(gains) | dict(y=n + offset, who=who, full=who == PAPER or study.is_full)
         for n, study in enumerate(shown)
         for (who, offset), gains in zip(
-            zip(MARKS, (0.5, 0.65, 0.8), strict=True),
+            zip(MARKS, (0.62, 0.74, 0.86), strict=True),
             (study.in_paper(study.faster), study.by_rate[study.rate], study.at_best),
             strict=True,
         )
         if gains
     ]
-    texts = [dict(y=n, text=[s.title, s.setting]) for n, s in enumerate(shown)]
+    texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
     colours, shapes = zip(*MARKS.values(), strict=True)
     color = dict(field="who", type="nominal", scale=dict(domain=list(MARKS), range=colours))
     shape = color | dict(scale=dict(domain=list(MARKS), range=shapes))
@@ -259,11 +259,13 @@ def speeds_chart(shown: list[Study]) -> Chart:
     numbers = [quantity(name, format=".3~g") for name in ("factor", "low", "high")]
     arrow = dict(type="text", dx=dict(expr="datum.bound == '→' ? 14 : -14"), fontSize=15)
     label = dict(type="text", align="left", baseline="top", dy=6, lineHeight=15, color=FRONT)
-    one = dict(mark=dict(type="rule", color=FRONT), encoding=dict(x=dict(datum=1), y=None))
+    one = dict(
+        mark=dict(type="rule", color=FRONT, opacity=0.5), encoding=dict(x=dict(datum=1), y=None)
+    )
     named = dict(x=dict(value=0), text=dict(field="text"))
     x = quantity(
         "factor",
-        title="updates without norm / updates with layer norm",
+        title="updates without / with layer norm",
         axis=dict(values=FACTORS),
         scale=dict(type="log", nice=False, padding=16),
     )
@@ -275,13 +277,15 @@ def speeds_chart(shown: list[Study]) -> Chart:
         (arrow, dict(text=dict(field="bound"))),
         (
             dict(type="point", size=70),
-            dict(shape=shape, fill=color, fillOpacity=filled, tooltip=[dict(field="who"), *numbers]),
+            dict(
+                shape=shape, fill=color, fillOpacity=filled, tooltip=[dict(field="who"), *numbers]
+            ),
         ),
     ]
     layers = [dict(mark=mark, encoding=own | dict(color=color)) for mark, own in marks]
     return dict(
         data=dict(values=rows),
-        height=76 * len(shown),
+        height=96 * len(shown),
         layer=[one, dict(data=dict(values=texts), mark=label, encoding=named), *layers],
         encoding=dict(x=x, y=y),
     )

@@ -94,7 +94,9 @@ def page() -> dict[str, Any]:
     charts.tool()
     results = analysis()
     figures = {
-        name: [charts.shown(chart, charts.described(chart)) for chart in draw(results[name].numbers)]
+        name: [
+            charts.shown(chart, charts.described(chart)) for chart in draw(results[name].numbers)
+        ]
         for name, draw in FIGURES.items()
     }
     claims = {claim.number: claim for claim in CLAIMS}
