@@ -1,8 +1,10 @@
 """Charts as Vega-Lite specifications: curves, ours over the paper's; and their renderings."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 import gzip
+import json
+from pathlib import Path
 import re
 from typing import Any
 
@@ -28,94 +30,17 @@ STYLES: dict[str, Style] = dict(
     original=("Kiros et al.’s vectors", "#a0a0a0", "stroke"),
 )
 FURTHER = (("#cc79a7", "triangle-right"), ("#e69f00", "triangle-down"), ("#56b4e9", "cross"))
-SYMBOLS = dict(zip(
-    ("square", "triangle-up", "circle", "diamond", "triangle-down", "cross", "triangle-right",
-     "stroke"), "■▲●◆▼✚▶━", strict=True,
-))  # fmt: skip
+SYMBOLS = {  # of shapes, in texts
+    **{"square": "■", "triangle-up": "▲", "circle": "●", "diamond": "◆", "triangle-down": "▼"},
+    **{"cross": "✚", "triangle-right": "▶", "stroke": "━"},
+}
 OURS, PAPER = "ours", "the paper"
-POINTS = 80  # of a curve, at most: more than a screen shows
+POINTS, MARKS = 80, 9  # of a curve, at most: more than a screen shows; and with a symbol
 SIZE = dict(width=340, height=230)
-FRONT = "currentColor"  # that of the text around the chart, in light and dark
-AXIS = dict(
-    labelColor=FRONT, titleColor=FRONT, domainColor=FRONT, tickColor=FRONT, gridColor=FRONT,
-    # A logarithmic axis has ticks without a label.
-    gridOpacity=dict(condition=dict(test="datum.label", value=0.15), value=0),
-    labelFontSize=11, titleFontSize=12, titleFontWeight="normal", aria=False, tickCount=6,
-    labelExpr="datum.label && (datum.value && abs(datum.value) < 0.01 "
-    "? format(datum.value, '.0~e') : datum.label)",
-)  # fmt: skip
-CONFIG = dict(
-    background="transparent", font="system-ui, sans-serif", view=dict(stroke=None), axis=AXIS,
-    title=dict(color=FRONT, fontSize=13, aria=False), mark=dict(aria=False),
-    legend=dict(disable=True),
-)  # fmt: skip
-
-
-def quantity(field: str, **more) -> dict:
-    return dict(field=field, type="quantitative", **more)
-
-
-def by_who(*values) -> dict:
-    """Return an encoding with one value for our curves and one for the paper's."""
-    scale = dict(domain=[OURS, PAPER], range=values)
-    return dict(field="who", type="nominal", scale=scale, legend=None)
-
-
-LINE = dict(type="line", clip=True, point=False)  # or the shapes would be drawn at each reading
-
-# What all charts of curves have in common. Rows are lanes; the band goes from the lowest to the
-# highest, and thin lines show them: a mean hides that one has not fallen yet.
-CURVES: Chart = dict(
-    transform=[
-        dict(flatten=["x", "y", "mark"]),
-        dict(filter="(!log || datum.y > 0) && indexof(off, datum.name) < 0"),
-        dict(filter="indexof(off, datum.who) < 0"),
-    ],
-    layer=[
-        dict(
-            transform=[dict(filter=f"datum.who == '{OURS}' && datum.of > 1")],
-            mark=LINE | dict(strokeWidth=0.6, opacity=0.5),
-            encoding=dict(detail=dict(field="lane")),
-        ),
-        dict(
-            transform=[
-                dict(
-                    aggregate=[
-                        dict(op=op, field="y", **{"as": name})
-                        for op, name in (("mean", "y"), ("min", "low"), ("max", "high"))
-                    ],
-                    groupby=["name", "who", "x", "mark"],
-                )
-            ],
-            layer=[
-                dict(
-                    mark=LINE | dict(type="area"),
-                    encoding=dict(y=quantity("low"), y2=dict(field="high"), opacity=by_who(0.2, 0.1)),
-                ),
-                dict(
-                    mark=LINE | dict(strokeWidth=1.8),
-                    encoding=dict(strokeDash=by_who([1, 0], [4, 3]), opacity=by_who(1, 0.8)),
-                ),
-                dict(
-                    transform=[dict(filter="datum.mark")],
-                    mark=dict(type="point", clip=True, filled=True, size=34),
-                    encoding=dict(shape=dict(field="name", type="nominal"), opacity=by_who(1, 0.5)),
-                ),
-                dict(  # in the browser only
-                    params=[
-                        dict(name="near", select=dict(type="point", on="pointermove", nearest=True,
-                                                      clear="pointerout")),
-                        dict(name="zoom", bind="scales", select=dict(
-                            type="interval", zoom="wheel![event.ctrlKey || event.metaKey]")),
-                    ],
-                    mark=dict(type="point", clip=True, size=90, strokeWidth=2),
-                    encoding=dict(opacity=dict(
-                        condition=dict(param="near", empty=False, value=1), value=0)),
-                ),
-            ],
-        ),
-    ],
-)  # fmt: skip
+# Colours of texts and axes are those around the chart, in light and dark. Rows of data are lanes:
+# a thin line each, for a mean hides that one has not fallen yet, within a band around the mean.
+SPECS: dict[str, Chart] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+CURVES, CONFIG = SPECS["curves"], SPECS["config"]
 
 
 # --- From curves to specifications ---
@@ -129,14 +54,17 @@ def styles_of(norms: Iterable[str]) -> dict[str, Style]:
     return {norm: style for norm, style in STYLES.items() if norm in norms} | further
 
 
-def lanes_of(name: str, who: str, x: Sequence, lanes: Iterable[Sequence]) -> list[dict]:
+def lanes_of(name: str, who: str, x: np.ndarray, lanes: Iterable[Any]) -> list[dict]:
     """Return a row of data for each lane of a curve, rounded and thinned."""
-    x, lanes = np.asarray(x), np.asarray(lanes)
-    kept = np.unique(np.linspace(0, len(x) - 1, POINTS).round().astype(int))
-    marked = np.unique(np.linspace(0, len(kept) - 1, 9).round().astype(int))
-    marks = [int(n in marked) for n in range(len(kept))]
-    rows = [dict(x=rounded(x[kept]), y=rounded(lane[kept]), mark=marks) for lane in lanes]
+    kept = spread(len(x), POINTS)
+    marks = [int(n in spread(len(kept), MARKS)) for n in range(len(kept))]
+    rows = [dict(x=rounded(x[kept]), y=rounded(np.asarray(y)[kept]), mark=marks) for y in lanes]
     return [dict(name=name, who=who, lane=n, of=len(rows), **row) for n, row in enumerate(rows)]
+
+
+def spread(length: int, count: int) -> np.ndarray:
+    """Return places in a sequence, evenly spread, from the first to the last."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(int))
 
 
 def rounded(values: np.ndarray) -> list[float | None]:
@@ -150,7 +78,7 @@ def lines(
     rows: list[dict],
     styles: Iterable[Style],
     log: tuple[bool, bool] = (False, False),
-    domains: Mapping[str, Sequence[float]] | None = None,
+    domains: dict | None = None,
 ) -> Chart:
     """Return a chart of curves.
 
@@ -158,27 +86,20 @@ def lines(
         axes: labels of x and y.
         rows: made by `lanes_of`.
         log: whether x and y are logarithmic.
-        domains: of a linear and of a logarithmic y axis; without them, the data's.
+        domains: of a "linear" and of a "log" y axis; without them, the data's.
     """
-    kinds = ["log" if is_log else "linear" for is_log in log]
-    names, colours, shapes = zip(*styles, strict=True)
-    y_scale = dict(type=kinds[1]) | (dict(domain=domains[kinds[1]]) if domains else {})
-    labels = ("low", "lowest"), ("high", "highest")
-    return CURVES | dict(
-        title=title,
-        data=dict(values=rows),
-        params=[dict(name="log", value=log[1]), dict(name="off", value=[])],
-        usermeta=dict(domains=domains),
-        encoding=dict(
-            x=quantity("x", title=axes[0], scale=dict(type=kinds[0], nice=False, zero=False)),
-            y=quantity("y", title=axes[1], scale=y_scale | dict(nice=False, zero=False)),
-            color=dict(field="name", type="nominal", scale=dict(domain=names, range=colours)),
-            shape=dict(field="name", type="nominal", scale=dict(domain=names, range=shapes)),
-            tooltip=[dict(field="name"), dict(field="who"), quantity("x", title=axes[0]),
-                     quantity("y", title="mean", format=".4~g"),
-                     *(quantity(field, title=name, format=".4~g") for field, name in labels)],
-        ),
-    )  # fmt: skip
+    names, *looks = zip(*styles, strict=True)
+    scales = [dict(type="log" if is_log else "linear", nice=False, zero=False) for is_log in log]
+    scales[1] |= dict(domain=domains[scales[1]["type"]]) if domains else {}
+    encoding: dict = {
+        name: dict(field=name, type="quantitative", title=label, scale=scale)
+        for name, label, scale in zip("xy", axes, scales, strict=True)
+    }
+    for name, look in zip(("color", "shape"), looks, strict=True):
+        encoding[name] = dict(field="name", type="nominal", scale=dict(domain=names, range=look))
+    params = [dict(name="log", value=log[1]), dict(name="off", value=[])]
+    own = dict(title=title, data=dict(values=rows), params=params, usermeta=dict(domains=domains))
+    return CURVES | own | dict(encoding=encoding)
 
 
 def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Style] = ()) -> Chart:
@@ -192,12 +113,8 @@ def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Sty
         if norm in curves
         for row in lanes_of(name, who, curves[norm].x, panel.times * curves[norm].lanes)
     ]
-    domains = {
-        kind: y_limits(
-            panel, kind == "log", [*mine.values(), *(papers.values() if kind == "log" else ())]
-        )
-        for kind in ("linear", "log")
-    }
+    both = [*mine.values(), *papers.values()]
+    domains = dict(linear=y_limits(panel, False, mine.values()), log=y_limits(panel, True, both))
     title = panel.title + ("" if mine else " (no run of ours)")
     log = panel.x_log or is_short(mine, papers), panel.log
     return lines(title, (panel.x_label, panel.label), rows, styles or known.values(), log, domains)
@@ -244,8 +161,8 @@ def tool() -> Any:
 
 def svg(chart: Chart) -> str:
     """Return a chart as a picture for paper, and for browsers without JavaScript."""
-    static = SIZE | chart | dict(config=CONFIG)
-    if chart.get("layer") is CURVES["layer"]:
+    static: Chart = SIZE | chart | dict(config=CONFIG)
+    if chart.get("layer") is CURVES["layer"]:  # without lanes, and what only a mouse can do
         _, means = chart["layer"]
         static["layer"] = [means | dict(layer=means["layer"][:-1])]
     text = tool().vegalite_to_svg(static)
@@ -289,13 +206,9 @@ def described(chart: Chart) -> str:
         return f"{chart['title']}: a matrix as colours."
     ends: dict[str, list] = {}
     for row in chart["data"]["values"]:
-        ends.setdefault(f"{row['name']}, {row['who']}".rstrip(", "), []).append(
-            (row["y"][0], row["y"][-1])
-        )
-    texts = [
-        f"{name} from {first:.3g} to {last:.3g}"
-        for name, pairs in ends.items()
-        for first, last in [np.mean(pairs, axis=0)]
-    ]
+        curve = ends.setdefault(f"{row['name']}, {row['who']}".rstrip(", "), [])
+        curve.append((row["y"][0] or 0, row["y"][-1] or 0))
+    means = {name: np.mean(pairs, axis=0) for name, pairs in ends.items()}
+    texts = [f"{name} from {first:.3g} to {last:.3g}" for name, (first, last) in means.items()]
     x, y = (chart["encoding"][axis]["title"] for axis in "xy")
     return f"{y} against {x}, {chart['title']}: {'; '.join(texts) or 'no curve'}."

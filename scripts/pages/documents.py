@@ -14,6 +14,7 @@ import functools
 import json
 from pathlib import Path
 import re
+import tomllib
 
 import numpy as np
 
@@ -34,17 +35,6 @@ ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
 ANALYSIS = RESULTS / "theory.json"  # what the analysis says of each claim, which takes a minute
 FIGURES = RESULTS / "figures"
-DRAWN = dict(  # file -> folder of runs, name of a figure
-    figure_1_scenes=("scenes", "figure_1"),
-    order_scenes=("scenes", "order"),
-    figure_2_stories=("stories", "figure_2"),
-    figure_3_reduced=("novels", "figure_3"),
-    figure_4_reduced=("reduced/draw", "figure_4"),
-    figure_5_reduced=("reduced/handwriting", "figure_5"),
-    figure_6=("paper/mnist", "figure_6"),
-    convnet=("convnet", "convnet"),
-    sequential_mnist_rows=("rows/sequential_mnist", "sequential_mnist"),
-)
 BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -65,19 +55,14 @@ def write() -> None:
     several = [study for study in studied() if len(study.measured) > 1]
     rates = evidence.by_experiment(several, key=lambda study: (len(study.measured),))
     drawn = dict(speed_ups=evidence.speeds_chart(compared()), rates=evidence.rates_chart(rates))
-    for name, chart in drawn.items() | drawings().items():
-        runs.write_atomically(FIGURES / f"{name}.png", charts.png(chart))
-
-
-def drawings() -> dict[str, charts.Chart]:
-    """Return the figures of the pages of results, by file name."""
-    drawn = {}
-    for name, (folder, figure_name) in DRAWN.items():
+    named = tomllib.loads((FIGURES / "figures.toml").read_text(encoding="utf-8"))
+    for file, (folder, name) in named.items():
         (section, *_), _ = read_sections(RESULTS / folder)
-        (figure,) = (figure for figure in section.figures if figure.name == figure_name)
         curves = gather(section)
-        drawn[name] = charts.side_by_side(figure, curves.ours, curves.theirs)
-    return drawn
+        (figure,) = (figure for figure in section.figures if figure.name == name)
+        drawn[file] = charts.side_by_side(figure, curves.ours, curves.theirs)
+    for file, chart in drawn.items():
+        runs.write_atomically(FIGURES / f"{file}.png", charts.png(chart))
 
 
 def fill(text: str, path: Path) -> str:

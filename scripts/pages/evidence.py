@@ -1,12 +1,12 @@
 """Layer norm's speed-up over no norm: the lines of a table, and two figures of them."""
 
 from collections.abc import Callable, Iterable
+import copy
 import dataclasses
 import functools
 import itertools
 import math
 import tomllib
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from experiments.claims import CLAIMS, against
 from experiments.curves import Panel
 from experiments.rules import Gains, Part
 from scripts.pages import charts
-from scripts.pages.charts import FRONT, PAPER, Chart, quantity
+from scripts.pages.charts import PAPER, SPECS, Chart
 from scripts.pages.claims import panels_of
 from scripts.pages.sections import RESULTS, Gathered, Section, Shown, gather, papers_of
 
@@ -30,12 +30,6 @@ HEAD = (
     "end: ours",
     "end of",
 )
-FACTORS = 0.5, 0.7, 1, 1.5, 2, 3, 5, 8, 12  # marked on axes
-MARKS = {  # Okabe and Ito's colours, and shapes
-    PAPER: ("#d55e00", "diamond"),
-    "ours, one learning rate": ("#0072b2", "circle"),
-    "ours, each norm at its best rate": ("#009e73", "square"),
-}
 
 
 @dataclasses.dataclass
@@ -241,54 +235,17 @@ def by_experiment(known: list[Study], key: Callable[[Study], tuple]) -> list[Stu
 
 def speeds_chart(shown: list[Study]) -> Chart:
     """Return the speed-up of each study with its interval, beside the paper's."""
-    rows = [
-        factors(gains) | dict(y=n + offset, who=who, full=who == PAPER or study.is_full)
-        for n, study in enumerate(shown)
-        for (who, offset), gains in zip(
-            zip(MARKS, (0.62, 0.74, 0.86), strict=True),
-            (study.in_paper(study.faster), study.by_rate[study.rate], study.at_best),
-            strict=True,
-        )
-        if gains
-    ]
+    chart = copy.deepcopy(SPECS["speeds"])
+    whose, rows = chart["encoding"]["color"]["scale"]["domain"], []
+    for n, study in enumerate(shown):
+        gains = study.in_paper(study.faster), study.by_rate[study.rate], study.at_best
+        for who, place, gain in zip(whose, (0.62, 0.74, 0.86), gains, strict=True):
+            if gain:
+                row = dict(y=n + place, who=who, full=who == PAPER or study.is_full)
+                rows.append(row | factors(gain))
     texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
-    colours, shapes = zip(*MARKS.values(), strict=True)
-    color = dict(field="who", type="nominal", scale=dict(domain=list(MARKS), range=colours))
-    shape = color | dict(scale=dict(domain=list(MARKS), range=shapes))
-    filled = dict(condition=dict(test="datum.full", value=1), value=0)
-    numbers = [quantity(name, format=".3~g") for name in ("factor", "low", "high")]
-    arrow = dict(type="text", dx=dict(expr="datum.bound == '→' ? 14 : -14"), fontSize=15)
-    label = dict(type="text", align="left", baseline="top", dy=6, lineHeight=15, color=FRONT)
-    one = dict(
-        mark=dict(type="rule", color=FRONT, opacity=0.5), encoding=dict(x=dict(datum=1), y=None)
-    )
-    named = dict(x=dict(value=0), text=dict(field="text"))
-    x = quantity(
-        "factor",
-        title="updates without / with layer norm",
-        axis=dict(values=FACTORS),
-        scale=dict(type="log", nice=False, padding=16),
-    )
-    y = quantity("y", axis=None, scale=dict(domain=[0, len(shown)], reverse=True))
-    marks: list[tuple] = [
-        ("rule", dict(x=quantity("low"), x2=dict(field="high"))),
-        (dict(type="tick", thickness=2, size=10), dict(x=quantity("first"))),
-        (dict(type="tick", thickness=2, size=10), dict(x=quantity("second"))),
-        (arrow, dict(text=dict(field="bound"))),
-        (
-            dict(type="point", size=70),
-            dict(
-                shape=shape, fill=color, fillOpacity=filled, tooltip=[dict(field="who"), *numbers]
-            ),
-        ),
-    ]
-    layers = [dict(mark=mark, encoding=own | dict(color=color)) for mark, own in marks]
-    return dict(
-        data=dict(values=rows),
-        height=96 * len(shown),
-        layer=[one, dict(data=dict(values=texts), mark=label, encoding=named), *layers],
-        encoding=dict(x=x, y=y),
-    )
+    chart["layer"][1]["data"] = dict(values=texts)
+    return chart | dict(data=dict(values=rows), height=96 * len(shown))
 
 
 def described(shown: list[Study]) -> str:
@@ -299,27 +256,25 @@ def described(shown: list[Study]) -> str:
 
 def factors(gains: Gains) -> dict:
     """Return a factor with its interval, or with its two pairs; an arrow shows a bound."""
-    values = np.exp(gains.values).tolist()
-    names = dict(zip(("first", "second"), values, strict=False)) if len(values) == 2 else {}
+    values, ends = np.exp(gains.values).tolist(), {}
     if len(values) >= rules.LEAST:
-        names = dict(zip(("low", "high"), np.exp(rules.interval(gains.values)), strict=True))
+        low, high = np.exp(rules.interval(gains.values))
+        ends = dict(low=float(low), high=float(high))
     sides = set(np.sign(gains.values[gains.bounds]))  # bounds on both sides bound nothing
     bound = "→" if sides == {1} else "←" if sides == {-1} else ""
-    ends = {name: float(value) for name, value in names.items()}
-    return dict(factor=math.exp(gains.values.mean()), bound=bound) | ends
+    two = values if len(values) == 2 else []
+    return dict(factor=math.exp(gains.values.mean()), bound=bound, two=two) | ends
 
 
 def rates_chart(shown: list[Study]) -> Chart:
     """Return the speed-up against the learning rate of both norms."""
     rows, styles = [], []
-    for study, (_, *style) in zip(shown, list(charts.STYLES.values())[2:], strict=False):
-        name = f"{study.title} ({study.data})"
-        styles.append((name, *style))
-        lanes: dict[int, dict[float, float]] = {}
-        for rate, gains in study.measured.items():
-            for seed, value in zip(gains.seeds, np.exp(gains.values), strict=True):
-                lanes.setdefault(seed, {})[rate] = value
-        for lane in lanes.values():
-            rows += charts.lanes_of(name, charts.OURS, list(lane), [list(lane.values())])
+    looks = [look for _, *look in charts.STYLES.values()][2:]
+    for study, (colour, shape) in zip(shown, looks, strict=False):
+        styles.append((f"{study.title} ({study.data})", colour, shape))
+        factors = {rate: np.exp(gains.values) for rate, gains in study.measured.items()}
+        count = min(map(len, factors.values()))  # of pairs that all rates have
+        lanes = np.array([values[:count] for values in factors.values()]).T
+        rows += charts.lanes_of(styles[-1][0], charts.OURS, np.array(list(factors)), lanes)
     axes = "learning rate of both norms", "speed-up of layer norm"
     return charts.lines("", axes, rows, styles, (True, True))

@@ -28,7 +28,6 @@ def page(root: Path) -> dict[str, Any]:
         groups=groups,
         speeds=[charts.shown(chart, evidence.described(compared)) for chart in speeds],
         head=evidence.HEAD,
-        marks=evidence.MARKS,
         published=published,
         broken=broken,
         root=root.as_posix(),

@@ -1,6 +1,8 @@
 """Section 5 as numbers: what its template shows, and the charts of its demonstrations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ WORDS = {True: CONFIRMED, False: CONTRADICTED, None: NOT_DECIDED}
 COLOURS = "#7e4fb0", "#4778c4", "#2a9d8f", "#7ab648", "#d9a520"  # in order, in light and dark
 
 
-def lines(title: str, x: str, y: str, at: Sequence, curves: Mapping[str, Sequence], **more):
+def lines(title: str, x: str, y: str, at: np.ndarray, curves: Mapping[str, Any], **more) -> Chart:
     """Return a chart of curves, name -> y."""
     rows = [row for name, lane in curves.items() for row in charts.lanes_of(name, "", at, [lane])]
     styles = list(zip(curves, COLOURS, SYMBOLS, strict=False))
@@ -40,48 +42,38 @@ def growth(n: dict[str, Any]) -> list[Chart]:
 
 def fisher(n: dict[str, Any]) -> list[Chart]:
     F, formula = n["F"], n["formula"]
-    limit = abs(F).max() / 2  # so that small values show
     matrices = {"F, brute force": F, "eq. 13": formula, "eq. 13 − F": formula - F}
     widths, errors = zip(*n["by_width"].items(), strict=True)
     curve = {"mean of 10 layers": errors}
     title, y = "layer norm, wider layers", "relative error of eq. 13"
+    limit = abs(F).max() / 2  # so that small values show
     pictures = [matrix(title, values, limit) for title, values in matrices.items()]
-    return [*pictures, lines(title, "units H", y, widths, curve, log=(True, False))]
+    return [*pictures, lines(title, "units H", y, np.array(widths), curve, log=(True, False))]
 
 
 def matrix(title: str, values: np.ndarray, limit: float) -> Chart:
-    """Return a chart of a matrix; red is positive, blue negative, with full colours at the limit."""
-    scale = dict(scheme="redblue", reverse=True, domain=[-limit, limit], domainMid=0, clamp=True)
-    rows = [dict(row=n, value=charts.rounded(row)) for n, row in enumerate(values)]
-    places = [row | dict(column=list(range(len(values)))) for row in rows]
-    bare = dict(type="ordinal", axis=None)
-    return dict(
-        title=title,
-        data=dict(values=places),
-        transform=[dict(flatten=["column", "value"])],
-        mark="rect",
-        encoding=dict(
-            x=dict(field="column", **bare),
-            y=dict(field="row", **bare),
-            color=charts.quantity("value", scale=scale),
-        ),
-    )
+    """Return a chart of a matrix; red is positive, blue negative, full colours at the limit."""
+    chart = copy.deepcopy(charts.SPECS["matrix"])
+    chart["encoding"]["color"]["scale"]["domain"] = [-limit, limit]
+    columns = list(range(len(values)))
+    rows = [dict(row=n, column=columns, value=row.tolist()) for n, row in enumerate(values)]
+    return chart | dict(title=title, data=dict(values=rows))
 
 
 def dynamics(n: dict[str, Any]) -> list[Chart]:
     """Return two charts for each setting of tanh and quantity, with the same axis."""
     drawn = []
-    for setting, pairs in n["readings"].items():
-        if setting.startswith("tanh"):
-            for quantity, label in enumerate(("rms of a_t", "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖")):
-                both = {norm: pairs[norm][quantity] for norm in ("no norm", "layer norm")}
-                every = np.stack(list(both.values()))
-                span = [every.min() / 3, every.max() * 3]
-                for norm, values in both.items():
-                    curves = {f"s = {s:g}": y for s, y in zip(n["scales"], values, strict=True)}
-                    options = dict(log=LOG, domains=dict(linear=span, log=span))
-                    title = f"{norm}, {setting}"
-                    drawn.append(lines(title, "step t", label, n["steps"], curves, **options))
+    labels = "rms of a_t", "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖"
+    settings = [setting for setting in n["readings"] if setting.startswith("tanh")]
+    for setting, (quantity, label) in itertools.product(settings, enumerate(labels)):
+        norms = "no norm", "layer norm"
+        both = np.stack([n["readings"][setting][norm][quantity] for norm in norms])
+        span = [both.min() / 3, both.max() * 3]
+        options = dict(log=LOG, domains=dict(linear=span, log=span))
+        for norm, values in zip(norms, both, strict=True):
+            curves = {f"s = {s:g}": y for s, y in zip(n["scales"], values, strict=True)}
+            title = f"{norm}, {setting}"
+            drawn.append(lines(title, "step t", label, np.array(n["steps"]), curves, **options))
     return drawn
 
 
