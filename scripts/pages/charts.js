@@ -29,7 +29,7 @@
 
   async function draw(chart) {
     const options = {
-      config: shared.config, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" },
+      config: shared.config, logLevel: vega.Error, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" },
       actions: { export: true, source: false, compiled: false, editor: false },
     };
     chart.view?.finalize();

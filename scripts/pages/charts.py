@@ -159,30 +159,36 @@ def tool() -> Any:
     return vl_convert
 
 
+def still(chart: Chart) -> Chart:
+    """Return a chart without thin lines, and without what only a browser can do."""
+    if chart.get("layer") is not CURVES["layer"]:
+        return SIZE | chart
+    _, means = chart["layer"]
+    return SIZE | chart | dict(layer=[means | dict(layer=means["layer"][:-1])])
+
+
 def svg(chart: Chart) -> str:
     """Return a chart as a picture for paper, and for browsers without JavaScript."""
-    static: Chart = SIZE | chart | dict(config=CONFIG)
-    if chart.get("layer") is CURVES["layer"]:  # without lanes, and what only a mouse can do
-        _, means = chart["layer"]
-        static["layer"] = [means | dict(layer=means["layer"][:-1])]
-    text = tool().vegalite_to_svg(static)
+    text = tool().vegalite_to_svg(still(chart) | dict(config=CONFIG))
     text = re.sub(r' ((aria-\w+|class|pointer-events)="[^"]*|(opacity|stroke-width)="1)"', "", text)
     return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), text)
 
 
 def png(chart: Chart) -> bytes:
     """Return a chart, or several side by side, with a legend, as a PNG on white."""
-    legend = dict(orient="bottom", title=None, columns=4, symbolOpacity=1)
+    legend = dict(orient="bottom", title=None, columns=3, symbolOpacity=1, labelLimit=400)
     config = CONFIG | dict(background="white", legend=legend)
-    return tool().vegalite_to_png(SIZE | chart | dict(config=config), scale=2)
+    return tool().vegalite_to_png(still(chart) | dict(config=config), scale=2)
 
 
 def side_by_side(figure: Figure, ours: Curves, theirs: Curves) -> Chart:
     """Return the panels of a figure as one chart."""
     names = {panel.name for panel in figure.panels}
     styles = list(styles_of(norm for name, norm in [*ours, *theirs] if name in names).values())
-    drawn = [SIZE | panel_chart(panel, ours, theirs, styles) for panel in figure.panels]
-    return dict(concat=drawn, columns=figure.columns)
+    drawn = [still(panel_chart(panel, ours, theirs, styles)) for panel in figure.panels]
+    params = [dict(name="log", value=False), dict(name="off", value=[])]
+    views = [{key: chart[key] for key in chart if key != "params"} for chart in drawn]
+    return dict(concat=views, columns=figure.columns, params=params)
 
 
 def library() -> str:

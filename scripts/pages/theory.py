@@ -41,7 +41,7 @@ def growth(n: dict[str, Any]) -> list[Chart]:
 
 
 def fisher(n: dict[str, Any]) -> list[Chart]:
-    F, formula = n["F"], n["formula"]
+    F, formula = n["F"]
     matrices = {"F, brute force": F, "eq. 13": formula, "eq. 13 − F": formula - F}
     widths, errors = zip(*n["by_width"].items(), strict=True)
     curve = {"mean of 10 layers": errors}
