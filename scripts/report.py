@@ -10,7 +10,7 @@
 The page shows every run folder below --runs, also of runs in progress; curves and numbers leave out
 diverged lanes. A broken run is skipped and named at the end. The file figures.py of an experiment
 lists what to draw (without it the page shows every metric); the paper's curves are in
-results/published/. The page contains its pictures, which are also written as PNG files.
+results/published/. The page contains all it needs; a chart's menu saves it as SVG or PNG.
 
 --theory needs no runs: it checks the claims of section 5 (experiments/theory/) in less than a
 minute. --claims shows all claims of the paper and their verdicts by the analysis and by the runs
@@ -27,12 +27,10 @@ results/theory.json is missing.
 """
 
 import datetime
-import os
 from pathlib import Path
 
 from absl import flags
 
-from experiments.datasets import arrays
 from ln.errors import InputError, writing
 from scripts import cli
 
@@ -49,22 +47,6 @@ OUT = flags.DEFINE_string("out", None, "folder of the page [report, report/theor
 
 PAGE = "index.html"
 MARK = '<meta name="generator" content="scripts.report">'  # in every page of this command
-
-
-def write(out: Path, pictures: dict[str, bytes], text: str) -> None:
-    """Write a page and its pictures, by file name, to a folder, over an older page.
-
-    All files are on disk before the first of them replaces an older one; the page comes last.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    with writing(out, "--out"), arrays.partial_folder(out / PAGE) as partial:
-        for name, content in {**pictures, PAGE: text.encode()}.items():
-            (partial / name).write_bytes(content)
-        for name in (*pictures, PAGE):
-            os.replace(partial / name, out / name)
-    arrays.remove_leftovers(out / PAGE)
 
 
 def write_tables(root: Path, out: Path, words: list[str]) -> None:
@@ -110,22 +92,17 @@ def main(_):
     from scripts.pages import claims, documents, results, theory
 
     if kind == "theory":
-        shown, pictures = theory.page()
+        shown = theory.page()
     elif kind == "claims":
         by_default = Path("runs") if any(runs.find(Path("runs"))) else None
-        shown, pictures = claims.page(Path(RUNS.value) if RUNS.value else by_default)
+        shown = claims.page(Path(RUNS.value) if RUNS.value else by_default)
     else:
-        shown, pictures = results.page(Path(RUNS.value or "runs/small"))
-    text = (
-        documents.environment()
-        .get_template(f"{kind}.html")
-        .render(
-            **shown,
-            made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            mark=MARK,
-        )
-    )
-    write(out, pictures, text)
+        shown = results.page(Path(RUNS.value or "runs/small"))
+    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    template = documents.environment().get_template(f"{kind}.html")
+    with writing(out, "--out"):
+        out.mkdir(parents=True, exist_ok=True)
+        runs.write_atomically(file, template.render(**shown, made=made, mark=MARK))
     print(f"The report: {file}")
 
 

@@ -12,7 +12,7 @@ from experiments.claims import BUILT_IN, CLAIMS, TASKS
 from experiments.curves import Curve
 from experiments.rules import Cell
 from experiments.theory.checks import Check, Result
-from scripts.pages import claims
+from scripts.pages import claims, documents
 from scripts.pages.sections import Section, gather
 from tests.test_report import write_run
 
@@ -182,7 +182,7 @@ def no_analysis(monkeypatch):
 
 
 def test_without_runs_only_analysis_and_times_are_shown(no_analysis):
-    shown, _ = claims.page(None)
+    shown = claims.page(None)
     words = {e.claim.number: e.word for entries in shown["groups"].values() for e in entries}
     assert sorted(words) == list(range(1, 32))
     assert words[1] == "confirmed" and words[9] == "erratum"
@@ -196,7 +196,7 @@ def test_each_set_of_runs_has_a_verdict_at_its_scale(no_analysis, tmp_path):
         for norm, batch_size in itertools.product(("layer", "batch"), (128, 4)):
             error = 0.05 if (norm, batch_size) == (worse, 4) else 0.01
             write_run(tmp_path / place, norm, batch_size, error, seeds=(0, 1, 2))
-    shown, _ = claims.page(tmp_path)
+    shown = claims.page(tmp_path)
     (entry,) = (e for e in shown["groups"][claims.REDUCED] if e.claim.number == 25)
     assert {finding.verdict.word for finding in entry.findings} == {"agrees", "disagrees"}
     assert len(entry.findings) == 2 and entry.word == "not decided"
@@ -206,10 +206,19 @@ def test_each_set_of_runs_has_a_verdict_at_its_scale(no_analysis, tmp_path):
 def test_runs_of_a_claim_may_be_in_several_folders(tmp_path):
     for place, batch_size in (("a", 128), ("b", 4)):
         write_run(tmp_path / place, "layer", batch_size)
-    (both,) = claims.read_sets(tmp_path)
+    (both,), _ = claims.read_sets(tmp_path)
     assert len(both.folders) == 2
     write_run(tmp_path / "c", "layer", 4)
-    assert len(claims.read_sets(tmp_path)) == 2  # the same curve again
+    assert len(claims.read_sets(tmp_path)[0]) == 2  # the same curve again
+
+
+def test_the_page_of_claims_names_broken_runs(no_analysis, tmp_path):
+    write_run(tmp_path, "layer", 128)
+    broken = write_run(tmp_path, "none", 128)
+    (broken / "metrics.jsonl").write_text("12\n")
+    page = documents.environment().get_template("claims.html")
+    text = page.render(**claims.page(tmp_path), made="", mark="")
+    assert str(broken) in text[text.index("Broken runs") :]
 
 
 def test_sets_that_contradict_each_other_decide_nothing():

@@ -23,8 +23,8 @@ from ln.errors import InputError
 from ln.training import runs
 from ln.training.runs import Reading
 from scripts import report
-from scripts.pages import evidence, results, sections
-from scripts.pages.drawing import draw, is_short, y_limits
+from scripts.pages import charts, evidence, results, sections
+from scripts.pages.charts import is_short, y_limits
 from scripts.pages.tables import estimate
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -136,9 +136,9 @@ def test_an_estimate_has_the_digits_that_its_error_leaves(value, error, text):
 @pytest.mark.parametrize("falling, limits", [(True, (0, 90)), (False, (10, 100))])
 def test_an_axis_shows_all_but_the_worst_tenth_of_a_curve(falling, limits):
     panel = a_panel(falling=falling, limits=(50, 60))
-    low, high = y_limits(panel, [Curve(np.arange(101.0), np.arange(101.0)[None])])
+    low, high = y_limits(panel, False, [Curve(np.arange(101.0), np.arange(101.0)[None])])
     assert (low, round(high)) == (limits[0], round(limits[1] + 0.02 * (limits[1] - limits[0])))
-    assert y_limits(a_panel(), []) == (0, 1.02)
+    assert y_limits(a_panel(), False, []) == (0, 1.02)
 
 
 @pytest.mark.parametrize("end, short", [(19, True), (20, False)])
@@ -190,7 +190,7 @@ def page_of(root, out):
     """Return the text of a page; pictures would take most of the time, and are not drawn."""
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(runs=str(root), out=str(out)), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "draw", lambda *_: PNG)
+        patch.setattr(charts, "svg", lambda _: "<svg></svg>")
         report.main([])
     return (out / "index.html").read_text(encoding="utf-8")
 
@@ -222,7 +222,7 @@ def write_estimates(folder):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return a page, its folder and what was printed.
+    """Return a page and what was printed.
 
     Of MNIST, the run of weight norm is in progress; that without norm is in another section, since
     it has other learning rates; one run is broken. Of order embeddings, one run has other units.
@@ -238,7 +238,7 @@ def made(tmp_path_factory):
         write_order_embeddings(root / "1", norm, pace)
     write_order_embeddings(root / "2", "layer", 2, order=False, hidden=9)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        return page_of(root, out), out, printed.getvalue()
+        return page_of(root, out), printed.getvalue()
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def page(made):
 
 
 def row_of(page, label):
-    row = re.search(f"<th>{re.escape(label)}</th>(.*?)</tr>", page, re.DOTALL)
+    row = re.search(f'<th scope="row">{re.escape(label)}</th>(.*?)</tr>', page, re.DOTALL)
     return re.findall(r">([^<>]+)</td>", row[1])
 
 
@@ -257,29 +257,54 @@ def cells_after(page, title):
     return [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
 
 
-def test_sections_are_in_the_order_of_the_papers_figures(made):
-    """A figure that is not in the paper is left out if the runs have nothing of it."""
-    page, out, _ = made
-    assert sorted(path.name for path in out.iterdir()) == [
-        "1-order_embeddings-tiny-figure_1.png",
-        "1-order_embeddings-tiny-order.png",
-        "2-order_embeddings-tiny-figure_1.png",
-        "3-mnist-tiny-figure_6.png",
-        "4-mnist-tiny-figure_6.png",
-        "index.html",
-        "speed-ups.png",
+def test_the_papers_figures_come_first_and_in_order(page):
+    """The other settings of an experiment are folded behind its strongest."""
+    assert re.findall('<h2 id="(.*?)"', page) == [
+        "top",
+        "order_embeddings",
+        "mnist",
+        "next",
+        "broken",
     ]
+    assert len(re.findall('<details class="more" id="(order_embeddings|mnist)-', page)) == 2
+    assert "hidden: 1024 → 9" in page[page.index('id="order_embeddings-') :]
     assert page.count("The paper has no such figure.") == 1
 
 
-def test_a_page_contains_its_pictures_and_names_every_norm(page):
-    assert page.count('src="data:image/png;base64,iVBOR') == 1 + 3 + 1 + 3 + 4 + 4
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(""", page)
-    assert all(f"{name} norm: ours" in page for name in ("batch", "layer", "weight"))
+def test_a_page_needs_no_other_file_but_its_sister_pages(page):
+    links = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"'#]*)""", page[: page.index("<script")])
+    assert set(links) <= {"claims/index.html", "theory/index.html"}
+    assert len(page.encode()) < 2_000_000 and "@import" not in page[: page.index("<script")]
+
+
+def test_a_chart_says_what_it_shows(page):
+    """Data are there once: published curves apart, since several settings show them."""
+    assert "layer norm, ours from 1.25 to 1.25" in page and "layer norm, the paper from" in page
+    specs = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    own = [json.loads(spec) for spec in specs if "published" in spec]
+    assert {row["who"] for spec in own for row in spec["data"]["values"]} == {"ours"}
+    shared = json.loads(re.search('id="shared">(.*?)</script>', page)[1])
+    assert {spec["published"] for spec in own} == set(shared["published"])
+
+
+def test_a_chart_is_a_picture_for_paper_and_for_documents(tmp_path):
+    write_run(tmp_path, "layer", 128)
+    (section,), _ = sections.read_sections(tmp_path)
+    (figure,), (ours, theirs, _) = section.figures, sections.gather(section)
+    text = charts.svg(charts.panel_chart(figure.panels[0], ours, theirs))
+    assert "currentColor" in text and "#0072b2" in text and len(text) < 60_000
+    assert charts.png(charts.side_by_side(figure, ours, theirs)).startswith(PNG)
+
+
+def test_a_page_without_its_library_gives_one_line(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs", "layer", 128)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(InputError, match="pip install vl-convert-python"):
+        page_of(tmp_path / "runs", tmp_path / "page")
 
 
 def test_a_page_has_our_number_beside_the_papers(page):
-    rows = re.findall(r"<th>epoch = 64</th>(.*?)</tr>", page, re.DOTALL)
+    rows = re.findall(r'<th scope="row">epoch = 64</th>(.*?)</tr>', page, re.DOTALL)
     cells = [re.findall(r">([^<>]+)</td>", row) for row in rows]
     assert cells[2][cells[2].index("1.250 ± 0.177") + 1] == "1.295"  # layer, batch size 128
 
@@ -303,15 +328,6 @@ def test_a_page_says_what_was_changed_and_how_it_was_run(page):
 def test_a_run_in_progress_is_labelled_and_has_no_last_values(page):
     assert "norm=weight,batch_size=128 has done 3 of 65 epochs" in page
     assert "2.300 ± 0.325" in page and "–" in page
-
-
-def test_the_best_learning_rate_is_shown_and_all_lanes_are_listed(page):
-    assert "0.001, best of 0.001, 0.002" in page
-    assert "2.000 ± 0.283" in page and "4.000" not in page
-    rows = cells_after(page, "All lanes of norm=none,batch_size=128")
-    lanes = itertools.product(("0.001", "0.002"), ("0", "1"))
-    assert [tuple(row[:2]) for row in rows[:4]] == list(lanes)
-    assert "All lanes of norm=layer" not in page and "Diverged" not in page
 
 
 def test_a_page_lists_the_estimates_of_trained_models(page):
@@ -349,6 +365,10 @@ def test_diverged_lanes_are_named_and_no_curve_has_them(tmp_path):
     assert "seed 0 at learning rate 0.001, at 430: the loss is nan; seed 1" in page
     assert "<td>diverged at 640: the loss is inf</td>" in page
     assert "Curves and tables are of learning rate 0.002" in page  # no lane of it diverged
+    assert "0.002, best of 0.001, 0.002, 0.004" in page
+    rows = cells_after(page, "All lanes of norm=layer,batch_size=128")
+    lanes = itertools.product(("0.001", "0.002", "0.004"), ("0", "1"))
+    assert [tuple(row[:2]) for row in rows[:6]] == list(lanes)
 
 
 @pytest.mark.parametrize(
@@ -371,8 +391,8 @@ def test_a_broken_run_is_skipped_and_named(file, content, tmp_path):
 
 
 def test_a_page_ends_with_the_broken_runs(made):
-    page, _, printed = made
-    assert page.index("<h2>Broken runs") > page.rindex("finished") and "broken/config.json" in page
+    page, printed = made
+    assert page.index("Broken runs") > page.rindex("finished") and "broken/config.json" in page
     assert re.search(r"Skipped a broken run: \S+broken/config.json is damaged", printed)
 
 
@@ -397,13 +417,12 @@ def test_metrics_without_figures_are_drawn(no_figures, tmp_path):
         assert set(names) == set(itertools.product(("train", "valid", "test"), ("error", "nll")))
         norms = itertools.product([panel.name for panel in figure.panels], ("none", "layer"))
         assert set(ours) == set(norms)
-        assert draw(figure.panels[:1], 1, ours, ours).startswith(PNG)
 
 
 def test_a_run_without_metrics_has_a_default_page(no_figures, tmp_path):
     write_run(tmp_path, "layer", 4, error=0.02, nll=1.0, epochs=0)
-    (shown,) = results.page(tmp_path)[0]["sections"]
-    assert shown["figures"] == [] and shown["studies"] == []
+    ((main, others),) = results.page(tmp_path)["groups"]
+    assert main["figures"] == [] and main["studies"] == [] and others == []
 
 
 @pytest.mark.parametrize(
@@ -428,9 +447,9 @@ def test_bad_input_gives_one_line_and_no_page(root, out, message, tmp_path):
 
 
 def test_a_page_begins_with_the_speed_up_of_each_section(page):
-    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in page.split("<tr>")[2:5]]
-    assert rows[0][2:4] == ["1.45 ×", "2.00 ×, 2 pairs"] and rows[0][7] == "R@1 [%]"
-    assert "no finished pair of runs" in rows[1][1] and "no finished pair" in rows[2][1]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in page.split("<tr>")[2:4]]
+    assert rows[0][1:3] == ["1.45 ×", "2.00 ×, 2 pairs"] and rows[0][6] == "R@1 [%]"
+    assert "no finished pair of runs" in rows[1][0]
 
 
 def handwriting_like(root, paces):
@@ -453,7 +472,7 @@ def test_speed_ups_are_at_one_rate_and_at_the_best_of_each(tmp_path):
     assert (study.best_rate("none"), study.best_rate("layer")) == (0.01, 0.001)
     one, best = (np.exp(gains.values.mean()) for gains in (study.by_rate[0.001], study.at_best))
     assert one == pytest.approx(2, rel=0.1) and best == pytest.approx(2 / 1.6, rel=0.1)
-    assert evidence.draw_rates([study]).startswith(PNG)
+    assert charts.png(evidence.rates_chart([study])).startswith(PNG)
 
 
 def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path):

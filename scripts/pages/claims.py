@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import itertools
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments import rules, theory
 from experiments.claims import CLAIMS
@@ -131,20 +131,21 @@ def claims_of(section: Section, curves: Gathered) -> list[tuple[Claim, Verdict, 
 # --- The page ---
 
 
-def read_sets(root: Path) -> list[Section]:
+def read_sets(root: Path) -> tuple[list[Section], list[str]]:
     """Return the sets of runs below root: those with the same settings, norms and seeds apart.
 
-    Folders that contain the same runs are different sets.
+    Folders that contain the same runs are different sets. The errors of broken runs come second.
     """
     sets: list[Section] = []
-    for section in read_sections(root, apart=True)[0]:
+    sections, broken = read_sections(root, apart=True)
+    for section in sections:
         n = next((n for n, known in enumerate(sets) if is_complement(known, section)), len(sets))
         runs = [run for known in sets[n : n + 1] for run in known.runs]
         sets[n : n + 1] = [dataclasses.replace(section, runs=[*runs, *section.runs])]
     count = collections.Counter(section.source for section in sets)
     for n, section in enumerate(sets, start=1):
         section.mark = f", set {n}" if count[section.source] > 1 else ""
-    return sets
+    return sets, broken
 
 
 def is_complement(known: Section, section: Section) -> bool:
@@ -185,18 +186,18 @@ def collect(sections: list[Section], checks: list[Check]) -> list[Entry]:
     return entries
 
 
-def page(root: Path | None, checks: list[Check] | None = None) -> tuple[dict, dict[str, bytes]]:
-    """Return what the template shows of all claims, and no pictures.
+def page(root: Path | None, checks: list[Check] | None = None) -> dict[str, Any]:
+    """Return what the template shows of all claims.
 
     Args:
         root: of the runs; None: no runs.
         checks: of the analysis, if they are known.
     """
-    sections = [] if root is None else read_sets(root)
+    sections, broken = ([], []) if root is None else read_sets(root)
     groups: dict[str, list[Entry]] = {ANALYSIS: [], TIMING: [], FULL: [], REDUCED: []}
     for entry in collect(sections, analysis() if checks is None else checks):
         groups[entry.group].append(entry)
     counts = {name: collections.Counter(e.word for e in groups[name]) for name in groups}
     laws = [" ".join((inspect.getdoc(rule) or "").split()) for rule in rules.RULES]
-    shown = dict(groups=groups, counts=counts, laws=laws, sections=sections)
-    return shown | dict(root=root and root.as_posix()), {}
+    shown = dict(groups=groups, counts=counts, laws=laws, sections=sections, broken=broken)
+    return shown | dict(root=root and root.as_posix())

@@ -14,6 +14,7 @@ import functools
 import json
 from pathlib import Path
 import re
+import tomllib
 
 import numpy as np
 from scipy import stats
@@ -24,8 +25,8 @@ from experiments.theory.checks import Check
 from ln.errors import InputError, choose
 from ln.training import runs
 from scripts.benchmarks import timing
-from scripts.pages import claims, evidence
-from scripts.pages.drawing import styles_of
+from scripts.pages import charts, claims, evidence
+from scripts.pages.charts import styles_of
 from scripts.pages.evidence import Study
 from scripts.pages.sections import RESULTS, Section, gather, of_panel, read_sections
 from scripts.pages.tables import as_line, first, number, rows_of, table_of
@@ -52,10 +53,17 @@ def write() -> None:
         if (filled := fill(text, path)) != text:
             runs.write_atomically(path, filled)
             print(f"Updated {path.relative_to(ROOT)}.")
-    runs.write_atomically(FIGURES / "speed_ups.png", evidence.draw_speeds(compared()))
     several = [study for study in studied() if len(study.measured) > 1]
     rates = evidence.by_experiment(several, key=lambda study: (len(study.measured),))
-    runs.write_atomically(FIGURES / "rates.png", evidence.draw_rates(rates))
+    drawn = dict(speed_ups=evidence.speeds_chart(compared()), rates=evidence.rates_chart(rates))
+    named = tomllib.loads((FIGURES / "figures.toml").read_text(encoding="utf-8"))
+    for file, (folder, name) in named.items():
+        (section, *_), _ = read_sections(RESULTS / folder)
+        curves = gather(section)
+        (figure,) = (figure for figure in section.figures if figure.name == name)
+        drawn[file] = charts.side_by_side(figure, curves.ours, curves.theirs)
+    for file, chart in drawn.items():
+        runs.write_atomically(FIGURES / f"{file}.png", charts.png(chart))
 
 
 def fill(text: str, path: Path) -> str:
@@ -101,7 +109,7 @@ def results() -> str:
 
 def all_claims() -> str:
     """The verdicts on all claims; those of the analysis as results/theory.json has them."""
-    shown, _ = claims.page(RESULTS, stored_analysis())
+    shown = claims.page(RESULTS, stored_analysis())
     return environment().get_template("claims.md").render(**shown).strip()
 
 
@@ -246,10 +254,15 @@ def environment():
     """Return the environment of all templates."""
     import jinja2
 
-    return jinja2.Environment(
+    known = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    known.policies["json.dumps_kwargs"] = dict(separators=(",", ":"), ensure_ascii=False)
+    known.globals |= dict(
+        curves=charts.CURVES, config=charts.CONFIG, symbols=charts.SYMBOLS, library=charts.library
+    )
+    return known

@@ -1,23 +1,22 @@
 """Layer norm's speed-up over no norm: the lines of a table, and two figures of them."""
 
 from collections.abc import Callable, Iterable
+import copy
 import dataclasses
 import functools
 import itertools
 import math
 import tomllib
-from typing import Any
 
-from matplotlib.figure import Figure
 import numpy as np
 
 from experiments import datasets, rules
 from experiments.claims import CLAIMS, against
 from experiments.curves import Panel
-from experiments.pictures import png
 from experiments.rules import Gains, Part
+from scripts.pages import charts
+from scripts.pages.charts import PAPER, SPECS, Chart
 from scripts.pages.claims import panels_of
-from scripts.pages.drawing import GRID, STYLES
 from scripts.pages.sections import RESULTS, Gathered, Section, Shown, gather, papers_of
 
 NORM, BASELINE = "layer", "none"
@@ -31,13 +30,6 @@ HEAD = (
     "end: ours",
     "end of",
 )
-FACTORS = 0.5, 0.7, 1, 1.5, 2, 3, 5, 8, 12  # marked on axes
-MARKS: dict[str, dict[str, Any]] = {  # Okabe and Ito's colours; filled: the paper's scale
-    "the paper": dict(marker="D", color="#d55e00"),
-    "ours, one learning rate": dict(marker="o", color="#0072b2", markerfacecolor="white"),
-    "the same at the paper’s scale": dict(marker="o", color="#0072b2"),
-    "ours, each norm at its best rate": dict(marker="s", color="#009e73", markerfacecolor="white"),
-}
 
 
 @dataclasses.dataclass
@@ -241,74 +233,48 @@ def by_experiment(known: list[Study], key: Callable[[Study], tuple]) -> list[Stu
 # --- Figures ---
 
 
-def draw_speeds(shown: list[Study]) -> bytes:
-    """Return the speed-up of each study with its interval, beside the paper's, as a PNG."""
-    figure = Figure(figsize=(9.2, 0.9 + 0.62 * len(shown)), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    paper, reduced, full, best = MARKS.values()
-    for y, study in enumerate(shown):
-        draw_gains(axes, study.in_paper(study.faster), y - 0.24, paper)
-        draw_gains(axes, study.by_rate[study.rate], y, full if study.is_full else reduced)
-        draw_gains(axes, study.at_best, y + 0.24, best)
-    names = [f"{study.title}\n{study.setting}" for study in shown]
-    axes.set_yticks(range(len(shown)), names, fontsize=9)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.08)
-    axes.set_xscale("log")
-    mark_factors(axes, axes.xaxis, "updates without norm / updates with layer norm")
-    axes.axvline(1, color="#222222", linewidth=0.8)
-    for name, style in MARKS.items():
-        axes.plot([], [], linestyle="", label=name, **style)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    return png(figure)
+def speeds_chart(shown: list[Study]) -> Chart:
+    """Return the speed-up of each study with its interval, beside the paper's."""
+    chart = copy.deepcopy(SPECS["speeds"])
+    whose, rows = chart["encoding"]["color"]["scale"]["domain"], []
+    for n, study in enumerate(shown):
+        gains = study.in_paper(study.faster), study.by_rate[study.rate], study.at_best
+        for who, place, gain in zip(whose, (0.62, 0.74, 0.86), gains, strict=True):
+            if gain:
+                row = dict(y=n + place, who=who, full=who == PAPER or study.is_full)
+                rows.append(row | factors(gain))
+    texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
+    chart["layer"][1]["data"] = dict(values=texts)
+    return chart | dict(data=dict(values=rows), height=96 * len(shown))
 
 
-def draw_gains(axes, gains: Gains | None, y: float, style: dict) -> None:
-    """Draw a factor with its interval, or a tick for each of two pairs; an arrow shows a bound."""
-    if gains is None:
-        return
-    color, values, factor = style["color"], np.exp(gains.values), np.exp(gains.values.mean())
+def described(shown: list[Study]) -> str:
+    """Return what the chart of speed-ups shows, for those who cannot see it."""
+    texts = [f"{s.title}: {s.cells[2]}, in the paper {s.cells[1]}" for s in shown]
+    return f"Speed-up of layer norm by experiment. {'; '.join(texts)}."
+
+
+def factors(gains: Gains) -> dict:
+    """Return a factor with its interval, or with its two pairs; an arrow shows a bound."""
+    values, ends = np.exp(gains.values).tolist(), {}
     if len(values) >= rules.LEAST:
-        axes.plot(np.exp(rules.interval(gains.values)), [y, y], color=color, linewidth=1.6)
-    elif len(values) > 1:
-        axes.plot(values, [y] * len(values), "|", color=color, markersize=7)
-    sides = set(np.sign(gains.values[gains.bounds]))
-    if sides == {1} or sides == {-1}:  # bounds on both sides bound nothing
-        arrow = dict(arrowstyle="->", color=color)
-        axes.annotate("", (factor * 1.25 ** sides.pop(), y), (factor, y), arrowprops=arrow)
-    axes.plot(factor, y, markersize=7, zorder=3, **style)
+        low, high = np.exp(rules.interval(gains.values))
+        ends = dict(low=float(low), high=float(high))
+    sides = set(np.sign(gains.values[gains.bounds]))  # bounds on both sides bound nothing
+    bound = "→" if sides == {1} else "←" if sides == {-1} else ""
+    two = values if len(values) == 2 else []
+    return dict(factor=math.exp(gains.values.mean()), bound=bound, two=two) | ends
 
 
-def mark_factors(axes, axis, name: str) -> None:
-    """Mark round factors on a logarithmic axis."""
-    axis.set_ticks(FACTORS, labels=[f"{factor:g}" for factor in FACTORS])
-    axis.set_label_text(name)
-    axes.minorticks_off()
-    axis.grid(True, color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def draw_rates(shown: list[Study]) -> bytes:
-    """Return the speed-up against the learning rate of both norms, as a PNG."""
-    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    styles = itertools.cycle([(colour, marker) for _, colour, marker in list(STYLES.values())[2:]])
-    for study, (color, marker) in zip(shown, styles, strict=False):
-        for rate, gains in study.measured.items():
-            dots = [rate] * len(gains.values)
-            axes.plot(dots, np.exp(gains.values), marker, color=color, markersize=4, alpha=0.5)
-        means = [np.exp(gains.values.mean()) for gains in study.measured.values()]
-        name = f"{study.title} ({study.data})"
-        axes.plot(list(study.measured), means, color=color, marker=marker, label=name)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    mark_factors(axes, axes.yaxis, "speed-up of layer norm")
-    axes.set_ylim(0.45, 3.2)
-    rates = sorted({rate for study in shown for rate in study.measured})
-    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axes.minorticks_off()
-    axes.set_xlabel("learning rate of both norms")
-    axes.axhline(1, color="#222222", linewidth=0.8)
-    axes.legend(fontsize=8, frameon=False)
-    return png(figure)
+def rates_chart(shown: list[Study]) -> Chart:
+    """Return the speed-up against the learning rate of both norms."""
+    rows, styles = [], []
+    looks = [look for _, *look in charts.STYLES.values()][2:]
+    for study, (colour, shape) in zip(shown, looks, strict=False):
+        styles.append((f"{study.title} ({study.data})", colour, shape))
+        factors = {rate: np.exp(gains.values) for rate, gains in study.measured.items()}
+        count = min(map(len, factors.values()))  # of pairs that all rates have
+        lanes = np.array([values[:count] for values in factors.values()]).T
+        rows += charts.lanes_of(styles[-1][0], charts.OURS, np.array(list(factors)), lanes)
+    axes = "learning rate of both norms", "speed-up of layer norm"
+    return charts.lines("", axes, rows, styles, (True, True))

@@ -1,62 +1,89 @@
 """Runs as the results section of a paper: speed-ups, then its figures, tables and claims."""
 
-import base64
+import itertools
 from pathlib import Path
+from typing import Any
 
-from scripts.pages import evidence
+from experiments.curves import Figure
+from scripts.pages import charts, evidence
 from scripts.pages.claims import claims_of
-from scripts.pages.drawing import draw
-from scripts.pages.sections import Section, gather, read_sections
+from scripts.pages.sections import Curves, Section, gather, read_sections
 from scripts.pages.tables import evaluations, rows_of, table_of
 
+Rows = dict[str, list[dict]]  # panel -> its published curves, which several settings show
 
-def page(root: Path) -> tuple[dict, dict[str, bytes]]:
-    """Return what the template shows of all runs below root, and its pictures by file name."""
+
+def page(root: Path) -> dict[str, Any]:
+    """Return what the template shows of all runs below root."""
+    charts.tool()
     sections, broken = read_sections(root)
-    entries: list[dict] = []
-    pictures: dict[str, bytes] = {}
-    compared: list = []
-    for n, section in enumerate(sections, start=1):
-        entry, drawn = show(section, f"{n}-{section.experiment}-{section.scale}")
-        entries.append(entry)
-        pictures |= drawn
-        compared += entry["studies"]
-    speeds = evidence.draw_speeds(compared) if compared else b""
-    if speeds:
-        pictures["speed-ups.png"] = speeds
-    shown: dict = dict(
-        sections=entries, head=evidence.HEAD, speeds=base64.b64encode(speeds).decode()
+    published: Rows = {}
+    groups = [
+        show_experiment(list(group), published)
+        for _, group in itertools.groupby(sections, key=lambda section: section.experiment)
+    ]
+    compared = [study for main, _ in groups for study in main["studies"]]
+    speeds = [evidence.speeds_chart(compared)] if compared else []
+    return dict(
+        groups=groups,
+        speeds=[charts.shown(chart, evidence.described(compared)) for chart in speeds],
+        head=evidence.HEAD,
+        published=published,
+        broken=broken,
+        root=root.as_posix(),
     )
-    return shown | dict(root=root.as_posix(), broken=broken), pictures
 
 
-def show(section: Section, slug: str) -> tuple[dict, dict[str, bytes]]:
-    """Return what the template shows of a section, and its pictures by file name."""
-    gathered, figures, pictures = gather(section), [], {}
-    ours, theirs = gathered.ours, gathered.theirs
-    drawn = {name for name, _ in [*ours, *theirs]}
-    for figure in section.figures:
-        if not any(panel.name in drawn for panel in figure.panels):
-            continue  # a figure that is not in the paper, of which these runs have nothing
-        file = f"{slug}-{figure.name}.png"
-        pictures[file] = draw(figure.panels, figure.columns, ours, theirs)
-        embedded = [  # one by one, so that a phone shows them below each other
-            (
-                f"{panel.label}, {panel.title}",
-                base64.b64encode(draw([panel], 1, ours, theirs)).decode(),
-            )
-            for panel in figure.panels
-        ]
-        numbers = [table_of(panel, ours, theirs) for panel in figure.panels]
-        figures.append(dict(figure=figure, file=file, pictures=embedded, tables=numbers))
-    shown = dict(
-        section=section,
-        slug=slug,
-        figures=figures,
-        tables=[dict(table=table, rows=rows_of(table, ours)) for table in section.tables],
+def show_experiment(sections: list[Section], published: Rows) -> tuple[dict, list[dict]]:
+    """Return what the template shows of an experiment: its strongest setting, then the others."""
+    known = [[s for s in evidence.studies([section]) if s.by_rate] for section in sections]
+    strengths = [max(map(evidence.strength, studies), default=()) for studies in known]
+    best = strengths.index(max(strengths))
+    order = [best, *(n for n in range(len(sections)) if n != best)]
+    main = sections[best]
+    shown = [
+        show(sections[n], published, "" if n == best else sections[n].differs(main))
+        | dict(studies=known[n][:1], slug=main.experiment + f"-{n}" * (n != best))
+        for n in order
+    ]
+    return shown[0], shown[1:]
+
+
+def show(section: Section, published: Rows, differs: str) -> dict[str, Any]:
+    """Return what the template shows of a section: all of it, or what its runs have drawn.
+
+    Args:
+        differs: in what it differs from the section that is shown in full; "" for this one.
+    """
+    gathered = gather(section)
+    figures = [show_figure(figure, gathered.ours, gathered.theirs, published, bool(differs))
+               for figure in section.figures]  # fmt: skip
+    entry = dict(section=section, differs=differs, title=section.figures[0].title)
+    entry |= dict(figures=[shown for shown in figures if shown["charts"]])
+    if differs:
+        return entry
+    return entry | dict(
+        tables=[dict(table=t, rows=rows_of(t, gathered.ours)) for t in section.tables],
         evaluations=evaluations(section),
         claims=claims_of(section, gathered),
-        title=section.figures[0].title,
-        studies=[study for study in evidence.studies([section]) if study.by_rate],
     )
-    return shown, pictures
+
+
+def show_figure(figure: Figure, ours: Curves, theirs: Curves, published: Rows, brief: bool) -> dict:
+    """Return the charts, legend and numbers of a figure; no chart if there is no curve."""
+    drawn = {name for name, _ in (ours if brief else [*ours, *theirs])}
+    panels = [panel for panel in figure.panels if panel.name in drawn]
+    names = {panel.name for panel in panels}
+    shown = []
+    for panel in panels:
+        chart = charts.panel_chart(panel, ours, theirs)
+        item = charts.shown(chart, charts.described(chart), draw=not brief)
+        rows: list[dict] = chart["data"]["values"]
+        key = f"{figure.name}, {panel.name}"
+        published[key] = [row for row in rows if row["who"] == charts.PAPER]
+        own = [row for row in rows if row["who"] == charts.OURS]
+        item["own"] |= dict(data=dict(values=own), published=key)
+        shown.append(item)
+    styles = charts.styles_of(norm for name, norm in [*ours, *theirs] if name in names)
+    tables = [] if brief else [table_of(panel, ours, theirs) for panel in panels]
+    return dict(figure=figure, charts=shown, styles=list(styles.values()), tables=tables)

@@ -109,14 +109,21 @@ class Section:
 
     @property
     def label(self) -> str:
-        """Return the scale, and whether it is the paper's setting."""
+        """Return the scale, or whether it is the paper's setting."""
         if not self.changes:
             return "the paper’s setting"
-        return f"scale {self.scale}" + (", changed" if self.scale == "paper" else "")
+        return "changed settings" if self.scale == "paper" else f"scale {self.scale}"
 
     @property
     def setting(self) -> str:
-        return "; ".join(self.changes).replace("->", "→") or "the paper's setting"
+        return "; ".join(self.changes).replace("->", "→") or "the paper’s setting"
+
+    def differs(self, main: "Section") -> str:
+        """Return in what the settings differ from those of another section."""
+        keys = {text.partition(":")[0] for text in self.changes}
+        texts = [text.replace("->", "→") for text in self.changes if text not in main.changes]
+        back = (text.partition(":")[0] for text in main.changes)
+        return "; ".join([*texts, *(f"{key} as in the paper" for key in back if key not in keys)])
 
     @property
     def seeds(self) -> str:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from experiments.curves import Curve, Panel, Table
-from scripts.pages.drawing import styles_of
+from scripts.pages.charts import styles_of
 from scripts.pages.sections import Curves, Section, of_panel
 
 
