@@ -118,7 +118,9 @@ def alone(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count, lanes, cases", [(2, 1, 6), exhaustive(3, 1, 4), (2, 2, 12)])
+@pytest.mark.parametrize(
+    "count, lanes, cases", [(2, 1, 6), exhaustive(3, 1, 4), exhaustive(2, 2, 12)]
+)
 def test_several_processes_make_the_run_of_one(alone, place, count, lanes, cases):
     folder = place / f"{count},{lanes}"
     processes = Processes(folder, count, f"--config.seeds={','.join(map(str, range(lanes)))}")

@@ -103,6 +103,7 @@ def test_a_pickle_that_is_loaded_is_seen():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_pickle_of_a_run_or_study_is_loaded(tmp_path):
     pytest.importorskip("optuna")
     words = (
