@@ -211,12 +211,13 @@ def test_a_peer_that_fails_leaves_the_others(capsys):
 def test_a_table_shows_spread_memory_and_conditions():
     variables = {"GLIBC_TUNABLES": "huge", "XLA_FLAGS": "no allocator"}
     row = dict(
+        differs_by=1e-7,
         facts=dict(temporary_bytes=2**21, matmul_flops=8e9),
         seconds_per_step=[1, 2, 9],
         ratios=[0.5, 1, 3],
         environment=dict(variables=variables, load_average=1.5, commit="123456789"),
     )
-    other = row | dict(seconds_per_step=[], ratios=[], facts={})
+    other = row | dict(seconds_per_step=[], ratios=[], facts={}, differs_by=None)
     *_, first, second = timing.table({"draw": {"ours": row, "theirs": other}}).splitlines()
     conditions = "GLIBC_TUNABLES=huge | 1.5 | 1234567 |"
     assert first == f"| draw | ours | 2,000 | 1.00 (0.50–3.00) | 4 | 2 MiB | 1e-07 | {conditions}"

@@ -91,7 +91,7 @@ def test_the_deadline_ends_a_part_that_does_not_stop(session, monkeypatch):
         ([], "--help"),
         (["trian", "--out=x"], "Did you mean 'train'"),
         (["train", "--out=x"], "--minutes=N"),
-        (["device", "--out=x", "--only=draww"], "Did you mean 'draw'"),
+        (["train", "--out=x", "--only=draww"], "Did you mean 'draw'"),
     ],
 )
 def test_wrong_words_are_rejected_in_one_line(words, message, tmp_path):

@@ -193,6 +193,8 @@ def cells(row: Row) -> dict[str, str]:
     if "temporary_bytes" in facts:
         line["temporary"] = f"{facts['temporary_bytes'] / 2**20:,.0f} MiB"
     allocator = [f"{k}={v}" for k, v in conditions["variables"].items() if k.startswith(ALLOCATOR)]
+    if row["differs_by"] is not None:
+        line["differs by"] = f"{row['differs_by']:.0e}"
     line["allocator"] = " ".join(allocator) or "default"
     line["load"] = str(conditions["load_average"])
     return line | {"commit": str(conditions["commit"])[:7]}
