@@ -52,10 +52,10 @@ RANGES: dict[str, Range] = {
 
 
 def check(config: Mapping) -> None:
-    """Raise InputError if a number is out of its range; keys without a range pass."""
+    """Raise InputError if a number is out of its range; without one, any finite number passes."""
     for key, value in numbers(config):
-        allowed = RANGES.get(key)
-        if allowed and not allowed.has(value):
+        allowed = RANGES.get(key, Range(-math.inf))
+        if not allowed.has(value):
             bits = " and fit into 32 bits" if is_number(value) and abs(value) > 2**31 else ""
             raise InputError(f"config.{key} is {value!r}; it must be {allowed}{bits}.")
 
