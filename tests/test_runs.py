@@ -516,7 +516,6 @@ CHANGED = {
 @pytest.mark.parametrize(
     "name, text",
     [(name, text) for name in CHANGED for text in (*NO_OBJECTS, *CHANGED[name])],
-    ids=lambda text: text[:75],
 )
 def test_malformed_files_raise_one_line(folder, name, text):
     store(folder, {(1, 0, 0.1): 0.5})
