@@ -154,7 +154,7 @@ def end_with_parent() -> None:
 class Worker:
     """A process that trains one job after the other; jax stays loaded.
 
-    It starts with its first job, and after a failure anew with the next one.
+    It starts with its first job, and anew after one that killed it or ended in a traceback.
     """
 
     place: ClassVar = ""
@@ -185,7 +185,8 @@ class Worker:
             except (EOFError, OSError):  # the process was killed
                 self._process.join()
                 self.status = self._process.exitcode
-            if self.status != 0:  # what it left in memory may be damaged
+            # After an error that nobody foresaw, what is in memory may be damaged.
+            if self.status == 1 or not self._process.is_alive():
                 self._process.terminate()
                 self._process = None
         return self.status
