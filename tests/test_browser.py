@@ -21,9 +21,11 @@ for (const kind of ["error", "unhandledrejection"])
   addEventListener(kind, (event) => errors.push(String(event.message ?? event.reason)));
 for (const kind of ["error", "warn"]) console[kind] = (...words) => errors.push(words.join(" "));
 addEventListener("load", async () => {
-  const until = async (ready) => { while (!ready()) await new Promise((then) => setTimeout(then, 20)); };
-  const chart = [...document.querySelectorAll(".chart")].find((chart) => chart.querySelector("[data-do]"));
-  const ticks = () => [...chart.querySelectorAll(".role-axis-label")].map((group) => group.textContent);
+  const pause = () => new Promise((then) => setTimeout(then, 20));
+  const until = async (ready) => { while (!ready()) await pause(); };
+  const chart = document.querySelector(".chart:has([data-do])");
+  const labels = () => chart.querySelectorAll(".role-axis-label");
+  const ticks = () => [...labels()].map((group) => group.textContent);
   const blue = () => chart.querySelectorAll('svg [stroke="#0072b2"]').length;
   const seen = { width: innerWidth, background: getComputedStyle(document.body).backgroundColor };
   chart.scrollIntoView();
