@@ -19,11 +19,13 @@ PROBE = """<script>
 const errors = [];
 for (const kind of ["error", "unhandledrejection"])
   addEventListener(kind, (event) => errors.push(String(event.message ?? event.reason)));
-for (const kind of ["error", "warn"]) console[kind] = (...words) => errors.push(words.join(" "));
+console.error = (...words) => errors.push(words.join(" "));
 addEventListener("load", async () => {
-  const until = async (ready) => { while (!ready()) await new Promise((then) => setTimeout(then, 20)); };
-  const chart = [...document.querySelectorAll(".chart")].find((chart) => chart.querySelector("[data-do]"));
-  const ticks = () => [...chart.querySelectorAll(".role-axis-label")].map((group) => group.textContent);
+  const pause = () => new Promise((then) => setTimeout(then, 20));
+  const until = async (ready) => { while (!ready()) await pause(); };
+  const chart = document.querySelector(".chart:has([data-do])");
+  const labels = () => chart.querySelectorAll(".role-axis-label");
+  const ticks = () => [...labels()].map((group) => group.textContent);
   const blue = () => chart.querySelectorAll('svg [stroke="#0072b2"]').length;
   const seen = { width: innerWidth, background: getComputedStyle(document.body).backgroundColor };
   chart.scrollIntoView();
@@ -60,8 +62,11 @@ def browse(page, tmp_path):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            if self.path == "/":
+            if self.path == "/page":
                 self.wfile.write(page.replace("<head>", f"<head>{PROBE}", 1).encode())
+            elif self.path != "/seen":  # a frame, for a window has at least 500 pixels
+                width = self.path.strip("/")
+                self.wfile.write(f"<iframe src=/page width={width} height=900>".encode())
 
         def do_POST(self):
             seen.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -70,8 +75,8 @@ def browse(page, tmp_path):
         def log_message(self, *_):
             pass
 
-    def open_page(*options):
-        url = f"http://127.0.0.1:{server.server_port}/"
+    def open_page(width, *options):
+        url = f"http://127.0.0.1:{server.server_port}/{width}"
         command = [CHROMIUM, *FLAGS, *options, f"--user-data-dir={tmp_path}/profile", url]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -90,7 +95,7 @@ def browse(page, tmp_path):
 @pytest.mark.parametrize("width, dark", [(390, True), (1280, False)])
 def test_a_page_works_in_a_browser(browse, width, dark):
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    seen = browse(f"--window-size={width},900", scheme)
+    seen = browse(width, "--window-size=1400,1000", scheme)
     assert seen["errors"] == [] and seen["width"] == width and seen["scroll"] <= width
     assert seen["drawn"] == "log" and seen["blue"] > 0 and seen["zoomed"] != seen["ticks"]
     assert seen["background"] == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")

@@ -28,8 +28,8 @@
   }
 
   async function draw(chart) {
-    const options = {
-      config: shared.config, logLevel: vega.Error, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" },
+    const options = {  // logLevel 1: errors only
+      config: shared.config, logLevel: 1, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" },
       actions: { export: true, source: false, compiled: false, editor: false },
     };
     chart.view?.finalize();

@@ -106,17 +106,17 @@ def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Sty
     """Return a chart of the curves in a panel, the paper's behind ours."""
     mine, papers = of_panel(panel, ours), of_panel(panel, theirs)
     known = styles_of([*mine, *papers])
-    rows = [
-        row
-        for who, curves in ((PAPER, papers), (OURS, mine))
-        for norm, (name, *_) in known.items()
-        if norm in curves
-        for row in lanes_of(name, who, curves[norm].x, panel.times * curves[norm].lanes)
-    ]
+    log = panel.x_log or is_short(mine, papers), panel.log
+    rows = []
+    for who, curves in ((PAPER, papers), (OURS, mine)):
+        for norm in [norm for norm in known if norm in curves]:
+            curve = curves[norm]
+            kept = (curve.x > 0) | (not log[0])  # a logarithmic axis has no 0
+            lanes = panel.times * curve.lanes[:, kept]
+            rows += lanes_of(known[norm][0], who, curve.x[kept], lanes)
     both = [*mine.values(), *papers.values()]
     domains = dict(linear=y_limits(panel, False, mine.values()), log=y_limits(panel, True, both))
     title = panel.title + ("" if mine else " (no run of ours)")
-    log = panel.x_log or is_short(mine, papers), panel.log
     return lines(title, (panel.x_label, panel.label), rows, styles or known.values(), log, domains)
 
 

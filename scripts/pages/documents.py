@@ -55,7 +55,8 @@ def write() -> None:
             print(f"Updated {path.relative_to(ROOT)}.")
     several = [study for study in studied() if len(study.measured) > 1]
     rates = evidence.by_experiment(several, key=lambda study: (len(study.measured),))
-    drawn = dict(speed_ups=evidence.speeds_chart(compared()), rates=evidence.rates_chart(rates))
+    speeds = evidence.speeds_chart(compared()) | dict(width=640)
+    drawn = dict(speed_ups=speeds, rates=evidence.rates_chart(rates))
     named = tomllib.loads((FIGURES / "figures.toml").read_text(encoding="utf-8"))
     for file, (folder, name) in named.items():
         (section, *_), _ = read_sections(RESULTS / folder)

@@ -245,6 +245,7 @@ def speeds_chart(shown: list[Study]) -> Chart:
                 rows.append(row | factors(gain))
     texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
     chart["layer"][1]["data"] = dict(values=texts)
+    chart["encoding"]["y"]["scale"]["domain"] = [0, len(shown)]
     return chart | dict(data=dict(values=rows), height=96 * len(shown))
 
 
