@@ -104,8 +104,7 @@ def test_a_damaged_archive_is_refused(tmp_path, end, place):
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"<!DOCTYPE html>404", b"", gzip.compress(b"no tar" * 999, mtime=0), b"\x1f\x8b" + bytes(99)],
+    "data", [b"<!DOCTYPE html>404", b"", gzip.compress(b"no tar" * 999, mtime=0), b"\x1f\x8b" + bytes(99)]
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, data):
     path = lay(tmp_path, {"toy.tar.gz": data}) / "toy.tar.gz"
