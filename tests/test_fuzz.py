@@ -14,6 +14,7 @@ from pathlib import Path
 import shutil
 import tempfile
 
+from flax.traverse_util import flatten_dict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import jax
@@ -95,7 +96,7 @@ def is_value(word, value):
 @tries(30)
 @given(data=st.data())
 def test_a_setting_takes_effect_or_is_refused(config, data):
-    before = jobs.flat(runs.as_json(config))
+    before = flatten_dict(runs.as_json(config), sep=".")
     key = data.draw(st.sampled_from(sorted(before)), label="key")
     word = data.draw(st.sampled_from(WORDS) | st.text(max_size=5) | st.integers().map(str))
     if word.isdecimal() and 1000 < int(word) < 2**31:
@@ -108,7 +109,7 @@ def test_a_setting_takes_effect_or_is_refused(config, data):
 
     if result := outcome("one setting of a config", checked):
         run, task = result
-        after = jobs.flat(runs.as_json(run))
+        after = flatten_dict(runs.as_json(run), sep=".")
         assert {k for k in before if before[k] != after[k]} <= {key}
         assert is_value(word, after[key])
         variables, loss = jax.eval_shape(task.init, KEY), functools.partial(task.loss, train=True)

@@ -273,6 +273,28 @@ def test_half_a_line_in_the_journal_is_dropped(trainer, tmp_path):
     assert states_of(make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
 
 
+def test_a_search_continues_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
+    backend = optuna.storages.journal.JournalFileBackend
+    append, room = backend.append_logs, iter(range(6))
+
+    def full(journal, logs):
+        if next(room, None) is None:
+            with Path(journal._file_path).open("ab") as file:
+                file.write(b'{"op_code":')  # half a line
+            raise OSError(28, "No space left on device")
+        append(journal, logs)
+
+    monkeypatch.setattr(jobs, "checked", lambda name, config, values: config)
+    folder = tmp_path / "mnist"
+    make_search(folder, "lr=log:1e-4:1e-2", trials=2)
+    monkeypatch.setattr(backend, "append_logs", full)
+    with pytest.raises(InputError, match="Cannot write to .*search .*No space left.*--root"):
+        search.run(make_config(), folder, lambda: [{}])
+    monkeypatch.setattr(backend, "append_logs", append)
+    assert search.run(make_config(), folder, lambda: [{}]) == 0
+    assert states_of(make_search(folder, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
+
+
 def test_a_study_lies_in_a_data_base(trainer, tmp_path):
     here = dict(storage=f"sqlite:///{tmp_path}/study.db", trials=3)
     a, b = (make_search(tmp_path, "lr=log:1e-4:1e-2", workers=2, **here) for _ in range(2))
