@@ -31,7 +31,7 @@ from tests.files import PACKED, lay
 from tests.test_readers import READERS
 
 LONG = "FUZZ_EXAMPLES" in os.environ  # set by scripts.fuzz
-EXPERIMENTS = experiments.names() if LONG else ["draw", "mnist"]
+EXPERIMENTS = experiments.names() if LONG else ["mnist"]
 COUNTS: Counter = Counter()
 KEY = jax.random.key(0)
 
