@@ -652,7 +652,7 @@ class Training:
         """
         arrays = {k: v for k, v in self.task.arrays.items() if v.dtype.kind in "biuf"}
         gathers = arrays and type(self.task).batch is Task.batch and jax.process_count() == 1
-        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+        memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
         fits = sum(array.nbytes for array in arrays.values()) < memory / 4
         fits = fits and all(array.size < 2**31 for array in arrays.values())
         if not (machine.accelerated() and gathers and fits):
