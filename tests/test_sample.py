@@ -70,7 +70,7 @@ def test_the_examples_of_the_docs_work(make_run, monkeypatch):
         exec(example, names)
     assert names["digits"].shape == (5,) and names["pictures"].shape == (16, 28, 28)
     assert names["vectors"].shape[0] == 2 and len(names["nearest"]) == 5 * 10
-    assert names["moves"].shape == (300, 2) and len(names["best"]) == 4
+    assert names["moves"].shape == (300, 2) and len(names["best"]) == 1
 
 
 def test_command_overwrites_its_own_files(make_run, tmp_path):
@@ -134,7 +134,7 @@ def test_a_wrong_command_raises_in_one_line(words, message):
 @pytest.mark.parametrize(
     "word, message",
     [
-        ("--lane=2", "has no lane 2 at step 1 that has not diverged. There are: 0, 1"),
+        ("--lane=2", "has no lane 2 at step 0 that has not diverged. There are: 0, 1"),
         ("--checkpoint=nwest", "Did you mean 'newest'"),
     ],
 )
