@@ -10,8 +10,6 @@ little of the model; "DRAW" marks what is from Gregor et al. (2015), table 3 and
 is from the public jbornschein/draw, which has the paper's data and sizes.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -47,38 +45,28 @@ def get_config(scale="paper"):
     config.save_every = "1 epoch"
     config.select = dict(split="valid", metric="bound", mode="min")
     config.steps_per_call = 10
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        # The built-in digits with a small model: minutes on a CPU. A window of 2 x 2 begins at the
-        # four corners, which are black in all images, and few glimpses are not enough to move it:
-        # nothing is encoded then (divergence 0).
-        small=dict(
-            dataset="binarized_digits",
-            hidden=64,
-            glimpses=8,
-            latent=16,
-            read_size=5,
-            batch_size=32,
-            lr=(2e-3,),
-            steps="20 epochs",
-            eval_every="2 epochs",
-            log_every="2 epochs",
-            save_every="10 epochs",
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="binarized_digits",
-            hidden=8,
-            glimpses=2,
-            latent=3,
-            write_size=3,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    # The built-in digits with a small model: minutes on a CPU. A window of 2 x 2 begins at the
+    # four corners, which are black in all images, and few glimpses are not enough to move it:
+    # nothing is encoded then (divergence 0).
+    small=dict(
+        dataset="binarized_digits",
+        hidden=64,
+        glimpses=8,
+        latent=16,
+        read_size=5,
+        batch_size=32,
+        lr=(2e-3,),
+        steps="20 epochs",
+        eval_every="2 epochs",
+        log_every="2 epochs",
+        save_every="10 epochs",
+    ),
+    tiny=dict(base.TINY, dataset="binarized_digits", hidden=8, glimpses=2, latent=3, write_size=3),
 )
 
 SECONDS = 30  # of a run at scale small on a core: scripts.reproduce trains the longest first

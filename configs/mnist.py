@@ -8,8 +8,6 @@ Test error after 65 epochs in the paper: none 1.50 %, batch 1.33 %, layer 1.30 %
 Where a value comes from stands beside it: §, or "ours" where the paper is silent.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -36,20 +34,13 @@ def get_config(scale="paper"):
     config.save_every = "5 epochs"
     config.select = dict(split="valid", metric="error", mode="min")  # the best checkpoint
     config.steps_per_call = 11  # divides an epoch at batch sizes 128 and 4
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        small=dict(dataset="digits", hidden=100, steps_per_call=108),
-        tiny=dict(
-            base.TINY,
-            dataset="digits",
-            hidden=8,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    small=dict(dataset="digits", hidden=100, steps_per_call=108),
+    tiny=dict(base.TINY, dataset="digits", hidden=8),
 )
 
 SECONDS = 5  # of a run at scale small on a core: scripts.reproduce trains the longest first

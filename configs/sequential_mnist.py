@@ -9,8 +9,6 @@ batch norm 99.0 % and 95.4 %. The layer normalization paper has no such experime
 comes from stands beside it: their paper, their code (sequential_mnist.py), or "ours".
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -45,31 +43,22 @@ def get_config(scale="paper"):
     config.save_every = "1 epoch"
     config.select = dict(split="valid", metric="error", mode="min")  # paper
     config.steps_per_call = 10
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        small=dict(  # the built-in digits of 8 x 8 pixels, 8 pixels at a time: seconds, not days
-            dataset="digits",
-            pixels_per_step=8,
-            valid_cases=200,
-            steps="40 epochs",
-            eval_every="2 epochs",
-            log_every="2 epochs",
-            save_every="20 epochs",
-            steps_per_call=26,
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="digits",
-            valid_cases=200,
-            pixels_per_step=16,
-            hidden=8,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    small=dict(  # the built-in digits of 8 x 8 pixels, 8 pixels at a time: seconds, not days
+        dataset="digits",
+        pixels_per_step=8,
+        valid_cases=200,
+        steps="40 epochs",
+        eval_every="2 epochs",
+        log_every="2 epochs",
+        save_every="20 epochs",
+        steps_per_call=26,
+    ),
+    tiny=dict(base.TINY, dataset="digits", valid_cases=200, pixels_per_step=16, hidden=8),
 )
 
 SECONDS = 8  # of a run at scale small on a core: scripts.reproduce trains the longest first

@@ -79,8 +79,9 @@ def uniform(limit: float) -> Initializer:
 class Cell(nn.Module):
     """Base class of the three cells.
 
-    A cell defines `setup`, `project`, `recurrent` and `update`; of its parameters `update` may use
-    ``b`` and those of modules named ``norm_…``.
+    A cell defines `setup`, which makes W_x, W_h and b, and `update`; of its parameters `update` may
+    use ``b`` and those of modules named ``norm_…``. With further matrices it overrides `project`,
+    `recurrent` and `recur`.
 
     Attributes:
         units: H.
@@ -172,11 +173,11 @@ class Cell(nn.Module):
 
     def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B nH"]:
         """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
-        raise NotImplementedError
+        return self.W_x(x, self.b if self.bias_inside else None)
 
     def recurrent(self) -> Float[AnyArray, "H nH"]:
         """Return W_h ``[H, n H]`` of all gates."""
-        raise NotImplementedError
+        return self.W_h.weights(self.units)
 
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B nH"]:
         """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
@@ -219,14 +220,6 @@ class RNN(Cell):
         self.norm_x, self.norm_h, self.norm_a = self.norm("x"), self.norm("h"), self.norm("a")
         self.first = self.start()
 
-    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H"]:
-        """Return a_x = W_x x ``[..., H]``."""
-        return self.W_x(x, self.b)
-
-    def recurrent(self) -> Float[AnyArray, "H nH"]:
-        """Return W_h ``[H, n H]``."""
-        return self.W_h.weights(self.units)
-
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eq. 4."""
         a = self.norm_h(a_h, mask) + self.norm_x(a_x, mask)
@@ -263,14 +256,6 @@ class LSTM(Cell):
     def init_b(self, key, shape):
         """Return the initial b ``[4H]``, which is 0 except at the gate f."""
         return jnp.zeros(shape).at[: self.units].set(self.forget_bias)
-
-    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H4"]:
-        """Return a_x = W_x x ``[..., 4H]``."""
-        return self.W_x(x, self.b if self.bias_inside else None)
-
-    def recurrent(self) -> Float[AnyArray, "H nH"]:
-        """Return W_h ``[H, n H]``."""
-        return self.W_h.weights(self.units)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 20-22."""
@@ -426,13 +411,8 @@ def scan(
             return call(*arguments, **options)
 
         with nn.intercept_methods(intercept):
-            (carry, y), new = module.apply(
-                {"params": params, "stats": stats},
-                *(carry, x, *shared),
-                mutable=["stats"],
-                method=step,
-            )
-        return carry, y, new.get("stats", {})
+            (carry, y), new = _apply(module, params, stats, step, carry, x, *shared)
+        return carry, y, new
 
     weights = []
 
@@ -457,6 +437,13 @@ def scan(
     if train and stats:
         _put_stats(scope, new, stats)
     return carry, ys
+
+
+def _apply(module: nn.Module, params, stats, method: Callable | str, *arguments):
+    """Return the result of a method of an unbound module, and its new statistics."""
+    variables = {"params": params, "stats": stats}
+    result, new = module.apply(variables, *arguments, mutable=["stats"], method=method)
+    return result, new.get("stats", {})
 
 
 def _put_stats(scope, new, stats):
@@ -559,14 +546,8 @@ def _masked_call(cell, carry, inputs):
 def _plain(module, params, stats, xs, mask, carry):
     def step(carry, inputs):
         x, m, stats = inputs
-        (carry, h), new = module.apply(
-            {"params": params, "stats": stats},
-            carry,
-            (x, m),
-            mutable=["stats"],
-            method=_masked_call,
-        )
-        return carry, (h, new.get("stats", {}))
+        (carry, h), new = _apply(module, params, stats, _masked_call, carry, (x, m))
+        return carry, (h, new)
 
     carry, (hs, new) = jax.lax.scan(step, carry, (xs, mask, stats))
     return hs, carry, new
@@ -581,13 +562,8 @@ def _fused(module, params, stats, xs, mask, carry, schedule):
     W_h = module.apply({"params": params}, method="recurrent")
 
     def update(params, stats, carry, a_x, a_h, mask):
-        (carry, _), new = module.apply(
-            {"params": params, "stats": stats},
-            *(carry, a_x, a_h, mask),
-            mutable=["stats"],
-            method="update",
-        )
-        return carry, new.get("stats", {})
+        (carry, _), new = _apply(module, params, stats, "update", carry, a_x, a_h, mask)
+        return carry, new
 
     a_h = jax.eval_shape(partial(matmul, dtype=module.dtype), fused.hidden(carry), W_h)
     first = jax.tree.map(lambda leaf: leaf[0], (stats, a_x, mask))
@@ -604,22 +580,15 @@ def _used(update: Callable, params, *arguments):
 
     The matrices W_x and W_h are not among them, so the loop does not sum zeros for their gradients.
     """
-    leaves, structure = jax.tree.flatten(params)
-    treedef: Any = structure
+    leaves, treedef = jax.tree.flatten(params)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, *arguments))
     jaxpr = jax.make_jaxpr(update)(*shapes).jaxpr
     read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
     is_used = [id(v) in read for v in jaxpr.invars[: len(leaves)]]
     # Flax wants every parameter of the cell to be there. What stands for the others is never read.
-    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in leaves]
-
-    def whole(theta):
-        used = iter(theta)
-        return treedef.unflatten(
-            [next(used) if u else zero for u, zero in zip(is_used, zeros, strict=True)]
-        )
-
-    return [leaf for leaf, u in zip(leaves, is_used, strict=True) if u], whole
+    used, unused, join = fused.partition(leaves, is_used)
+    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in unused]
+    return used, lambda theta: jax.tree.unflatten(treedef, join(theta, zeros))
 
 
 def _of_steps(stats, T: int, train: bool):

@@ -153,15 +153,14 @@ def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarr
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield function(item) for every item; a thread prepares the next while the caller works."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
-        waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 1:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 1:
                 yield waiting.popleft().result()
-        finally:  # the caller may stop early
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # the caller may stop early
+        pool.shutdown(cancel_futures=True)
