@@ -40,7 +40,7 @@ def get_config(scale="paper"):
     config.lr = (8e-5,)  # code
     # Code: means a bound of 10 on the norm, and has a milder rule. With layer norm and passages of
     # 300 words the norm is 1e12 at the start, all of it of the passage's LSTM: a bound of 10 would
-    # make everybody else's gradient smaller than Adam's epsilon.
+    # make the gradient of everything else smaller than Adam's epsilon.
     config.clip = 0.0
     config.clip_root = 100.0
 
@@ -79,7 +79,6 @@ SECONDS = 25  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """The curves of figure 2, and layer norm with the gain that batch norm needs; two seeds:
-    ours."""
+    """Yield the curves of figure 2, and layer norm with batch norm's gain; two seeds: ours."""
     for norm in ("none", "batch", "everywhere", "layer", "layer_small"):
         yield dict(norm=norm, seeds=(0, 1))

@@ -58,6 +58,6 @@ SECONDS = 7  # of a run at scale small on a core: scripts.reproduce trains the l
 
 
 def sweep():
-    """The three norms that §6.7 compares and two further forms of layer norm; three seeds."""
+    """Yield the three norms that §6.7 compares and two further forms of layer norm; three seeds."""
     for norm in ("none", "batch", "layer", "layer_units", "layer_channels"):
         yield dict(norm=norm, seeds=(0, 1, 2))

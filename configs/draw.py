@@ -22,7 +22,7 @@ def get_config(scale="paper"):
         layer=dict(kind="layer", sites=("c",), gain=1.0),  # eqs. 29-31
         # In figure 4, nowhere in the text; on all matrices, gain 1: ours.
         weight=dict(kind="weight", sites=("x", "h", "out")),
-        # Not in the paper. Where and how Cooijmans et al. have it in an LSTM.
+        # Not in the paper; sites and gain are those of an LSTM in Cooijmans et al.
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
         rms=dict(kind="rms", sites=("c",), gain=1.0),  # not in the paper
     )
@@ -73,6 +73,6 @@ SECONDS = 30  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """The three curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
+    """Yield the curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
     for norm in ("none", "weight", "layer", "batch"):
         yield dict(norm=norm, seeds=(0, 1))

@@ -5,7 +5,7 @@
     python -m scripts.sweep --config=configs/mnist.py
 
 Test error after 65 epochs in the paper: none 1.50 %, batch 1.33 %, layer 1.30 % (batch size 128).
-Where a value comes from stands beside it: §, or "ours" where the paper is silent.
+The source of a value is beside it: §, or "ours" where the paper is silent.
 """
 
 from configs import base
@@ -13,7 +13,7 @@ from configs import base
 
 def get_config(scale="paper"):
     config = base.get_config("mnist", scale)
-    config.dataset = "mnist"  # §6.6: 55,000 training cases; or "digits", built in
+    config.dataset = "mnist"  # §6.6: 55,000 training examples; or "digits", built in
 
     config.norms = dict(
         none={},
@@ -47,7 +47,7 @@ SECONDS = 5  # of a run at scale small on a core: scripts.reproduce trains the l
 
 
 def sweep():
-    """Figure 6: three norms at two batch sizes; three seeds: ours."""
+    """Yield the runs of figure 6: three norms at two batch sizes; three seeds: ours."""
     for batch_size in (128, 4):
         for norm in ("none", "batch", "layer"):
             run = dict(norm=norm, batch_size=batch_size, seeds=(0, 1, 2))

@@ -94,6 +94,6 @@ SECONDS = 40  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """The two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
+    """Yield the two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
     for norm in ("none", "layer", "batch"):
         yield dict(norm=norm, seeds=(0, 1))

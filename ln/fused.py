@@ -106,7 +106,7 @@ def recurrence(
         W_h: ``[H, n H]``.
         carry: before the first step; the last leaf is h ``[B, H]``.
         a_x: ``[T, B, n H]``.
-        mask: ``[T, B]`` or None; where false, the carry stands still.
+        mask: ``[T, B]`` or None; where false, the carry does not change.
         stats: leaves ``[T, ...]``, not differentiated.
         dtype: of the operands of matrix products, see `product.matmul`.
         schedule: None: the schedule for the default device.
@@ -153,7 +153,7 @@ def scan(
     Returns:
         The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
     """
-    # What each loop computes and keeps, for products a_k = h_k W_k of a step:
+    # Each loop computes and keeps, for products a_k = h_k W_k of a step:
     #
     #     forward      carry[t-1], x[t]     -- step -->       carry[t], y[t]     keep carry, a_k
     #     backward     d carry[t], d y[t]   -- transpose -->  d carry[t-1], d x[t], d a_k[t]
@@ -366,8 +366,8 @@ def _linearize_all(linearize: Callable, steps) -> tuple[list, Callable, Any]:
         leaves, structure = jax.tree.flatten(transposed)
         return leaves, made
 
-    # What no step changes, such as the text that attention reads, is kept once: vmap would repeat
-    # it T times. These are the residuals that do not depend on an argument.
+    # Values that no step changes, such as the text that attention reads, are kept once: vmap would
+    # repeat them T times. These are the residuals that do not depend on an argument.
     jaxpr = jax.make_jaxpr(residuals)(*jax.tree.map(lambda leaf: leaf[0], steps)).jaxpr
     count = structure.num_leaves
     dependent = {id(v) for v in jaxpr.invars}

@@ -3,7 +3,7 @@
 A model receives one object, ``norm``, and asks it for modules by site. It never knows which
 normalization runs:
 
-    a = norm.dense("a", H)(x)        # summed inputs a = W x, never with a bias of their own
+    a = norm.dense("a", H)(x)        # summed inputs a = W x, never with a separate bias
     h = relu(norm("a")(a))           # h = f(normalized a)
 
 The sites of the models in this project are

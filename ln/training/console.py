@@ -1,4 +1,4 @@
-"""What training prints: a live line on a terminal, and lines that stay.
+"""Output of training: a live line on a terminal, and lines that stay.
 
 It imports no jax, so that commands can use it before they load anything heavy.
 """
@@ -29,7 +29,7 @@ class Output(io.TextIOBase):
                 self.stream.write(text)
                 self.stream.flush()
             except (OSError, ValueError):
-                # What is left in the buffer, which Python flushes at exit, goes nowhere.
+                # Python flushes the rest of the buffer at exit: it goes nowhere.
                 with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as null:
                     os.dup2(null.fileno(), self.stream.fileno())
                 self.stream = None

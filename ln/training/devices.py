@@ -49,7 +49,7 @@ class Spread(NamedTuple):
         if n == 1:
             return cls(batch_size=batch_size)
         grid = np.array(devices[:n]).reshape(math.gcd(lanes, n), -1)
-        # Explicit axes, the default elsewhere, would ask the models to say where arrays lie.
+        # Explicit axes, the default elsewhere, would make the models name the sharding of arrays.
         mesh = Mesh(grid, (LANES, CASES), axis_types=(AxisType.Auto, AxisType.Auto))
         return cls(mesh, batch_size)
 
@@ -101,9 +101,9 @@ class Spread(NamedTuple):
         """Put batches on their devices.
 
         Args:
-            batches: leaves ``[K, cases, ...]`` of the `rows` of this process, and ``[K]`` of
+            batches: leaves ``[K, B, ...]`` of the `rows` of this process, and ``[K]`` of
                 numbers.
-            lanes: 0 if all lanes share a batch; else the number of all lanes, and leaves have an
+            lanes: 0 if all lanes share a batch. If not, the number of all lanes, and leaves have an
                 axis of the process's own `lanes` behind K.
         """
         if self.mesh is None:
@@ -198,7 +198,7 @@ def check_same(text: str) -> None:
         )
 
 
-def of_first(tree: Any) -> Any:
+def from_first(tree: Any) -> Any:
     """Return the arrays of process 0 in every process, bit for bit; all have the same shapes."""
     if jax.process_count() == 1:
         return tree

@@ -41,7 +41,7 @@ __all__ = ["append_rows", "commit", "environment"]  # of files.py and origin.py
 Lane = tuple[int, float]  # seed, learning rate
 
 SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
-PLACES = ("data_dir", "writers")  # keys that say where something lies, not what is computed
+PLACES = ("data_dir", "writers")  # keys that name a place, not what is computed
 LENGTH = "steps"  # where a run ends; nothing before depends on it
 
 
@@ -272,7 +272,7 @@ def _checked(config: dict) -> dict:
     return config
 
 
-# What a checkpoint counts on. Sessions append to these files, and start() cuts them at a step.
+# A checkpoint depends on these files. Sessions append to them, and start() cuts them at a step.
 FILES = ("metrics.jsonl", "diverged.jsonl", "dead.jsonl", "sessions.jsonl", "data.json")
 
 
@@ -389,16 +389,16 @@ def results(root: Path | str):
     """Return the final results of all runs under a folder as a pandas frame, one metric a row.
 
     Every lane counts at its best step by config.select, and lanes that have diverged are left out.
-    Of the values it has the number of seeds, the mean and the standard deviation.
+    The columns seeds, mean and std are the number, mean and standard deviation of its values.
     """
 
-    def of_best(stored: Stored) -> list[Reading]:
+    def at_best(stored: Stored) -> list[Reading]:
         best = {n: stored.best([n]) for n in stored.lanes if n not in stored.diverged}
-        steps = {(lane, found[0]) for lane, found in best.items() if found}
+        steps = {(lane, at[0]) for lane, at in best.items() if at}
         return [r for r in stored.rows if (r.lane, r.step) in steps and r.split != "update"]
 
     keys = "run experiment norm lr split metric".split()
-    values = _frame(root, of_best).groupby(keys, sort=False, dropna=False)["value"]
+    values = _frame(root, at_best).groupby(keys, sort=False, dropna=False)["value"]
     return values.agg(seeds="count", mean="mean", std="std").reset_index()
 
 
