@@ -11,8 +11,6 @@ the command in the README of the paper's authors. After 800,000 updates the vali
 .515 without norm, after 250,000 .489 with layer norm; the answer is still in 57 % of the passages.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -42,7 +40,7 @@ def get_config(scale="paper"):
     config.lr = (8e-5,)  # code
     # Code: means a bound of 10 on the norm, and has a milder rule. With layer norm and passages of
     # 300 words the norm is 1e12 at the start, all of it of the passage's LSTM: a bound of 10 would
-    # make everybody else's gradient smaller than Adam's epsilon.
+    # make the gradient of everything else smaller than Adam's epsilon.
     config.clip = 0.0
     config.clip_root = 100.0
 
@@ -51,47 +49,36 @@ def get_config(scale="paper"):
     config.save_every = "1000 steps"
     config.select = dict(split="valid", metric="error", mode="min")
     config.steps_per_call = 4
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        # The built-in stories with a small model: about a minute a norm on a CPU.
-        small=dict(
-            dataset="stories",
-            buckets=1,  # compiling a program for each length takes longer than the padding
-            bucket_run=50,
-            embedding_dim=32,
-            hidden=32,
-            dropout_rate=0.1,
-            batch_size=32,
-            lr=(3e-3,),
-            clip=10.0,
-            clip_root=0.0,
-            steps="1500 steps",
-            log_every="100 steps",
-            eval_every="100 steps",
-            save_every="500 steps",
-            steps_per_call=50,
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="stories",
-            buckets=2,
-            bucket_run=2,
-            embedding_dim=6,
-            hidden=6,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    # The built-in stories with a small model: about a minute a norm on a CPU.
+    small=dict(
+        dataset="stories",
+        buckets=1,  # compiling a program for each length takes longer than the padding
+        bucket_run=50,
+        embedding_dim=32,
+        hidden=32,
+        dropout_rate=0.1,
+        batch_size=32,
+        lr=(3e-3,),
+        clip=10.0,
+        clip_root=0.0,
+        steps="1500 steps",
+        log_every="100 steps",
+        eval_every="100 steps",
+        save_every="500 steps",
+        steps_per_call=50,
+    ),
+    tiny=dict(base.TINY, dataset="stories", buckets=2, bucket_run=2, embedding_dim=6, hidden=6),
 )
 
 SECONDS = 25  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
-    """The curves of figure 2, and layer norm with the gain that batch norm needs; two seeds:
-    ours."""
+    """Yield the curves of figure 2, and layer norm with batch norm's gain; two seeds: ours."""
     for norm in ("none", "batch", "everywhere", "layer", "layer_small"):
         yield dict(norm=norm, seeds=(0, 1))

@@ -22,6 +22,12 @@ def get_config(experiment: str, scale: str) -> ConfigDict:
     return config
 
 
+def scaled(config: ConfigDict, scales: dict[str, dict]) -> ConfigDict:
+    """Return the config with the values of its scale; an unknown scale raises KeyError."""
+    config.update(ConfigDict(scales)[config.scale])  # the KeyError suggests the nearest scale
+    return config
+
+
 # Four updates, in seconds: for tests.
 TINY = dict(
     batch_size=4,

@@ -7,8 +7,6 @@
 The paper gives neither data nor network nor numbers: all of them are ours.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -38,37 +36,28 @@ def get_config(scale="paper"):
     config.save_every = "5 epochs"
     config.select = dict(split="valid", metric="error", mode="min")
     config.steps_per_call = 33
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        # The built-in digits and a small network: seconds a norm on a CPU.
-        small=dict(
-            dataset="digits",
-            channels=(8, 16),
-            hidden=32,
-            batch_size=32,
-            steps="12 epochs",
-            save_every="6 epochs",
-            steps_per_call=40,
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="digits",
-            channels=(2, 3),
-            hidden=4,
-            train_cases=8,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    # The built-in digits and a small network: seconds a norm on a CPU.
+    small=dict(
+        dataset="digits",
+        channels=(8, 16),
+        hidden=32,
+        batch_size=32,
+        steps="12 epochs",
+        save_every="6 epochs",
+        steps_per_call=40,
+    ),
+    tiny=dict(base.TINY, dataset="digits", channels=(2, 3), hidden=4, train_cases=8),
 )
 
 SECONDS = 7  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
-    """The three norms that §6.7 compares and two further forms of layer norm; three seeds."""
+    """Yield the three norms that §6.7 compares and two further forms of layer norm; three seeds."""
     for norm in ("none", "batch", "layer", "layer_units", "layer_channels"):
         yield dict(norm=norm, seeds=(0, 1, 2))

@@ -10,8 +10,6 @@ little of the model; "DRAW" marks what is from Gregor et al. (2015), table 3 and
 is from the public jbornschein/draw, which has the paper's data and sizes.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -24,7 +22,7 @@ def get_config(scale="paper"):
         layer=dict(kind="layer", sites=("c",), gain=1.0),  # eqs. 29-31
         # In figure 4, nowhere in the text; on all matrices, gain 1: ours.
         weight=dict(kind="weight", sites=("x", "h", "out")),
-        # Not in the paper. Where and how Cooijmans et al. have it in an LSTM.
+        # Not in the paper; sites and gain are those of an LSTM in Cooijmans et al.
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
         rms=dict(kind="rms", sites=("c",), gain=1.0),  # not in the paper
     )
@@ -47,44 +45,34 @@ def get_config(scale="paper"):
     config.save_every = "1 epoch"
     config.select = dict(split="valid", metric="bound", mode="min")
     config.steps_per_call = 10
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        # The built-in digits with a small model: minutes on a CPU. A window of 2 x 2 begins at the
-        # four corners, which are black in all images, and few glimpses are not enough to move it:
-        # nothing is encoded then (divergence 0).
-        small=dict(
-            dataset="binarized_digits",
-            hidden=64,
-            glimpses=8,
-            latent=16,
-            read_size=5,
-            batch_size=32,
-            lr=(2e-3,),
-            steps="20 epochs",
-            eval_every="2 epochs",
-            log_every="2 epochs",
-            save_every="10 epochs",
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="binarized_digits",
-            hidden=8,
-            glimpses=2,
-            latent=3,
-            write_size=3,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    # The built-in digits with a small model: minutes on a CPU. A window of 2 x 2 begins at the
+    # four corners, which are black in all images, and few glimpses are not enough to move it:
+    # nothing is encoded then (divergence 0).
+    small=dict(
+        dataset="binarized_digits",
+        hidden=64,
+        glimpses=8,
+        latent=16,
+        read_size=5,
+        batch_size=32,
+        lr=(2e-3,),
+        steps="20 epochs",
+        eval_every="2 epochs",
+        log_every="2 epochs",
+        save_every="10 epochs",
+    ),
+    tiny=dict(base.TINY, dataset="binarized_digits", hidden=8, glimpses=2, latent=3, write_size=3),
 )
 
 SECONDS = 30  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
-    """The three curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
+    """Yield the curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
     for norm in ("none", "weight", "layer", "batch"):
         yield dict(norm=norm, seeds=(0, 1))

@@ -5,17 +5,15 @@
     python -m scripts.sweep --config=configs/mnist.py
 
 Test error after 65 epochs in the paper: none 1.50 %, batch 1.33 %, layer 1.30 % (batch size 128).
-Where a value comes from stands beside it: §, or "ours" where the paper is silent.
+The source of a value is beside it: §, or "ours" where the paper is silent.
 """
-
-from ml_collections import ConfigDict
 
 from configs import base
 
 
 def get_config(scale="paper"):
     config = base.get_config("mnist", scale)
-    config.dataset = "mnist"  # §6.6: 55,000 training cases; or "digits", built in
+    config.dataset = "mnist"  # §6.6: 55,000 training examples; or "digits", built in
 
     config.norms = dict(
         none={},
@@ -36,27 +34,20 @@ def get_config(scale="paper"):
     config.save_every = "5 epochs"
     config.select = dict(split="valid", metric="error", mode="min")  # the best checkpoint
     config.steps_per_call = 11  # divides an epoch at batch sizes 128 and 4
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        small=dict(dataset="digits", hidden=100, steps_per_call=108),
-        tiny=dict(
-            base.TINY,
-            dataset="digits",
-            hidden=8,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    small=dict(dataset="digits", hidden=100, steps_per_call=108),
+    tiny=dict(base.TINY, dataset="digits", hidden=8),
 )
 
 SECONDS = 5  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
-    """Figure 6: three norms at two batch sizes; three seeds: ours."""
+    """Yield the runs of figure 6: three norms at two batch sizes; three seeds: ours."""
     for batch_size in (128, 4):
         for norm in ("none", "batch", "layer"):
             run = dict(norm=norm, batch_size=batch_size, seeds=(0, 1, 2))

@@ -5,11 +5,9 @@
     python -m scripts.sweep --config=configs/sequential_mnist.py
 
 Test accuracy in Cooijmans et al. (2016), table 1: LSTM 98.9 % in order and 90.2 % permuted, with
-batch norm 99.0 % and 95.4 %. The layer normalization paper has no such experiment. Where a value
-comes from stands beside it: their paper, their code (sequential_mnist.py), or "ours".
+batch norm 99.0 % and 95.4 %. The layer normalization paper has no such experiment. The source
+of a value is beside it: their paper, their code (sequential_mnist.py), or "ours".
 """
-
-from ml_collections import ConfigDict
 
 from configs import base
 
@@ -45,43 +43,34 @@ def get_config(scale="paper"):
     config.save_every = "1 epoch"
     config.select = dict(split="valid", metric="error", mode="min")  # paper
     config.steps_per_call = 10
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        small=dict(  # the built-in digits of 8 x 8 pixels, 8 pixels at a time: seconds, not days
-            dataset="digits",
-            pixels_per_step=8,
-            valid_cases=200,
-            steps="40 epochs",
-            eval_every="2 epochs",
-            log_every="2 epochs",
-            save_every="20 epochs",
-            steps_per_call=26,
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="digits",
-            valid_cases=200,
-            pixels_per_step=16,
-            hidden=8,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    small=dict(  # the built-in digits of 8 x 8 pixels, 8 pixels at a time: seconds, not days
+        dataset="digits",
+        pixels_per_step=8,
+        valid_cases=200,
+        steps="40 epochs",
+        eval_every="2 epochs",
+        log_every="2 epochs",
+        save_every="20 epochs",
+        steps_per_call=26,
+    ),
+    tiny=dict(base.TINY, dataset="digits", valid_cases=200, pixels_per_step=16, hidden=8),
 )
 
 SECONDS = 8  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
-    """Three norms, in order and permuted; two seeds: ours."""
+    """Yield three norms, in order and permuted; two seeds: ours."""
     for permuted in (False, True):
         for norm in ("none", "batch", "layer"):
             run = dict(norm=norm, permuted=permuted, seeds=(0, 1))
-            # The first pixels are black in all cases. Batch norm (paper, code) then divides by the
-            # deviation of equal cases; layer norm (ours) by that of units that are all 0, where its
-            # derivative is 1/√epsilon, step after step: the gradient overflows.
+            # The first pixels are black in all examples. Batch norm (paper, code) then divides by
+            # the standard deviation of equal examples; layer norm (ours) by that of units that are
+            # all 0, where its derivative is 1/√epsilon, step after step: the gradient overflows.
             is_constant = norm != "none" and not permuted
             yield run | dict(noise=0.1) if is_constant else run

@@ -11,8 +11,6 @@ The paper trains the code of Kiros et al. (2015) on BookCorpus, which is no long
 layer norm and 77.3 % without.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 
 
@@ -54,51 +52,48 @@ def get_config(scale="paper"):
     config.save_every = "10000 steps"
     config.select = dict(split="valid", metric="nll", mode="min")
     config.steps_per_call = 4
-    config.update(SCALES[scale])
-    return config
+    return base.scaled(config, SCALES)
 
 
-SCALES = ConfigDict(
-    dict(
-        paper={},
-        # Python's own documentation and a small model: a minute a norm on a CPU.
-        small=dict(
-            dataset="docs",
-            tasks="library",
-            vocab_size=1000,
-            embedding_dim=32,
-            hidden=64,
-            batch_size=32,
-            lr=(3e-3,),
-            pad_to=30,  # one padded length compiles once
-            bucket_run=25,
-            valid_triples=256,
-            steps="300 steps",
-            log_every="100 steps",
-            eval_every="75 steps",
-            save_every="150 steps",
-            steps_per_call=25,
-        ),
-        tiny=dict(
-            base.TINY,
-            dataset="docs",
-            tasks="",
-            vocab_size=20,
-            embedding_dim=5,
-            hidden=6,
-            max_words=8,
-            chunk=16,
-            pad_to=8,
-            bucket_run=2,
-            valid_triples=6,
-        ),
-    )
+SCALES = dict(
+    paper={},
+    # Python's own documentation and a small model: a minute a norm on a CPU.
+    small=dict(
+        dataset="docs",
+        tasks="library",
+        vocab_size=1000,
+        embedding_dim=32,
+        hidden=64,
+        batch_size=32,
+        lr=(3e-3,),
+        pad_to=30,  # one padded length compiles once
+        bucket_run=25,
+        valid_triples=256,
+        steps="300 steps",
+        log_every="100 steps",
+        eval_every="75 steps",
+        save_every="150 steps",
+        steps_per_call=25,
+    ),
+    tiny=dict(
+        base.TINY,
+        dataset="docs",
+        tasks="",
+        vocab_size=20,
+        embedding_dim=5,
+        hidden=6,
+        max_words=8,
+        chunk=16,
+        pad_to=8,
+        bucket_run=2,
+        valid_triples=6,
+    ),
 )
 
 SECONDS = 40  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
-    """The two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
+    """Yield the two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
     for norm in ("none", "layer", "batch"):
         yield dict(norm=norm, seeds=(0, 1))

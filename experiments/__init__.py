@@ -136,7 +136,7 @@ def check(config):
     task = load(config)
     train.make_lanes(config)
     train.make_optimizer(config)
-    train.Plan.of(config, task)
+    train.Plan.make(config, task)
     runs.check(config)
     check_select(task, config)
     return task

@@ -13,18 +13,8 @@ if TYPE_CHECKING:
     from ln.rnn import GRU, LSTM, RNN, scan, unroll
 
 __version__ = "0.2.0"
-__all__ = [
-    "GRU",
-    "LSTM",
-    "RNN",
-    "BatchNorm",
-    "LayerNorm",
-    "Norm",
-    "RMSNorm",
-    "layer_norm",
-    "scan",
-    "unroll",
-]
+__all__ = ["GRU", "LSTM", "RNN", "BatchNorm", "LayerNorm", "Norm", "RMSNorm", "layer_norm"]
+__all__ += ["scan", "unroll"]
 
 _MODULES = dict.fromkeys(["BatchNorm", "LayerNorm", "Norm", "RMSNorm", "layer_norm"], "ln.norm")
 _MODULES |= dict.fromkeys(["GRU", "LSTM", "RNN", "scan", "unroll"], "ln.rnn")

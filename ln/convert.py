@@ -154,15 +154,15 @@ def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np
     """
     _check_params(params, cell)
     norms = LAYERS_NORMS[cell]
-    found = [name for name in norms if "gain" in params.get(name, {})]
-    if found and found != list(norms):
+    present = [name for name in norms if "gain" in params.get(name, {})]
+    if present and present != list(norms):
         raise InputError(f"layers.py has layer norm at all sites or none: {', '.join(norms)}.")
-    params = _with_gates(params, cell, bool(found), z_at=1)
+    params = _with_gates(params, cell, bool(present), z_at=1)
     weights = {theirs: params[ours]["kernel"] for ours, theirs in LAYERS_MATRICES[cell].items()}
     H = weights["U"].shape[0]
     joint = 4 * H if cell is LSTM else 2 * H
     weights |= dict(b=params["b"][:joint]) | ({} if cell is LSTM else dict(bx=params["b"][joint:]))
-    for name in found:
+    for name in present:
         weights |= {
             f"s{norms[name]}": params[name]["gain"],
             f"b{norms[name]}": params[name]["bias"],

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message is one line that says what to do instead."""
+    """Unusable input of the user. The message is one line that says what to do instead."""
 
 
 class BusyError(InputError):
@@ -22,7 +22,7 @@ class DivergedError(FloatingPointError):
     """A loss or a parameter stopped being finite. The message names the step and the lane."""
 
 
-# What the system says of a full disk or quota, and of a place where nothing can be written.
+# Error codes of a full disk or quota, and of a place where nothing can be written.
 NO_ROOM = "ENOSPC EDQUOT EFBIG".split()
 NO_PLACE = "EROFS EACCES EPERM EEXIST ENOTEMPTY ENOENT ENOTDIR EISDIR ELOOP ENAMETOOLONG".split()
 

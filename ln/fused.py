@@ -106,7 +106,7 @@ def recurrence(
         W_h: ``[H, n H]``.
         carry: before the first step; the last leaf is h ``[B, H]``.
         a_x: ``[T, B, n H]``.
-        mask: ``[T, B]`` or None; where false, the carry stands still.
+        mask: ``[T, B]`` or None; where false, the carry does not change.
         stats: leaves ``[T, ...]``, not differentiated.
         dtype: of the operands of matrix products, see `product.matmul`.
         schedule: None: the schedule for the default device.
@@ -153,7 +153,7 @@ def scan(
     Returns:
         The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
     """
-    # What each loop computes and keeps, for products a_k = h_k W_k of a step:
+    # Each loop computes and keeps, for products a_k = h_k W_k of a step:
     #
     #     forward      carry[t-1], x[t]     -- step -->       carry[t], y[t]     keep carry, a_k
     #     backward     d carry[t], d y[t]   -- transpose -->  d carry[t-1], d x[t], d a_k[t]
@@ -201,7 +201,8 @@ def scan(
         Ws, theta, first, xs, constants, others, carries, products = residuals
         d_last, d_ys = cotangents
 
-        before = befores(first, carries)
+        # The carry that each step began with, [T, ...].
+        before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), first, carries)
         # Sums over many time steps. In half precision they would lose their last digits.
         zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros_like(leaf)), theta)
 
@@ -297,27 +298,20 @@ def split(tree: Any) -> tuple[list, list, Callable[[Any, Any], Any]]:
     A custom_vjp wants a gradient for every float, and None for integers such as words or masks.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    structure: Any = treedef
     is_float = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
-    floats, others = (
-        [leaf for leaf, f in zip(leaves, is_float, strict=True) if f == kind]
-        for kind in (True, False)
-    )
-
-    def join(floats, others):
-        leaves = {True: iter(floats), False: iter(others)}
-        return structure.unflatten([next(leaves[f]) for f in is_float])
-
-    return floats, others, join
+    floats, others, join = partition(leaves, is_float)
+    return floats, others, lambda *parts: jax.tree.unflatten(treedef, join(*parts))
 
 
-def befores(first: Any, carries: Any) -> Any:
-    """Return the carry that each step began with, ``[T, ...]``."""
+def partition(items: list, chosen: list[bool]) -> tuple[list, list, Callable[[Any, Any], list]]:
+    """Return the chosen items, the others, and a function that merges two such lists again."""
 
-    def shift(first, stack):
-        return jnp.concatenate([first[None], stack[:-1]])
+    def join(first, second):
+        parts = {True: iter(first), False: iter(second)}
+        return [next(parts[choice]) for choice in chosen]
 
-    return jax.tree.map(shift, first, carries)
+    pairs = list(zip(items, chosen, strict=True))
+    return [item for item, c in pairs if c], [item for item, c in pairs if not c], join
 
 
 def index_of(leaf: Any, leaves: list) -> int | None:
@@ -372,8 +366,8 @@ def _linearize_all(linearize: Callable, steps) -> tuple[list, Callable, Any]:
         leaves, structure = jax.tree.flatten(transposed)
         return leaves, made
 
-    # What no step changes, such as the text that attention reads, is kept once: vmap would repeat
-    # it T times. These are the residuals that do not depend on an argument.
+    # Values that no step changes, such as the text that attention reads, are kept once: vmap would
+    # repeat them T times. These are the residuals that do not depend on an argument.
     jaxpr = jax.make_jaxpr(residuals)(*jax.tree.map(lambda leaf: leaf[0], steps)).jaxpr
     count = structure.num_leaves
     dependent = {id(v) for v in jaxpr.invars}
@@ -382,10 +376,5 @@ def _linearize_all(linearize: Callable, steps) -> tuple[list, Callable, Any]:
             dependent |= set(map(id, equation.outvars))
     varies = [id(v) in dependent for v in jaxpr.outvars[:count]]
     leaves, made = jax.vmap(residuals, out_axes=([0 if v else None for v in varies], 0))(*steps)
-    pairs = list(zip(leaves, varies, strict=True))
-
-    def at(step: list) -> Callable:
-        own = iter(step)
-        return structure.unflatten([next(own) if v else leaf for leaf, v in pairs])
-
-    return [leaf for leaf, v in pairs if v], at, made
+    varying, same, join = partition(leaves, varies)
+    return varying, lambda step: structure.unflatten(join(step, same)), made

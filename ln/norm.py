@@ -3,7 +3,7 @@
 A model receives one object, ``norm``, and asks it for modules by site. It never knows which
 normalization runs:
 
-    a = norm.dense("a", H)(x)        # summed inputs a = W x, never with a bias of their own
+    a = norm.dense("a", H)(x)        # summed inputs a = W x, never with a separate bias
     h = relu(norm("a")(a))           # h = f(normalized a)
 
 The sites of the models in this project are
@@ -374,18 +374,15 @@ class BatchNorm(nn.Module):
         units = a.shape[-1:]
         gain = self.param("gain", nn.initializers.constant(self.gain), units)
         bias = self.param("bias", nn.initializers.zeros, units) if self.bias else 0.0
-        if not self.averages:
+        if self.averages:
+            mean = self.variable("stats", "mean", jnp.zeros, units)
+            var = self.variable("stats", "var", jnp.ones, units)
+            count = self.variable("stats", "count", jnp.zeros, ())
+        if self.averages and not self.train:
+            mu, s2 = mean.value, var.value
+        else:
             mu, s2 = batch_moments(a, mask, self.unbiased)
-            return batch_norm(a, mu, s2, gain, bias, self.epsilon)
-
-        mean = self.variable("stats", "mean", jnp.zeros, units)
-        var = self.variable("stats", "var", jnp.ones, units)
-        count = self.variable("stats", "count", jnp.zeros, ())
-        if not self.train:
-            return batch_norm(a, mean.value, var.value, gain, bias, self.epsilon)
-
-        mu, s2 = batch_moments(a, mask, self.unbiased)
-        if not self.is_initializing():
+        if self.averages and self.train and not self.is_initializing():
             # A time step past the end of every sequence has no example, and teaches nothing.
             seen = jnp.bool_(True) if mask is None else mask.any()
             keep = jnp.minimum(self.momentum, count.value / (count.value + 1))
@@ -582,9 +579,8 @@ class Norm:
             raise InputError(
                 f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
             ) from None
-        known = {name: name for name in fields_of(module) if name not in GIVEN}
-        if issubclass(module, Dense):
-            known = {name: name for name in known if name not in fields_of(Dense)}
+        fixed = (*GIVEN, *(fields_of(Dense) if issubclass(module, Dense) else ()))
+        known = {name: name for name in fields_of(module) if name not in fixed}
         if options and not known:
             raise InputError(f"{self.name} norm has no options; got {options!r}.")
         for name in options:

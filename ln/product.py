@@ -127,7 +127,7 @@ def weight_gradient(
 
 
 def is_explicit(x) -> bool:
-    """Return whether x lies on a mesh with Explicit axes."""
+    """Return whether x is on a mesh with Explicit axes."""
     return jax.sharding.AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
 
 

@@ -14,7 +14,7 @@ A cell with batch norm keeps separate statistics for every time step (Cooijmans 
 leaf of "stats" has a leading time axis. They are not differentiated.
 
 Shapes: T time steps, B examples, D inputs, H units; arrays are time-major. The carry is (c, h) for
-the LSTM and h for the others. Where a mask ``[T, B]`` is false the carry does not change, so the
+the LSTM and h for the others. If a mask ``[T, B]`` is false, the carry does not change, so the
 last carry is each example's carry at its own end, and ``unroll(cell, xs[::-1], mask[::-1])`` runs
 backwards in time.
 """
@@ -79,8 +79,9 @@ def uniform(limit: float) -> Initializer:
 class Cell(nn.Module):
     """Base class of the three cells.
 
-    A cell defines `setup`, `project`, `recurrent` and `update`; of its parameters `update` may use
-    ``b`` and those of modules named ``norm_…``.
+    A cell defines `setup`, which makes W_x, W_h and b, and `update`; of its parameters `update` may
+    use ``b`` and those of modules named ``norm_…``. With further matrices it overrides `project`,
+    `recurrent` and `recur`.
 
     Attributes:
         units: H.
@@ -133,11 +134,11 @@ class Cell(nn.Module):
                 f"dtype must be None or a float type, such as jnp.bfloat16; got {self.dtype!r}."
             )
 
-    def of_x(self, n: int) -> nn.Module:
+    def input_matrix(self, n: int) -> nn.Module:
         """Return W_x of n gates."""
         return self.norm.dense("x", n * self.units, kernel_init=self.init_W_x, dtype=self.dtype)
 
-    def of_h(self, n: int) -> nn.Module:
+    def recurrent_matrix(self, n: int) -> nn.Module:
         """Return W_h of n gates."""
         return self.norm.dense("h", n * self.units, kernel_init=self.init_W_h, dtype=self.dtype)
 
@@ -172,11 +173,11 @@ class Cell(nn.Module):
 
     def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B nH"]:
         """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
-        raise NotImplementedError
+        return self.W_x(x, self.b if self.bias_inside else None)
 
     def recurrent(self) -> Float[AnyArray, "H nH"]:
         """Return W_h ``[H, n H]`` of all gates."""
-        raise NotImplementedError
+        return self.W_h.weights(self.units)
 
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B nH"]:
         """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
@@ -214,18 +215,10 @@ class RNN(Cell):
 
     def setup(self):
         """Make the matrices, the norms and b."""
-        self.W_x, self.W_h = self.of_x(1), self.of_h(1)
+        self.W_x, self.W_h = self.input_matrix(1), self.recurrent_matrix(1)
         self.b = self.param("b", nn.initializers.zeros, (self.units,)) if self.bias_inside else None
         self.norm_x, self.norm_h, self.norm_a = self.norm("x"), self.norm("h"), self.norm("a")
         self.first = self.start()
-
-    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H"]:
-        """Return a_x = W_x x ``[..., H]``."""
-        return self.W_x(x, self.b)
-
-    def recurrent(self) -> Float[AnyArray, "H nH"]:
-        """Return W_h ``[H, n H]``."""
-        return self.W_h.weights(self.units)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eq. 4."""
@@ -255,7 +248,7 @@ class LSTM(Cell):
 
     def setup(self):
         """Make the matrices, the norms and b."""
-        self.W_x, self.W_h = self.of_x(4), self.of_h(4)
+        self.W_x, self.W_h = self.input_matrix(4), self.recurrent_matrix(4)
         self.b = self.param("b", self.init_b, (4 * self.units,))
         self.norm_x, self.norm_h, self.norm_c = self.norm("x"), self.norm("h"), self.norm("c")
         self.first = self.start()
@@ -263,14 +256,6 @@ class LSTM(Cell):
     def init_b(self, key, shape):
         """Return the initial b ``[4H]``, which is 0 except at the gate f."""
         return jnp.zeros(shape).at[: self.units].set(self.forget_bias)
-
-    def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B H4"]:
-        """Return a_x = W_x x ``[..., 4H]``."""
-        return self.W_x(x, self.b if self.bias_inside else None)
-
-    def recurrent(self) -> Float[AnyArray, "H nH"]:
-        """Return W_h ``[H, n H]``."""
-        return self.W_h.weights(self.units)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 20-22."""
@@ -301,7 +286,12 @@ class GRU(Cell):
 
     def setup(self):
         """Make the matrices, the norms and b."""
-        self.W_x, self.W_h, self.W, self.U = self.of_x(2), self.of_h(2), self.of_x(1), self.of_h(1)
+        self.W_x, self.W_h, self.W, self.U = (
+            self.input_matrix(2),
+            self.recurrent_matrix(2),
+            self.input_matrix(1),
+            self.recurrent_matrix(1),
+        )
         self.b = self.param("b", nn.initializers.zeros, (3 * self.units,))
         self.norm_zr_x, self.norm_zr_h = self.norm("x"), self.norm("h")
         self.norm_x, self.norm_h = self.norm("x"), self.norm("h")
@@ -346,7 +336,7 @@ def scan(
 ) -> tuple[Any, Any]:
     """Run carry, y = step(module, carry, x, *shared) over xs, for a step that uses modules.
 
-    For models with loops of their own, such as attention that reads the state. Parameters are
+    For models with other loops, such as attention that reads the state. Parameters are
     shared by all time steps; running statistics get a leading time axis.
 
     The fast schedule needs the step as a function of its matrix products, for `fused.scan`. The
@@ -405,7 +395,7 @@ def scan(
     if isinstance(norm := getattr(module, "norm", None), Norm):
         module, train = module.clone(norm=dataclasses.replace(norm, centred=True)), norm.train
     params, stats = variables.get("params", {}), variables.get("stats", {})
-    of_steps = _of_steps(stats, len(jax.tree.leaves(xs)[0]), train)
+    at_steps = _stats_at_steps(stats, len(jax.tree.leaves(xs)[0]), train)
 
     # Three layers of functions turn the user's step into one that `fused.scan` can take apart:
     #
@@ -426,13 +416,8 @@ def scan(
             return call(*arguments, **options)
 
         with nn.intercept_methods(intercept):
-            (carry, y), new = module.apply(
-                {"params": params, "stats": stats},
-                *(carry, x, *shared),
-                mutable=["stats"],
-                method=step,
-            )
-        return carry, y, new.get("stats", {})
+            (carry, y), new = _apply(module, params, stats, step, carry, x, *shared)
+        return carry, y, new
 
     weights = []
 
@@ -441,7 +426,7 @@ def scan(
         return matmul(x, weights[-1], dense.dtype)
 
     # The step on the side is traced for its matrices; the compiler drops its results.
-    stats_of_first, first = jax.tree.map(lambda leaf: leaf[0], (of_steps, xs))
+    stats_of_first, first = jax.tree.map(lambda leaf: leaf[0], (at_steps, xs))
     apply(collect, params, stats_of_first, carry, first, *shared)
 
     def turn(product, theta, carry, inputs):
@@ -453,10 +438,17 @@ def scan(
         )
         return carry, (y, new)
 
-    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (of_steps, xs))
+    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (at_steps, xs))
     if train and stats:
         _put_stats(scope, new, stats)
     return carry, ys
+
+
+def _apply(module: nn.Module, params, stats, method: Callable | str, *arguments):
+    """Return the result of a method of an unbound module, and its new statistics."""
+    variables = {"params": params, "stats": stats}
+    result, new = module.apply(variables, *arguments, mutable=["stats"], method=method)
+    return result, new.get("stats", {})
 
 
 def _put_stats(scope, new, stats):
@@ -487,7 +479,7 @@ def unroll(
     Args:
         cell: an RNN, LSTM or GRU.
         xs: ``[T, B, D]``.
-        mask: booleans ``[T, B]``; None: all true. Where it is false, the carry does not change, and
+        mask: booleans ``[T, B]``; None: all true. If it is false, the carry does not change, and
             xs may hold anything.
         carry: before the first step; None: `Cell.initial`.
         schedule: layout of the loop and of its derivative. None chooses a `fused.Schedule` for the
@@ -497,7 +489,7 @@ def unroll(
         batch_major: whether xs and mask are ``[B, T, ...]``; hs then is, too.
 
     Returns:
-        hs ``[T, B, H]``, and the last carry, in the result type of parameters, xs and carry. Where
+        hs ``[T, B, H]``, and the last carry, in the result type of parameters, xs and carry. If
         the mask is false, h is that of the step before.
 
     Raises:
@@ -536,9 +528,9 @@ def _unroll(cell: Cell, xs, mask, carry, schedule):
         xs = jnp.where(mask[..., None], xs, 0)
     module, variables = cell.unbind()
     stats = variables.get("stats", {})
-    of_steps = _of_steps(stats, T, cell.norm.train)
-    params, of_steps, xs, mask, carry = vary_alike(params, of_steps, xs, mask, carry)
-    arguments = module, params, of_steps, xs, mask, carry
+    at_steps = _stats_at_steps(stats, T, cell.norm.train)
+    params, at_steps, xs, mask, carry = vary_alike(params, at_steps, xs, mask, carry)
+    arguments = module, params, at_steps, xs, mask, carry
     if schedule == "plain" or (schedule is None and is_plain()):
         hs, carry, new = _plain(*arguments)
     else:
@@ -559,14 +551,8 @@ def _masked_call(cell, carry, inputs):
 def _plain(module, params, stats, xs, mask, carry):
     def step(carry, inputs):
         x, m, stats = inputs
-        (carry, h), new = module.apply(
-            {"params": params, "stats": stats},
-            carry,
-            (x, m),
-            mutable=["stats"],
-            method=_masked_call,
-        )
-        return carry, (h, new.get("stats", {}))
+        (carry, h), new = _apply(module, params, stats, _masked_call, carry, (x, m))
+        return carry, (h, new)
 
     carry, (hs, new) = jax.lax.scan(step, carry, (xs, mask, stats))
     return hs, carry, new
@@ -581,13 +567,8 @@ def _fused(module, params, stats, xs, mask, carry, schedule):
     W_h = module.apply({"params": params}, method="recurrent")
 
     def update(params, stats, carry, a_x, a_h, mask):
-        (carry, _), new = module.apply(
-            {"params": params, "stats": stats},
-            *(carry, a_x, a_h, mask),
-            mutable=["stats"],
-            method="update",
-        )
-        return carry, new.get("stats", {})
+        (carry, _), new = _apply(module, params, stats, "update", carry, a_x, a_h, mask)
+        return carry, new
 
     a_h = jax.eval_shape(partial(matmul, dtype=module.dtype), fused.hidden(carry), W_h)
     first = jax.tree.map(lambda leaf: leaf[0], (stats, a_x, mask))
@@ -604,32 +585,25 @@ def _used(update: Callable, params, *arguments):
 
     The matrices W_x and W_h are not among them, so the loop does not sum zeros for their gradients.
     """
-    leaves, structure = jax.tree.flatten(params)
-    treedef: Any = structure
+    leaves, treedef = jax.tree.flatten(params)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, *arguments))
     jaxpr = jax.make_jaxpr(update)(*shapes).jaxpr
     read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
     is_used = [id(v) in read for v in jaxpr.invars[: len(leaves)]]
-    # Flax wants every parameter of the cell to be there. What stands for the others is never read.
-    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in leaves]
-
-    def whole(theta):
-        used = iter(theta)
-        return treedef.unflatten(
-            [next(used) if u else zero for u, zero in zip(is_used, zeros, strict=True)]
-        )
-
-    return [leaf for leaf, u in zip(leaves, is_used, strict=True) if u], whole
+    # Flax wants every parameter of the cell to be there. The values of the others are never read.
+    used, unused, join = fused.partition(leaves, is_used)
+    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in unused]
+    return used, lambda theta: jax.tree.unflatten(treedef, join(theta, zeros))
 
 
-def _of_steps(stats, T: int, train: bool):
+def _stats_at_steps(stats, T: int, train: bool):
     """Return the statistics of T time steps; at steps past the known ones, those of the last one.
 
     Raises:
         ValueError: there are not enough of them in training.
     """
 
-    def of_steps(leaf):
+    def select(leaf):
         if train and len(leaf) < T:
             raise ValueError(
                 f"xs has {T} time steps, but the cell's statistics were made for {len(leaf)}: "
@@ -637,7 +611,7 @@ def _of_steps(stats, T: int, train: bool):
             )
         return leaf[np.minimum(np.arange(T), len(leaf) - 1)]
 
-    return jax.tree.map(of_steps, stats)
+    return jax.tree.map(select, stats)
 
 
 def _as_mask(lengths, mask, T: int, B: int):

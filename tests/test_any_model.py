@@ -34,7 +34,7 @@ class Leaky(Cell):
     """A cell with a parameter, a module and matrices that the library does not know by name."""
 
     def setup(self):
-        self.W_x, self.W_h = self.of_x(1), self.of_h(1)
+        self.W_x, self.W_h = self.input_matrix(1), self.recurrent_matrix(1)
         self.tau = self.param("tau", nn.initializers.ones, (self.units,))
         self.mix = nn.Dense(self.units)
         self.scale = self.norm("a")

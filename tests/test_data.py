@@ -133,5 +133,5 @@ def test_a_batch_in_buckets_is_a_function_of_the_step():
 
 
 def test_buckets_without_cases_for_a_batch_are_refused():
-    with pytest.raises(InputError, match=r"batch_size is 5; .* 4 cases in 2 buckets .* 3 in one"):
+    with pytest.raises(InputError, match=r"batch_size is 5; .* 4 examples in 2 .* 3 in one"):
         Buckets(np.array([1, 2, 3, 9]), [5, 10], batch_size=5, run=1, seed=0)

@@ -179,7 +179,7 @@ def test_scores_are_averages_over_all_cases_of_a_split(task, lesson):
         ("dataset", "digts", "Unknown data set 'digts'. Did you mean 'digits'"),
         ("init", "he_norml", "Unknown config.init 'he_norml'. Did you mean 'he_normal'"),
         ("norm", "bacth", "Unknown config.norm 'bacth'. Did you mean 'batch'"),
-        ("batch_size", 1298, "config.batch_size is 1298; this data set has 1297 cases"),
+        ("batch_size", 1298, "config.batch_size is 1298; this data set has 1297 examples"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(setting, value, words, data_dir):

@@ -393,7 +393,7 @@ def test_a_run_continues_after_a_full_disk(make_config, tmp_path, monkeypatch):
         write(run, step, *row)
 
     monkeypatch.setattr(runs.Run, "write", full)
-    with pytest.raises(InputError, match="No space left.*the same command goes on"):
+    with pytest.raises(InputError, match="No space left.*the same command continues"):
         train.fit(experiments.load(config), config, tmp_path / "run")
     monkeypatch.undo()
     train.fit(experiments.load(config), config, tmp_path / "run")
@@ -480,7 +480,7 @@ def test_calls_depend_on_the_step_alone(shapes, stops):
         ("precision", "float23", "Did you mean 'float32'"),
         ("writers", ("tensorbord",), "Did you mean 'tensorboard'"),
         ("norm", "layr", "Did you mean 'layer'"),
-        ("batch_size", 10_000, "1297 cases"),
+        ("batch_size", 10_000, "1297 examples"),
     ],
 )
 def test_invalid_settings_raise_before_training(

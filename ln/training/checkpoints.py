@@ -22,7 +22,7 @@ DIGEST = "digest"  # of everything else in the checkpoint
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Attributes:
         state: a pytree of arrays.
@@ -37,17 +37,17 @@ class Saved(NamedTuple):
 
 def digest(state: dict, record: Mapping) -> str:
     """Return the digest of the arrays of a nested dictionary, and of JSON data."""
-    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    result = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         array = np.asarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+        result.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        result.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return result.hexdigest()
 
 
 @contextlib.contextmanager
 def storing() -> Iterator[None]:
-    """Raise OSError for what orbax says of the disk, perhaps about the save before."""
+    """Raise OSError for orbax's errors about the disk, perhaps from the save before."""
     try:
         yield
     except ValueError as error:
@@ -62,7 +62,7 @@ def manager(folder: Path, keep: Callable | None = None):
 
     Args:
         folder: the folder checkpoints/ of a run.
-        keep: tells from a list of checkpoints which to keep; None in a process that only reads.
+        keep: returns which steps of a list to keep; None in a process that only reads.
     """
     import orbax.checkpoint as ocp  # takes half a second, which readers of rows do not need
 

@@ -1,4 +1,4 @@
-"""What training prints: a live line on a terminal, and lines that stay.
+"""Output of training: a live line on a terminal, and lines that stay.
 
 It imports no jax, so that commands can use it before they load anything heavy.
 """
@@ -29,14 +29,11 @@ class Output(io.TextIOBase):
                 self.stream.write(text)
                 self.stream.flush()
             except (OSError, ValueError):
-                self._lose(self.stream)
+                # Python flushes the rest of the buffer at exit: it goes nowhere.
+                with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as null:
+                    os.dup2(null.fileno(), self.stream.fileno())
+                self.stream = None
         return len(text)
-
-    def _lose(self, stream: TextIO) -> None:
-        """Let what is left in the buffer, which Python flushes at exit, go nowhere."""
-        self.stream = None
-        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
 
     def isatty(self) -> bool:
         """Return whether it is a terminal."""

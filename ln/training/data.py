@@ -25,15 +25,15 @@ def remember_epochs(function: Callable[..., Result]) -> Callable[..., Result]:
     """
 
     @cache
-    def of_lane(*key):
+    def for_lane(*key):
         return lru_cache(maxsize=2)(partial(function, *key))
 
     @wraps(function)
     def cached(*arguments):  # two epochs, since a call of several steps may reach into the next
         *key, epoch = arguments
-        return of_lane(*key)(epoch)
+        return for_lane(*key)(epoch)
 
-    cached.cache_clear = of_lane.cache_clear  # type: ignore[attr-defined]
+    cached.cache_clear = for_lane.cache_clear  # type: ignore[attr-defined]
     return cached
 
 
@@ -61,7 +61,7 @@ def batch_cases(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
         InputError: the batch is larger than the data set.
     """
     if not 1 <= batch_size <= n:
-        raise InputError(f"config.batch_size is {batch_size}; this data set has {n} cases.")
+        raise InputError(f"config.batch_size is {batch_size}; this data set has {n} examples.")
     epoch, k = divmod(step, n // batch_size)
     return epoch_order(n, seed, epoch)[k * batch_size :][:batch_size]
 
@@ -93,7 +93,7 @@ class Buckets:
         self.steps_per_epoch = int(self.batches.sum())
         if not self.steps_per_epoch:
             raise InputError(
-                f"config.batch_size is {batch_size}; this data set has {len(lengths)} cases in "
+                f"config.batch_size is {batch_size}; this data set has {len(lengths)} examples in "
                 f"{len(bounds)} buckets by length, at most {counts.max()} in one."
             )
         self.schedule = remember_epochs(self._schedule)
@@ -153,15 +153,14 @@ def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarr
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield function(item) for every item; a thread prepares the next while the caller works."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
-        waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 1:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 1:
                 yield waiting.popleft().result()
-        finally:  # the caller may stop early
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # the caller may stop early
+        pool.shutdown(cancel_futures=True)

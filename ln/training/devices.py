@@ -49,7 +49,7 @@ class Spread(NamedTuple):
         if n == 1:
             return cls(batch_size=batch_size)
         grid = np.array(devices[:n]).reshape(math.gcd(lanes, n), -1)
-        # Explicit axes, the default elsewhere, would ask the models to say where arrays lie.
+        # Explicit axes, the default elsewhere, would make the models name the sharding of arrays.
         mesh = Mesh(grid, (LANES, CASES), axis_types=(AxisType.Auto, AxisType.Auto))
         return cls(mesh, batch_size)
 
@@ -101,9 +101,9 @@ class Spread(NamedTuple):
         """Put batches on their devices.
 
         Args:
-            batches: leaves ``[K, cases, ...]`` of the `rows` of this process, and ``[K]`` of
+            batches: leaves ``[K, B, ...]`` of the `rows` of this process, and ``[K]`` of
                 numbers.
-            lanes: 0 if all lanes share a batch; else the number of all lanes, and leaves have an
+            lanes: 0 if all lanes share a batch. If not, the number of all lanes, and leaves have an
                 axis of the process's own `lanes` behind K.
         """
         if self.mesh is None:
@@ -124,8 +124,6 @@ class Spread(NamedTuple):
         """Return whole arrays, in each process."""
         if self.mesh is None:
             return tree
-        if jax.process_count() == 1:
-            return jax.device_get(tree)
         return multihost_utils.process_allgather(tree, tiled=True)
 
 
@@ -191,8 +189,6 @@ def unseen_gpu() -> bool:
 
 def check_same(text: str) -> None:
     """Raise InputError, in every process, if the processes have different texts."""
-    if jax.process_count() == 1:
-        return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
     digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
     if differing := [n for n, row in enumerate(digests) if (row != digests[0]).any()]:
@@ -202,7 +198,7 @@ def check_same(text: str) -> None:
         )
 
 
-def of_first(tree: Any) -> Any:
+def from_first(tree: Any) -> Any:
     """Return the arrays of process 0 in every process, bit for bit; all have the same shapes."""
     if jax.process_count() == 1:
         return tree
@@ -213,6 +209,4 @@ def of_first(tree: Any) -> Any:
 
 def any_of(asks: bool) -> bool:
     """Return whether any process asks: a collective question, which waits for all of them."""
-    if jax.process_count() == 1:
-        return asks
     return bool(multihost_utils.process_allgather(np.bool_(asks)).any())

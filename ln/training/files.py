@@ -62,7 +62,7 @@ def append_rows(path: Path, rows: list[Row]) -> None:
 
 # --- Reading. A file may be damaged in any way, so each value is converted where it is read. ---
 
-# What the conversion of JSON raises that has another shape.
+# The conversion of JSON that has another shape raises these.
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 RESTORE = "Restore the file, or move the folder away."
 
@@ -116,14 +116,14 @@ class Extent(NamedTuple):
     digest: str | None
 
     @classmethod
-    def of(cls, content: bytes) -> "Extent":
+    def measure(cls, content: bytes) -> "Extent":
         """Return the extent of these bytes."""
         return cls(len(content), content.count(b"\n"), hashlib.sha256(content).hexdigest())
 
     def check(self, path: Path, step: int) -> None:
         """Raise InputError if the file no longer begins with what the checkpoint of `step` saw."""
         content = path.read_bytes() if path.exists() else b""
-        now = Extent.of(content[: self.size])
+        now = Extent.measure(content[: self.size])
         if now.rows < self.rows or (self.digest and now != self):
             rows = f"has {now.rows} of {self.rows} rows" if now.rows < self.rows else "has changed"
             raise InputError(
@@ -137,4 +137,4 @@ def extents(folder: Path, names: Iterable[str]) -> dict[str, Extent]:
     paths = [path for name in names if (path := folder / name).exists()]
     for path in (*paths, folder):
         sync(path)
-    return {path.name: Extent.of(path.read_bytes()) for path in paths}
+    return {path.name: Extent.measure(path.read_bytes()) for path in paths}

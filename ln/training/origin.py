@@ -1,4 +1,4 @@
-"""What a number may depend on besides the config: code, versions, machine and arithmetic."""
+"""All that a number may depend on besides the config: code, versions, machine and arithmetic."""
 
 from collections.abc import Mapping
 import datetime

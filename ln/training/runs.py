@@ -41,7 +41,7 @@ __all__ = ["append_rows", "commit", "environment"]  # of files.py and origin.py
 Lane = tuple[int, float]  # seed, learning rate
 
 SIGNS = {"min": 1, "max": -1}  # config.select.mode -> sign of a score of which less is better
-PLACES = ("data_dir", "writers")  # keys that say where something lies, not what is computed
+PLACES = ("data_dir", "writers")  # keys that name a place, not what is computed
 LENGTH = "steps"  # where a run ends; nothing before depends on it
 
 
@@ -118,12 +118,9 @@ def as_json(config) -> dict:
 def differences(old: Mapping, new: Mapping) -> list[str]:
     """Return one string like "lr: 0.1 -> 0.2" for each key that differs between two configs."""
     before, after = flatten_dict(dict(old), sep="."), flatten_dict(dict(new), sep=".")
-    changes = []
-    for key in sorted(before | after):
-        a, b = before.get(key, "(none)"), after.get(key, "(none)")
-        if a != b:
-            changes.append(f"{key}: {json.dumps(a)} -> {json.dumps(b)}")
-    return changes
+    pairs = {key: (before.get(key, "(none)"), after.get(key, "(none)")) for key in before | after}
+    changed = sorted(key for key, (a, b) in pairs.items() if a != b)
+    return [f"{key}: {' -> '.join(map(json.dumps, pairs[key]))}" for key in changed]
 
 
 # --- Reading ---
@@ -275,7 +272,7 @@ def _checked(config: dict) -> dict:
     return config
 
 
-# What a checkpoint counts on. Sessions append to these files, and start() cuts them at a step.
+# A checkpoint depends on these files. Sessions append to them, and start() cuts them at a step.
 FILES = ("metrics.jsonl", "diverged.jsonl", "dead.jsonl", "sessions.jsonl", "data.json")
 
 
@@ -284,11 +281,7 @@ def _diverged_path(folder: Path) -> Path:
     return former if former.exists() else folder / "diverged.jsonl"
 
 
-def _stored_config(folder: Path) -> dict:
-    return _read_config(folder, lambda config: config)
-
-
-def _read_config(folder: Path, make: Callable[[dict], files.Item]) -> files.Item:
+def _read_config(folder: Path, make: Callable[[dict], Any] = dict) -> Any:
     path = folder / "config.json"
     if not path.exists():
         raise InputError(f"{folder} is no run folder: there is no {path}.")
@@ -316,7 +309,7 @@ def read(folder: Path | str) -> Stored:
         return _lane(row), Divergence(operator.index(row["step"]), str(row["cause"]))
 
     folder = Path(folder)
-    config = modernize(_stored_config(folder))
+    config = _read_config(folder, modernize)
     return Stored(
         folder=folder,
         config=config,
@@ -396,16 +389,16 @@ def results(root: Path | str):
     """Return the final results of all runs under a folder as a pandas frame, one metric a row.
 
     Every lane counts at its best step by config.select, and lanes that have diverged are left out.
-    Of the values it has the number of seeds, the mean and the standard deviation.
+    The columns seeds, mean and std are the number, mean and standard deviation of its values.
     """
 
-    def of_best(stored: Stored) -> list[Reading]:
+    def at_best(stored: Stored) -> list[Reading]:
         best = {n: stored.best([n]) for n in stored.lanes if n not in stored.diverged}
-        steps = {(lane, found[0]) for lane, found in best.items() if found}
+        steps = {(lane, at[0]) for lane, at in best.items() if at}
         return [r for r in stored.rows if (r.lane, r.step) in steps and r.split != "update"]
 
     keys = "run experiment norm lr split metric".split()
-    values = _frame(root, of_best).groupby(keys, sort=False, dropna=False)["value"]
+    values = _frame(root, at_best).groupby(keys, sort=False, dropna=False)["value"]
     return values.agg(seeds="count", mean="mean", std="std").reset_index()
 
 
@@ -464,7 +457,7 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
     return choose(f"checkpoint of {folder}", which, steps)
 
 
-class Run:
+class Run(contextlib.AbstractContextManager):
     """A run folder opened for writing, by this process alone.
 
     Args:
@@ -484,11 +477,7 @@ class Run:
     data_seed: int
 
     def __init__(
-        self,
-        folder: Path | str,
-        config,
-        lanes: list[Lane],
-        data: Mapping[str, str] | None = None,
+        self, folder: Path | str, config, lanes: list[Lane], data: Mapping[str, str] | None = None
     ):
         self.folder = Path(folder).absolute()  # orbax needs an absolute path
         self.lanes = lanes
@@ -537,7 +526,7 @@ class Run:
         path, stored = self.folder / "config.json", wanted
         known = config = modernize(wanted)
         if path.exists():
-            stored = _stored_config(self.folder)
+            stored = _read_config(self.folder)
             known = modernize(stored)
             defaults = known.get("data_seed"), config.get("data_seed")
             if is_former(stored) and defaults == (0, -1):  # before and now
@@ -700,11 +689,9 @@ class Run:
         """Return how many steps this run has in a call on an accelerator; 0: not yet measured."""
         path = self.folder / "calls.json"
         remedy = "Delete it, and it is measured again."
-        return (
-            files.read_object(path, remedy, lambda calls: int(calls["steps"]))
-            if path.exists()
-            else 0
-        )
+        if not path.exists():
+            return 0
+        return files.read_object(path, remedy, lambda calls: int(calls["steps"]))
 
     def keep_steps_per_call(self, steps: int) -> None:
         """Keep the measured number of steps for all sessions."""
@@ -756,14 +743,11 @@ class Run:
         """Let go of everything, even if some of it can no longer be written."""
         self._opened.close()  # from the last to the first
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
         self.close()
 
 
-class Elsewhere:
+class Elsewhere(contextlib.AbstractContextManager):
     """A run whose folder another process writes: this process has nothing to do."""
 
     data_seed = steps_per_call = 0  # process 0 knows them
@@ -783,9 +767,6 @@ class Elsewhere:
 
     start = write = diverge = save = finish = best = summary = keep_steps_per_call = nothing
     __exit__ = nothing
-
-    def __enter__(self):
-        return self
 
 
 def open_run(folder: Path | str, config, lanes, data=None) -> Run | Elsewhere:

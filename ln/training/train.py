@@ -41,7 +41,7 @@ Variables = dict[str, Any]  # {"params": ..., "stats": ...}
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
 
 # config.precision -> how jax multiplies float32. By default CPUs do it in float32, NVIDIA's GPUs in
-# TF32, and TPUs in bfloat16; a CPU does it in float32 in any case.
+# TF32, and TPUs in bfloat16; a CPU does it in float32 always.
 PRECISIONS = {
     "default": None,
     "float32": "highest",
@@ -86,7 +86,7 @@ class Task:
         raise NotImplementedError
 
     def shape(self, step: int) -> Hashable:
-        """Return what tells batches of different shapes apart, such as their padded length.
+        """Return a label of the shape of a batch, such as their padded length.
 
         It depends on the step alone: all lanes have batches of one shape, and so have the steps of
         one call.
@@ -340,7 +340,7 @@ class Plan:
     steps_per_call: int
 
     @classmethod
-    def of(cls, config, task: Task) -> "Plan":
+    def make(cls, config, task: Task) -> "Plan":
         """Return the plan of a config, lengths in steps. Raises InputError if it has none."""
         ranges.check(config)
         names = ("steps", "log_every", "eval_every", "save_every")
@@ -417,7 +417,7 @@ class Means:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was stopped by the user and saved; running the same command goes on."""
+    """Training was stopped by the user and saved; the same command continues."""
 
 
 # A closed terminal or lost connection hangs up; Windows has no such signal.
@@ -521,7 +521,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
             before the last of them.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the state is saved.
     """
-    plan, lanes = Plan.of(config, task), make_lanes(config)
+    plan, lanes = Plan.make(config, task), make_lanes(config)
     optimizer = make_optimizer(config)
     usable = machine.visible(devices)
     spread = Spread.over(usable, len(lanes), config.batch_size)
@@ -530,7 +530,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
     with (
         contextlib.redirect_stdout(Output(sys.stdout)),
         live_line(),
-        writing(workdir, "--workdir", "; the same command goes on from the newest checkpoint"),
+        writing(workdir, "--workdir", "; the same command continues from the newest checkpoint"),
         runs.open_run(workdir, config, lanes, task.data) as run,
         Interrupt() as interrupt,
     ):
@@ -595,7 +595,7 @@ class Training:
     def resume(self, fresh: State) -> tuple[State, int]:
         """Return the state to start from, the same in all processes, and its step."""
         state, sums = self.run.restore(fresh)
-        state, self.means = machine.of_first(state), Means(sums)
+        state, self.means = machine.from_first(state), Means(sums)
         first = step_of(state)
         if first > self.plan.steps:
             raise InputError(
@@ -603,7 +603,7 @@ class Training:
                 f"be that or more."
             )
         self.run.start(first)
-        mask = machine.of_first(np.isin(np.arange(len(self.run.lanes)), list(self.run.diverged)))
+        mask = machine.from_first(np.isin(np.arange(len(self.run.lanes)), list(self.run.diverged)))
         self.diverged = set(np.flatnonzero(mask).tolist())
         if first:
             print(f"Resuming at step {first:,}.", flush=True)
@@ -613,7 +613,7 @@ class Training:
     def train(self, optimizer, interrupt: Interrupt) -> State:
         """Train to the end, or until the user interrupts; return the last state."""
         state, first = self.resume(init_lanes(self.task, optimizer, self.run.lanes))
-        seeds = data_seeds(self.run.lanes, int(machine.of_first(np.int32(self.run.data_seed))))
+        seeds = data_seeds(self.run.lanes, int(machine.from_first(np.int32(self.run.data_seed))))
         self.call = make_call(self.task, optimizer, self.spread, len(seeds) > 1)
         self.arrays, self.compiled = self.on_device(), set[tuple[int, Hashable]]()
         make = None if self.arrays is None else self.task.indices
@@ -665,7 +665,7 @@ class Training:
         On an accelerator a call lasts about CALL seconds, so that starting it costs nothing. One
         call is timed at the first start of the run, on a copy of the state.
         """
-        K, shape = int(machine.of_first(np.int32(self.run.steps_per_call))), self.task.shape
+        K, shape = int(machine.from_first(np.int32(self.run.steps_per_call))), self.task.shape
         if K or not machine.accelerated() or first == self.plan.steps:
             return dataclasses.replace(self.plan, steps_per_call=K or self.plan.steps_per_call)
         steps, batches = prepare(next(self.plan.calls(first, shape)))
@@ -680,12 +680,12 @@ class Training:
         K = max(1, min(round(CALL / per_step), most))
         every = min(self.plan.log_every, self.plan.eval_every, self.plan.save_every)
         calls = -(-every // K)  # of the same length until something is due
-        K = int(machine.of_first(np.int32(-(-every // calls))))
+        K = int(machine.from_first(np.int32(-(-every // calls))))
         self.run.keep_steps_per_call(K)
         return dataclasses.replace(self.plan, steps_per_call=K)
 
     def program(self, steps: range) -> tuple[int, Hashable]:
-        """Return what tells the compiled programs of calls apart."""
+        """Return the key of the compiled program of a call."""
         return len(steps), self.task.shape(steps[0])
 
     def dispatch(self, state: State, steps: range, batches: Batch):
