@@ -333,7 +333,7 @@ class Verdict(NamedTuple):
 
     word: str
     because: str
-    rows: tuple[Row, ...] = ()
+    rows: Sequence[Row] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,11 +405,7 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     if claim.is_trend:
         gains = [slope(parts[0], cells, panels)]
     known = [gain for gain in gains if gain is not None]
-    rows = tuple(
-        in_words(part, gain, panels)
-        for part, gain in zip(parts, gains, strict=True)
-        if gain is not None
-    )
+    rows = rows_of(parts, gains, panels)
     if len(known) < len(gains):
         some = any(row.pairs >= LEAST for row in rows)
         return Verdict(NOT_DECIDED if some else NOT_TESTED, lacking(claim, parts, curves), rows)
@@ -429,8 +425,13 @@ def in_paper(claim: Claim, curves: Curves, panels: Panels) -> list[Row]:
     """Return the same estimates from the published curves and tables: numbers without a verdict."""
     lines = {key: dataclasses.replace(c, lanes=c.mean[None]) for key, c in curves.items()}
     parts = [part for part in claim.parts if part.rule is not later]  # drawn to the earlier time
-    gains = [(part, measure(part, lines, panels)) for part in parts]
-    return [in_words(part, gain, panels) for part, gain in gains if gain is not None]
+    return rows_of(parts, [measure(part, lines, panels) for part in parts], panels)
+
+
+def rows_of(parts: Sequence[Part], gains: Sequence[Gains | None], panels: Panels) -> list[Row]:
+    """Return the rows of the parts whose gains are known."""
+    pairs = zip(parts, gains, strict=True)
+    return [in_words(part, gain, panels) for part, gain in pairs if gain is not None]
 
 
 def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:

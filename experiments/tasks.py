@@ -7,7 +7,7 @@ independent examples, and `Images` classifies images.
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 from functools import cached_property, partial, wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -27,18 +27,6 @@ CLASSES = 10
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Batches(Protocol):
-    """Say which examples make the batch of each step; `data.Buckets` is an example."""
-
-    steps_per_epoch: int
-
-    def length(self, step: int) -> int | None:
-        """Return the padded length of a batch; None if all batches have one shape."""
-
-    def cases(self, step: int, seed: int) -> np.ndarray:
-        """Return the examples ``[batch_size]`` of a batch in the order of a seed."""
-
-
 class Shuffled:
     """Batches of n examples of one shape, in an order that every epoch draws anew.
 
@@ -52,9 +40,11 @@ class Shuffled:
         self.steps_per_epoch = n // batch_size
 
     def length(self, step: int) -> None:
+        """Return the padded length of a batch, as `data.Buckets` does: all have one shape."""
         return None
 
     def cases(self, step: int, seed: int) -> np.ndarray:
+        """Return the examples ``[batch_size]`` of a batch in the order of a seed."""
         return data.batch_cases(step, self.n, self.batch_size, seed)
 
 
@@ -81,8 +71,8 @@ class Prepared(train.Task):
         """Return the data, ``load()["train"][name]``; large arrays are mapped, not read."""
         return datasets.load(self.config.dataset, self.config.data_dir)
 
-    def schedule(self) -> Batches:
-        """Return the batches of training."""
+    def schedule(self) -> Any:
+        """Return the batches of training: `Shuffled`, `data.Buckets` or a class like them."""
         return Shuffled(count(self.arrays), self.config.batch_size)
 
     def buckets(self, lengths: np.ndarray, bounds: np.ndarray, run: int) -> data.Buckets:

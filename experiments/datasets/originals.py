@@ -124,8 +124,8 @@ class Source:
 
     def files(
         self, wanted: re.Pattern, archives: re.Pattern = NEVER
-    ) -> Iterator[tuple[str, IO[bytes]]]:
-        """Yield name and contents of the files whose names match, gzipped or not.
+    ) -> Iterator[tuple[re.Match, IO[bytes]]]:
+        """Yield the matches and the contents of the files whose names match, gzipped or not.
 
         Those of a folder come in the order of their paths, those of an archive in its own. A name
         is the path below the source, parts separated by "/", without an ending .gz.
@@ -144,11 +144,10 @@ class Source:
         root = self.path.parent if is_file else self.path
         for path in [self.path] if is_file else walk(root):
             name = path.relative_to(root).as_posix()
-            unpacked = re.sub(r"\.(gz|xz)$", "", name)
-            if _is_wanted(unpacked, wanted):
+            if match := _match(re.sub(r"\.(gz|xz)$", "", name), wanted):
                 with opened(path, budget) as stream:
-                    yield unpacked, stream
-            elif is_file or _is_wanted(name, archives):
+                    yield match, stream
+            elif is_file or _match(name, archives):
                 packed.append(path)
         for path in packed:
             yield from _members(path, wanted, budget)
@@ -169,17 +168,15 @@ def collect(
         InputError: a file is missing, or has another digest; or as `Source.files`.
     """
     files: dict[str, bytes] = {}
-    for name, file in source.files(wanted, archives):
-        match = wanted.fullmatch(name)
-        assert match, "files yields no others"
+    for match, file in source.files(wanted, archives):
         if (key := match[1]) in files:
             continue
         files[key] = file.read()
         actual, expected = hashlib.sha256(files[key]).hexdigest(), digests[key]
         if expected not in (None, actual):
             raise InputError(
-                f"{source.path}/{name} is not the original file: expected SHA-256 {expected}, not "
-                f"{actual}."
+                f"{source.path}/{match[0]} is not the original file: expected SHA-256 {expected}, "
+                f"not {actual}."
             )
     if missing := [key for key in digests if key not in files]:
         raise InputError(f"{source.path} has no {', '.join(missing)}.")
@@ -236,10 +233,10 @@ def _is_litter(parts: list[str]) -> bool:
     return parts[-1].startswith("._") or not LITTER.isdisjoint(parts)
 
 
-def _is_wanted(name: str, wanted: re.Pattern) -> bool:
+def _match(name: str, wanted: re.Pattern) -> re.Match | None:
     parts = name.split("/")
     is_inside = parts[0] != "" and ".." not in parts  # an archive may name any place of the disk
-    return is_inside and not _is_litter(parts) and wanted.fullmatch(name) is not None
+    return wanted.fullmatch(name) if is_inside and not _is_litter(parts) else None
 
 
 def _limited(stream: IO[bytes], place: str, budget: Budget) -> io.BufferedReader:
@@ -261,7 +258,9 @@ def opened(path: Path, budget: Budget) -> io.BufferedReader:
         return _limited(unpack(path, "rb"), str(path), budget)
 
 
-def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(
+    path: Path, wanted: re.Pattern, budget: Budget
+) -> Iterator[tuple[re.Match, IO[bytes]]]:
     """Yield the members of an archive."""
     # The archive as a whole has a budget too: its headers may be as hostile as its members.
     whole = Budget(budget.name, budget.total, printed=math.inf)
@@ -273,27 +272,27 @@ def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[s
             members = _tar_members(stream, wanted)
         else:
             raise InputError(f"{path} is no .zip, .tar or packed .tar.")
-        for name, member in members:
-            with _limited(member, f"{path}/{name}", budget) as file:
-                yield name, file
+        for match, member in members:
+            with _limited(member, f"{path}/{match[0]}", budget) as file:
+                yield match, file
         # tarfile takes a truncated header for the end of the archive. Read packed files to their
         # ends, where truncation and a wrong checksum show.
         while stream.read(2**20):
             pass
 
 
-def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[re.Match, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if not member.is_dir() and _is_wanted(member.filename, wanted):
-                yield member.filename, archive.open(member)
+            if not member.is_dir() and (match := _match(member.filename, wanted)):
+                yield match, archive.open(member)
 
 
-def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[re.Match, IO[bytes]]]:
     # Front to back: the names of 380,000 members need not be kept.
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             # A link may point anywhere.
             file = archive.extractfile(member) if member.isreg() else None
-            if file and _is_wanted(member.name, wanted):
-                yield member.name, file
+            if file and (match := _match(member.name, wanted)):
+                yield match, file

@@ -145,8 +145,8 @@ class Model(nn.Module):
         mixtures: M, Gaussians of the output.
         text: whether there is a text. Without it there is no window, and points are predicted from
             points alone (G §4).
-        pace: added to κ̂: the logarithm of the characters per point by which the window advances at
-            first. At 0 it would pass the whole text in a few strokes.
+        kappa_bias: added to κ̂: the logarithm of the characters per point by which the window
+            advances at first. At 0 it would pass the whole text in a few strokes.
         norm: of the LSTMs, sites x, h and c, and of the other matrices, site out.
         classes: C, number of characters that are told apart.
     """
@@ -155,7 +155,7 @@ class Model(nn.Module):
     components: int
     mixtures: int
     text: bool
-    pace: float
+    kappa_bias: float
     norm: Norm
     classes: int = 57
 
@@ -178,7 +178,7 @@ class Model(nn.Module):
             The new κ, the window's content w ``[B, C]``, and φ ``[B, U + 1]``.
         """
         alpha, beta, step = jnp.split(self.W_window(h), 3, -1)
-        kappa = kappa + exp(jnp.clip(step + self.pace, -LARGEST, LARGEST))
+        kappa = kappa + exp(jnp.clip(step + self.kappa_bias, -LARGEST, LARGEST))
         u = np.arange(1, text.shape[1] + 2, dtype=np.float32)
         beta = exp(jnp.clip(beta, -LARGEST, LARGEST))[..., None]
         log_phi = jnp.clip(alpha, -LARGEST, LARGEST)[..., None] - beta * (kappa[..., None] - u) ** 2

@@ -34,8 +34,7 @@ class Task(tasks.Cases):
 
     def model(self, train: bool) -> Model:
         """Return the network."""
-        pace = self.config.kappa_bias
-        return tasks.build(Model, self.config, train, pace=pace, classes=CLASSES)
+        return tasks.build(Model, self.config, train, classes=CLASSES)
 
     def example(self):
         """Return a random batch with the longest sequences."""

@@ -127,8 +127,7 @@ def points_of(task, variables, texts: list[str], words: list[str]):
                 raise InputError(f"--text={text!r}: the vocabulary has no {word!r}.{near}")
     packed = captions.pack(np.zeros((0, 0)), texts, words)
     T = task.padded(np.diff(packed["starts"]).max() + 1)
-    encode, _ = task.maps
-    return encode(variables, *pad(packed, np.arange(len(texts)), T))
+    return task.captions(variables, *pad(packed, np.arange(len(texts)), T))
 
 
 def places(E: np.ndarray, own: np.ndarray, count: int) -> list[tuple[str, int, str]]:

@@ -149,8 +149,7 @@ class Task(tasks.Prepared):
 
     def model(self, train: bool) -> Model:
         """Return the network."""
-        words = self.config.embedding_dim
-        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
+        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary)
 
     def padded(self, length: int) -> int:
         """Return the length to which middle sentences of some words, and END, are padded."""

@@ -67,12 +67,10 @@ def read(source: Source) -> arrays.Splits:
     """
     records: dict[str, Records] = {split: {} for split in SPLITS.values()}
     pickled: dict[str, Any] = {}
-    for path, file in source.files(FILE):
-        match = FILE.fullmatch(path)
-        assert match, "files yields no others"
+    for match, file in source.files(FILE):
         folder, name, pickle = match.group("folder", "name", "pickle")
         if pickle:
-            pickled[pickle] = pickles.load(path, file.read())
+            pickled[pickle] = pickles.load(match[0], file.read())
         else:
             records[SPLITS[folder]][name] = parse(file.read())
     if pickled:

@@ -57,8 +57,8 @@ def read(source: Source) -> arrays.Splits:
     folder = source.work()
     places: dict[str, str] = {}
     parts: dict[str, Any] = {}
-    for name, file in source.files(WANTED):
-        kind, place = name.rsplit("/", 1)[-1], f"{source.path}/{name}"
+    for match, file in source.files(WANTED):
+        kind, place = match[0].rsplit("/", 1)[-1], f"{source.path}/{match[0]}"
         if kind in places:
             raise InputError(f"Give a place with one {kind}, not {places[kind]} and {place}.")
         places[kind] = place

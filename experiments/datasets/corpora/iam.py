@@ -113,18 +113,16 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
     forms: Forms = {}
     texts: Texts = {}
     points: Points = {}
-    for name, file in source.files(NAME, ARCHIVE):
-        match = NAME.fullmatch(name)
-        assert match
-        form, number = match["form"], match["number"]
+    for match, file in source.files(NAME, ARCHIVE):
+        name, form, number = match[0], match["form"], match["number"]
         # The first counts: archives that lie beside what was unpacked from them come last.
         if match["list"]:
             rows = text.filled(file, f"{source.path}/{name}", legacy="latin-1")
             forms.setdefault(match["list"], list(dict.fromkeys(rows)))
         elif number:
-            of_form = points.setdefault(form, {})
-            if int(number) not in of_form:
-                of_form[int(number)] = strokes_of(file.read())
+            lines_of_form = points.setdefault(form, {})
+            if int(number) not in lines_of_form:
+                lines_of_form[int(number)] = strokes_of(file.read())
         else:
             texts.setdefault(form, texts_of(file.read(), name))
     if missing := [name for name in LISTS if name not in forms]:
