@@ -227,7 +227,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def published(path: Path) -> dict[tuple[str, str], Curve]:
     """Return the curves in results/published/<figure>.csv, (panel, norm) -> curve.
 
-    The paper has bands, not runs. The two edges of a band stand in for lanes: the widest spread
+    The paper has bands, not runs. The two edges of a band replace the lanes: the widest spread
     that the band allows, with the published line as its mean. Without a band, the line is one lane.
     """
     points: dict[tuple[str, str], list] = {}

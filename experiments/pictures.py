@@ -79,7 +79,7 @@ class Section(NamedTuple):
     """A part of a page.
 
     Attributes:
-        paragraphs: texts that stand beside each other.
+        paragraphs: texts beside each other.
         lists: (title, items).
         picture: uint8 ``[height, width]``.
     """

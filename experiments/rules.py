@@ -236,9 +236,8 @@ def as_line(curve: Curve, panel: Panel) -> Line:
 
 def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     """Return the gains of a part for the seeds that all of its curves have; None without curves."""
-    found = {key: lookup(curves, key) for key in part.keys}
-    known = {key: curve for key, curve in found.items() if curve is not None}
-    if len(known) < len(found):
+    known = {key: curve for key in part.keys if (curve := lookup(curves, key)) is not None}
+    if len(known) < len(part.keys):
         return None
     names = {key: list(c.seeds or range(c.lanes.shape[-2])) for key, c in known.items()}
     seeds = sorted(set.intersection(*map(set, names.values())))
@@ -273,7 +272,7 @@ def interval(gains: np.ndarray, error: float = ERROR) -> tuple[np.ndarray, np.nd
     """Return an interval of the mean of gains ``[..., P]`` that misses it with probability error.
 
     From six pairs upward (at 5 %) it comes from all sign patterns: if gains are symmetric about
-    their mean, this lies with equal probability between any two neighbours of the sorted means of
+    their mean, this is with equal probability between any two neighbours of the sorted means of
     all subsets (Hartigan 1969). For fewer pairs, for which there are too few patterns, it is the t
     interval; for many, where the two agree, too.
     """

@@ -204,8 +204,8 @@ def relate(x, y, x_valid, y_valid, x_test, y_test, seed: int = SEED) -> dict[str
     """Return how well softmax regression predicts the relatedness of the pairs of the test set.
 
     The scores are the correlations r (Pearson's) and rho (Spearman's) and the mean square error.
-    Training goes on in blocks of 100 epochs, on the same batches in each epoch, until a block does
-    not improve r on the validation set, or for MOST blocks. The best weights are kept.
+    Training continues in blocks of 100 epochs, on the same batches in each epoch, until a block
+    does not improve r on the validation set, or for MOST blocks. The best weights are kept.
 
     Args:
         x, y: features ``[N, F]`` and scores from 1 to 5 ``[N]`` of the training set, and so on.

@@ -259,7 +259,7 @@ def time_major(batch: Batch, *names: str) -> list:
 
 
 def mask_of(T: int, lengths):
-    """Return which of T steps lie in sequences of these lengths ``[B]``: bool ``[T, B]``."""
+    """Return which of T steps are in sequences of these lengths ``[B]``: bool ``[T, B]``."""
     return jnp.arange(T)[:, None] < lengths
 
 
@@ -291,8 +291,8 @@ def count(arrays: Mapping[str, np.ndarray]) -> int:
     return len(next(iter(arrays.values())))
 
 
-def some_cases(task: Prepared, split: str, cases: int | None) -> Mapping[str, np.ndarray]:
-    """Return the arrays ``[cases, ...]`` of examples of a split; of all if cases is None.
+def some_cases(task: Prepared, split: str, wanted: int | None) -> Mapping[str, np.ndarray]:
+    """Return the arrays ``[wanted, ...]`` of examples of a split; of all if wanted is None.
 
     They are spread evenly: binarized MNIST's test set, for example, begins with all its zeros.
 
@@ -300,10 +300,10 @@ def some_cases(task: Prepared, split: str, cases: int | None) -> Mapping[str, np
         InputError: there is no such split, or it has fewer examples.
     """
     arrays = choose("split", split, task.splits)
-    if cases is None:
+    if wanted is None:
         return arrays
     N = count(arrays)
-    if cases > N:
-        raise InputError(f"--cases={cases}: the split {split!r} has {N} cases.")
-    chosen = [n * N // cases for n in range(cases)]
+    if wanted > N:
+        raise InputError(f"--cases={wanted}: the split {split!r} has {N} examples.")
+    chosen = [n * N // wanted for n in range(wanted)]
     return {name: array[chosen] for name, array in arrays.items()}

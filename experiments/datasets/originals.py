@@ -132,7 +132,7 @@ class Source:
 
         Args:
             wanted: matches whole names.
-            archives: matches names of archives that are read where they lie in a folder, after
+            archives: matches names of archives that are read inside a folder, after
                 the other files.
 
         Raises:
@@ -202,7 +202,7 @@ def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int 
         what: names them, as "lines of train".
         records: their names, and the records; the reason (a str) for one that cannot be used.
         most: the share that may be left out.
-        few: the number that may be left out in any case.
+        few: the number that may always be left out.
 
     Raises:
         InputError: none can be used, or more are left out.
@@ -213,7 +213,8 @@ def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int 
     left_out = sum(map(len, names.values()))
     if not (total := len(kept) + left_out):
         raise InputError(f"There are no {what}.")
-    reasons = ", ".join(f"{len(of)} {reason} (the first: {of[0]})" for reason, of in names.items())
+    listed = (f"{len(left)} {reason} (the first: {left[0]})" for reason, left in names.items())
+    reasons = ", ".join(listed)
     if not kept or left_out > max(few, most * total):
         raise InputError(f"{left_out:,} of {total:,} {what} cannot be used: {reasons}.")
     print(text.clean(f"  {what}: {total:,}, left out: {reasons or 'none'}"))

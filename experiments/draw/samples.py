@@ -4,8 +4,8 @@
 
     samples.png            --count pictures that the model makes of noise
     samples.gif            the same, glimpse by glimpse, with the window it writes through
-    samples_over_time.png  the first --cases of them in rows, at some of the glimpses
-    reconstructions.png    --cases images of --split, what the model paints when it looks at them,
+    samples_over_time.png  the first `--cases` of them in rows, at some of the glimpses
+    reconstructions.png    `--cases` images of --split, what the model paints when it looks at them,
                            and how: where it reads (blue) and where it writes (red)
 
 A window's frame goes through the centres of its outermost filters, the thicker the wider they are.

@@ -47,7 +47,7 @@ FIGURES = (
         name="order",
         title="Order of captions",
         caption="For two captions of an image of which one says less than the other: how often the "
-        "one that says less is nearer to lying above the other than the reverse. Chance is 50 %. "
+        "one that says less is nearer to being above the other than the reverse. Chance is 50 %. "
         "Only data that mark such pairs, such as the built-in scenes, have this metric.",
         panels=(Panel(**PAIRS, name="order", title="captions that say less and more"),),
     ),

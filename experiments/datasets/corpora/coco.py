@@ -116,7 +116,7 @@ def unit_rows(file: IO[bytes], place: str, folder: Path) -> np.ndarray:
         data = file.read(size * min(block, N - first))
         if len(data) < size * min(block, N - first):
             raise InputError(f"{place} is not complete: it should have {N:,} rows.")
-        with np.errstate(over="ignore"):  # float64 above float32's range is refused
+        with np.errstate(over="ignore"):  # numbers above float32's range raise below
             values = np.frombuffer(data, dtype).reshape(-1, D).astype(np.float32)
         norms = np.sqrt(np.square(values, dtype=np.float64).sum(1)).astype(np.float32)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))

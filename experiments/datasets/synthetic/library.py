@@ -4,7 +4,7 @@ The tasks have the form of `sentences`, and the sentences are those of `docs`:
 
     topic   is a sentence about networks (1), or about tools for development (0)?
     style   is it from the language's reference (1), or from a docstring (0)?
-    pairs   how related are two sentences? The second begins as the first and goes on as another
+    pairs   how related are two sentences? The second begins as the first and continues as another
             sentence; the score is 1 + 4 × the share of the words that both have.
 
 A model trained on docs has seen these sentences, unlike those of the five tasks.
