@@ -123,16 +123,12 @@ class Table:
 
     @functools.cached_property
     def rows(self) -> list[Published]:
-        rows = read_csv(PUBLISHED / "tables" / f"{self.name}.csv")
-        names = [column.name for column in self.columns]
-        return [
-            Published(
-                row["model"],
-                row["norm"] or None,
-                tuple(float(row[name]) if row[name] else None for name in names),
-            )
-            for row in rows
-        ]
+        def read(row: Mapping[str, str]) -> Published:
+            cells = (row[column.name] for column in self.columns)
+            values = tuple(float(cell) if cell else None for cell in cells)
+            return Published(row["model"], row["norm"] or None, values)
+
+        return [read(row) for row in read_csv(PUBLISHED / "tables" / f"{self.name}.csv")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +227,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def published(path: Path) -> dict[tuple[str, str], Curve]:
     """Return the curves in results/published/<figure>.csv, (panel, norm) -> curve.
 
-    The paper has bands, not runs. The two edges of a band stand in for lanes: the widest spread
+    The paper has bands, not runs. The two edges of a band replace the lanes: the widest spread
     that the band allows, with the published line as its mean. Without a band, the line is one lane.
     """
     points: dict[tuple[str, str], list] = {}

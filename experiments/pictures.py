@@ -37,6 +37,13 @@ def png(figure) -> bytes:
     return file.getvalue()
 
 
+def encoded(image, kind: str = "PNG", **options) -> bytes:
+    """Return the bytes of a file of an image of PIL."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
 def svg(figure) -> str:
     """Return a matplotlib figure as an SVG; equal figures give equal texts."""
     from matplotlib import rc_context
@@ -72,7 +79,7 @@ class Section(NamedTuple):
     """A part of a page.
 
     Attributes:
-        paragraphs: texts that stand beside each other.
+        paragraphs: texts beside each other.
         lists: (title, items).
         picture: uint8 ``[height, width]``.
     """
@@ -116,6 +123,4 @@ def _address(picture: np.ndarray) -> str:
     """Return grey values (uint8 ``[height, width]``) as the address of an image in a page."""
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return f"data:image/png;base64,{base64.b64encode(encoded(Image.fromarray(picture))).decode()}"

@@ -236,9 +236,8 @@ def as_line(curve: Curve, panel: Panel) -> Line:
 
 def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     """Return the gains of a part for the seeds that all of its curves have; None without curves."""
-    found = {key: lookup(curves, key) for key in part.keys}
-    known = {key: curve for key, curve in found.items() if curve is not None}
-    if len(known) < len(found):
+    known = {key: curve for key in part.keys if (curve := lookup(curves, key)) is not None}
+    if len(known) < len(part.keys):
         return None
     names = {key: list(c.seeds or range(c.lanes.shape[-2])) for key, c in known.items()}
     seeds = sorted(set.intersection(*map(set, names.values())))
@@ -273,7 +272,7 @@ def interval(gains: np.ndarray, error: float = ERROR) -> tuple[np.ndarray, np.nd
     """Return an interval of the mean of gains ``[..., P]`` that misses it with probability error.
 
     From six pairs upward (at 5 %) it comes from all sign patterns: if gains are symmetric about
-    their mean, this lies with equal probability between any two neighbours of the sorted means of
+    their mean, this is with equal probability between any two neighbours of the sorted means of
     all subsets (Hartigan 1969). For fewer pairs, for which there are too few patterns, it is the t
     interval; for many, where the two agree, too.
     """
@@ -333,7 +332,7 @@ class Verdict(NamedTuple):
 
     word: str
     because: str
-    rows: tuple[Row, ...] = ()
+    rows: Sequence[Row] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,11 +404,7 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     if claim.is_trend:
         gains = [slope(parts[0], cells, panels)]
     known = [gain for gain in gains if gain is not None]
-    rows = tuple(
-        in_words(part, gain, panels)
-        for part, gain in zip(parts, gains, strict=True)
-        if gain is not None
-    )
+    rows = rows_of(parts, gains, panels)
     if len(known) < len(gains):
         some = any(row.pairs >= LEAST for row in rows)
         return Verdict(NOT_DECIDED if some else NOT_TESTED, lacking(claim, parts, curves), rows)
@@ -429,8 +424,13 @@ def in_paper(claim: Claim, curves: Curves, panels: Panels) -> list[Row]:
     """Return the same estimates from the published curves and tables: numbers without a verdict."""
     lines = {key: dataclasses.replace(c, lanes=c.mean[None]) for key, c in curves.items()}
     parts = [part for part in claim.parts if part.rule is not later]  # drawn to the earlier time
-    gains = [(part, measure(part, lines, panels)) for part in parts]
-    return [in_words(part, gain, panels) for part, gain in gains if gain is not None]
+    return rows_of(parts, [measure(part, lines, panels) for part in parts], panels)
+
+
+def rows_of(parts: Sequence[Part], gains: Sequence[Gains | None], panels: Panels) -> list[Row]:
+    """Return the rows of the parts whose gains are known."""
+    pairs = zip(parts, gains, strict=True)
+    return [in_words(part, gain, panels) for part, gain in pairs if gain is not None]
 
 
 def parts_of(claim: Claim, curves: Curves) -> tuple[Part, ...]:

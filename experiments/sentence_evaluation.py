@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 from experiments.datasets import text, vocabulary
 from experiments.datasets.originals import Budget, opened
 from ln.errors import DivergedError, InputError
+from ln.training import data
 
 SEED = 1234  # the authors'
 FOLDS = 10
@@ -203,8 +204,8 @@ def relate(x, y, x_valid, y_valid, x_test, y_test, seed: int = SEED) -> dict[str
     """Return how well softmax regression predicts the relatedness of the pairs of the test set.
 
     The scores are the correlations r (Pearson's) and rho (Spearman's) and the mean square error.
-    Training goes on in blocks of 100 epochs, on the same batches in each epoch, until a block does
-    not improve r on the validation set, or for MOST blocks. The best weights are kept.
+    Training continues in blocks of 100 epochs, on the same batches in each epoch, until a block
+    does not improve r on the validation set, or for MOST blocks. The best weights are kept.
 
     Args:
         x, y: features ``[N, F]`` and scores from 1 to 5 ``[N]`` of the training set, and so on.
@@ -243,14 +244,10 @@ def initial(key, features: int):
 def batched(x, p):
     """Return features and targets in batches ``[n, B, ...]`` and the weights of pairs ``[n, B]``.
 
-    The last pair fills up the last batch, with weight 0. The weights of a batch add up to 1.
+    The padding of the last batch has weight 0. The weights of a batch add up to 1.
     """
-    N = len(x)
-    rows = np.arange(-(-N // BATCH) * BATCH).reshape(-1, BATCH)
-    weights = (rows < N).astype(np.float32)
-    weights /= weights.sum(1, keepdims=True)
-    rows = np.minimum(rows, N - 1)
-    return jax.device_put((x[rows], p[rows], weights))
+    batches, weights = data.blocks(dict(x=x, p=p), BATCH)
+    return jax.device_put((batches["x"], batches["p"], weights / weights.sum(1, keepdims=True)))
 
 
 @jax.jit

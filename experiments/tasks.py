@@ -7,7 +7,7 @@ independent examples, and `Images` classifies images.
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 from functools import cached_property, partial, wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -27,18 +27,6 @@ CLASSES = 10
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Batches(Protocol):
-    """Say which examples make the batch of each step; `data.Buckets` is an example."""
-
-    steps_per_epoch: int
-
-    def length(self, step: int) -> int | None:
-        """Return the padded length of a batch; None if all batches have one shape."""
-
-    def cases(self, step: int, seed: int) -> np.ndarray:
-        """Return the examples ``[batch_size]`` of a batch in the order of a seed."""
-
-
 class Shuffled:
     """Batches of n examples of one shape, in an order that every epoch draws anew.
 
@@ -52,9 +40,11 @@ class Shuffled:
         self.steps_per_epoch = n // batch_size
 
     def length(self, step: int) -> None:
+        """Return the padded length of a batch, as `data.Buckets` does: all have one shape."""
         return None
 
     def cases(self, step: int, seed: int) -> np.ndarray:
+        """Return the examples ``[batch_size]`` of a batch in the order of a seed."""
         return data.batch_cases(step, self.n, self.batch_size, seed)
 
 
@@ -81,8 +71,8 @@ class Prepared(train.Task):
         """Return the data, ``load()["train"][name]``; large arrays are mapped, not read."""
         return datasets.load(self.config.dataset, self.config.data_dir)
 
-    def schedule(self) -> Batches:
-        """Return the batches of training."""
+    def schedule(self) -> Any:
+        """Return the batches of training: `Shuffled`, `data.Buckets` or a class like them."""
         return Shuffled(count(self.arrays), self.config.batch_size)
 
     def buckets(self, lengths: np.ndarray, bounds: np.ndarray, run: int) -> data.Buckets:
@@ -269,7 +259,7 @@ def time_major(batch: Batch, *names: str) -> list:
 
 
 def mask_of(T: int, lengths):
-    """Return which of T steps lie in sequences of these lengths ``[B]``: bool ``[T, B]``."""
+    """Return which of T steps are in sequences of these lengths ``[B]``: bool ``[T, B]``."""
     return jnp.arange(T)[:, None] < lengths
 
 
@@ -301,8 +291,8 @@ def count(arrays: Mapping[str, np.ndarray]) -> int:
     return len(next(iter(arrays.values())))
 
 
-def some_cases(task: Prepared, split: str, cases: int | None) -> Mapping[str, np.ndarray]:
-    """Return the arrays ``[cases, ...]`` of examples of a split; of all if cases is None.
+def some_cases(task: Prepared, split: str, wanted: int | None) -> Mapping[str, np.ndarray]:
+    """Return the arrays ``[wanted, ...]`` of examples of a split; of all if wanted is None.
 
     They are spread evenly: binarized MNIST's test set, for example, begins with all its zeros.
 
@@ -310,10 +300,10 @@ def some_cases(task: Prepared, split: str, cases: int | None) -> Mapping[str, np
         InputError: there is no such split, or it has fewer examples.
     """
     arrays = choose("split", split, task.splits)
-    if cases is None:
+    if wanted is None:
         return arrays
     N = count(arrays)
-    if cases > N:
-        raise InputError(f"--cases={cases}: the split {split!r} has {N} cases.")
-    chosen = [n * N // cases for n in range(cases)]
+    if wanted > N:
+        raise InputError(f"--cases={wanted}: the split {split!r} has {N} examples.")
+    chosen = [n * N // wanted for n in range(wanted)]
     return {name: array[chosen] for name, array in arrays.items()}

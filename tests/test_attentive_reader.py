@@ -79,7 +79,7 @@ def reader(kind, p, passage, question, noise):
 def made(request):
     """A model of a kind, its variables, the model applied to (passage, question, noise), data."""
     kind, random = request.param, np.random.default_rng(0)
-    model = Model(vocabulary=V, words=D, hidden=H, bidirectional=False, norm=NORMS[kind])
+    model = Model(vocabulary=V, embedding_dim=D, hidden=H, bidirectional=False, norm=NORMS[kind])
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
     masks = lengths_to_mask(T, LENGTHS), lengths_to_mask(S, QUESTIONS)
     noise = Noise(*(np.round(random.random(n)) for n in ((T, B, D), (S, B, D), (B, H))))
@@ -116,7 +116,7 @@ def test_padding_changes_nothing(made):
 
 
 def test_the_backward_direction_starts_at_each_cases_own_end():
-    model = Model(vocabulary=V, words=D, hidden=H, bidirectional=True, norm=Norm())
+    model = Model(vocabulary=V, embedding_dim=D, hidden=H, bidirectional=True, norm=Norm())
     random = np.random.default_rng(0)
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
     noise = Noise(1.0, 1.0, 1.0)

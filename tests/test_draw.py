@@ -127,7 +127,7 @@ def test_canvases_and_the_bound_are_those_of_the_equations(kind, attention):
 
 
 def test_a_window_of_zeros_covers_the_image_from_the_first_pixel_to_the_last():
-    window = Window.of(jnp.zeros((1, 5)), 5)
+    window = Window.from_numbers(jnp.zeros((1, 5)), 5)
     offsets = (np.array([1, 5]) - 5 / 2 - 0.5) * window.delta[0]
     np.testing.assert_allclose(window.g_X + offsets, [1, 28])
     np.testing.assert_allclose(window.g_Y + offsets, [1, 28])
@@ -135,9 +135,9 @@ def test_a_window_of_zeros_covers_the_image_from_the_first_pixel_to_the_last():
 
 def test_a_filter_far_off_the_image_is_no_zero_by_zero():
     far = jnp.array([[40.0, -40.0, -8.0, 3.0, 0.0]])
-    grad = jax.grad(lambda a: sum(F.sum() for F in Window.of(a, 2).filterbanks(2)))(far)
+    grad = jax.grad(lambda a: sum(F.sum() for F in Window.from_numbers(a, 2).filterbanks(2)))(far)
     assert np.isfinite(grad).all()
-    for F in Window.of(far, 2).filterbanks(2):
+    for F in Window.from_numbers(far, 2).filterbanks(2):
         np.testing.assert_allclose(F.sum(-1), 1, rtol=1e-6)
 
 

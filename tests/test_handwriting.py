@@ -154,7 +154,7 @@ def test_step_by_step_is_the_network(text):
 def test_the_negative_log_likelihood_is_that_of_the_equations():
     y, target = normal(T, B, 1 + 6 * M), points(T, B)
     with jax.enable_x64(True):
-        found = Mixture.of(jnp.array(y)).negative_log_likelihood(target)
+        found = Mixture.from_outputs(jnp.array(y)).negative_log_likelihood(target)
     expected = [[density(y[t, b], target[t, b]) for b in range(B)] for t in range(T)]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
@@ -163,7 +163,7 @@ def test_no_finite_output_and_no_finite_point_makes_a_nan():
     random = np.random.default_rng(0)
 
     def loss(y, point):
-        return Mixture.of(y).negative_log_likelihood(point)
+        return Mixture.from_outputs(y).negative_log_likelihood(point)
 
     both = jax.jit(jax.vmap(jax.value_and_grad(loss)))
     for size in (1e-30, 1.0, 1e3, 1e15, 3e38):
@@ -199,10 +199,10 @@ def test_no_finite_state_makes_a_nan_of_the_window():
 def test_samples_have_the_moments_of_the_mixture():
     y = jnp.asarray(normal(1 + 6 * M))
     mixture = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (40_000, *leaf.shape)), Mixture.of(y)
+        lambda leaf: jnp.broadcast_to(leaf, (40_000, *leaf.shape)), Mixture.from_outputs(y)
     )
     found = np.asarray(mixture.sample(Noise.draw(jax.random.key(0), (40_000,), M)))
-    one = jax.tree.map(np.asarray, Mixture.of(y))
+    one = jax.tree.map(np.asarray, Mixture.from_outputs(y))
     pi = np.exp(one.log_pi)
     mean = np.array([pi @ one.mu_1, pi @ one.mu_2])
     s_1, s_2 = np.exp(one.log_sigma_1), np.exp(one.log_sigma_2)

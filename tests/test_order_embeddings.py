@@ -260,7 +260,7 @@ def test_the_points_of_a_fold_are_those_of_its_captions_one_by_one(task, variabl
     assert [tokens.shape for tokens, _ in fold.blocks] == [(60, 8), (60, 12)]
     s, v = task.points(variables, fold)
     assert s.shape == (100, 8) and v.shape == (20, 8)
-    split, (captions, images) = task.splits["valid"], task.maps
+    split, captions, images = task.splits["valid"], task.captions, task.images
     tokens, length = order_embeddings.pad(split, np.arange(15, 115), 12)
     np.testing.assert_allclose(s, captions(variables, tokens, length), atol=1e-6)
     np.testing.assert_allclose(v, images(variables, split["images"][3:23]), atol=1e-6)

@@ -34,7 +34,7 @@ def source(path, budget=100_000):
 def read(path, budget=100_000, archives=originals.NEVER):
     """Return the files of a place, name -> contents."""
     files = source(path, budget).files(WANTED, archives)
-    return {name.removeprefix("./"): file.read() for name, file in files}
+    return {match[0].removeprefix("./"): file.read() for match, file in files}
 
 
 @pytest.mark.parametrize("end", PACKED)

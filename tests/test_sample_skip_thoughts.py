@@ -75,7 +75,7 @@ def test_unknown_words_are_shown_and_counted(sample):
 
 def test_an_unknown_word_of_the_data_is_no_question_mark(task):
     split = dict(tokens=np.array([2, UNKNOWN, 3]), starts=np.array([0, 3]))
-    (sentence,) = module.of_split(task, split, 1)
+    (sentence,) = module.sentences_in(task, split, 1)
     assert module.as_read(sentence, {*task.words, "?"}) == ["w0", module.LOST, "w1"]
 
 

@@ -1,6 +1,14 @@
 """Figure 2 (§6.2): validation error of the attentive reader."""
 
-from experiments.curves import Figure, Panel
+from experiments.curves import Figure, Panel, Style
+
+ERROR: Style = dict(
+    limits=(0.4, 1.0),
+    x_per=1000,
+    landmarks=(0.5, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 75, 100, 125, 150)
+    + (200, 250, 300, 400, 500, 600, 700),
+    levels=(0.8, 0.6, 0.55, 0.52, 0.51, 0.5),
+)
 
 FIGURES = (
     Figure(
@@ -15,19 +23,6 @@ FIGURES = (
         "of 0.1, which §6.2 calls worse, is not in the paper's figure.",
         source="Ba, Kiros and Hinton (2016), figure 2; all curves but layer norm's are those of "
         "Cooijmans et al. (2016)",
-        panels=(
-            Panel(
-                name="valid",
-                title="validation",
-                split="valid",
-                metric="error",
-                label="error rate",
-                limits=(0.4, 1.0),
-                x_per=1000,
-                landmarks=(0.5, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 75, 100, 125, 150)
-                + (200, 250, 300, 400, 500, 600, 700),
-                levels=(0.8, 0.6, 0.55, 0.52, 0.51, 0.5),
-            ),
-        ),
+        panels=(Panel("valid", "validation", "valid", "error", "error rate", **ERROR),),
     ),
 )

@@ -43,11 +43,6 @@ def input_blocks(key, shape, dtype=float):
     return jnp.concatenate(blocks, axis=1)
 
 
-def by_size(key, shape, dtype=float):
-    """Draw v ``[H]`` within ± 1 / √H."""
-    return uniform(1 / np.sqrt(shape[-1]))(key, shape, dtype)
-
-
 class Noise(NamedTuple):
     """The factors of dropout: 0 or 1 in training, the probability of a 1 in test.
 
@@ -71,7 +66,7 @@ class Model(nn.Module):
 
     Attributes:
         vocabulary: number of words; each can be the answer.
-        words: D, the dimension of a word's vector.
+        embedding_dim: D, the dimension of a word's vector.
         hidden: H, units of each LSTM and of attention and read-out.
         bidirectional: whether separate LSTMs also read passage and question backwards; the states
             of both directions are concatenated.
@@ -80,14 +75,14 @@ class Model(nn.Module):
     """
 
     vocabulary: int
-    words: int
+    embedding_dim: int
     hidden: int
     bidirectional: bool
     norm: Norm
 
     def setup(self):
         """Define the modules."""
-        D, H, norm = self.words, self.hidden, self.norm
+        D, H, norm = self.embedding_dim, self.hidden, self.norm
         self.table = self.param("table", glorot, (self.vocabulary, D))
 
         def cells():
@@ -111,7 +106,7 @@ class Model(nn.Module):
         self.W_u, self.norm_u = summed(glorot)
         self.W_m, self.norm_m = summed(glorot)
         self.M = self.param("M", square, (H * len(self.of_passage), H))
-        self.v = self.param("v", by_size, (H,))
+        self.v = self.param("v", uniform(1 / np.sqrt(H)), (H,))
         self.W_y, self.norm_y = norm.dense("out", self.vocabulary, kernel_init=glorot), norm("out")
 
     def states(self, cells, xs, mask, schedule):

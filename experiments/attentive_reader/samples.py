@@ -58,18 +58,18 @@ def sample(task, variables, options: Options) -> dict[str, str]:
         InputError: no such split, or it has fewer questions.
     """
     sections = [section(question) for question in answered(task, variables, options)]
-    title = f"What the attentive reader looks at: {options.split}"
+    title = f"The attention of the attentive reader: {options.split}"
     return {"attention.html": html(Page(title, ABOUT, sections))}
 
 
 def answered(task, variables, options: Options) -> list[Question]:
     """Return questions, spread evenly over a split, with the model's guesses."""
-    split = options.split
+    split, wanted = options.split, options.cases
     N = len(choose("split", split, task.splits)["answers"])
-    if options.cases > N:
-        raise InputError(f"--cases={options.cases}: the split {split!r} has {N} questions.")
+    if wanted > N:
+        raise InputError(f"--cases={wanted}: the split {split!r} has {N} questions.")
     # Batch norm may take its statistics from the batch, so as many are read as in training.
-    B = min(N, max(options.cases, task.config.batch_size))
+    B = min(N, max(wanted, task.config.batch_size))
     numbers = np.arange(B) * N // B
     batch = task.cases(task.splits[split], numbers, int(task.lengths[split][numbers].max()))
     logits, alpha = map(np.asarray, task.read(variables, batch))
@@ -92,7 +92,7 @@ def answered(task, variables, options: Options) -> list[Question]:
             guesses=[(names[k], float(p[k])) for k in best],
         )
 
-    return [question(b) for b in np.arange(options.cases) * B // options.cases]
+    return [question(b) for b in np.arange(wanted) * B // wanted]
 
 
 def section(question: Question) -> Section:

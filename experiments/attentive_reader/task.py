@@ -59,8 +59,7 @@ class Task(tasks.Cases):
 
     def model(self, train: bool) -> Model:
         """Return the network."""
-        words = self.config.embedding_dim
-        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
+        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary)
 
     def example(self):
         """Return a random batch with the longest sequences."""

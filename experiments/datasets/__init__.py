@@ -65,14 +65,14 @@ def table() -> Mapping[str, Dataset]:
 
 
 def stand_in(name: str) -> str | None:
-    """Return the built-in data set that stands in for another, if there is one."""
-    return next((other for other, row in table().items() if row.stands_for == name), None)
+    """Return the built-in data set that replaces an original one, if there is one."""
+    return next((key for key, row in table().items() if row.stands_for == name), None)
 
 
 def real(name: str, data_dir: str | Path) -> str:
-    """Return the data set that a built-in one stands in for, if it is prepared; else the name."""
-    other = table()[name].stands_for if name in table() else None
-    return other if other and arrays.is_prepared(data_dir, other) else name
+    """Return the data set that a built-in one replaces, if it is prepared; if not, the name."""
+    original = table()[name].stands_for if name in table() else None
+    return original if original and arrays.is_prepared(data_dir, original) else name
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> None:
@@ -140,8 +140,8 @@ def needs(name: str) -> str:
     """Return the files that a data set is made of, and what to use without them."""
     row = table()[name]
     words = f"Needed: {row.needs}, and `python -m scripts.data {name} --from=DIR`."
-    if other := stand_in(name):
-        words += f" Without them, use the built-in data set `{other}`."
+    if built_in := stand_in(name):
+        words += f" Without them, use the built-in data set `{built_in}`."
     return words
 
 

@@ -1,6 +1,6 @@
 """Images with five captions each, as arrays.
 
-An image is a vector of features of norm 1. Captions differ in length, so those of a split lie one
+An image is a vector of features of norm 1. Captions differ in length, so those of a split come one
 behind another, the five of the first image first: caption k of image i is
 ``tokens[starts[5 * i + k]:starts[5 * i + k + 1]]``, without an end.
 

@@ -31,13 +31,10 @@ def pack(texts: Iterable[Sequence[str]], words: Sequence[str]) -> dict:
     """
     number_of = numbers(words)
     passages, questions, answers = texts
-    # Not split(): some words of CNN contain a blank of another kind.
-    passage, passage_starts = ragged((text.split(" ") for text in passages), number_of)
-    question, question_starts = ragged((text.split(" ") for text in questions), number_of)
-    return dict(
-        passages=passage,
-        passage_starts=passage_starts,
-        questions=question,
-        question_starts=question_starts,
-        answers=np.array([number_of.get(answer, UNKNOWN) for answer in answers], np.int32),
-    )
+    split: dict[str, np.ndarray] = {}
+    for name, parts in (("passage", passages), ("question", questions)):
+        # Not split(): some words of CNN contain a blank of another kind.
+        words_of_parts = (text.split(" ") for text in parts)
+        split[f"{name}s"], split[f"{name}_starts"] = ragged(words_of_parts, number_of)
+    split["answers"] = np.array([number_of.get(answer, UNKNOWN) for answer in answers], np.int32)
+    return split

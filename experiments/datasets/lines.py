@@ -1,7 +1,7 @@
 """Lines of handwriting with their texts, as arrays.
 
 As in section 4.1 of Graves (2013), a line is a sequence of points ``(dx, dy, end)``: the pen's
-offset from the point before, which may lie in the stroke before, and whether the stroke ends with
+offset from the point before, which may be in the stroke before, and whether the stroke ends with
 this point. A line of n points has n offsets, the first (0, 0), before and after normalization: a
 network takes it as its first input and predicts the other n - 1. So the network also learns that a
 first stroke may be a dot, and ``cumsum`` gives back the line up to its place on the page. y is as

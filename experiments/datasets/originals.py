@@ -124,15 +124,15 @@ class Source:
 
     def files(
         self, wanted: re.Pattern, archives: re.Pattern = NEVER
-    ) -> Iterator[tuple[str, IO[bytes]]]:
-        """Yield name and contents of the files whose names match, gzipped or not.
+    ) -> Iterator[tuple[re.Match, IO[bytes]]]:
+        """Yield the matches and the contents of the files whose names match, gzipped or not.
 
         Those of a folder come in the order of their paths, those of an archive in its own. A name
         is the path below the source, parts separated by "/", without an ending .gz.
 
         Args:
             wanted: matches whole names.
-            archives: matches names of archives that are read where they lie in a folder, after
+            archives: matches names of archives that are read inside a folder, after
                 the other files.
 
         Raises:
@@ -144,11 +144,10 @@ class Source:
         root = self.path.parent if is_file else self.path
         for path in [self.path] if is_file else walk(root):
             name = path.relative_to(root).as_posix()
-            unpacked = re.sub(r"\.(gz|xz)$", "", name)
-            if _is_wanted(unpacked, wanted):
+            if match := _match(re.sub(r"\.(gz|xz)$", "", name), wanted):
                 with opened(path, budget) as stream:
-                    yield unpacked, stream
-            elif is_file or _is_wanted(name, archives):
+                    yield match, stream
+            elif is_file or _match(name, archives):
                 packed.append(path)
         for path in packed:
             yield from _members(path, wanted, budget)
@@ -169,17 +168,15 @@ def collect(
         InputError: a file is missing, or has another digest; or as `Source.files`.
     """
     files: dict[str, bytes] = {}
-    for name, file in source.files(wanted, archives):
-        match = wanted.fullmatch(name)
-        assert match, "files yields no others"
+    for match, file in source.files(wanted, archives):
         if (key := match[1]) in files:
             continue
         files[key] = file.read()
         actual, expected = hashlib.sha256(files[key]).hexdigest(), digests[key]
         if expected not in (None, actual):
             raise InputError(
-                f"{source.path}/{name} is not the original file: expected SHA-256 {expected}, not "
-                f"{actual}."
+                f"{source.path}/{match[0]} is not the original file: expected SHA-256 {expected}, "
+                f"not {actual}."
             )
     if missing := [key for key in digests if key not in files]:
         raise InputError(f"{source.path} has no {', '.join(missing)}.")
@@ -205,7 +202,7 @@ def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int 
         what: names them, as "lines of train".
         records: their names, and the records; the reason (a str) for one that cannot be used.
         most: the share that may be left out.
-        few: the number that may be left out in any case.
+        few: the number that may always be left out.
 
     Raises:
         InputError: none can be used, or more are left out.
@@ -216,7 +213,8 @@ def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int 
     left_out = sum(map(len, names.values()))
     if not (total := len(kept) + left_out):
         raise InputError(f"There are no {what}.")
-    reasons = ", ".join(f"{len(of)} {reason} (the first: {of[0]})" for reason, of in names.items())
+    listed = (f"{len(left)} {reason} (the first: {left[0]})" for reason, left in names.items())
+    reasons = ", ".join(listed)
     if not kept or left_out > max(few, most * total):
         raise InputError(f"{left_out:,} of {total:,} {what} cannot be used: {reasons}.")
     print(text.clean(f"  {what}: {total:,}, left out: {reasons or 'none'}"))
@@ -236,10 +234,10 @@ def _is_litter(parts: list[str]) -> bool:
     return parts[-1].startswith("._") or not LITTER.isdisjoint(parts)
 
 
-def _is_wanted(name: str, wanted: re.Pattern) -> bool:
+def _match(name: str, wanted: re.Pattern) -> re.Match | None:
     parts = name.split("/")
     is_inside = parts[0] != "" and ".." not in parts  # an archive may name any place of the disk
-    return is_inside and not _is_litter(parts) and wanted.fullmatch(name) is not None
+    return wanted.fullmatch(name) if is_inside and not _is_litter(parts) else None
 
 
 def _limited(stream: IO[bytes], place: str, budget: Budget) -> io.BufferedReader:
@@ -261,7 +259,9 @@ def opened(path: Path, budget: Budget) -> io.BufferedReader:
         return _limited(unpack(path, "rb"), str(path), budget)
 
 
-def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(
+    path: Path, wanted: re.Pattern, budget: Budget
+) -> Iterator[tuple[re.Match, IO[bytes]]]:
     """Yield the members of an archive."""
     # The archive as a whole has a budget too: its headers may be as hostile as its members.
     whole = Budget(budget.name, budget.total, printed=math.inf)
@@ -273,27 +273,27 @@ def _members(path: Path, wanted: re.Pattern, budget: Budget) -> Iterator[tuple[s
             members = _tar_members(stream, wanted)
         else:
             raise InputError(f"{path} is no .zip, .tar or packed .tar.")
-        for name, member in members:
-            with _limited(member, f"{path}/{name}", budget) as file:
-                yield name, file
+        for match, member in members:
+            with _limited(member, f"{path}/{match[0]}", budget) as file:
+                yield match, file
         # tarfile takes a truncated header for the end of the archive. Read packed files to their
         # ends, where truncation and a wrong checksum show.
         while stream.read(2**20):
             pass
 
 
-def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_members(path: Path, wanted: re.Pattern) -> Iterator[tuple[re.Match, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if not member.is_dir() and _is_wanted(member.filename, wanted):
-                yield member.filename, archive.open(member)
+            if not member.is_dir() and (match := _match(member.filename, wanted)):
+                yield match, archive.open(member)
 
 
-def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_members(stream: IO[bytes], wanted: re.Pattern) -> Iterator[tuple[re.Match, IO[bytes]]]:
     # Front to back: the names of 380,000 members need not be kept.
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             # A link may point anywhere.
             file = archive.extractfile(member) if member.isreg() else None
-            if file and _is_wanted(member.name, wanted):
-                yield member.name, file
+            if file and (match := _match(member.name, wanted)):
+                yield match, file

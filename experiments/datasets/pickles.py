@@ -1,4 +1,4 @@
-"""Pickles of strangers: plain data only, and no code is run."""
+"""Load pickles that are not trusted: plain data only, and no code is run."""
 
 import io
 import pickle
@@ -16,7 +16,7 @@ KNOWN = (
 
 
 class Call:
-    """What a pickle asks to be called with some arguments, and its state. Nothing is called."""
+    """A function that a pickle asks for, with arguments and state. Nothing is called."""
 
     def __init__(self, *arguments):
         self.arguments = arguments
@@ -45,9 +45,9 @@ class Call:
 
 # In Python, not in C: that one allocates 64 GB for a pickle of 10 bytes that names a large memo.
 class Plain(pickle._Unpickler):
-    """Load lists, dictionaries, texts, numbers, and calls as records; refuse all else."""
+    """Load lists, dictionaries, texts, numbers, and calls as records; raise for all others."""
 
-    # Nobody needs bytearrays, which are allocated at whatever size a pickle announces.
+    # No data set needs bytearrays, which are allocated at whatever size a pickle announces.
     dispatch: ClassVar = {
         code: load
         for code, load in pickle._Unpickler.dispatch.items()

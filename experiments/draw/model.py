@@ -38,7 +38,7 @@ class Window(NamedTuple):
     gamma: jax.Array
 
     @classmethod
-    def of(cls, a, N: int) -> "Window":
+    def from_numbers(cls, a, N: int) -> "Window":
         """Return the window for five numbers a ``[B, 5]`` of any size; 0 covers the image."""
         g_X, g_Y, log_sigma2, log_delta, log_gamma = jnp.moveaxis(a, -1, 0)
         return cls(
@@ -128,7 +128,7 @@ class Model(nn.Module):
         """
         images, window = (x, x_hat), None
         if self.attention:
-            window = Window.of(self.W_read(h_dec), self.read_size)
+            window = Window.from_numbers(self.W_read(h_dec), self.read_size)
             images = tuple(window.read(image, self.read_size) for image in images)
         return jnp.concatenate([image.reshape(len(x), -1) for image in images], -1), window
 
@@ -137,7 +137,7 @@ class Model(nn.Module):
         a = self.W_write(h_dec)
         if not self.attention:
             return a.reshape(-1, HEIGHT, WIDTH), None
-        window, w = Window.of(a[:, :5], self.write_size), a[:, 5:]
+        window, w = Window.from_numbers(a[:, :5], self.write_size), a[:, 5:]
         return window.write(w.reshape(-1, self.write_size, self.write_size)), window
 
     def infer(self, carry, epsilon, x):

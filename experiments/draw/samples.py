@@ -4,8 +4,8 @@
 
     samples.png            --count pictures that the model makes of noise
     samples.gif            the same, glimpse by glimpse, with the window it writes through
-    samples_over_time.png  the first --cases of them in rows, at some of the glimpses
-    reconstructions.png    --cases images of --split, what the model paints when it looks at them,
+    samples_over_time.png  the first `--cases` of them in rows, at some of the glimpses
+    reconstructions.png    `--cases` images of --split, what the model paints when it looks at them,
                            and how: where it reads (blue) and where it writes (red)
 
 A window's frame goes through the centres of its outermost filters, the thicker the wider they are.
@@ -13,12 +13,11 @@ A window's frame goes through the centres of its outermost filters, the thicker 
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
-from experiments.pictures import option
+from experiments.pictures import encoded, option
 
 GAP = 6  # pixels between two pictures
 ZOOM = 3  # pixels of the file for each pixel of a picture
@@ -103,24 +102,18 @@ def selected(T: int) -> np.ndarray:
 
 def canvas(glimpses, config, t: int, b: int) -> Image.Image:
     """Draw what example b has on its canvas after glimpse t, and the windows."""
-    windows = (
-        (glimpses.reading, config.read_size, READING),
-        (glimpses.writing, config.write_size, WRITING),
-    )
-    frames = [
-        (type(window)(*(leaf[t, b] for leaf in window)), N, colour)
-        for window, N, colour in windows
-        if window is not None
-    ]
-    return tile(sigmoid(glimpses.c[t, b]), *frames)
+    import jax
+
+    glimpse = jax.tree.map(lambda leaf: leaf[t, b], glimpses)
+    reading = glimpse.reading, config.read_size, READING
+    writing = glimpse.writing, config.write_size, WRITING
+    return tile(sigmoid(glimpse.c), *(frame for frame in (reading, writing) if frame[0]))
 
 
 def tile(picture: np.ndarray, *frames) -> Image.Image:
     """Draw a picture ``[H, W]`` from 0, black, to 1, white, and frames (window, N, colour)."""
     grey = Image.fromarray(np.uint8(np.round(255 * picture)))
-    image = grey.resize([ZOOM * side for side in grey.size], Image.Resampling.NEAREST).convert(
-        "RGB"
-    )
+    image = ImageOps.scale(grey, ZOOM, Image.Resampling.NEAREST).convert("RGB")
     for window, N, colour in frames:
         # A window's first pixel has its centre at 1.
         box = [float(np.clip(ZOOM * (edge - 0.5), -FAR, FAR)) for edge in corners(window, N)]
@@ -155,9 +148,3 @@ def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> 
         for column, image in enumerate(row):
             page.paste(image, (column * width, top + n * height))
     return page
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()

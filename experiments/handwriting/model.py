@@ -45,7 +45,7 @@ class Mixture(NamedTuple):
     rho: jax.Array
 
     @classmethod
-    def of(cls, y, bias: float = 0.0) -> "Mixture":
+    def from_outputs(cls, y, bias: float = 0.0) -> "Mixture":
         """Return the mixture of outputs y ``[..., 1 + 6 M]``; a bias above 0 is neater (G §5.4)."""
         e, *parts = jnp.split(y, [1 + n * ((y.shape[-1] - 1) // 6) for n in range(6)], -1)
         pi, mu_1, mu_2, sigma_1, sigma_2, rho = parts
@@ -77,21 +77,21 @@ class Mixture(NamedTuple):
         rest = 1 - self.rho**2
         log_density = -(a**2 + b**2 - 2 * self.rho * a * b) / (2 * rest)
         log_density -= np.log(2 * np.pi) + self.log_sigma_1 + self.log_sigma_2 + jnp.log(rest) / 2
-        of_end = end * log_sigmoid(self.e) + (1 - end) * log_sigmoid(-self.e)
-        return -logsumexp(self.log_pi + log_density, -1) - of_end
+        log_p_end = end * log_sigmoid(self.e) + (1 - end) * log_sigmoid(-self.e)
+        return -logsumexp(self.log_pi + log_density, -1) - log_p_end
 
     def sample(self, noise: "Noise"):
         """Return points ``[..., 3]`` drawn by the noise."""
         component = (self.log_pi + noise.gumbel).argmax(-1)[..., None]
 
-        def of(array):
+        def chosen(array):
             return jnp.take_along_axis(array, component, -1)[..., 0]
 
-        rho = of(self.rho)
+        rho = chosen(self.rho)
         n_1, n_2 = noise.normal[..., 0], noise.normal[..., 1]
-        dx = of(self.mu_1) + exp(of(self.log_sigma_1)) * n_1
+        dx = chosen(self.mu_1) + exp(chosen(self.log_sigma_1)) * n_1
         along = rho * n_1 + jnp.sqrt(1 - rho**2) * n_2
-        dy = of(self.mu_2) + exp(of(self.log_sigma_2)) * along
+        dy = chosen(self.mu_2) + exp(chosen(self.log_sigma_2)) * along
         end = noise.uniform < sigmoid(self.e)
         return jnp.stack([dx, dy, end.astype(dx.dtype)], -1)
 
@@ -145,8 +145,8 @@ class Model(nn.Module):
         mixtures: M, Gaussians of the output.
         text: whether there is a text. Without it there is no window, and points are predicted from
             points alone (G §4).
-        pace: added to κ̂: the logarithm of the characters per point by which the window advances at
-            first. At 0 it would pass the whole text in a few strokes.
+        kappa_bias: added to κ̂: the logarithm of the characters per point by which the window
+            advances at first. At 0 it would pass the whole text in a few strokes.
         norm: of the LSTMs, sites x, h and c, and of the other matrices, site out.
         classes: C, number of characters that are told apart.
     """
@@ -155,7 +155,7 @@ class Model(nn.Module):
     components: int
     mixtures: int
     text: bool
-    pace: float
+    kappa_bias: float
     norm: Norm
     classes: int = 57
 
@@ -178,7 +178,7 @@ class Model(nn.Module):
             The new κ, the window's content w ``[B, C]``, and φ ``[B, U + 1]``.
         """
         alpha, beta, step = jnp.split(self.W_window(h), 3, -1)
-        kappa = kappa + exp(jnp.clip(step + self.pace, -LARGEST, LARGEST))
+        kappa = kappa + exp(jnp.clip(step + self.kappa_bias, -LARGEST, LARGEST))
         u = np.arange(1, text.shape[1] + 2, dtype=np.float32)
         beta = exp(jnp.clip(beta, -LARGEST, LARGEST))[..., None]
         log_phi = jnp.clip(alpha, -LARGEST, LARGEST)[..., None] - beta * (kappa[..., None] - u) ** 2
@@ -204,7 +204,7 @@ class Model(nn.Module):
         return self.cells[0].initial(B), kappa, w
 
     def __call__(self, xs, mask, text, schedule: str | None = None):
-        """Return y ``[T, B, 1 + 6 M]``, which `Mixture.of` reads.
+        """Return y ``[T, B, 1 + 6 M]``, which `Mixture.from_outputs` reads.
 
         Args:
             xs: points ``[T, B, 3]``.
@@ -245,7 +245,7 @@ class Model(nn.Module):
         Args:
             text: one-hot ``[B, U, C]``.
             noise: leaves ``[T, B, ...]``; T is the number of points.
-            bias: see `Mixture.of`.
+            bias: see `Mixture.from_outputs`.
             prime: points ``[T, B, 3]`` of a real line whose style the network continues (G §5.5).
             primed: ``[T]``, the steps whose points are taken from prime.
         """
@@ -253,7 +253,7 @@ class Model(nn.Module):
         def step(self, carry, inputs, text):
             (noise, given, is_given), (carry, x) = inputs, carry
             carry, y, phi = self.step(carry, x, text)
-            point = jnp.where(is_given, given, Mixture.of(y, bias).sample(noise))
+            point = jnp.where(is_given, given, Mixture.from_outputs(y, bias).sample(noise))
             return (carry, point), (point, phi)
 
         B = len(text)

@@ -3,7 +3,7 @@
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --prime=test:3
 
-    samples.png, .svg  each --text, --count times (black), or the texts of --cases lines of
+    samples.png, .svg  each --text, --count times (black), or the texts of `--cases` lines of
                        --split; and those real lines (brown). With --prime the network continues a
                        real line (blue)
     window.png         for the first sample of each text, which character the window on the text
@@ -172,7 +172,7 @@ def steps_for(task, characters: int) -> int:
 def until_end(sample: Sample) -> Sample:
     """Return a sample without what comes after the window is at the end of the text.
 
-    The given points stay in any case, and the first.
+    The given points always stay, and the first.
     """
     if sample.phi is None:
         return sample

@@ -34,8 +34,7 @@ class Task(tasks.Cases):
 
     def model(self, train: bool) -> Model:
         """Return the network."""
-        pace = self.config.kappa_bias
-        return tasks.build(Model, self.config, train, pace=pace, classes=CLASSES)
+        return tasks.build(Model, self.config, train, classes=CLASSES)
 
     def example(self):
         """Return a random batch with the longest sequences."""
@@ -65,7 +64,7 @@ class Task(tasks.Cases):
         """Return the metrics of each example ``[B]`` and the new statistics."""
         y, stats = self.apply(variables, batch, key, train)
         targets = batch["points"][:, 1:].swapaxes(0, 1)
-        nll = Mixture.of(y).negative_log_likelihood(targets)
+        nll = Mixture.from_outputs(y).negative_log_likelihood(targets)
         nll = jnp.where(tasks.mask_of(len(nll), batch["length"]), nll, 0).sum(0)
         return dict(nll=nll, nll_per_point=nll / batch["length"]), stats
 
@@ -77,7 +76,7 @@ class Task(tasks.Cases):
             texts: classes of characters ``[U]`` of each text.
             key: of the noise.
             steps: number of points.
-            bias: see `Mixture.of`.
+            bias: see `Mixture.from_outputs`.
             prime: points ``[n, 3]`` of a line to continue, the first 0. Each text then has the text
                 of that line in front.
         """

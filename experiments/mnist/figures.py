@@ -32,7 +32,7 @@ FIGURES = (
         caption="Negative log likelihood (NLL) of the training set and test error; in the paper of "
         "a 784-1000-1000-10 network on MNIST. Epoch 0 is the end of the first pass.",
         source="Ba, Kiros and Hinton (2016), figure 6. The paper does not say what its bands are; "
-        "every edge of them lies on the grid of one error in 10,000 and the line midway, as with "
+        "every edge of them is on the grid of one error in 10,000 and the line midway, as with "
         "two runs",
         panels=(
             Panel(**EPOCHS, **NLL, **LARGE, name="nll_batch128"),

@@ -10,9 +10,8 @@ RECALL: Style = dict(
     summaries=(("mean", 10), ("max", 0)),
     falling=False,
 )
-PAIRS: Style = RECALL | dict(
-    times=100, digits=".1f", limits=(50.0, 100.0), landmarks=(), summaries=(("mean", 10),)
-)
+PAIRS: Style = RECALL | dict(split="test", metric="order", label="pairs in order [%]", times=100)
+PAIRS |= dict(digits=".1f", limits=(50.0, 100.0), landmarks=(), summaries=(("mean", 10),))
 
 
 def recall(K: int, **options) -> Panel:
@@ -48,18 +47,9 @@ FIGURES = (
         name="order",
         title="Order of captions",
         caption="For two captions of an image of which one says less than the other: how often the "
-        "one that says less is nearer to lying above the other than the reverse. Chance is 50 %. "
+        "one that says less is nearer to being above the other than the reverse. Chance is 50 %. "
         "Only data that mark such pairs, such as the built-in scenes, have this metric.",
-        panels=(
-            Panel(
-                "order",
-                "captions that say less and more",
-                "test",
-                "order",
-                "pairs in order [%]",
-                **PAIRS,
-            ),
-        ),
+        panels=(Panel(**PAIRS, name="order", title="captions that say less and more"),),
     ),
 )
 

@@ -20,21 +20,21 @@ class Model(nn.Module):
 
     Attributes:
         vocabulary: number of words.
-        words: the dimension of a word's vector.
+        embedding_dim: the dimension of a word's vector.
         hidden: H, units of the GRU and the dimension of the space.
         symmetric: whether points may have negative coordinates, for the cosine similarity.
         norm: of the GRU, sites x and h.
     """
 
     vocabulary: int
-    words: int
+    embedding_dim: int
     hidden: int
     symmetric: bool
     norm: Norm
 
     def setup(self):
         """Define the modules."""
-        self.table = self.param("table", small, (self.vocabulary, self.words))
+        self.table = self.param("table", small, (self.vocabulary, self.embedding_dim))
         self.encoder = GRU(self.hidden, self.norm, init_W_x=small)
         self.W_image = nn.Dense(self.hidden, kernel_init=nn.initializers.glorot_uniform())
 

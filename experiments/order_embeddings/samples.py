@@ -3,8 +3,8 @@
     python -m scripts.sample order_embeddings --workdir=runs/x
     python -m scripts.sample order_embeddings --workdir=runs/x --text="a three above a seven"
 
-    neighbours.txt, .html  of a fold of --split, the --count captions nearest to each of --cases
-                           images, and the --count images nearest to each --text, or to --cases
+    neighbours.txt, .html  of a fold of --split, the --count captions nearest to each of `--cases`
+                           images, and the --count images nearest to each --text, or to `--cases`
                            captions, each with the energy of the pair; which belong together
 
 The page shows the images if the data set has them, not only their features.
@@ -70,28 +70,28 @@ def sample(task, variables, options: Options) -> dict[str, str]:
         variables: of one lane.
 
     Raises:
-        InputError: no such split, more cases than images, or a text that cannot be read.
+        InputError: no such split, fewer images than asked for, or a text that cannot be read.
     """
     arrays = choose("split", options.split, task.splits)
-    N, cases = min(task.config.fold, len(arrays["images"])), options.cases
-    if cases > N:
-        raise InputError(f"--cases={cases}: a fold of the split {options.split!r} has {N} images.")
+    N, wanted = min(task.config.fold, len(arrays["images"])), options.cases
+    if wanted > N:
+        raise InputError(f"--cases={wanted}: a fold of the split {options.split!r} has {N} images.")
     words = vocabulary.split(task.splits["train"]["words"])
-    of_texts = points_of(task, variables, options.text, words) if options.text else None
+    queries = points_of(task, variables, options.text, words) if options.text else None
     fold = Candidates.first(N, arrays, words)
     s, v = task.points(variables, task.fold(options.split, 0, N))
     random = np.random.default_rng(options.seed)
-    images = np.sort(random.choice(N, cases, replace=False))
+    images = np.sort(random.choice(N, wanted, replace=False))
     if options.text:
         texts, owners = options.text, np.full(len(options.text), -1)  # of no image
     else:
-        owners = np.sort(random.choice(N, cases, replace=False))
-        chosen = CAPTIONS * owners + random.integers(CAPTIONS, size=cases)
-        texts, of_texts = [fold.said[k] for k in chosen], s[chosen]
+        owners = np.sort(random.choice(N, wanted, replace=False))
+        chosen = CAPTIONS * owners + random.integers(CAPTIONS, size=wanted)
+        texts, queries = [fold.said[k] for k in chosen], s[chosen]
 
     different, first = np.unique(fold.said, return_index=True)
     to_images = np.asarray(task.energies(s[first], v[images])).T
-    to_texts = np.asarray(task.energies(of_texts, v))
+    to_texts = np.asarray(task.energies(queries, v))
     sections = [
         caption_section(fold, n, E, different.tolist(), options.count)
         for n, E in zip(images, to_images, strict=True)
@@ -127,8 +127,7 @@ def points_of(task, variables, texts: list[str], words: list[str]):
                 raise InputError(f"--text={text!r}: the vocabulary has no {word!r}.{near}")
     packed = captions.pack(np.zeros((0, 0)), texts, words)
     T = task.padded(np.diff(packed["starts"]).max() + 1)
-    encode, _ = task.maps
-    return encode(variables, *pad(packed, np.arange(len(texts)), T))
+    return task.captions(variables, *pad(packed, np.arange(len(texts)), T))
 
 
 def places(E: np.ndarray, own: np.ndarray, count: int) -> list[tuple[str, int, str]]:

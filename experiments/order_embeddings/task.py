@@ -70,8 +70,7 @@ class Task(tasks.Prepared):
 
     def model(self, train: bool) -> Model:
         """Return the network."""
-        words = self.config.embedding_dim
-        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
+        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary)
 
     def padded(self, length) -> int:
         """Return the length to which captions of some length are padded."""
@@ -135,23 +134,20 @@ class Task(tasks.Prepared):
         where = np.argsort(np.concatenate(sorted_by_length))
         return Fold(jax.device_put(split["images"][first : first + size]), blocks, where)
 
-    @cached_property
-    def maps(self):
-        """The two maps of the model, compiled, (variables, ...) -> points."""
+    @tasks.compiled
+    def captions(self, variables, tokens, length):
+        """Return the points ``[B, H]`` of captions with tokens ``[B, T]`` and lengths ``[B]``."""
+        return self.model(train=False).apply(variables, tokens, length, method="caption")
 
-        def captions(variables, tokens, length):
-            return self.model(train=False).apply(variables, tokens, length, method="caption")
-
-        def images(variables, features):
-            return self.model(train=False).apply(variables, features, method="image")
-
-        return jax.jit(captions), jax.jit(images)
+    @tasks.compiled
+    def images(self, variables, features):
+        """Return the points ``[B, H]`` of images with features ``[B, D]``."""
+        return self.model(train=False).apply(variables, features, method="image")
 
     def points(self, variables, fold: Fold):
         """Return captions ``[5 N, H]`` and images ``[N, H]`` of a fold."""
-        captions, images = self.maps
-        s = jnp.concatenate([captions(variables, *block) for block in fold.blocks])
-        return s[fold.where], images(variables, fold.images)
+        s = jnp.concatenate([self.captions(variables, *block) for block in fold.blocks])
+        return s[fold.where], self.images(variables, fold.images)
 
     @tasks.compiled
     def places(self, s, v):

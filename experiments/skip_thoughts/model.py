@@ -88,7 +88,7 @@ class Model(nn.Module):
 
     Attributes:
         vocabulary: V, number of words.
-        words: D, the dimension of a word's vector.
+        embedding_dim: D, the dimension of a word's vector.
         hidden: H, units of each GRU.
         conditioning: how a decoder receives h: "start", as its first state (code); "every",
             together with the word before at every step, from a first state of 0 (Kiros et al., eqs.
@@ -98,7 +98,7 @@ class Model(nn.Module):
     """
 
     vocabulary: int
-    words: int
+    embedding_dim: int
     hidden: int
     conditioning: str
     chunk: int
@@ -106,7 +106,7 @@ class Model(nn.Module):
 
     def setup(self):
         """Define the modules."""
-        V, D, H = self.vocabulary, self.words, self.hidden
+        V, D, H = self.vocabulary, self.embedding_dim, self.hidden
         self.table = self.param("table", small, (V, D))
         self.encoder, self.previous, self.next = (
             GRU(H, self.norm, init_W_x=small) for _ in range(3)
@@ -114,22 +114,18 @@ class Model(nn.Module):
         self.W_y = self.param("W_y", small, (H, V))
         self.b_y = self.param("b_y", nn.initializers.zeros, (V,))
 
-    def unroll(self, gru: GRU, x, mask, h=None):
-        """Return the states ``[T, B, H]`` of a GRU and the last states ``[B, H]``."""
-        return unroll(gru, x, mask, h)
-
     def encode(self, x, mask):
         """Return vectors ``[B, H]`` of sentences x ``[T, B, D]``, embedded; mask ``[T, B]``."""
-        return self.unroll(self.encoder, x, mask)[1]
+        return unroll(self.encoder, x, mask)[1]
 
     def decode(self, decoder: GRU, h, tokens, mask):
         """Return the decoder's states ``[S, B, H]``; state t predicts token t of ``[S, B]``."""
         x = self.table[tokens[:-1]]
         x = jnp.concatenate([jnp.zeros((1, *x.shape[1:])), x])  # code: in front of the first word
         if self.conditioning == "start":
-            return self.unroll(decoder, x, mask, h)[0]
+            return unroll(decoder, x, mask, h)[0]
         every = jnp.broadcast_to(h, (*x.shape[:2], *h.shape[1:]))
-        return self.unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
+        return unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
 
     def nats(self, h, target, real):
         """Return −Σ log p of the targets ``[S, B]`` that are real, from states h ``[S, B, H]``.

@@ -4,7 +4,7 @@ python -m scripts.sample skip_thoughts --workdir=runs/x --sentences=FILE
 
 vectors.npy            their vectors, float32, a row each of length 1
 sentences.txt          the sentences in this order, without blank lines
-neighbours.txt, .html  the --count nearest to each of the first --cases of them: among all of
+neighbours.txt, .html  the --count nearest to each of the first `--cases` of them: among all of
                        them, and among 2,000 of --split; and which words the model knows
 """
 
@@ -51,7 +51,7 @@ def sample(task, variables, options: Options) -> dict[str, str | Path]:
         InputError: no such file or split, the file has no sentences, or the disk is too full.
     """
     split = choose("split", options.split, task.splits)
-    others, given = of_split(task, split, OTHERS), of_split(task, split, SHOWN)
+    others, given = sentences_in(task, split, OTHERS), sentences_in(task, split, SHOWN)
     if options.sentences is not None:
         with opened(Path(options.sentences), Budget("--sentences", SENTENCES)) as file:
             given = [" ".join(line.split()) for line in english.filled(file, options.sentences)]
@@ -64,11 +64,14 @@ def sample(task, variables, options: Options) -> dict[str, str | Path]:
         read_as = " ".join(as_read(sentence, known))
         further = LOST in read_as and read_as != sentence
         same = nearest(given, to_given[:, k], sentence, options.count)
-        of_run = nearest(others, to_others[:, k], sentence, options.count)
+        from_run = nearest(others, to_others[:, k], sentence, options.count)
         return Section(
             title=Text(sentence),
             paragraphs=[[Text(f"Read as: {read_as}")]] if further else [],
-            lists=[("Nearest of the same sentences", same), ("Nearest of the run’s text", of_run)],
+            lists=[
+                ("Nearest of the same sentences", same),
+                ("Nearest of the run’s text", from_run),
+            ],
         )
 
     asked = given[: options.cases]
@@ -118,7 +121,7 @@ def write_vectors(
     return cosines
 
 
-def of_split(task, split, most: int) -> list[str]:
+def sentences_in(task, split, most: int) -> list[str]:
     """Return at most so many different sentences of a split, spread evenly."""
     words, N = vocabulary.split(task.splits["train"]["words"]), len(split["starts"]) - 1
     names = ["", LOST, *words]  # no sentence of a split has an END

@@ -149,8 +149,7 @@ class Task(tasks.Prepared):
 
     def model(self, train: bool) -> Model:
         """Return the network."""
-        words = self.config.embedding_dim
-        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary, words=words)
+        return tasks.build(Model, self.config, train, vocabulary=self.vocabulary)
 
     def padded(self, length: int) -> int:
         """Return the length to which middle sentences of some words, and END, are padded."""
@@ -231,8 +230,8 @@ class Task(tasks.Prepared):
         words, table = self.words, variables["params"]["table"]
         if path := self.config.word_vectors:
             others = sentence_evaluation.read_vectors(path)
-            words, of_words = sentence_evaluation.expand(table[SPECIAL:], words, others)
-            table = jnp.concatenate([table[:SPECIAL], of_words])
+            words, vectors = sentence_evaluation.expand(table[SPECIAL:], words, others)
+            table = jnp.concatenate([table[:SPECIAL], vectors])
         end_mark = ""  # never a word of a text
         number_of = {**vocabulary.numbers(words), end_mark: END}
 

@@ -1,4 +1,4 @@
-"""What the demonstrations check, and what they return."""
+"""Checks of the demonstrations, and their results."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Check(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a demonstration returns: checks, and the numbers that its page shows, by name."""
+    """The result of a demonstration: checks, and the numbers that its page shows, by name."""
 
     checks: Sequence[Check]
     numbers: dict[str, Any]

@@ -123,11 +123,6 @@ def fisher_information(norm: str, theta: Array, x: Array) -> Array:
     return jnp.einsum("ny,nyip,nyjq->ipjq", p, score, score) / len(x)
 
 
-def quadratic_form(F: Array, delta: Array) -> Array:
-    """Return δᵀ F δ; half of it is the squared length ds² of a small step δ (eq. 8)."""
-    return jnp.einsum("ip,ipjq,jq->", delta, F, delta)
-
-
 # --- Fisher information of normalized models: §5.2.2 ---
 
 

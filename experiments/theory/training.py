@@ -21,13 +21,9 @@ def network(random: np.random.Generator, D: int, H: int, C: int) -> dict[str, np
     return dict(W=W, gain=np.ones(H), bias=np.zeros(H), V=V, c=np.zeros(C))
 
 
-def classify(params, x):
-    h = jnp.tanh(layer_norm(x @ params["W"], params["gain"], params["bias"], epsilon=0.0))
-    return h @ params["V"] + params["c"]
-
-
 def cross_entropy(params, x, y):
-    log_p = jax.nn.log_softmax(classify(params, x))
+    h = jnp.tanh(layer_norm(x @ params["W"], params["gain"], params["bias"], epsilon=0.0))
+    log_p = jax.nn.log_softmax(h @ params["V"] + params["c"])
     return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
 

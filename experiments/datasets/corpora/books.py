@@ -43,9 +43,9 @@ def read(source: Source) -> arrays.Splits:
     names = []
 
     def books() -> Iterator[Book]:
-        for name, file in source.files(BOOK):
-            names.append(PurePosixPath(name).name)
-            yield from books_of(names[-1], text.lines(file, name))
+        for match, file in source.files(BOOK):
+            names.append(PurePosixPath(match[0]).name)
+            yield from books_of(names[-1], text.lines(file, match[0]))
 
     splits = make(books(), source.work())
     if any(name.startswith(LIST) for name in names):

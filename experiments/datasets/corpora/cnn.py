@@ -7,11 +7,12 @@ The source is a folder or an archive with either of
                                                        top4.zip
 
 A question file has five parts with an empty line between: the address, the passage, the question,
-the answer, and the entities, ``@entity3:their name`` a line. Passage and question are lower-case
-tokens with blanks between; the numbers of entities mean nothing; ``@placeholder`` is asked for.
+the answer, and the entities, ``@entity3:their name`` a line. Passage and question are tokens in
+small letters with blanks between. The numbers of entities mean nothing; ``@placeholder`` is asked
+for.
 
-Of a passage the four sentences nearest to the question are kept ("top4"), in their order. The
-authors do not say what nearest means. Here a sentence ends with ``.``, ``!`` or ``?`` and the
+The four sentences of a passage that are nearest to the question are kept ("top4"), in their order.
+The authors do not say what nearest means. Here a sentence ends with ``.``, ``!`` or ``?`` and the
 quotes or brackets that close behind it; it is the nearer, the more different words of the question
 it has, not counting punctuation and @placeholder; of equals the first is nearest.
 
@@ -19,7 +20,7 @@ The vocabulary has the words that occur more than once in the shortened training
 frequent first, and all entities. Whole numbers are one word, ``@number``. Entities keep their
 numbers.
 
-The pickles come from strangers: `pickles.load` runs no code in them. They have no test set, so the
+The pickles are not trusted: `pickles.load` runs no code in them. They have no test set, so the
 data set has none; their vocabulary is that of dict.pkl, in the order of its numbers.
 """
 
@@ -67,12 +68,10 @@ def read(source: Source) -> arrays.Splits:
     """
     records: dict[str, Records] = {split: {} for split in SPLITS.values()}
     pickled: dict[str, Any] = {}
-    for path, file in source.files(FILE):
-        match = FILE.fullmatch(path)
-        assert match, "files yields no others"
+    for match, file in source.files(FILE):
         folder, name, pickle = match.group("folder", "name", "pickle")
         if pickle:
-            pickled[pickle] = pickles.load(path, file.read())
+            pickled[pickle] = pickles.load(match[0], file.read())
         else:
             records[SPLITS[folder]][name] = parse(file.read())
     if pickled:

@@ -57,8 +57,8 @@ def read(source: Source) -> arrays.Splits:
     folder = source.work()
     places: dict[str, str] = {}
     parts: dict[str, Any] = {}
-    for name, file in source.files(WANTED):
-        kind, place = name.rsplit("/", 1)[-1], f"{source.path}/{name}"
+    for match, file in source.files(WANTED):
+        kind, place = match[0].rsplit("/", 1)[-1], f"{source.path}/{match[0]}"
         if kind in places:
             raise InputError(f"Give a place with one {kind}, not {places[kind]} and {place}.")
         places[kind] = place
@@ -116,7 +116,7 @@ def unit_rows(file: IO[bytes], place: str, folder: Path) -> np.ndarray:
         data = file.read(size * min(block, N - first))
         if len(data) < size * min(block, N - first):
             raise InputError(f"{place} is not complete: it should have {N:,} rows.")
-        with np.errstate(over="ignore"):  # float64 above float32's range is refused
+        with np.errstate(over="ignore"):  # numbers above float32's range raise below
             values = np.frombuffer(data, dtype).reshape(-1, D).astype(np.float32)
         norms = np.sqrt(np.square(values, dtype=np.float64).sum(1)).astype(np.float32)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))

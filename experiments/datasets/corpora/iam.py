@@ -113,18 +113,16 @@ def read_files(source: Source) -> tuple[Forms, Texts, Points]:
     forms: Forms = {}
     texts: Texts = {}
     points: Points = {}
-    for name, file in source.files(NAME, ARCHIVE):
-        match = NAME.fullmatch(name)
-        assert match
-        form, number = match["form"], match["number"]
-        # The first counts: archives that lie beside what was unpacked from them come last.
+    for match, file in source.files(NAME, ARCHIVE):
+        name, form, number = match[0], match["form"], match["number"]
+        # The first counts: archives beside what was unpacked from them come last.
         if match["list"]:
             rows = text.filled(file, f"{source.path}/{name}", legacy="latin-1")
             forms.setdefault(match["list"], list(dict.fromkeys(rows)))
         elif number:
-            of_form = points.setdefault(form, {})
-            if int(number) not in of_form:
-                of_form[int(number)] = strokes_of(file.read())
+            lines_of_form = points.setdefault(form, {})
+            if int(number) not in lines_of_form:
+                lines_of_form[int(number)] = strokes_of(file.read())
         else:
             texts.setdefault(form, texts_of(file.read(), name))
     if missing := [name for name in LISTS if name not in forms]:
@@ -166,8 +164,8 @@ def strokes_of(data: bytes) -> np.ndarray | str:
 def lines_of(form: str, texts: list[str], points: dict[int, np.ndarray | str]) -> Iterator:
     """Yield names and lines of a form, `lines.Line` or str.
 
-    None is usable if the transcript has more or fewer lines than there are files: nobody knows
-    then which text belongs to which. A form without strokes has the lines of its transcript.
+    None is usable if the transcript has more or fewer lines than there are files: then it
+    is unknown which text belongs to which. A form without strokes has the lines of its transcript.
     """
     if texts and sorted(points) == list(range(1, len(texts) + 1)):
         for number, text in enumerate(texts, start=1):

@@ -42,11 +42,9 @@ def read(source: Source) -> arrays.Splits:
         InputError: there is no whole task, or a file is empty or broken.
     """
     lines: dict[str, list[str]] = {}
-    for place, file in source.files(FILE):
-        match = FILE.fullmatch(place)
-        assert match, "files yields no others"
+    for match, file in source.files(FILE):
         # MR and SUBJ are in Windows' encoding.
-        lines[NAMES[match[1].lower()]] = text.filled(file, place, legacy="cp1252")
+        lines[NAMES[match[1].lower()]] = text.filled(file, match[0], legacy="cp1252")
     splits: dict[str, dict[str, np.ndarray]] = {}
     for task, files in {**TASKS, "sick": tuple(SICK.values())}.items():
         if missing := [name for name in files if name not in lines]:

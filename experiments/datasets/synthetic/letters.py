@@ -14,7 +14,7 @@ import numpy as np
 SMOOTH, CORNER, LIFT = range(3)  # what becomes of the curve at a point
 MARKS = {"/": CORNER, "|": LIFT}
 
-# A letter's last stroke may go on into the next letter if it ends at the right, and if the first
+# A letter's last stroke may continue into the next letter if it ends at the right, and if the first
 # stroke of the next begins at the left: the line would cross a round letter.
 JOINING = "acdehklmnuvw"
 JOINED = "behijklmnprtuvwxz"

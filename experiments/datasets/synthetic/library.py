@@ -4,7 +4,7 @@ The tasks have the form of `sentences`, and the sentences are those of `docs`:
 
     topic   is a sentence about networks (1), or about tools for development (0)?
     style   is it from the language's reference (1), or from a docstring (0)?
-    pairs   how related are two sentences? The second begins as the first and goes on as another
+    pairs   how related are two sentences? The second begins as the first and continues as another
             sentence; the score is 1 + 4 × the share of the words that both have.
 
 A model trained on docs has seen these sentences, unlike those of the five tasks.
@@ -47,25 +47,26 @@ def pairs(sentences: list[str], count: int, random: np.random.Generator) -> dict
     """Return a split of pairs."""
     texts = []
     for n, m in random.integers(len(sentences), size=(count, 2)):
-        a, other = sentences[n].split(), sentences[m].split()
+        a, b = sentences[n].split(), sentences[m].split()
         k = random.integers(len(a), endpoint=True)
-        texts += [" ".join(a), " ".join(a[:k] + other[k:])]
+        texts += [" ".join(a), " ".join(a[:k] + b[k:])]
     scores = [related(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
     return dict(text=vocabulary.join(texts), scores=np.array(scores, np.float32))
 
 
 def make() -> arrays.Splits:
     """Return the two tasks of classes and the three splits of pairs."""
-    network: list[str] = []
-    tools: list[str] = []
-    language: list[str] = []
-    docstrings: list[str] = []
-    for name, sentences in docs.all_books():
-        package = name.split("/")[0]
-        kept = [sentence for sentence in sentences if len(sentence.split()) >= LEAST]
-        (language if package == docs.LANGUAGE else docstrings).extend(kept)
-        network += kept if package in NETWORK else []
-        tools += kept if package in TOOLS else []
+    kept = [
+        (name.split("/")[0], sentence)
+        for name, sentences in docs.all_books()
+        for sentence in sentences
+        if len(sentence.split()) >= LEAST
+    ]
+    network, tools, language = (
+        [sentence for package, sentence in kept if package in packages]
+        for packages in (NETWORK, TOOLS, {docs.LANGUAGE})
+    )
+    docstrings = [sentence for package, sentence in kept if package != docs.LANGUAGE]
     random = np.random.default_rng(0)
     return dict(
         topic=classes(some(network), some(tools)),

@@ -108,7 +108,7 @@ def layout(text: str, hand: Hand, draw: np.random.RandomState) -> tuple[np.ndarr
     """Return the points of the curves of a line, ``[m, 2]``, and their ends, ``[m]``.
 
     In units of the alphabet's grid, y upwards, slanted; ends as in `letters.Letter`. No two letters
-    are the same: each stands a little higher or lower, and each of its points is a little off.
+    are the same: each is a little higher or lower, and each of its points is a little off.
     """
     points: list[np.ndarray] = []
     ends: list[np.ndarray] = []

@@ -6,7 +6,7 @@ words that vary:
 
     0   a three                                 one of the digits, sometimes the first one
     1   a large seven                           the other, and its size
-    2   a three above a seven                   both digits, and how they lie
+    2   a three above a seven                   both digits, and their places
     3   there is a big seven and a small three  both digits and sizes
     4   a little three over a large seven       everything
 
@@ -39,7 +39,7 @@ SIDE = 36  # of a picture, pixels
 HALF = SIDE // 2  # where the second digit's part begins
 SWAY = 3  # pixels to either side of the middle
 WHITE = 16  # the largest pixel of scikit-learn's digits
-# Top, bottom, left, right: whether digits lie side by side, and which of the two this is.
+# Top, bottom, left, right: whether digits are side by side, and which of the two this is.
 PLACES = tuple(itertools.product((False, True), (0, 1)))
 
 TEMPLATES = 64
@@ -138,7 +138,7 @@ def draw(split: str, images: list[np.ndarray]) -> tuple[list[Scene], np.ndarray,
 def corners(which: int, width: int) -> tuple[range, range]:
     """Return the first rows and the first columns that a digit may have.
 
-    Digits lie one above the other; if they lie side by side, swap rows and columns.
+    Digits are one above the other; if they are side by side, swap rows and columns.
     """
     middle = (SIDE - width) // 2
     return (
@@ -244,7 +244,7 @@ def digit(scene: Scene, which: int, sized: bool, draw: np.random.RandomState) ->
 
 
 def related(scene: Scene, sized: bool, draw: np.random.RandomState) -> str:
-    """Return both digits and how they lie, seen from either."""
+    """Return both digits and their places, seen from either."""
     k = draw.randint(2)
     relation = pick(RELATIONS[scene.beside][k], draw)
     return f"{digit(scene, k, sized, draw)} {relation} {digit(scene, 1 - k, sized, draw)}"

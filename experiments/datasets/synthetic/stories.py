@@ -1,6 +1,6 @@
 """Generate news stories with questions about them.
 
-A story has four sentences. Each says of another entity that it did something to something:
+A story has four sentences. In each another entity did something to something:
 
     @entity7 sold the old ferry . @entity3 repaired the bridge . …
 
@@ -8,7 +8,7 @@ The question restates one sentence with other words for the deed and without the
 
     @placeholder disposed of the ferry
 
-One story in ten (AMBIGUOUS) has a fifth sentence, which says of another entity what the question
+One story in ten (AMBIGUOUS) has a fifth sentence, in which another entity did what the question
 asks for. No reader can know which of the two is meant, so a perfect reader gets half of these
 stories right, and 95 % of all. A guess among the entities of a story is right in a
 quarter of the stories or less.
