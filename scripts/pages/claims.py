@@ -23,7 +23,7 @@ Pair = tuple[Section, Gathered]  # runs with the same settings, norms apart, and
 
 
 class Finding(NamedTuple):
-    """What the analysis, a benchmark or a set of runs says of a claim.
+    """The verdict of the analysis, a benchmark or a set of runs on a claim.
 
     Attributes:
         group: one of the four kinds of evidence above.
@@ -93,8 +93,9 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
 
 def panels_of(section: Section) -> dict[str, Panel]:
     """Return the panels and columns of an experiment by name."""
-    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
-    return panels | {column.name: column for table in section.tables for column in table.columns}
+    return section.panels | {
+        column.name: column for table in section.tables for column in table.columns
+    }
 
 
 def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
@@ -154,7 +155,7 @@ def is_complement(known: Section, section: Section) -> bool:
     if dataclasses.replace(known, runs=both.runs) != both:
         return False
     try:
-        return all(both.series(panel.where) for f in both.figures for panel in f.panels)
+        return all(both.series(panel.where) for panel in both.panels.values())
     except InputError:  # the same curve twice
         return False
 
