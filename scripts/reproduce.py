@@ -53,8 +53,10 @@ def main(argv):
         pages |= {out / "theory": ["--theory"], out / "claims": ["--claims", f"--runs={root}"]}
     todo, failed = list[jobs.Job](), list[str]()
     for name, config in configs.items():
+        seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
         try:
-            todo += queue(name, config, root / name)
+            left = grid.unfinished(config, grid.listed(config), root / name)
+            todo += [job._replace(minutes=seconds / 60) for job in left]
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             failed.append(name)
@@ -113,13 +115,6 @@ def on_real_data(config) -> list[str]:
         elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
             datasets.prepare(real, DATA_DIR.value)
     return chosen
-
-
-def queue(name: str, config, root: Path) -> list[jobs.Job]:
-    """Return the runs of an experiment that are not finished, with estimates of their length."""
-    seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
-    todo = grid.unfinished(config, grid.listed(config), root)
-    return [job._replace(minutes=seconds / 60) for job in todo]
 
 
 def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
