@@ -19,6 +19,7 @@ import tomllib
 import numpy as np
 from scipy import stats
 
+from experiments import theory
 from experiments.claims import CLAIMS
 from experiments.curves import COUNTS, Panel, from_readings
 from experiments.theory.checks import Check
@@ -47,7 +48,7 @@ def pages() -> list[Path]:
 def write() -> None:
     """Write the tables of all documents, and the figures of all experiments, anew."""
     if not ANALYSIS.is_file():
-        runs.write_atomically(ANALYSIS, json.dumps(claims.analysis(), indent=1, ensure_ascii=False))
+        runs.write_atomically(ANALYSIS, claims.checks_as_json(theory.analysis()))
     for path in pages():
         text = path.read_text(encoding="utf-8")
         if (filled := fill(text, path)) != text:
@@ -128,7 +129,7 @@ def all_claims() -> str:
 
 
 def stored_analysis() -> list[Check]:
-    return [Check(*check) for check in json.loads(ANALYSIS.read_text(encoding="utf-8"))]
+    return claims.read_checks(ANALYSIS)
 
 
 def analysis() -> str:
