@@ -98,8 +98,8 @@ def main(_):
         shown = theory.page()
     elif kind == "claims":
         by_default = Path("runs") if any(runs.find(Path("runs"))) else None
-        known = CHECKS.value and Path(CHECKS.value).is_file()
-        checks = claims.read_checks(Path(CHECKS.value)) if known else None
+        stored = Path(CHECKS.value or "")
+        checks = claims.read_checks(stored) if stored.is_file() else None
         shown = claims.page(Path(RUNS.value) if RUNS.value else by_default, checks)
     else:
         shown = results.page(Path(RUNS.value or "runs/small"))
