@@ -124,7 +124,7 @@ def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:
             rows = compare(name, make_peers(folder), options)
         except InputError:
             raise
-        except Exception:  # such as too little memory: the others go on
+        except Exception:  # such as too little memory: the others continue
             traceback.print_exc()
             succeeded = False
             continue

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import functools
+import importlib
 import itertools
 import logging as standard_logging
 import os
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from ln.errors import BusyError, DivergedError, InputError, nearest
+from ln.errors import BusyError, DivergedError, InputError, choose, nearest
 from ln.training.console import Output
 
 # Errors that absl, ml_collections and a config file raise for a misspelt flag, key or value.
@@ -53,7 +54,7 @@ def read_config_file(word: str):
     name, colon, scale = word.partition(":")
     path = Path(name)
     if not path.is_file() or path.suffix != ".py":
-        known = [other.as_posix() for other in path.parent.glob("*.py") if other.stem != "__init__"]
+        known = [file.as_posix() for file in path.parent.glob("*.py") if file.stem != "__init__"]
         raise InputError(f"There is no config file {name!r}, in Python.{nearest(name, known)}")
     try:
         get_config = runpy.run_path(name)["get_config"]
@@ -66,6 +67,20 @@ def read_config_file(word: str):
     if lacking:
         raise InputError(f"--config={word}: its config lacks {', '.join(lacking)}.")
     return config
+
+
+def read_config(name: str, scale: str):
+    """Return the config of an experiment at a scale.
+
+    Raises:
+        InputError: there is no such experiment or scale.
+    """
+    import experiments
+
+    choose("experiment", name, dict.fromkeys(experiments.names()))
+    module = importlib.import_module(f"configs.{name}")
+    choose(f"scale of {name}", scale, module.SCALES)
+    return module.get_config(scale)
 
 
 def place_of(error: Exception, path: Path) -> str:

@@ -13,9 +13,9 @@ lists what to draw (without it the page shows every metric); the paper's curves 
 results/published/. The page contains all it needs; a chart's menu saves it as SVG or PNG.
 
 --theory needs no runs: it checks the claims of section 5 (experiments/theory/) in less than a
-minute. --claims shows all claims of the paper and their verdicts by the analysis and by the runs
-below --runs, if any; runs in different folders, or with different settings, are different tests of
-a claim.
+minute, and also writes checks.json. --claims shows all claims of the paper and their verdicts by
+the analysis and by the runs below --runs, if any; runs in different folders, or with different
+settings, are different tests of a claim.
 
 --csv, --latex and --markdown write tables in place of a page: the final results of all runs, each
 lane at its best step by config.select, as results.csv, .tex and .md; with --csv also all rows of
@@ -39,6 +39,9 @@ RUNS = flags.DEFINE_string(
 )
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
 CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
+CHECKS = flags.DEFINE_string(
+    "checks", None, "--claims: checks.json of a theory page, if it exists, saves a minute"
+)
 DOCUMENTS = flags.DEFINE_bool("documents", False, "the tables of README.md and docs/, instead")
 TABLES = dict(csv="results.csv", latex="results.tex", markdown="results.md")  # flag -> file
 for word, name in TABLES.items():
@@ -95,13 +98,17 @@ def main(_):
         shown = theory.page()
     elif kind == "claims":
         by_default = Path("runs") if any(runs.find(Path("runs"))) else None
-        shown = claims.page(Path(RUNS.value) if RUNS.value else by_default)
+        stored = Path(CHECKS.value or "")
+        checks = claims.read_checks(stored) if stored.is_file() else None
+        shown = claims.page(Path(RUNS.value) if RUNS.value else by_default, checks)
     else:
         shown = results.page(Path(RUNS.value or "runs/small"))
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     template = documents.environment().get_template(f"{kind}.html")
     with writing(out, "--out"):
         out.mkdir(parents=True, exist_ok=True)
+        if kind == "theory":
+            runs.write_atomically(out / "checks.json", claims.checks_as_json(shown["results"]))
         runs.write_atomically(file, template.render(**shown, made=made, mark=MARK))
     print(f"The report: {file}")
 

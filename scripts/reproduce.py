@@ -25,7 +25,7 @@ import threading
 from absl import flags
 
 import experiments
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
 from scripts.engines import devices, grid, jobs
 
@@ -39,22 +39,27 @@ OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<sca
 PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("experiments", "ln", "scripts")
+CHECKS = "checks.json"  # of the theory page, which the claims page takes instead of a minute
 
 
 def main(argv):
     """Prepare the data, train the runs and write the pages."""
     names = argv[1:] or experiments.names()
-    configs = {name: read_config(name) for name in names}
+    configs = {name: cli.read_config(name, SCALE.value) for name in names}
     real = [data for config in configs.values() for data in on_real_data(config)]
     place = f"{SCALE.value}-real" if real else SCALE.value
     root, out = Path("runs", place), Path(OUT.value or f"report/{place}")
     pages = {out: [f"--runs={root}"]}
     if not argv[1:]:
-        pages |= {out / "theory": ["--theory"], out / "claims": ["--claims", f"--runs={root}"]}
+        checks = f"--checks={out}/theory/{CHECKS}"
+        pages |= {out / "theory": ["--theory"]}
+        pages |= {out / "claims": ["--claims", f"--runs={root}", checks]}
     todo, failed = list[jobs.Job](), list[str]()
     for name, config in configs.items():
+        seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
         try:
-            todo += queue(name, config, root / name)
+            left = grid.unfinished(config, grid.listed(config), root / name)
+            todo += [job._replace(minutes=seconds / 60) for job in left]
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             failed.append(name)
@@ -68,6 +73,8 @@ def main(argv):
     if stopping.asked:
         sys.exit(cli.INTERRUPTED)
     for page, words in pages.items():
+        if page.name == "claims" and out / "theory" in drawn:
+            drawn[out / "theory"].wait()
         if page.name != "theory" and is_old(page, root):
             drawn[page] = start(page, words)
     failed += [str(page) for page, process in drawn.items() if process.wait()]
@@ -75,20 +82,6 @@ def main(argv):
     if failed:
         print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
     sys.exit(1 if failed else status)
-
-
-def read_config(name: str):
-    """Return the config of an experiment at --scale.
-
-    Raises:
-        InputError: there is no such experiment or scale.
-    """
-    choose("experiment", name, dict.fromkeys(experiments.names()))
-    module = importlib.import_module(f"configs.{name}")
-    choose(f"scale of {name}", SCALE.value, module.SCALES)
-    config = module.get_config(SCALE.value)
-    config.data_dir = DATA_DIR.value
-    return config
 
 
 def on_real_data(config) -> list[str]:
@@ -101,7 +94,7 @@ def on_real_data(config) -> list[str]:
     """
     from experiments import datasets
 
-    chosen = []
+    config.data_dir, chosen = DATA_DIR.value, []
     for key in experiments.DATA_KEYS:
         if not config.get(key):
             continue
@@ -113,13 +106,6 @@ def on_real_data(config) -> list[str]:
         elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
             datasets.prepare(real, DATA_DIR.value)
     return chosen
-
-
-def queue(name: str, config, root: Path) -> list[jobs.Job]:
-    """Return the runs of an experiment that are not finished, with estimates of their length."""
-    seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
-    todo = grid.unfinished(config, grid.listed(config), root)
-    return [job._replace(minutes=seconds / 60) for job in todo]
 
 
 def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:

@@ -20,6 +20,7 @@ import experiments
 from ln.errors import choose
 from ln.norm import EPSILON
 from ln.training import train
+from scripts import cli
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
 from scripts.benchmarks.timing import Makers, Numbers, Peer
@@ -57,10 +58,7 @@ def make_config(setting: Setting, folder: str):
     Raises:
         InputError: there is no such experiment, scale or norm.
     """
-    name = choose("experiment", setting.experiment, {name: name for name in experiments.names()})
-    module = importlib.import_module(f"configs.{name}")
-    choose(f"scale of {name}", setting.scale, module.SCALES)
-    config = module.get_config(setting.scale)
+    config = cli.read_config(setting.experiment, setting.scale)
     config.norm = setting.norm or config.norm
     choose("norm", config.norm, config.norms)
     config.batch_size = setting.batch_size or config.batch_size

@@ -21,7 +21,7 @@ LOSS = "the loss"
 
 
 class Numbers(NamedTuple):
-    """What a peer computes at the start: the loss, and its gradients by name."""
+    """The results of a peer at the start: the loss, and its gradients by name."""
 
     loss: float
     gradients: Mapping[str, np.ndarray]
@@ -108,24 +108,17 @@ class Options(NamedTuple):
     only: tuple[str, ...] = ()
 
 
-class Reference:
-    """The numbers of the first peer, which the others must reproduce up to its rounding."""
+def check(numbers: Numbers, reference: Numbers, rounding: Mapping[str, float]) -> float:
+    """Return by how much these numbers differ from those of the first peer.
 
-    def __init__(self, peer: Peer, numbers: Numbers):
-        self.numbers = numbers
-        self.rounding = differences(peer.rounded(), numbers) if peer.rounded else {}
-
-    def check(self, numbers: Numbers) -> float:
-        """Return by how much these numbers differ.
-
-        Raises:
-            ValueError: by more than rounding.
-        """
-        changes = differences(numbers, self.numbers)
-        for what, change in changes.items():
-            if not change <= max(TOLERANCE, 10 * self.rounding.get(what, 0)):  # also if it is NaN
-                raise ValueError(f"it computes something else: {what} differs by {change:.0e}")
-        return max(changes.values())
+    Raises:
+        ValueError: by more than rounding.
+    """
+    changes = differences(numbers, reference)
+    for what, change in changes.items():
+        if not change <= max(TOLERANCE, 10 * rounding.get(what, 0)):  # also if it is NaN
+            raise ValueError(f"it computes something else: {what} differs by {change:.0e}")
+    return max(changes.values())
 
 
 def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
@@ -143,18 +136,20 @@ def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
         facts, and by round the seconds of a step and their ratio to the first peer's.
     """
     makers = {name: choose("--peer", name, makers) for name in options.only or makers}
-    rows, alive, reference = dict[str, Row](), [], None
+    rows, alive, reference, rounding = dict[str, Row](), [], None, dict[str, float]()
     for name, make in makers.items():
         print(f"{case}: starting {name}", flush=True)
         try:
             peer, differs_by = make(), None
             if peer.numbers and len(makers) > 1:
                 numbers = peer.numbers()
-                reference = reference or Reference(peer, numbers)
-                differs_by = reference.check(numbers)
+                if reference is None and peer.rounded:
+                    rounding = differences(peer.rounded(), numbers)
+                reference = reference or numbers
+                differs_by = check(numbers, reference, rounding)
             if options.rounds:
                 alive.append((name, peer, peer.calls_within(options.seconds)))
-        except Exception as error:  # such as a library that is not installed: the others go on
+        except Exception as error:  # such as a library that is not installed: the others continue
             if not rows:
                 raise
             print(f"{case}: {name} is missing: {type(error).__name__}: {error}", flush=True)

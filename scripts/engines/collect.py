@@ -9,7 +9,7 @@ from scripts.engines.stages import Stage
 from scripts.pages import documents
 
 COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "dead.jsonl")
-LARGEST = 20e6  # bytes of the folder of results, which everybody downloads
+LARGEST = 20e6  # bytes of the folder of results, which each clone downloads
 
 
 def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:

@@ -13,16 +13,21 @@ from scripts.engines import jobs
 LANE_KEYS = ("seeds", "lr")  # what one program trains side by side
 
 
-def split(text: str, flag: str, form: str) -> tuple[str, str]:
-    """Return the key and the values of an axis.
+def read_pairs(texts: list[str], flag: str, form: str) -> dict[str, str]:
+    """Return key -> value of texts such as "norm=none,layer".
 
     Raises:
-        InputError: the text has another form.
+        InputError: a text has another form, or one key is given twice.
     """
-    key, _, values = text.partition("=")
-    if not values:
-        raise InputError(f"{flag} {text!r}: write {form}.")
-    return key, values
+    pairs = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not value:
+            raise InputError(f"{flag} {text!r}: write {form}.")
+        if key in pairs:
+            raise InputError(f"{flag} gives a key twice.")
+        pairs[key] = value
+    return pairs
 
 
 def read(axes: list[str]) -> list[dict[str, str]]:
@@ -31,10 +36,7 @@ def read(axes: list[str]) -> list[dict[str, str]]:
     Raises:
         InputError: the text has another form, or one key is given twice.
     """
-    form = "KEY=VALUE,VALUE,... as in norm=none,layer"
-    values = dict(split(axis, "--grid", form) for axis in axes)
-    if len(values) < len(axes):
-        raise InputError("--grid gives a key twice.")
+    values = read_pairs(axes, "--grid", "KEY=VALUE,VALUE,... as in norm=none,layer")
     choices = (text.split(",") for text in values.values())
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*choices)]
 
@@ -82,6 +84,6 @@ def train(
 
     left = jobs.train(todo, start, clock, stopping, lambda job: runs.is_finished(job.folder))
     if stopping.asked:
-        print("Stopped; the same command goes on from here.", flush=True)
+        print("Stopped; the same command continues from here.", flush=True)
         return cli.INTERRUPTED
     return jobs.report(left)

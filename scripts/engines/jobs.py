@@ -185,7 +185,7 @@ class Worker:
             except (EOFError, OSError):  # the process was killed
                 self._process.join()
                 self.status = self._process.exitcode
-            # After an error that nobody foresaw, what is in memory may be damaged.
+            # After an unexpected error, what is in memory may be damaged.
             if self.status == 1 or not self._process.is_alive():
                 self._process.terminate()
                 self._process = None
@@ -204,8 +204,8 @@ class Worker:
 
 # --- A queue of jobs ---
 
-# Starts jobs. What it returns for each has the job, `poll` and `stop`, as `Worker` has them, and
-# `place`, which is shown behind the folder.
+# Starts jobs. It returns an object for each with the job, `poll` and `stop`, as `Worker` has them,
+# and `place`, which is shown behind the folder.
 Start = Callable[[list[Job]], list]
 
 
@@ -326,7 +326,7 @@ def train(
     """Train jobs, and once more those that were killed or that another process had.
 
     Args:
-        jobs: each with a folder of its own.
+        jobs: each with a separate folder.
         is_done: whether there is nothing left to do.
         later: minutes of what this command does afterwards, as estimated.
 

@@ -1,7 +1,6 @@
 """The runner of a plan: trains the runs of its stages in order, for as long as it may."""
 
 from collections.abc import Callable
-import functools
 import math
 from pathlib import Path
 import sys
@@ -31,19 +30,18 @@ def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Sto
     """
     lost, failed = dict[Path, int](), False
     for number, stage in enumerate(stages, start=1):
+        place = f"stage {number} of {len(stages)}:"
         try:
             check(stage)
             for wave in stage.waves():
                 if stopping.asked:
                     break
                 later = sum(map(minutes_left, stages[number - 1 :]))
-                print(
-                    f"stage {number} of {len(stages)}: {describe(stage, later, clock)}", flush=True
-                )
+                print(place, describe(stage, later, clock), flush=True)
                 left = {r.folder: r for r in wave if not (r.settled or r.folder in lost)}
                 todo = [run.job for run in left.values()]
                 later -= sum(job.minutes for job in todo)
-                is_done = functools.partial(is_settled, left)
+                is_done = lambda job, left=left: left[job.folder].settled  # noqa: E731
                 lost |= jobs.train(todo, start, clock, stopping, is_done, later)
             if not stage.unsettled():
                 print(stage.table(), flush=True)
@@ -52,13 +50,9 @@ def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Sto
             print(f"error: stage {stage.name}: {error}", file=sys.stderr, flush=True)
     if stopping.asked:
         why = "Stopped" if stopping.by_signal else "The time is up"
-        print(f"{why}; the same command goes on from here. --dry_run lists what remains.")
+        print(f"{why}; the same command continues from here. --dry_run lists what remains.")
     status = jobs.report(lost)
     return cli.INTERRUPTED if stopping.by_signal else 1 if failed else status
-
-
-def is_settled(left: dict, job: jobs.Job) -> bool:
-    return left[job.folder].settled
 
 
 def check(stage) -> None:

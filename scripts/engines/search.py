@@ -58,10 +58,7 @@ def read_space(texts: list[str], config) -> dict[str, Any]:
     Raises:
         InputError: the text has another form, or there is not one learning rate.
     """
-    form = "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,..."
-    space = dict(grid.split(text, "--space", form) for text in texts)
-    if len(space) < len(texts):
-        raise InputError("--space gives a key twice.")
+    space = grid.read_pairs(texts, "--space", "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...")
     if "seeds" in space:
         raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
     if "lr" not in space and len(config.lr) > 1:
@@ -146,10 +143,11 @@ def open_study(folder: Path, mode: str):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler, sampler_options = SAMPLERS[SAMPLER.value]
     pruner, pruner_options = PRUNERS[PRUNER.value]
-    url = STORAGE.value or os.environ.get("OPTUNA_STORAGE")
+    url = STORAGE.value or os.environ.get("OPTUNA_STORAGE") or ""
+    driven = url.replace("postgresql://", "postgresql+psycopg://")
     try:
         return optuna.create_study(
-            storage=open_data_base(url) if url else open_journal(folder),
+            storage=optuna.storages.RDBStorage(driven) if driven else open_journal(folder),
             study_name=STUDY.value,
             direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
@@ -170,12 +168,6 @@ def open_study(folder: Path, mode: str):
 def hide_password(text: str) -> str:
     """Return a text without the password in postgresql://USER:PASSWORD@HOST/NAME."""
     return re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:...@", text)
-
-
-def open_data_base(url: str):
-    from optuna.storages import RDBStorage
-
-    return RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
 
 
 def open_journal(folder: Path):
@@ -293,12 +285,9 @@ class Search:
         shares: the environment of each run at work, as `devices.share` returns them.
     """
 
-    def __init__(
-        self, folder: Path, config, space: dict[str, Any], shares: list[Environment] | None = None
-    ):
-        self.folder, self.config, self.space = folder, config, space
-        self.shares = shares or [{}]
-        self.begin = jobs.start_here(self.shares)
+    def __init__(self, folder: Path, config, space: dict[str, Any], shares: list[Environment]):
+        self.folder, self.config, self.space, self.shares = folder, config, space, shares
+        self.begin = jobs.start_here(shares)
         self.kills, self.failed = collections.Counter[int](), 0
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         # Held from the choice of a trial until its own lock is held.
@@ -322,7 +311,7 @@ class Search:
         if changes := runs.differences(known, wanted):
             raise InputError(
                 f"The study {STUDY.value!r} in {self.folder} is of another search "
-                f"({'; '.join(changes)}). Give the same settings to go on, or another --study."
+                f"({'; '.join(changes)}). Give the same settings, or another --study."
             )
         self.study.set_user_attr("settings", wanted)
 
@@ -360,7 +349,7 @@ class Search:
             for _ in jobs.watch(self.start, len(self.shares), stopping):
                 pass
         if stopping.asked:
-            print("Stopped; the same command goes on from here.", flush=True)
+            print("Stopped; the same command continues from here.", flush=True)
             return cli.INTERRUPTED
         print(*self.summary(), sep="\n", flush=True)
         return 1 if self.failed else 0
@@ -397,5 +386,5 @@ def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
         ) from None
     check_runs(config, space)
     folder, places = root / STUDY.value, shares()
-    with writing(folder, "--root", "; the same command goes on from there"):
+    with writing(folder, "--root", "; the same command continues from there"):
         return Search(folder, config, space, places).run()

@@ -3,7 +3,7 @@
 A job starts a worker and waits for its run. When the cluster is about to take the machine away, the
 run saves and ends. After SIGUSR2, which submitit asks for before a time limit or a preemption, the
 job itself goes back in the queue; after SIGTERM the cluster puts it there, or else this command.
-Either way the same run goes on from there.
+Either way the same run continues.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from absl import flags
 
 from ln.errors import InputError
 from scripts import cli
-from scripts.engines import jobs
+from scripts.engines import grid, jobs
 
 CLUSTER = flags.DEFINE_string(
     "cluster", "slurm", "slurm: what submitit submits to: slurm, or local for processes here"
@@ -27,7 +27,7 @@ REQUEUES = 1000  # of a job, each time it gets on
 
 
 class Training:
-    """What a job does: it trains one run. submitit pickles it, and calls it on the machine."""
+    """A job, which trains one run. submitit pickles it, and calls it on the machine."""
 
     def __init__(self, job: jobs.Job):
         self.job, self.worker = job, jobs.Worker({})
@@ -83,10 +83,8 @@ def options(words: list[str]) -> dict[str, str | int]:
     Raises:
         InputError: a word has another form.
     """
-    pairs = [word.partition("=") for word in words]
-    if wrong := [key for key, _, value in pairs if not value]:
-        raise InputError(f"--slurm {wrong[0]!r}: write KEY=VALUE, as in timeout_min=600.")
-    return {key: int(value) if value.isdigit() else value for key, _, value in pairs}
+    pairs = grid.read_pairs(words, "--slurm", "KEY=VALUE, as in timeout_min=600")
+    return {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
 
 
 def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple[jobs.Start, int]:

@@ -1,6 +1,6 @@
 """Stages of a plan: the runs of each, the scores that choose among them, and its table.
 
-A stage gives its runs in waves. Where a wave depends on the measurements of the waves before, the
+A stage gives its runs in waves. If a wave depends on the measurements of the waves before, the
 stage gives it only once their runs are settled.
 """
 
@@ -96,24 +96,28 @@ class Run(NamedTuple):
         """Return whether nothing is left to train: the length is reached, or the run diverged."""
         if not self.begun:
             return False
-        stored, (count, unit) = runs.read(self.folder), read_length(self.steps)
-        planned, _ = read_length(stored.config["steps"])
-        further = planned > count and stored.progress(unit) >= count
-        return bool(stored.diverged) or further or (planned == count and stored.finished)
+        stored = runs.read(self.folder)
+        planned, count = (read_length(text)[0] for text in (stored.config["steps"], self.steps))
+        return bool(stored.diverged) or (
+            stored.finished if planned == count else planned > count and self.done >= 1
+        )
+
+    @property
+    def done(self) -> float:
+        """Return the share of its length that the run has reached."""
+        count, unit = read_length(self.steps)
+        return runs.read(self.folder).progress(unit) / count if self.begun else 0.0
 
     @property
     def left(self) -> float:
         """Return the minutes that it takes from its last step on, by the plan's file."""
-        count, unit = read_length(self.steps)
-        done = runs.read(self.folder).progress(unit) / count if self.begun else 0.0
-        return self.minutes * max(0.0, 1.0 - done)
+        return self.minutes * max(0.0, 1.0 - self.done)
 
     def readings(self) -> list[runs.Reading]:
         """Return the readings up to this length, none of a run that has not reached it."""
         count, unit = read_length(self.steps)
-        if not self.begun or (stored := runs.read(self.folder)).progress(unit) < count:
-            return []
-        return [row for row in stored.rows if (getattr(row, unit) or 0) <= count]
+        rows = runs.read(self.folder).rows if self.done >= 1 else []
+        return [row for row in rows if (getattr(row, unit) or 0) <= count]
 
     def best(self) -> float:
         """Return the best score, NaN if the run diverged before its end or has none."""
@@ -350,15 +354,15 @@ class Fair(Stage):
                 rates.append(following(*rates[-3:]))
         return rates
 
-    def readings(self, norm: str, rate: float, steps: str) -> list[float]:
+    def scores(self, norm: str, rate: float, steps: str) -> list[float]:
         """Return the best score of each short seed."""
         return [run.best() for run in self.runs(norm, [rate], SHORT_SEEDS, steps)]
 
     def order(self, norm: str, rates: list[float]) -> list[float]:
         """Return the rates of a norm from the best to the worst; [] if all diverged."""
         sign = runs.SIGNS[cli.read_config_file(self.config).select.mode]
-        readings = {rate: self.readings(norm, rate, self.length_short) for rate in rates}
-        means = {rate: sign * statistics.fmean(values) for rate, values in readings.items()}
+        scores = {rate: self.scores(norm, rate, self.length_short) for rate in rates}
+        means = {rate: sign * statistics.fmean(values) for rate, values in scores.items()}
         losses = {rate: math.inf if math.isnan(mean) else mean for rate, mean in means.items()}
         return ranked(losses) if min(losses.values()) < math.inf else []
 
@@ -380,7 +384,7 @@ class Fair(Stage):
             rates = self.widened(norm)
             best = self.best(norm, rates)
             for rate in rates:
-                seeds = ", ".join(f"{value:.4g}" for value in self.readings(norm, rate, steps))
+                seeds = ", ".join(f"{value:.4g}" for value in self.scores(norm, rate, steps))
                 edge = ", at the edge" if rate in (rates[0], rates[-1]) else ""
                 mark = f"  <- best at {self.length_short}{edge}" if rate == best else ""
                 lines.append(f"  {norm:12} {steps:12} {rate:<8g} {seeds}{mark}")

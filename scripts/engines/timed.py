@@ -44,7 +44,7 @@ class Session:
             words: the command behind "python".
 
         Returns:
-            Whether it may go on later: it ended without an error, or ran out of time.
+            True if it may continue later: it ended without an error, or ran out of time.
         """
         limit, outcome, began = share * self.left(), "no time left", time.monotonic()
         if limit >= LEAST:

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.curves import Curve, Figure, Panel
 from ln.errors import InputError
-from scripts.pages.sections import Curves, of_panel
+from scripts.pages.sections import Curves, by_norm
 
 Chart = dict[str, Any]  # a specification
 Style = tuple[str, str, str]
@@ -59,7 +59,7 @@ def lanes_of(name: str, who: str, x: np.ndarray, lanes: Iterable[Any]) -> list[d
     kept = spread(len(x), POINTS)
     marks = [int(n in spread(len(kept), MARKS)) for n in range(len(kept))]
     rows = [dict(x=rounded(x[kept]), y=rounded(np.asarray(y)[kept]), mark=marks) for y in lanes]
-    return [dict(name=name, who=who, lane=n, of=len(rows), **row) for n, row in enumerate(rows)]
+    return [dict(name=name, who=who, lane=n, lanes=len(rows), **row) for n, row in enumerate(rows)]
 
 
 def spread(length: int, count: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def lines(
 
 def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Style] = ()) -> Chart:
     """Return a chart of the curves in a panel, the paper's behind ours."""
-    mine, papers = of_panel(panel, ours), of_panel(panel, theirs)
+    mine, papers = by_norm(panel, ours), by_norm(panel, theirs)
     known = styles_of([*mine, *papers])
     log = panel.x_log or is_short(mine, papers), panel.log
     rows = []

@@ -1,10 +1,11 @@
 """All claims of the paper, with the estimates and verdicts of the analysis and of the runs."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import dataclasses
 import inspect
 import itertools
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from experiments import rules, theory
 from experiments.claims import CLAIMS
 from experiments.curves import Panel
 from experiments.rules import Cell, Claim, Row, Verdict
-from experiments.theory.checks import Check
+from experiments.theory.checks import Check, Result
 from ln.errors import InputError
 from scripts.pages.sections import Gathered, Section, gather, read_sections
 
@@ -23,7 +24,7 @@ Pair = tuple[Section, Gathered]  # runs with the same settings, norms apart, and
 
 
 class Finding(NamedTuple):
-    """What the analysis, a benchmark or a set of runs says of a claim.
+    """The verdict of the analysis, a benchmark or a set of runs on a claim.
 
     Attributes:
         group: one of the four kinds of evidence above.
@@ -93,8 +94,9 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
 
 def panels_of(section: Section) -> dict[str, Panel]:
     """Return the panels and columns of an experiment by name."""
-    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
-    return panels | {column.name: column for table in section.tables for column in table.columns}
+    return section.panels | {
+        column.name: column for table in section.tables for column in table.columns
+    }
 
 
 def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
@@ -154,14 +156,22 @@ def is_complement(known: Section, section: Section) -> bool:
     if dataclasses.replace(known, runs=both.runs) != both:
         return False
     try:
-        return all(both.series(panel.where) for f in both.figures for panel in f.panels)
+        return all(both.series(panel.where) for panel in both.panels.values())
     except InputError:  # the same curve twice
         return False
 
 
-def analysis() -> list[Check]:
-    """Return the checks of all demonstrations, in a minute."""
-    return [check for result in theory.analysis().values() for check in result.checks]
+def checks_of(results: Mapping[str, Result]) -> list[Check]:
+    """Return the checks of all demonstrations."""
+    return [check for result in results.values() for check in result.checks]
+
+
+def checks_as_json(results: Mapping[str, Result]) -> str:
+    return json.dumps(checks_of(results), indent=1, ensure_ascii=False)
+
+
+def read_checks(path: Path) -> list[Check]:
+    return [Check(*check) for check in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def collect(sections: list[Section], checks: list[Check]) -> list[Entry]:
@@ -195,7 +205,7 @@ def page(root: Path | None, checks: list[Check] | None = None) -> dict[str, Any]
     """
     sections, broken = ([], []) if root is None else read_sets(root)
     groups: dict[str, list[Entry]] = {ANALYSIS: [], TIMING: [], FULL: [], REDUCED: []}
-    for entry in collect(sections, analysis() if checks is None else checks):
+    for entry in collect(sections, checks_of(theory.analysis()) if checks is None else checks):
         groups[entry.group].append(entry)
     counts = {name: collections.Counter(e.word for e in groups[name]) for name in groups}
     laws = [" ".join((inspect.getdoc(rule) or "").split()) for rule in rules.RULES]

@@ -19,6 +19,7 @@ import tomllib
 import numpy as np
 from scipy import stats
 
+from experiments import theory
 from experiments.claims import CLAIMS
 from experiments.curves import COUNTS, Panel, from_readings
 from experiments.theory.checks import Check
@@ -28,13 +29,13 @@ from scripts.benchmarks import timing
 from scripts.pages import charts, claims, evidence
 from scripts.pages.charts import styles_of
 from scripts.pages.evidence import Study
-from scripts.pages.sections import RESULTS, Section, gather, of_panel, read_sections
+from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_sections
 from scripts.pages.tables import as_line, first, number, rows_of, table_of
 from scripts.pages.theory import WORDS
 
 ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
-ANALYSIS = RESULTS / "theory.json"  # what the analysis says of each claim, which takes a minute
+ANALYSIS = RESULTS / "theory.json"  # the checks of the analysis, which takes a minute
 FIGURES = RESULTS / "figures"
 BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,7 +48,7 @@ def pages() -> list[Path]:
 def write() -> None:
     """Write the tables of all documents, and the figures of all experiments, anew."""
     if not ANALYSIS.is_file():
-        runs.write_atomically(ANALYSIS, json.dumps(claims.analysis(), indent=1, ensure_ascii=False))
+        runs.write_atomically(ANALYSIS, claims.checks_as_json(theory.analysis()))
     for path in pages():
         text = path.read_text(encoding="utf-8")
         if (filled := fill(text, path)) != text:
@@ -59,7 +60,7 @@ def write() -> None:
     drawn = dict(speed_ups=speeds, rates=evidence.rates_chart(rates))
     named = tomllib.loads((FIGURES / "figures.toml").read_text(encoding="utf-8"))
     for file, (folder, name) in named.items():
-        (section, *_), _ = read_sections(RESULTS / folder)
+        section = section_in(folder)
         curves = gather(section)
         (figure,) = (figure for figure in section.figures if figure.name == name)
         drawn[file] = charts.side_by_side(figure, curves.ours, curves.theirs)
@@ -87,6 +88,19 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> 
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
 
 
+def section_in(folder: str) -> Section:
+    """Return the first section of the runs in a folder of results/."""
+    return read_sections(RESULTS / folder)[0][0]
+
+
+def panel_in(section: Section, name: str) -> Panel:
+    """Return a panel; PANEL/SPLIT is one with the readings of another split."""
+    name, _, split = name.partition("/")
+    panel = choose("panel", name, section.panels)
+    moved = dict(split=split, title=f"{panel.title}, {split}") if split else {}
+    return dataclasses.replace(panel, **moved)
+
+
 @functools.cache
 def studied() -> list[Study]:
     return evidence.studies(read_sections(RESULTS, apart=True)[0])
@@ -100,49 +114,49 @@ def compared() -> list[Study]:
 
 
 def results() -> str:
-    """Layer norm's speed-up by experiment."""
-
-    def link(study: Study) -> str:
-        return f"[{study.title}](docs/results/{study.section.experiment}.md)"
-
-    return grid(evidence.HEAD, [(link(study), *study.cells) for study in compared()], texts=2)
+    """Return layer norm's speed-up by experiment."""
+    rows = [
+        (f"[{study.title}](docs/results/{study.section.experiment}.md)", *study.cells)
+        for study in compared()
+    ]
+    return grid(evidence.HEAD, rows, texts=2)
 
 
 def all_claims() -> str:
-    """The verdicts on all claims; those of the analysis as results/theory.json has them."""
+    """Return the verdicts on all claims; results/theory.json has those of the analysis."""
     shown = claims.page(RESULTS, stored_analysis())
     return environment().get_template("claims.md").render(**shown).strip()
 
 
 def stored_analysis() -> list[Check]:
-    return [Check(*check) for check in json.loads(ANALYSIS.read_text(encoding="utf-8"))]
+    return claims.read_checks(ANALYSIS)
 
 
 def analysis() -> str:
-    """The statements that the analysis checks."""
+    """Return the statements that the analysis checks."""
     texts: dict[int | None, str] = {claim.number: claim.text for claim in CLAIMS}
     rows = [(c.statement or texts[c.number], WORDS[c.holds], c.because) for c in stored_analysis()]
     return grid(("statement", "verdict", "numbers"), rows, texts=3)
 
 
 def settings(folder: str) -> str:
-    """What runs change against the paper."""
-    (section, *_), _ = read_sections(RESULTS / folder)
-    pairs = (text.split(": ", 1) for text in section.changes if not text.startswith("eval_every"))
+    """Return the settings that differ from the paper's."""
+    changes = section_in(folder).changes
+    pairs = (text.split(": ", 1) for text in changes if not text.startswith("eval_every"))
     rows = [(f"`{key}`", *values.split(" -> ")) for key, values in pairs]
     return grid(("setting", "the paper", "ours"), rows)
 
 
 def curves(folder: str, *words: str) -> str:
-    """Readings of panels by norm: `curves FOLDER PANEL... at X,X,... [by seed]`.
+    """Return readings of panels by norm: `curves FOLDER PANEL... at X,X,... [by seed]`.
 
-    PANEL/SPLIT is a panel with the readings of another split. X counts updates or epochs.
+    X counts updates or epochs.
     """
     at = words.index("at")
     places, by_seed = list(map(float, words[at + 1].split(","))), words[at + 2 :] == ("by", "seed")
     (study,), rows = evidence.studies(read_sections(RESULTS / folder)[0]), []
     for name in words[:at]:
-        panel = plain_panel(study.section, name)
+        panel = dataclasses.replace(panel_in(study.section, name), x_per=1, x_plus=0)
         title = f"{panel.label}, {panel.title}: " if at > 1 else ""
         for rate, section in sorted(study.sections.items()):
             many = f", {rate:g}" if len(study.sections) > 1 else ""
@@ -151,57 +165,44 @@ def curves(folder: str, *words: str) -> str:
                 curve = from_readings(series[norm].readings, panel, series[norm].stored.finished)
                 assert curve is not None, f"no readings of {name}"
                 values = [panel.times * curve.at(x) for x in places]
-                texts = [seeds(v, panel) if by_seed else number(v, panel.digits) for v in values]
+                if by_seed:
+                    texts = [", ".join(f"{y:{panel.digits}}" for y in v) or "–" for v in values]
+                else:
+                    texts = [number(lanes, panel.digits) for lanes in values]
                 rows.append([title + label + many, *texts])
     head = f"{COUNTS[panel.x]}s" if at > 1 else f"{panel.label}, after … {COUNTS[panel.x]}s"
     return grid([head, *(f"{x:,g}" for x in places)], rows)
 
 
-def plain_panel(section: Section, name: str) -> Panel:
-    """Return a panel, of another split if its name has one, whose x counts from 0 in ones."""
-    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
-    name, _, split = name.partition("/")
-    panel = choose("panel", name, panels)
-    moved = dict(split=split, title=f"{panel.title}, {split}") if split else {}
-    return dataclasses.replace(panel, x_per=1, x_plus=0, **moved)
-
-
-def seeds(values: np.ndarray, panel: Panel) -> str:
-    return ", ".join(f"{value:{panel.digits}}" for value in values) or "–"
-
-
 def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
-    """Ours beside the paper's in one panel: `numbers FOLDER PANEL [at X,X,...]`, and summaries."""
-    (section, *_), _ = read_sections(RESULTS / folder)
-    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
+    """Return ours beside the paper's in a panel: `numbers FOLDER PANEL [at X,X,...]`; summaries."""
+    section = section_in(folder)
     landmarks = tuple(map(float, places.split(","))) if places else ()
-    panel = dataclasses.replace(choose("panel", name, panels), landmarks=landmarks)
-    gathered = gather(section)
-    table = table_of(panel, gathered.ours, gathered.theirs)
+    panel = dataclasses.replace(panel_in(section, name), landmarks=landmarks)
+    ours, theirs, _ = gather(section)
+    table = table_of(panel, ours, theirs)
     return grid([table["title"], *table["head"]], table["rows"])
 
 
 def falls(folder: str, name: str, _at: str, levels: str) -> str:
-    """When each norm's curves first reach levels: `falls FOLDER PANEL at LEVEL,LEVEL,...`.
+    """Return when each norm's curves first reach levels: `falls FOLDER PANEL at LEVEL,LEVEL,...`.
 
     A cell has the median over seeds and how many seeds reach the level. The interval of the median
-    lies between two sorted times, a seed that never reaches the level counting as infinitely late:
-    it needs no other assumption, and no estimate of what follows the end of training.
+    extends from one sorted time to another, a seed that never reaches the level counting as
+    infinitely late: it needs no other assumption, and no estimate of what follows the training.
     """
-    (section, *_), _ = read_sections(RESULTS / folder)
-    panels = {panel.name: panel for figure in section.figures for panel in figure.panels}
-    panel, gathered, rows = choose("panel", name, panels), gather(section), []
-    heads = [f"{panel.times * float(level):g} is reached" for level in levels.split(",")]
-    ours, theirs = of_panel(panel, gathered.ours), of_panel(panel, gathered.theirs)
+    section, places = section_in(folder), [float(level) for level in levels.split(",")]
+    panel, rows, head = panel_in(section, name), [], ["", "seeds"]
+    for level in places:
+        head += [f"{panel.x_label} when {panel.times * level:g} is reached", "the paper"]
+    ours, theirs = (by_norm(panel, curves) for curves in gather(section)[:2])
     for norm, (label, *_) in styles_of(ours).items():
-        curve, paper = ours[norm], as_line(theirs.get(norm))
-        cells = [label, str(len(curve.lanes))]
-        for level in map(float, levels.split(",")):
-            cells += [waiting(curve.first(level, panel.falling))]
-            cells += [first(paper, level, panel.falling) if paper else "–"]
+        curve, cells = ours[norm], [label, str(len(ours[norm].lanes))]
+        for level in places:
+            paper = first(as_line(theirs[norm]), level, panel.falling) if norm in theirs else "–"
+            cells += [waiting(curve.first(level, panel.falling)), paper]
         rows.append(cells)
-    head = [text for label in heads for text in (f"{panel.x_label} when {label}", "the paper")]
-    return grid(["", "seeds", *head], rows)
+    return grid(head, rows)
 
 
 def waiting(times: np.ndarray) -> str:
@@ -218,8 +219,8 @@ def waiting(times: np.ndarray) -> str:
 
 
 def table(folder: str) -> str:
-    """The table of the paper that runs belong to, with the paper's rows and ours."""
-    (section, *_), _ = read_sections(RESULTS / folder)
+    """Return the table of the paper that runs belong to, with the paper's rows and ours."""
+    section = section_in(folder)
     (shown,) = section.tables
     head = ["", *(column.label for column in shown.columns), "seeds", "updates"]
     rows = rows_of(shown, gather(section).ours)
@@ -232,23 +233,13 @@ def speed(benchmark: str) -> str:
 
 
 def quote(path: str) -> str:
-    """The tables that a text file has."""
+    """Return the tables that a text file has."""
     text = (RESULTS / path).read_text(encoding="utf-8")
     return "\n\n".join(re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)).replace("\n\n\n", "\n\n")
 
 
-BLOCKS = dict(
-    analysis=analysis,
-    results=results,
-    claims=all_claims,
-    settings=settings,
-    curves=curves,
-    numbers=numbers,
-    falls=falls,
-    table=table,
-    speed=speed,
-    quote=quote,
-)
+MAKERS = (analysis, results, settings, curves, numbers, falls, table, speed, quote)
+BLOCKS = {make.__name__: make for make in MAKERS} | {"claims": all_claims}
 
 
 def environment():

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 import copy
 import dataclasses
 import functools
-import itertools
 import math
 import tomllib
 
@@ -17,7 +16,8 @@ from experiments.rules import Gains, Part
 from scripts.pages import charts
 from scripts.pages.charts import PAPER, SPECS, Chart
 from scripts.pages.claims import panels_of
-from scripts.pages.sections import RESULTS, Gathered, Section, Shown, gather, papers_of
+from scripts.pages.sections import RESULTS, Gathered, Section, at_rates, gather, papers_of
+from scripts.pages.tables import as_line
 
 NORM, BASELINE = "layer", "none"
 HEAD = (
@@ -54,18 +54,18 @@ class Study:
     @functools.cached_property
     def panel(self) -> Panel:
         """Return the first panel with finished curves of both norms."""
-        panels = [panel for figure in self.section.figures for panel in figure.panels]
+        panels = list(self.section.panels.values())
         curves = [item for gathered in self.curves.values() for item in gathered.ours.items()]
         known = {key for key, curve in curves if curve.complete}
-        both = [p for p in panels if {(p.name, NORM), (p.name, BASELINE)} <= known]
-        return (both or panels)[0]
+        both = (p for p in panels if {(p.name, NORM), (p.name, BASELINE)} <= known)
+        return next(both, panels[0])
 
     @property
     def end_panel(self) -> Panel:
         """Return the panel of the end: of the test set if the first is of the training set."""
-        panels = [panel for figure in self.section.figures for panel in figure.panels]
-        test = [p for p in panels if p.split == "test" and p.where == self.panel.where]
-        return test[0] if test and self.panel.split == "train" else self.panel
+        panels, first = self.section.panels.values(), self.panel
+        test = (p for p in panels if p.split == "test" and p.where == first.where)
+        return next(test, first) if first.split == "train" else first
 
     @property
     def title(self) -> str:
@@ -94,8 +94,8 @@ class Study:
     @functools.cached_property
     def by_rate(self) -> dict[float, Gains]:
         """Return rate -> the speed-up with both norms at this rate."""
-        gains = {rate: self.gains(self.faster, rate, rate) for rate in sorted(self.sections)}
-        return {rate: gain for rate, gain in gains.items() if gain}
+        rates = sorted(self.sections)
+        return {rate: gain for rate in rates if (gain := self.gains(self.faster, rate, rate))}
 
     @property
     def measured(self) -> dict[float, Gains]:
@@ -122,17 +122,14 @@ class Study:
 
         def order(rate: float) -> tuple[int, float]:
             shown = self.sections[rate].series(self.panel.where).get(norm)
-            if shown is None or not shown.stored.finished:
-                return 0, math.inf
-            best = shown.stored.best(shown.lanes)
-            return (-len(shown.lanes), shown.stored.sign * best[1]) if best else (0, math.inf)
+            return shown.rank if shown and shown.stored.finished else (0, math.inf)
 
         return min(sorted(self.sections), key=order)
 
     def in_paper(self, part: Part) -> Gains | None:
         """Return the gains of the published lines."""
         theirs = self.curves[min(self.sections)].theirs
-        lines = {k: dataclasses.replace(c, lanes=c.mean[None]) for k, c in theirs.items()}
+        lines = {key: as_line(curve) for key, curve in theirs.items()}
         return rules.measure(part, lines, panels_of(self.section))
 
     @property
@@ -193,22 +190,12 @@ class Study:
 def studies(sections: Iterable[Section]) -> list[Study]:
     groups: dict[tuple, dict[float, Section]] = {}
     for section in sections:
-        for shown in itertools.chain(*map(rates_of, section.runs)):
-            place = section.experiment, section.scale, shown.stored.folder.parent
-            changes = without_rate(section.changes)
-            rates = groups.setdefault((*place, *changes), {})
-            rates.setdefault(shown.lr, Section(*place[:2], changes, [])).runs.append(shown)
+        name, scale, changes = section.experiment, section.scale, without_rate(section.changes)
+        for run in section.runs:
+            rates = groups.setdefault((name, scale, run.stored.folder.parent, *changes), {})
+            for shown in at_rates(run.stored, without_rate(run.changes)):
+                rates.setdefault(shown.lr, Section(name, scale, changes, [])).runs.append(shown)
     return [Study(rates) for rates in groups.values()]
-
-
-def rates_of(shown: Shown) -> list[Shown]:
-    """Return a run once for each of its learning rates, with the lanes of this rate."""
-    run, changes = shown.stored, without_rate(shown.changes)
-    lanes = [lane for lane in run.lanes if lane not in run.diverged]
-    rates = map(float, run.config["lr"])
-    return [
-        Shown(run, rate, [lane for lane in lanes if lane[1] == rate], changes) for rate in rates
-    ]
 
 
 def without_rate(changes: list[str]) -> list[str]:

@@ -54,8 +54,13 @@ class Shown:
     @functools.cached_property
     def best(self) -> dict[Lane, int]:
         """Return the best step of each lane by config.select; none before the first evaluation."""
-        best = {lane: self.stored.best([lane]) for lane in self.lanes}
-        return {lane: step_and_score[0] for lane, step_and_score in best.items() if step_and_score}
+        return {lane: best[0] for lane in self.lanes if (best := self.stored.best([lane]))}
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Return a key that sorts runs by their remaining lanes, then by their best score."""
+        best = self.stored.best(self.lanes)
+        return -len(self.lanes), self.stored.sign * best[1] if best else math.inf
 
     @property
     def progress(self) -> str:
@@ -92,6 +97,11 @@ class Section:
     def figures(self) -> tuple[Figure, ...]:
         """Return the figures of figures.py; without such a file, every metric."""
         return self.figures_file.FIGURES if self.figures_file else (default_figure(self),)
+
+    @functools.cached_property
+    def panels(self) -> dict[str, Panel]:
+        """Return the panels of all figures by name."""
+        return {panel.name: panel for figure in self.figures for panel in figure.panels}
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -187,13 +197,13 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
     broken = []
     for folder in runs.find(root):
         try:
-            shown = choose_lanes(runs.read(folder))
+            run = runs.read(folder)
+            shown = min(at_rates(run, changes_against_paper(run)), key=lambda shown: shown.rank)
             name, scale = shown.stored.config["experiment"], str(shown.stored.config["scale"])
         except files.MALFORMED as error:  # an InputError, or a key that only pages need
-            is_told = isinstance(error, InputError)
-            text = str(error) if is_told else f"{folder} has a malformed config ({error!r})."
-            broken.append(text)
-            print(f"Skipped a broken run: {text}")
+            text = f"{folder} has a malformed config ({error!r})."
+            broken.append(str(error) if isinstance(error, InputError) else text)
+            print(f"Skipped a broken run: {broken[-1]}")
             continue
         changes = [text for text in shown.changes if not text.startswith("norms.")]
         key = (name, scale, *changes, folder.parent if apart else None)
@@ -206,18 +216,12 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
     return sorted(sections.values(), key=lambda section: section.place), broken
 
 
-def choose_lanes(run: Stored) -> Shown:
-    """Return a run with the lanes of its best learning rate."""
-
-    def remaining(lr: float) -> list[Lane]:
-        return [lane for lane in run.lanes if lane[1] == lr and lane not in run.diverged]
-
-    def order(lr: float) -> tuple[int, float]:
-        best = run.best(remaining(lr))
-        return -len(remaining(lr)), run.sign * best[1] if best else math.inf
-
-    lr = min(map(float, run.config["lr"]), key=order)
-    return Shown(run, lr, remaining(lr), changes_against_paper(run))
+def at_rates(run: Stored, changes: list[str]) -> list[Shown]:
+    """Return a run once for each of its learning rates, with the lanes that remain of this rate."""
+    lanes = {float(rate): list[Lane]() for rate in run.config["lr"]}
+    for lane in run.remaining:
+        lanes[lane[1]].append(lane)
+    return [Shown(run, rate, remaining, changes) for rate, remaining in lanes.items()]
 
 
 def changes_against_paper(run: Stored) -> list[str]:
@@ -288,10 +292,10 @@ def gather(section: Section) -> Gathered:
     theirs: Curves = {}
     for figure in section.figures:
         theirs |= curves.published(PUBLISHED / f"{figure.name}.csv") if figure.source else {}
-        for panel in figure.panels:
-            for norm, run in section.series(panel.where).items():
-                curve = curves.from_readings(run.readings, panel, run.stored.finished)
-                ours[panel.name, norm] = curve
+    for panel in section.panels.values():
+        for norm, run in section.series(panel.where).items():
+            curve = curves.from_readings(run.readings, panel, run.stored.finished)
+            ours[panel.name, norm] = curve
     for table in section.tables:
         theirs |= printed(table)
         for norm, run in section.series({}).items():
@@ -303,7 +307,7 @@ def gather(section: Section) -> Gathered:
     return Gathered(drawn, theirs, seconds(**speed) if speed else {})
 
 
-def of_panel(panel: Panel, curves: Curves) -> dict[str, Curve]:
+def by_norm(panel: Panel, curves: Curves) -> dict[str, Curve]:
     """Return norm -> curve in a panel."""
     return {norm: curve for (name, norm), curve in curves.items() if name == panel.name}
 

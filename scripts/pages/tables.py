@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.curves import Curve, Panel, Table
 from scripts.pages.charts import styles_of
-from scripts.pages.sections import Curves, Section, of_panel
+from scripts.pages.sections import Curves, Section, by_norm
 
 
 def number(lanes: np.ndarray, digits: str) -> str:
@@ -18,24 +18,22 @@ def number(lanes: np.ndarray, digits: str) -> str:
     return f"{lanes.mean():{digits}}{spread}".replace("e-0", "e-")
 
 
-def summary_name(name: str, count: int) -> str:
-    return f"{name} of last {count}" if count else f"{name} of all"
-
-
-def as_line(curve: Curve | None) -> Curve | None:
+def as_line(curve: Curve) -> Curve:
     """Return a published curve without its band, whose edges are no seeds."""
-    return curve and dataclasses.replace(curve, lanes=curve.mean[None])
+    return dataclasses.replace(curve, lanes=curve.mean[None])
 
 
 def table_of(panel: Panel, ours: Curves, theirs: Curves) -> dict:
     """Return ours beside the paper's, at the panel's landmarks and in its summaries."""
     labels = [f"{panel.x_label} = {x:g}" for x in panel.landmarks]
-    labels += [summary_name(*summary) for summary in panel.summaries]
+    labels += [
+        f"{name} of {f'last {count}' if count else 'all'}" for name, count in panel.summaries
+    ]
     labels += [f"{panel.x_label} when {panel.times * level:g} is reached" for level in panel.levels]
-    mine, papers = of_panel(panel, ours), of_panel(panel, theirs)
+    mine, papers = by_norm(panel, ours), by_norm(panel, theirs)
     head, columns = [], []
     for norm, (name, *_) in styles_of([*mine, *papers]).items():
-        curve, paper = mine.get(norm), as_line(papers.get(norm))
+        curve, paper = mine.get(norm), as_line(papers[norm]) if norm in papers else None
         seeds = f", seeds:\N{NO-BREAK SPACE}{len(curve.lanes)}" if curve else ""
         head += [f"{name}: ours{seeds}", f"{name}: paper"]
         columns += [cells(c, panel) if c else ["–"] * len(labels) for c in (curve, paper)]
