@@ -1,4 +1,4 @@
-"""What tests of recurrent layers share: cells, their sites and schedules, and a layer."""
+"""Share parts of the tests of recurrent layers: cells, their sites and schedules, and a layer."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ FAST = ("cpu", "accelerator")
 
 
 class Layer(nn.Module):
-    """One cell, unrolled: what somebody's model would do."""
+    """One cell, unrolled: as a model of a user."""
 
     cell: nn.Module
     schedule: object = None
@@ -51,8 +51,8 @@ def init(module, *arguments):
     return jax.jit(module.init)(jax.random.key(0), *arguments)
 
 
-def assert_all_close(found, expected, tolerance):
-    def close(one, other):
-        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+def assert_all_close(actual, expected, tolerance):
+    def close(value, wanted):
+        np.testing.assert_allclose(value, wanted, rtol=tolerance, atol=tolerance)
 
-    jax.tree.map(close, found, expected)
+    jax.tree.map(close, actual, expected)

@@ -37,7 +37,7 @@ def _types(request):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where data sets are prepared, once for all tests."""
+    """Prepare data sets in one folder for all tests and return it."""
     return str(tmp_path_factory.mktemp("data"))
 
 

@@ -23,8 +23,8 @@ def run(cell, params, xs, carry=None):
         return jax.device_get(Layer(cell).apply({"params": {"cell": params}}, xs, None, carry))
 
 
-def assert_equal_trees(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, dict(found), dict(expected))
+def assert_equal_trees(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, dict(actual), dict(expected))
 
 
 # --- PyTorch ---
@@ -67,12 +67,12 @@ def test_a_gru_has_the_equations_of_torch():
     weights["bias_hh_l0"][2 * H :] = 0
     xs, h = draw(T, B, D), np.zeros((B, H))
     hs, _ = run(GRU(H), from_torch(weights, GRU), xs)
-    for x, found in zip(xs, hs, strict=True):
+    for x, actual in zip(xs, hs, strict=True):
         a_x = np.split(x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"], 3, -1)
         a_h = np.split(h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"], 3, -1)
         r, z = sigmoid(a_x[0] + a_h[0]), sigmoid(a_x[1] + a_h[1])
         h = (1 - z) * np.tanh(a_x[2] + r * a_h[2]) + z * h
-        np.testing.assert_allclose(found, h, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(actual, h, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell, gates", [(LSTM, 4), (GRU, 3)])

@@ -127,7 +127,7 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", disk.place], check=True)
 
 
-# In the first checkpoint and in the second, which a thread writes while training goes on.
+# In the first checkpoint and in the second, which a thread writes while training continues.
 @pytest.mark.parametrize("size, saved", [("60k", []), ("400k", ["2"])])
 def test_training_on_a_full_disk_resumes_with_room(whole, make_config, data_dir, disk, size, saved):
     folder = disk.place / "run"
@@ -183,7 +183,7 @@ def test_a_read_only_run_is_read_but_not_trained(whole, make_config, data_dir, d
 
 
 class Writes:
-    """What a run folder is after each write, and what of it is on the disk if power fails then.
+    """Record a run folder after each write, and the part on the disk if power fails then.
 
     On the disk are the contents of a file at its last fsync, and the names at the last fsync of the
     folder. A checkpoint is there once it is committed: orbax syncs its arrays.

@@ -77,7 +77,7 @@ def test_table_1_agrees_with_brute_force(norm):
 
 @pytest.mark.parametrize("norm", ["none", *NORMS])
 def test_fisher_information_is_that_of_the_derivatives(norm):
-    """Of independent outputs by all outcomes, and by the formulas of dependent outputs."""
+    """Independent outputs, by all outcomes and by the formulas of dependent outputs, agree."""
     J = derivative(partial(outputs, norm))
 
     def expected(cov):

@@ -1,4 +1,4 @@
-"""Pictures of DRAW: where frames lie, and what the files show."""
+"""Pictures of DRAW: the places of frames, and what the files show."""
 
 import io
 
@@ -118,8 +118,8 @@ def test_windows_are_drawn_with_attention_only(make_task):
 
 def test_a_reconstruction_is_beside_its_image(make_task):
     task = make_task()
-    first, again, other = (pictures_of(task, split="valid", seed=seed) for seed in (0, 0, 1))
-    assert first == again and first["samples.png"] != other["samples.png"]
+    first, again, reseeded = (pictures_of(task, split="valid", seed=seed) for seed in (0, 0, 1))
+    assert first == again and first["samples.png"] != reseeded["samples.png"]
     pixels = pixels_of(first["reconstructions.png"])
     x = task.splits["valid"]["x"][[0, 66, 133]].reshape(3, 28, 28)
     side = 28 * ZOOM + GAP

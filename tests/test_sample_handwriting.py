@@ -94,10 +94,10 @@ def test_a_sample_continues_the_open_stroke_of_its_prime(given, sizes):
     """Strokes of 3, 1 and 2 points; the given points are those behind the first."""
     strokes = sample_line(a_sample(given), SCALE).strokes
     assert [len(stroke) for colour, stroke in strokes if colour == INK] == sizes
-    of_prime = [stroke for colour, stroke in strokes if colour == GIVEN]
-    assert sum(map(len, of_prime)) == given + 1
+    primed = [stroke for colour, stroke in strokes if colour == GIVEN]
+    assert sum(map(len, primed)) == given + 1
     whole = [stroke for _, stroke in sample_line(a_sample(), SCALE).strokes]
-    np.testing.assert_array_equal(np.concatenate(of_prime), np.concatenate(whole)[: given + 1])
+    np.testing.assert_array_equal(np.concatenate(primed), np.concatenate(whole)[: given + 1])
 
 
 @pytest.mark.parametrize(
