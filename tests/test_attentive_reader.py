@@ -155,9 +155,9 @@ def split(count, seed):
 
 @pytest.fixture(scope="module")
 def splits():
-    splits = dict(train=split(40, 0), valid=split(11, 1))
-    splits["train"]["words"] = vocabulary.join(WORDS)
-    return splits
+    data = dict(train=split(40, 0), valid=split(11, 1))
+    data["train"]["words"] = vocabulary.join(WORDS)
+    return data
 
 
 @pytest.fixture

@@ -202,20 +202,20 @@ def test_samples_have_the_moments_of_the_mixture():
         lambda leaf: jnp.broadcast_to(leaf, (40_000, *leaf.shape)), Mixture.of(y)
     )
     samples = np.asarray(mixture.sample(Noise.draw(jax.random.key(0), (40_000,), M)))
-    components = jax.tree.map(np.asarray, Mixture.of(y))
-    pi = np.exp(components.log_pi)
-    mean = np.array([pi @ components.mu_1, pi @ components.mu_2])
-    s_1, s_2 = np.exp(components.log_sigma_1), np.exp(components.log_sigma_2)
+    mix = jax.tree.map(np.asarray, Mixture.of(y))
+    pi = np.exp(mix.log_pi)
+    mean = np.array([pi @ mix.mu_1, pi @ mix.mu_2])
+    s_1, s_2 = np.exp(mix.log_sigma_1), np.exp(mix.log_sigma_2)
     second = np.array(
         [
-            [pi @ (s_1**2 + components.mu_1**2), pi @ (components.rho * s_1 * s_2 + components.mu_1 * components.mu_2)],
-            [0, pi @ (s_2**2 + components.mu_2**2)],
+            [pi @ (s_1**2 + mix.mu_1**2), pi @ (mix.rho * s_1 * s_2 + mix.mu_1 * mix.mu_2)],
+            [0, pi @ (s_2**2 + mix.mu_2**2)],
         ]
     )
     second[1, 0] = second[0, 1]
     np.testing.assert_allclose(samples[:, :2].mean(0), mean, atol=0.05)
     np.testing.assert_allclose(np.cov(samples[:, :2].T), second - np.outer(mean, mean), atol=0.1)
-    np.testing.assert_allclose(samples[:, 2].mean(), 1 / (1 + np.exp(-components.e)), atol=0.02)
+    np.testing.assert_allclose(samples[:, 2].mean(), 1 / (1 + np.exp(-mix.e)), atol=0.02)
 
 
 # --- The task ---
@@ -276,7 +276,9 @@ def test_updates_raise_the_likelihood(kind):
 def test_writing_depends_on_the_key_and_begins_as_primed(task):
     variables = jax.jit(task.init)(jax.random.key(0))
     text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
-    first, second = (task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2))
+    first, second = (
+        task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2)
+    )
     again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
     assert first.points.shape == (12, 1, 3)
     assert first.phi.shape == (12, 1, 4)

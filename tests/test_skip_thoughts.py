@@ -105,9 +105,7 @@ def direct(h, W, b, target, count):
 
 
 @pytest.mark.parametrize("chunk, count", [(4, 9), (4, 8), (4, 0), (64, 10), (1, 7)])
-def test_the_loss_in_chunks_matches_the_formula_in_lanes(
-    chunk, count
-):
+def test_the_loss_in_chunks_matches_the_formula_in_lanes(chunk, count):
     random = np.random.default_rng(0)
     lanes = 3 * random.normal(size=(2, 3, 10, 6)), random.normal(size=(2, 6, 7))
     b, target = random.normal(size=(2, 7)), random.integers(7, size=(3, 10))

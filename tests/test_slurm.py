@@ -25,7 +25,7 @@ def children(pid):
 
 
 def processes_of(job):
-    """Yield the processes of a job as a cluster sees them: the one that submitit starts, and its run."""
+    """Return the processes of a job: the one that submitit starts, and its run."""
     return [pid for task in children(job) for pid in (task, *children(task))]
 
 
