@@ -77,7 +77,7 @@ def reader(kind, p, passage, question, noise):
 
 @pytest.fixture(scope="module", params=NORMS)
 def made(request):
-    """Return a model of a kind, its variables, the model applied to (passage, question, noise), data."""
+    """Return a model of a kind, its variables, its jitted application, and data."""
     kind, random = request.param, np.random.default_rng(0)
     model = Model(vocabulary=V, words=D, hidden=H, bidirectional=False, norm=NORMS[kind])
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))

@@ -110,7 +110,7 @@ def test_files_without_text_raise_and_leave_nothing(tmp_path, files, words):
 
 TEXT = """Return a copy of the :class:`list`, as `sorted` does.
 
-This goes on over
+This continues over
 two lines.  It says *more*.
 
 >>> sorted([2, 1])

@@ -147,7 +147,7 @@ PICKLES = {
 
 
 def python_2(value) -> bytes:
-    """Return a pickle as Python 2 writes texts, which are bytes there: as protocol 2 and with its text opcode."""
+    """Return a pickle of protocol 2 with texts as bytes, as Python 2 writes it."""
     if isinstance(value, dict):
         items = b"".join(b"U" + bytes([len(k)]) + k + b"K" + bytes([n]) for k, n in value.items())
         return b"\x80\x02}(" + items + b"u."

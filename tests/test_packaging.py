@@ -219,7 +219,7 @@ def test_an_empty_environment_runs_the_readmes_example(tmp_path):
 
 @pytest.fixture
 def clone(tmp_path):
-    """Return a folder with the Makefile, and a PYTHON that does nothing but note what it was asked."""
+    """Return a folder with the Makefile, and a PYTHON that only records its arguments."""
     folder = tmp_path / "a clone"
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder)

@@ -24,9 +24,6 @@ def task_of(data_dir, scale="tiny", **settings):
     return Task(config)
 
 
-# --- The settings ---
-
-
 # --- The sequences ---
 
 
