@@ -47,8 +47,20 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def randomized(variables, seed=1):
+    """Return parameters of the same shapes, none at its initial value."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables
+    )
+
+
 def init(module, *arguments):
     return jax.jit(module.init)(jax.random.key(0), *arguments)
+
+
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def assert_all_close(actual, expected, tolerance):

@@ -12,6 +12,7 @@ from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import assert_all_close, assert_equal
 
 SITES = ("x", "h", "c")
 NORMS = {
@@ -100,8 +101,7 @@ def made(request):
 def test_logits_and_attention_are_those_of_the_equations(made):
     kind, variables, apply, data = made
     actual, expected = apply(variables, *data), reader(kind, variables["params"], *data)
-    for value, wanted in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-9, atol=1e-12)
+    assert_all_close(actual, expected, 1e-9)
     np.testing.assert_allclose(actual[1].sum(0), 1)
 
 
@@ -111,8 +111,8 @@ def test_padding_changes_nothing(made):
     changed = np.where(lengths_to_mask(T, LENGTHS), passage, 0)
     other_question = np.where(lengths_to_mask(S, QUESTIONS), question, 0)
     assert (changed != passage).any()
-    for value, two in zip(before, apply(variables, changed, other_question, noise), strict=True):
-        np.testing.assert_array_equal(value, two)
+    after = apply(variables, changed, other_question, noise)
+    assert_equal(before, after)
 
 
 def test_the_backward_direction_starts_at_each_examples_end():

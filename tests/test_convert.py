@@ -23,10 +23,6 @@ def run(cell, params, xs, carry=None):
         return jax.device_get(Layer(cell).apply({"params": {"cell": params}}, xs, None, carry))
 
 
-def assert_equal_trees(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, dict(actual), dict(expected))
-
-
 # --- PyTorch ---
 
 

@@ -1,15 +1,17 @@
 """Convolutional networks: norms of conv layers against numpy, the model, activity."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from configs import convnet as config_file
 from experiments.convnet.samples import Options, sample
-from experiments.convnet.task import Task, border, image_shape
+from experiments.convnet.task import border, image_shape
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
-from tests.learning import states_of
+from tests.learning import states_of, tiny_task
 
 FORMS = {
     "layer": ((1, 2, 3), (4,)),
@@ -45,12 +47,7 @@ def test_each_form_normalizes_its_axes_and_has_its_gains(name):
 
 @pytest.fixture(scope="module")
 def make_task(data_dir):
-    def make(**options):
-        config = config_file.get_config("tiny")
-        config.update(data_dir=data_dir, **options)
-        return Task(config)
-
-    return make
+    return partial(tiny_task, "convnet", data_dir)
 
 
 def convolved(x, W):

@@ -13,6 +13,8 @@ from experiments.draw.model import Model, Window
 from experiments.draw.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import draw as normal
+from tests.cells import randomized
 from tests.learning import learn
 from tests.products import exhaustive
 
@@ -25,20 +27,8 @@ NORMS = {
 }
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
 def pictures(B, seed=0):
     return np.random.default_rng(seed).integers(2, size=(B, 28, 28)).astype(float)
-
-
-def randomized(variables, seed=1):
-    """Parameters of their shapes, none of them at its initial value."""
-    random = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables
-    )
 
 
 def made(norm, attention=True, sizes=(2, 3), hidden=H, latent=Z):

@@ -25,10 +25,7 @@ CORRELATED = ROOT @ ROOT.transpose(0, 2, 1)  # Cov[y | x] of dependent outputs
 UNIT = np.broadcast_to(np.eye(H), (N, H, H))
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def assert_all_close(value, expected, tolerance=1e-12):

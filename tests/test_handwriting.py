@@ -11,6 +11,8 @@ from experiments.handwriting.model import Mixture, Model, Noise
 from experiments.handwriting.task import Task, pad
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import draw as normal
+from tests.cells import randomized
 from tests.learning import learn
 
 T, B, U, H, K, M = 4, 3, 5, 6, 2, 3
@@ -21,10 +23,6 @@ NORMS = {
     "batch": Norm("batch", ("x", "h", "c"), (), True),
 }
 MASK = np.arange(T)[:, None] < np.array([4, 2, 3])
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def points(*shape, seed=0):
@@ -44,11 +42,7 @@ def made(kind, text=True):
     """Return a model with random parameters in float64; x64 must be on."""
     model = Model(H, K, M, text, PACE, NORMS[kind])
     variables = jax.jit(model.init)(jax.random.key(0), points(T, B), MASK, texts())
-    random = np.random.default_rng(1)
-    params = jax.tree.map(
-        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables["params"]
-    )
-    return model, {**variables, "params": params}
+    return model, {**variables, "params": randomized(variables["params"])}
 
 
 # --- The equations, in numpy ---

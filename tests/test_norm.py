@@ -40,12 +40,6 @@ from tests.cells import Shorter, assert_all_close, draw
 N, D, H = 8, 5, 6  # examples, inputs, units
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def bits(array):
     return np.asarray(array).tobytes()
 
@@ -396,7 +390,6 @@ INVALID = {
     "cannot be imported": lambda: Norm(":Mine", ("a",)),
     "must be a subclass of flax.linen.Module": lambda: Norm("tests.cells:draw", ("a",)),
     "a subclass of flax.linen.Module; got .*dict": lambda: Norm(dict, ("a",)),
-    "a subclass of flax.linen.Module; got 3": lambda: Norm(3, ("a",)),
     "Shorter norm option 'gian'. Did you mean 'gain'": lambda: Norm(Shorter, ("a",), {"gian": 1}),
     "option 'train'": lambda: Norm(Shorter, ("a",), {"train": True}),
     "^config.norms.it: .*norm kind 'bacth'. Did you mean 'batch'": lambda: norm_of("bacth", ("a",)),

@@ -19,6 +19,8 @@ from experiments.order_embeddings.model import Model
 from experiments.order_embeddings.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import assert_all_close, assert_equal
+from tests.cells import draw as normal
 from tests.learning import learn
 
 NORMS = {
@@ -26,10 +28,6 @@ NORMS = {
     "layer": Norm("layer", ("x", "h")),
     "batch": Norm("batch", ("x", "h"), (), True),
 }
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 # --- The equations, in numpy: one caption, one image, one coordinate after the other ---
@@ -80,8 +78,7 @@ def test_points_and_the_loss_are_those_of_the_equations(kind, symmetric):
     s, v = points(kind, variables["params"], *inputs, symmetric)
     expected = s, v, contrast(-s @ v.T if symmetric else penalties(s, v), 0.5)
     assert expected[2] > 0.1
-    for value, wanted in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-9, atol=1e-12)
+    assert_all_close(actual, expected, 1e-9)
 
 
 def direct(s, v):
@@ -98,8 +95,7 @@ def test_the_penalty_and_its_gradient_match_the_formula(block):
         )
         E = retrieval.violations(s, v, block)
     np.testing.assert_allclose(E, penalties(s, v), rtol=1e-12)
-    for value, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-12)
+    assert_all_close(actual, expected, 1e-12)
 
 
 def test_the_loss_holds_no_array_of_pairs_and_coordinates():
@@ -239,19 +235,13 @@ def test_a_batch_has_one_caption_per_image_with_an_end(task):
 def test_a_batch_depends_on_the_step_and_an_epoch_is_complete(task):
     again = make_task()
     for step in (0, 3, 6, 7, 50):
-        for value, two in zip(task.batch(step).values(), again.batch(step).values(), strict=True):
-            np.testing.assert_array_equal(value, two)
+        assert_equal(task.batch(step), again.batch(step))
     assert task.steps_per_epoch == 7
     epochs = [
         np.concatenate([task.indices(7 * e + k, 0)["images"] for k in range(7)]) for e in (0, 1)
     ]
     assert all(len(set(images.tolist())) == 28 for images in epochs)
     assert (epochs[0] != epochs[1]).any()
-
-
-@pytest.fixture(scope="module")
-def variables(task):
-    return jax.jit(task.init)(jax.random.key(0))
 
 
 def test_the_points_of_a_fold_are_those_of_single_captions(task, variables, monkeypatch):

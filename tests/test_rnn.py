@@ -25,6 +25,7 @@ from tests.cells import (
     draw,
     init,
     norm_of,
+    randomized,
 )
 from tests.products import covering
 
@@ -34,14 +35,6 @@ MASK = np.arange(T)[:, None] < LENGTHS
 EQUATIONS = {RNN: reference.rnn, LSTM: reference.lstm, GRU: reference.gru}
 NORMS = ("none", "layer", "rms", "batch", "weight", Shorter)
 README = Path(__file__).parents[1] / "README.md"
-
-
-def randomized(variables, seed=1):
-    """Return variables of their shapes in which no parameter has its initial value."""
-    random = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) + 0.3 * random.normal(size=leaf.shape), variables
-    )
 
 
 def weighted_sines(outputs, np=np):
@@ -420,8 +413,6 @@ def refused(cell=None, xs=None, **arguments):
     [
         (lambda: LSTM(0), "units must be a whole number of 1 or more; got 0"),
         (lambda: GRU(2.5), "units must be a whole number of 1 or more; got 2.5"),
-        (lambda: LSTM("8"), "units must be a whole number of 1 or more; got '8'"),
-        (lambda: RNN(True), "units must be a whole number of 1 or more; got True"),
         (lambda: LSTM(H, "layer"), "norm must be a Norm, such as ln.Norm(); got 'layer'"),
         (lambda: GRU(H, learned=("c",)), "('h',); got ('c',)"),
         (lambda: LSTM(H, learned="ch"), "learned must be a tuple"),

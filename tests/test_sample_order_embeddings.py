@@ -2,30 +2,21 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 
-from configs import order_embeddings as config_file
-import experiments
 from experiments.datasets import vocabulary
 from experiments.order_embeddings.samples import Candidates, Options, places, sample
 from experiments.pictures import GOOD
 from ln.errors import InputError
+from tests.learning import tiny_task
 
 N = 20  # images of a fold
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    config = config_file.get_config("tiny")
-    config.data_dir = str(tmp_path_factory.mktemp("data"))
-    return experiments.load(config)
-
-
-@pytest.fixture(scope="module")
-def variables(task):
-    return jax.jit(task.init)(jax.random.key(0))
+def task(data_dir):
+    return tiny_task("order_embeddings", data_dir)
 
 
 @pytest.fixture(scope="module")

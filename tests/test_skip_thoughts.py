@@ -118,8 +118,7 @@ def test_the_loss_in_chunks_matches_the_formula_in_lanes(chunk, count):
             for f in (lambda *p: cross_entropy(chunk, *p), direct)
         )
         alone = cross_entropy(chunk, lanes[0][0], lanes[1][0], b[0], target, count)
-    for value, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-9, atol=1e-12)
+    assert_all_close(actual, expected, 1e-9)
     np.testing.assert_allclose(2 * np.asarray(alone), actual[0][0], rtol=1e-12)
 
 

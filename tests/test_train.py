@@ -17,6 +17,7 @@ from configs import mnist
 import experiments
 from ln.errors import DivergedError, InputError
 from ln.training import console, runs, train
+from tests.cells import assert_equal
 from tests.products import exhaustive
 
 NORMS = (exhaustive("none"), "batch", "layer", exhaustive("weight"))
@@ -41,10 +42,6 @@ def fit(config, folder):
 
 def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def assert_close(a, b, rtol=2e-5, atol=2e-5):
