@@ -17,6 +17,7 @@ from ln.errors import InputError
 from ln.norm import EPSILON
 from ln.training import train
 from tests import reference
+from tests.cells import assert_all_close
 
 WORDS = [f"w{n}" for n in range(30)]
 
