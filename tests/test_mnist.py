@@ -13,7 +13,7 @@ from experiments.tasks import negative_log_likelihood
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
 from tests import reference
-from tests.learning import assert_all_change, states_of, variables_of
+from tests.learning import assert_all_change, states_of, tiny_task, variables_of
 
 NORMS = tuple(config_file.get_config().norms)
 
@@ -95,12 +95,7 @@ def network(norm, p, x):
 
 @pytest.fixture(scope="module", params=NORMS)
 def task(request, data_dir):
-    config = config_file.get_config("tiny")
-    config.norm = request.param
-    config.hidden = 32
-    config.batch_size = 16
-    config.data_dir = str(data_dir)
-    return Task(config)
+    return tiny_task("mnist", data_dir, norm=request.param, hidden=32, batch_size=16)
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,13 @@ import pytest
 
 from configs import sequential_mnist as config_file
 from experiments import datasets
-from experiments.sequential_mnist.task import Task
 from ln.errors import InputError
 from ln.norm import EPSILON
 from tests import reference
-from tests.learning import assert_all_change, states_of, variables_of
+from tests.learning import assert_all_change, states_of, tiny_task, variables_of
 
 NORMS = tuple(config_file.get_config().norms)
-
-
-def task_of(data_dir, scale="tiny", **settings):
-    config = config_file.get_config(scale)
-    config.update_from_flattened_dict(dict(data_dir=data_dir, **settings))
-    return Task(config)
+task_of = partial(tiny_task, "sequential_mnist")
 
 
 # --- The sequences ---
