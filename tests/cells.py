@@ -1,4 +1,4 @@
-"""What tests of recurrent layers share: cells, their sites and schedules, and a layer."""
+"""Share parts of the tests of recurrent layers: cells, their sites and schedules, and a layer."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ FAST = ("cpu", "accelerator")
 
 
 class Layer(nn.Module):
-    """One cell, unrolled: what somebody's model would do."""
+    """One cell, unrolled: as a model of a user."""
 
     cell: nn.Module
     schedule: object = None
@@ -47,12 +47,24 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def randomized(variables, seed=1):
+    """Return parameters of the same shapes, none at its initial value."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables
+    )
+
+
 def init(module, *arguments):
     return jax.jit(module.init)(jax.random.key(0), *arguments)
 
 
-def assert_all_close(found, expected, tolerance):
-    def close(one, other):
-        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
-    jax.tree.map(close, found, expected)
+
+def assert_all_close(actual, expected, tolerance):
+    def close(value, wanted):
+        np.testing.assert_allclose(value, wanted, rtol=tolerance, atol=tolerance)
+
+    jax.tree.map(close, actual, expected)

@@ -13,6 +13,7 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
+import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
@@ -37,8 +38,21 @@ def _types(request):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where data sets are prepared, once for all tests."""
+    """Prepare data sets in one folder for all tests and return it."""
     return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def variables(task):
+    """Return the initial variables of the task of a module."""
+    return jax.jit(task.init)(jax.random.key(0))
+
+
+@pytest.fixture
+def float64():
+    """Compute in float64 in a test."""
+    with jax.enable_x64(True):
+        yield
 
 
 def pytest_make_parametrize_id(val):

@@ -36,14 +36,14 @@ def memory(compiled) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def difference(found, expected) -> float:
+def difference(actual, expected) -> float:
     """Return the largest difference of any leaf, relative to the largest number of the leaf."""
 
     def relative(x, y):
         x, y = np.asarray(x), np.asarray(y)
         return float(abs(x - y).max() / abs(y).max())
 
-    return max(jax.tree.leaves(jax.tree.map(relative, found, expected)))
+    return max(jax.tree.leaves(jax.tree.map(relative, actual, expected)))
 
 
 def measure(Cell, kind: str, schedule) -> dict:
@@ -60,23 +60,23 @@ def measure(Cell, kind: str, schedule) -> dict:
 
     gradient = jax.jit(jax.grad(loss))
     expected = gradient(params, stats, xs, mask)
-    found = dict(parameters=sum(leaf.size for leaf in jax.tree.leaves(variables)))
-    found["memory"] = [memory(gradient.lower(params, stats, xs, mask).compile())]
-    found["collectives"] = []
+    measured = dict(parameters=sum(leaf.size for leaf in jax.tree.leaves(variables)))
+    measured["memory"] = [memory(gradient.lower(params, stats, xs, mask).compile())]
+    measured["collectives"] = []
     for n in (2, 4):
         mesh = jax.make_mesh((n,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:n])
         whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), OVER_BATCH))
         arguments = *jax.device_put((params, stats), whole), *jax.device_put((xs, mask), split)
         compiled = gradient.lower(*arguments).compile()
-        found["memory"].append(memory(compiled))
-        found["collectives"] += collectives(compiled)
-        found["auto"] = difference(compiled(*arguments), expected)
+        measured["memory"].append(memory(compiled))
+        measured["collectives"] += collectives(compiled)
+        measured["auto"] = difference(compiled(*arguments), expected)
 
     mesh = jax.make_mesh((2,), ("batch",), devices=jax.devices()[:2])  # Explicit axes
     whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), OVER_BATCH))
     arguments = *jax.device_put((params, stats), whole), *jax.device_put((xs, mask), split)
     with jax.set_mesh(mesh):
-        found["explicit"] = difference(gradient(*arguments), expected)
+        measured["explicit"] = difference(gradient(*arguments), expected)
 
     if kind != "batch":  # whose statistics would be those of a shard
 
@@ -90,8 +90,8 @@ def measure(Cell, kind: str, schedule) -> dict:
             return jax.lax.psum(loss(params, {}, xs, mask), "batch")
 
         params, _, xs, mask = arguments
-        found["shard_map"] = difference(jax.jit(jax.grad(total))(params, xs, mask), expected)
-    return found
+        measured["shard_map"] = difference(jax.jit(jax.grad(total))(params, xs, mask), expected)
+    return measured
 
 
 if __name__ == "__main__":

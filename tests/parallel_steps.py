@@ -22,17 +22,17 @@ def measure(name: str, data_dir: str) -> dict:
     task = tiny_task(name, data_dir)
     config, optimizer = task.config, train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-3)])
-    found = dict(memory=[], collectives=[])
-    found["parameters"] = max(leaf.size for leaf in jax.tree.leaves(state.params))
+    measured = dict(memory=[], collectives=[])
+    measured["parameters"] = max(leaf.size for leaf in jax.tree.leaves(state.params))
     config.batch_size = B = BATCH.get(name, 64)  # after the check that the data have as many
     batch = jax.tree.map(lambda leaf: leaf[None], task.example())
     for n in (1, 2, 4):
         spread = Spread.over(jax.devices()[:n], 1, B)
         arguments = spread.state(state), spread.batches(batch)
         compiled = train.make_call(task, optimizer, spread).lower(*arguments).compile()
-        found["memory"].append(memory(compiled))
-        found["collectives"] += collectives(compiled)
-    return found
+        measured["memory"].append(memory(compiled))
+        measured["collectives"] += collectives(compiled)
+    return measured
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The paper's equations in numpy and float64, line by line, to test against.
 
-Independent of ln. One case or one unit at a time, as the equations are written; derivatives are
+Independent of ln. One example or one unit at a time, as the equations are written; derivatives are
 the closed forms, so that autodiff has something to be compared with. Functions ``*_backward`` take
 ``d_y``, the derivative of a loss by the outputs, and return its derivatives by the arguments.
 """
@@ -24,7 +24,7 @@ def normalized_backward(d_v_hat, v, epsilon):
 
 
 def layer_norm(a, gain, bias, epsilon):
-    """Eqs. 3 and 4: a ``[N, H]``, one μ and σ per case; gain and bias ``[H]``."""
+    """Eqs. 3 and 4: a ``[N, H]``, one μ and σ per example; gain and bias ``[H]``."""
     return np.stack([gain * normalized(case, epsilon)[0] + bias for case in a])
 
 
@@ -71,7 +71,7 @@ def weight_norm_backward(d_w, v, gain):
 
 
 def negative_log_likelihood(logits, y):
-    """−log(exp a_y / Σ_j exp a_j) of one case ``[C]``, as log(1 + Σ_{j≠y} exp(a_j − a_y))."""
+    """−log(exp a_y / Σ_j exp a_j) of one example ``[C]``, as log(1 + Σ_{j≠y} exp(a_j − a_y))."""
     return np.log1p(np.sum(np.exp(np.delete(logits, y) - logits[y])))
 
 
@@ -82,15 +82,15 @@ def negative_log_likelihood_backward(logits, y):
     return p
 
 
-# --- Recurrent layers: one time step and one case after the other, gates by name ---
+# --- Recurrent layers: one time step and one example after another, gates by name ---
 
 
 def sigmoid(a):
     return 1 / (1 + np.exp(-a))
 
 
-def of_cell(kind, p, site, a, mask, epsilon):
-    """The norm of a site, with parameters p[site], applied to a ``[B, n]`` at one time step."""
+def normalize(kind, p, site, a, mask, epsilon):
+    """Return ``a [B, n]`` at one time step normalized with the parameters p[site]."""
     own = p.get(site, {})
     gain, bias = own.get("gain", 1.0), own.get("bias", 0.0)
     if not isinstance(kind, str) and "gain" in own:  # a class of a norm
@@ -100,7 +100,7 @@ def of_cell(kind, p, site, a, mask, epsilon):
     if kind == "rms" and "gain" in own:
         return rms_norm(a, gain, bias, epsilon)
     if kind == "batch" and "gain" in own and mask.any():
-        real = np.flatnonzero(mask)  # statistics of real cases only
+        real = np.flatnonzero(mask)  # statistics of real examples only
         out = np.zeros_like(a)
         out[real] = batch_norm(a[real], gain, np.broadcast_to(bias, gain.shape), epsilon)
         return out
@@ -108,7 +108,7 @@ def of_cell(kind, p, site, a, mask, epsilon):
 
 
 def weights(p, name):
-    """A matrix ``[D, n]``, of weight norm where it has a gain."""
+    """Return a matrix ``[D, n]``, normalized by weight norm if it has a gain."""
     own = p[name]
     return weight_norm(own["kernel"], own["gain"]) if "gain" in own else own["kernel"]
 
@@ -116,33 +116,33 @@ def weights(p, name):
 def rnn(kind, p, h, x, mask, epsilon, inside=False):
     """Eq. 4 with the norm at site a; the sites x and h are normalized before the sum."""
     b = p["b"] if inside else 0.0
-    a = of_cell(kind, p, "norm_x", x @ weights(p, "W_x") + b, mask, epsilon)
-    a = a + of_cell(kind, p, "norm_h", h @ weights(p, "W_h"), mask, epsilon)
-    return np.tanh(of_cell(kind, p, "norm_a", a, mask, epsilon))
+    a = normalize(kind, p, "norm_x", x @ weights(p, "W_x") + b, mask, epsilon)
+    a = a + normalize(kind, p, "norm_h", h @ weights(p, "W_h"), mask, epsilon)
+    return np.tanh(normalize(kind, p, "norm_a", a, mask, epsilon))
 
 
 def lstm(kind, p, carry, x, mask, epsilon, inside=False):
     """Eqs. 20-22; inside: b under the input's norm too, as in layers.py."""
     c, h = carry
     b = p["b"] if inside else 0.0
-    a = of_cell(kind, p, "norm_h", h @ weights(p, "W_h"), mask, epsilon)
-    a = a + of_cell(kind, p, "norm_x", x @ weights(p, "W_x") + b, mask, epsilon) + p["b"]
+    a = normalize(kind, p, "norm_h", h @ weights(p, "W_h"), mask, epsilon)
+    a = a + normalize(kind, p, "norm_x", x @ weights(p, "W_x") + b, mask, epsilon) + p["b"]
     H = c.shape[1]
     f, i, o, g = a[:, :H], a[:, H : 2 * H], a[:, 2 * H : 3 * H], a[:, 3 * H :]
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    return c, sigmoid(o) * np.tanh(of_cell(kind, p, "norm_c", c, mask, epsilon))
+    return c, sigmoid(o) * np.tanh(normalize(kind, p, "norm_c", c, mask, epsilon))
 
 
 def gru(kind, p, h, x, mask, epsilon, inside=False):
     """Eqs. 26-28; b, which the paper does not write, behind the input's norm, or under it."""
     H = h.shape[1]
     under, behind = (p["b"], 0 * p["b"]) if inside else (0 * p["b"], p["b"])
-    zr = of_cell(kind, p, "norm_zr_x", x @ weights(p, "W_x") + under[: 2 * H], mask, epsilon)
-    zr = zr + of_cell(kind, p, "norm_zr_h", h @ weights(p, "W_h"), mask, epsilon)
+    zr = normalize(kind, p, "norm_zr_x", x @ weights(p, "W_x") + under[: 2 * H], mask, epsilon)
+    zr = zr + normalize(kind, p, "norm_zr_h", h @ weights(p, "W_h"), mask, epsilon)
     zr = zr + behind[: 2 * H]
     z, r = sigmoid(zr[:, :H]), sigmoid(zr[:, H:])
-    Wx = of_cell(kind, p, "norm_x", x @ weights(p, "W") + under[2 * H :], mask, epsilon)
-    Uh = of_cell(kind, p, "norm_h", h @ weights(p, "U"), mask, epsilon)
+    Wx = normalize(kind, p, "norm_x", x @ weights(p, "W") + under[2 * H :], mask, epsilon)
+    Uh = normalize(kind, p, "norm_h", h @ weights(p, "U"), mask, epsilon)
     h_hat = np.tanh(Wx + behind[2 * H :] + r * Uh)
     return (1 - z) * h + z * h_hat
 

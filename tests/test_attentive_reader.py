@@ -12,6 +12,7 @@ from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import assert_all_close, assert_equal
 
 SITES = ("x", "h", "c")
 NORMS = {
@@ -28,23 +29,23 @@ def lengths_to_mask(T, lengths):
     return np.arange(T)[:, None] < lengths
 
 
-# --- The equations, in numpy: one case and one time step after the other ---
+# --- The equations, in numpy: one example and one time step after another ---
 
 
-def of_sum(kind, p, name, a, mask):
-    """The summed inputs of one of the five places ``[N, H]``, normalized where that is asked."""
+def normalize(kind, p, name, a, mask):
+    """Return summed inputs ``[N, H]`` of a site, normalized if the kind of norm asks for it."""
     if kind != "everywhere":
         return a + p[name]["bias"]
-    found = np.zeros_like(a)
-    found[mask] = reference.batch_norm(a[mask], p[name]["gain"], p[name]["bias"], EPSILON)
-    return found
+    normalized = np.zeros_like(a)
+    normalized[mask] = reference.batch_norm(a[mask], p[name]["gain"], p[name]["bias"], EPSILON)
+    return normalized
 
 
 def states(kind, p, cell, xs, mask):
-    of_cell = "batch" if kind == "everywhere" else kind
+    cell_kind = "batch" if kind == "everywhere" else kind
     zeros = np.zeros((xs.shape[1], H))
     start = zeros, zeros + p[cell]["h_0"]
-    hs, _ = reference.unrolled(reference.lstm, of_cell, p[cell], start, xs, mask, EPSILON)
+    hs, _ = reference.unrolled(reference.lstm, cell_kind, p[cell], start, xs, mask, EPSILON)
     return hs
 
 
@@ -55,9 +56,9 @@ def reader(kind, p, passage, question, noise):
     q_t = states(kind, p, "of_question_0", p["table"][question] * noise.question, question_mask)
     q = np.stack([q_t[length - 1, n] for n, length in enumerate(QUESTIONS)])
 
-    a_d = of_sum(kind, p, "norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
+    a_d = normalize(kind, p, "norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
     a_d, everyone = a_d.reshape(T, B, H), np.ones(B, bool)
-    a_q = of_sum(kind, p, "norm_q", q @ p["W_q"]["kernel"], everyone)
+    a_q = normalize(kind, p, "norm_q", q @ p["W_q"]["kernel"], everyone)
     alpha, r, mean = np.zeros((T, B)), np.zeros((B, H)), np.zeros((B, H))
     for n, length in enumerate(LENGTHS):
         e = []
@@ -68,16 +69,16 @@ def reader(kind, p, passage, question, noise):
         r[n] = sum(alpha[t, n] * d[t, n] for t in range(length))
         mean[n] = sum(d[t, n] for t in range(length)) / length
     g = np.tanh(
-        of_sum(kind, p, "norm_r", r @ p["W_r"]["kernel"], everyone)
-        + of_sum(kind, p, "norm_u", q @ p["W_u"]["kernel"], everyone)
-        + of_sum(kind, p, "norm_m", mean @ p["W_m"]["kernel"], everyone)
+        normalize(kind, p, "norm_r", r @ p["W_r"]["kernel"], everyone)
+        + normalize(kind, p, "norm_u", q @ p["W_u"]["kernel"], everyone)
+        + normalize(kind, p, "norm_m", mean @ p["W_m"]["kernel"], everyone)
     )
     return (g * noise.g) @ p["W_y"]["kernel"] + p["norm_y"]["bias"], alpha
 
 
 @pytest.fixture(scope="module", params=NORMS)
 def made(request):
-    """A model of a kind, its variables, the model applied to (passage, question, noise), data."""
+    """Return a model of a kind, its variables, its jitted application, and data."""
     kind, random = request.param, np.random.default_rng(0)
     model = Model(vocabulary=V, embedding_dim=D, hidden=H, bidirectional=False, norm=NORMS[kind])
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
@@ -99,23 +100,22 @@ def made(request):
 
 def test_logits_and_attention_are_those_of_the_equations(made):
     kind, variables, apply, data = made
-    found, expected = apply(variables, *data), reader(kind, variables["params"], *data)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found[1].sum(0), 1)
+    actual, expected = apply(variables, *data), reader(kind, variables["params"], *data)
+    assert_all_close(actual, expected, 1e-9)
+    np.testing.assert_allclose(actual[1].sum(0), 1)
 
 
 def test_padding_changes_nothing(made):
     _, variables, apply, (passage, question, noise) = made
     before = apply(variables, passage, question, noise)
-    other = np.where(lengths_to_mask(T, LENGTHS), passage, 0)
+    changed = np.where(lengths_to_mask(T, LENGTHS), passage, 0)
     other_question = np.where(lengths_to_mask(S, QUESTIONS), question, 0)
-    assert (other != passage).any()
-    for one, two in zip(before, apply(variables, other, other_question, noise), strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert (changed != passage).any()
+    after = apply(variables, changed, other_question, noise)
+    assert_equal(before, after)
 
 
-def test_the_backward_direction_starts_at_each_cases_own_end():
+def test_the_backward_direction_starts_at_each_examples_end():
     model = Model(vocabulary=V, embedding_dim=D, hidden=H, bidirectional=True, norm=Norm())
     random = np.random.default_rng(0)
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
@@ -155,9 +155,9 @@ def split(count, seed):
 
 @pytest.fixture(scope="module")
 def splits():
-    found = dict(train=split(40, 0), valid=split(11, 1))
-    found["train"]["words"] = vocabulary.join(WORDS)
-    return found
+    data = dict(train=split(40, 0), valid=split(11, 1))
+    data["train"]["words"] = vocabulary.join(WORDS)
+    return data
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def make_task(splits, monkeypatch):
     return make
 
 
-def test_entities_change_names_alike_in_passage_question_and_answer_and_nothing_else_does(
+def test_entities_get_the_same_new_names_in_all_texts(
     make_task,
 ):
     task = make_task()
@@ -203,7 +203,7 @@ def test_batches_are_padded_to_few_lengths_with_whole_passages(make_task, splits
     assert task.longest_question == 4
 
 
-def test_dropout_keeps_a_share_in_training_and_multiplies_by_it_in_test(make_task):
+def test_dropout_keeps_a_share_and_scales_by_it_in_test(make_task):
     task = make_task(dropout_rate=0.75, embedding_dim=50)
     batch = task.example()
     drawn = task.noise(batch, jax.random.key(0), train=True)
@@ -218,7 +218,7 @@ def test_dropout_keeps_a_share_in_training_and_multiplies_by_it_in_test(make_tas
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_scores_are_means_over_all_cases_of_a_split(make_task, splits, norm):
+def test_scores_are_means_over_all_examples_of_a_split(make_task, splits, norm):
     task = make_task(norm=norm)
     variables = jax.jit(task.init)(jax.random.key(0))
     assert "stats" not in variables  # BN-LSTM keeps no averages

@@ -144,7 +144,7 @@ def test_every_used_multiplication_counts(function, shapes, multiplications):
 
 @pytest.mark.parametrize("schedule", ["plain", fused.ACCELERATOR], ids=str)
 def test_recurrent_layers_count_three_products_of_each_matrix(schedule):
-    """Of an LSTM a_x, d W_x and d x; a_h, d W_h and d h."""
+    """Count the products of an LSTM: a_x, d W_x and d x; a_h, d W_h and d h."""
     case = rnn.CASES["tiny"]
     function, arguments = rnn.gradients(case, rnn.Layers(case, schedule))
     flops = count_flops(jax.make_jaxpr(function)(*arguments))
@@ -165,9 +165,9 @@ def peer(loss=2.0, W=(1.0, -4.0), b=0.0, rounded=None):
     )
 
 
-def check(other, reference=None):
+def check(rival, reference=None):
     """Return by how much the other peer differs; KeyError if it is not timed."""
-    peers = {"ours": lambda: reference or peer(), "other": lambda: other}
+    peers = {"ours": lambda: reference or peer(), "other": lambda: rival}
     return timing.compare("a case", peers, Options(1, 1e-6))["other"]["differs_by"]
 
 
@@ -217,8 +217,8 @@ def test_a_table_shows_spread_memory_and_conditions():
         ratios=[0.5, 1, 3],
         environment=dict(variables=variables, load_average=1.5, commit="123456789"),
     )
-    other = row | dict(seconds_per_step=[], ratios=[], facts={}, differs_by=None)
-    *_, first, second = timing.table({"draw": {"ours": row, "theirs": other}}).splitlines()
+    theirs = row | dict(seconds_per_step=[], ratios=[], facts={}, differs_by=None)
+    *_, first, second = timing.table({"draw": {"ours": row, "theirs": theirs}}).splitlines()
     conditions = "GLIBC_TUNABLES=huge | 1.5 | 1234567 |"
     assert first == f"| draw | ours | 2,000 | 1.00 (0.50–3.00) | 4 | 2 MiB | 1e-07 | {conditions}"
     assert second == f"|  | theirs |  |  |  |  |  | {conditions}"

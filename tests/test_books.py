@@ -99,7 +99,7 @@ def test_bookcorpus_has_a_sentence_a_line(tmp_path, monkeypatch, capsys):
         ({"a.txt": b"One.\nCaf\xe9.\n", "b.txt": b"Two.\n"}, "is not UTF-8"),
     ],
 )
-def test_files_without_text_are_refused_and_leave_nothing(tmp_path, files, words):
+def test_files_without_text_raise_and_leave_nothing(tmp_path, files, words):
     (tmp_path / "source").mkdir()
     with refused(words, "Needed: ", "books_large", "docs"):
         datasets.prepare("books", tmp_path / "data", lay(tmp_path / "source", files))
@@ -110,7 +110,7 @@ def test_files_without_text_are_refused_and_leave_nothing(tmp_path, files, words
 
 TEXT = """Return a copy of the :class:`list`, as `sorted` does.
 
-This goes on over
+This continues over
 two lines.  It says *more*.
 
 >>> sorted([2, 1])
@@ -128,7 +128,7 @@ Heading
 def test_documentation_loses_code_and_markup():
     assert docs.sentences([TEXT, TEXT]) == [
         "Return a copy of the list, as sorted does.",
-        "This goes on over two lines.",
+        "This continues over two lines.",
         "It says more.",
     ]
 

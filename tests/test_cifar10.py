@@ -37,10 +37,10 @@ def binary(n):
     return np.column_stack([y.astype(np.uint8), x.reshape(N, -1)]).tobytes()
 
 
-def pickled(n, **other):
+def pickled(n, **fields):
     x, y = images(n)
     batch = {"data": x.reshape(N, -1), "labels": y.tolist(), "batch_label": "some"}
-    return pickle.dumps(batch | other, protocol=2)
+    return pickle.dumps(batch | fields, protocol=2)
 
 
 @pytest.mark.parametrize("form", ["binary", "python", "binary.tar.gz", "python.tar.gz"])
@@ -79,7 +79,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_is_refused_by_name(tmp_path, kind):
+def test_a_bad_file_raises_with_its_name(tmp_path, kind):
     name, contents, message = BAD[kind]
     files = {f"{stem}.bin": binary(n) for n, stem in enumerate(cifar10.NAMES)} | {name: contents}
     folder = lay(tmp_path, files)

@@ -66,7 +66,7 @@ def test_an_unusable_question_is_rejected_with_the_reason(change, reason):
 
 def question(n: int) -> bytes:
     a, b = f"@entity{n}", f"@entity{n + 1}"
-    text = f"{a} met {b} in {1900 + n} . nobody saw word{n} . {b} left ."
+    text = f"{a} met {b} in {1900 + n} . they saw word{n} . {b} left ."
     return f"url\n\n{text}\n\n@placeholder met {b}\n\n{a}\n\n{a}:A\n{b}:B".encode()
 
 
@@ -94,7 +94,7 @@ def test_questions_are_read_with_their_vocabulary(tmp_path, capsys):
     files["dailymail/test/1.question"] = question(1)
     splits = prepared(tmp_path, lay(tmp_path / "source", files))
     assert texts(splits, "train", "passage")[1] == (
-        "@entity1 met @entity2 in @number . nobody saw ? . @entity2 left ."
+        "@entity1 met @entity2 in @number . they saw ? . @entity2 left ."
     )
     asked = [f"@placeholder met @entity{n + 1}" for n in (5, 6)]
     assert texts(splits, "valid", "question") == asked
@@ -147,7 +147,7 @@ PICKLES = {
 
 
 def python_2(value) -> bytes:
-    """As Python 2 pickles texts, which are bytes there: as protocol 2 and with its text opcode."""
+    """Return a pickle of protocol 2 with texts as bytes, as Python 2 writes it."""
     if isinstance(value, dict):
         items = b"".join(b"U" + bytes([len(k)]) + k + b"K" + bytes([n]) for k, n in value.items())
         return b"\x80\x02}(" + items + b"u."

@@ -23,12 +23,12 @@ NEW = {"valid": "zebra", "test": "quokka"}  # in the first caption of the split'
 def sentences(split):
     """Five captions for each image of a split."""
     draw = np.random.RandomState(SIZES[split])
-    found = []
+    lines = []
     for _ in range(5 * SIZES[split]):
-        found.append(" ".join(WORDS[k] for k in draw.randint(len(WORDS), size=draw.randint(2, 9))))
+        lines.append(" ".join(WORDS[k] for k in draw.randint(len(WORDS), size=draw.randint(2, 9))))
     if split in NEW:
-        found[-5] += f" {NEW[split]} café"
-    return found
+        lines[-5] += f" {NEW[split]} café"
+    return lines
 
 
 def features(split):
@@ -43,12 +43,12 @@ def npy(values):
 
 def corpus():
     """Return path -> contents, in the layout of the authors."""
-    found = {}
+    contents = {}
     for split, stem in STEM.items():
-        found[f"{stem}.txt"] = "".join(f"{line}\n" for line in sentences(split)).encode()
-        found[f"images/10crop/{stem}.npy"] = npy(features(split))
-    found["README.txt"] = b"not to be read"
-    return found
+        contents[f"{stem}.txt"] = "".join(f"{line}\n" for line in sentences(split)).encode()
+        contents[f"images/10crop/{stem}.npy"] = npy(features(split))
+    contents["README.txt"] = b"not to be read"
+    return contents
 
 
 @pytest.fixture
@@ -61,23 +61,23 @@ def prepared(tmp_path, files):
     return datasets.load("coco", tmp_path / "data")
 
 
-def decoded(found):
-    """The captions of each split."""
-    words = vocabulary.split(found["train"]["words"])
+def decoded(splits):
+    """Return the captions of each split."""
+    words = vocabulary.split(splits["train"]["words"])
     return {
         split: [
             vocabulary.decode(part, words)
-            for part in np.split(found[split]["tokens"], found[split]["starts"][1:-1])
+            for part in np.split(splits[split]["tokens"], splits[split]["starts"][1:-1])
         ]
-        for split in found
+        for split in splits
     }
 
 
-def assert_prepared(found):
-    assert found.keys() == SIZES.keys()
+def assert_prepared(splits):
+    assert splits.keys() == SIZES.keys()
     known = " ".join(sentences("train") + sentences("valid")).split()
-    texts = decoded(found)
-    for split, arrays_ in found.items():
+    texts = decoded(splits)
+    for split, arrays_ in splits.items():
         expected = [
             " ".join(word if word in known else "?" for word in caption.split())
             for caption in sentences(split)
@@ -119,22 +119,22 @@ def test_features_may_be(tmp_path, files, change):
 
 def test_words_of_the_first_validation_images_are_known(tmp_path, files, monkeypatch):
     assert coco.DEV == 1_000
-    found = prepared(tmp_path / "all", files)
-    words = vocabulary.split(found["train"]["words"])
+    splits = prepared(tmp_path / "all", files)
+    words = vocabulary.split(splits["train"]["words"])
     assert set(words) == set(" ".join(sentences("train") + sentences("valid")).split())
-    assert vocabulary.UNKNOWN in found["test"]["tokens"]
-    assert vocabulary.UNKNOWN not in found["valid"]["tokens"]
+    assert vocabulary.UNKNOWN in splits["test"]["tokens"]
+    assert vocabulary.UNKNOWN not in splits["valid"]["tokens"]
     monkeypatch.setattr(coco, "DEV", SIZES["valid"] - 1)
-    found = prepared(tmp_path / "some", files)
-    assert "zebra" not in vocabulary.split(found["train"]["words"])
-    assert decoded(found)["valid"][-5].endswith(" ? ?")
+    splits = prepared(tmp_path / "some", files)
+    assert "zebra" not in vocabulary.split(splits["train"]["words"])
+    assert decoded(splits)["valid"][-5].endswith(" ? ?")
 
 
-def test_a_place_with_several_features_is_refused(tmp_path, files):
-    other = {name.replace("10crop", "resnet"): data for name, data in files.items()}
-    assert_prepared(prepared(tmp_path / "one", other))
+def test_a_place_with_several_features_raises(tmp_path, files):
+    renamed = {name.replace("10crop", "resnet"): data for name, data in files.items()}
+    assert_prepared(prepared(tmp_path / "one", renamed))
     with refused("Give a place with one test.npy, not", "images/10crop/test", "images/resnet/test"):
-        prepared(tmp_path / "two", other | files)
+        prepared(tmp_path / "two", renamed | files)
 
 
 # --- Karpathy's layout ---
@@ -158,11 +158,11 @@ def with_json(files, images):
 
 
 def test_five_sentences_count_and_restval_is_for_training(tmp_path, files):
-    found = prepared(tmp_path, with_json(files, karpathy()))
+    splits = prepared(tmp_path, with_json(files, karpathy()))
     for split in SIZES:
         expected = [f"{split}_{k}.jpg" for k in range(SIZES[split])]
-        assert vocabulary.split(found[split].pop("names")) == expected
-    assert_prepared(found)
+        assert vocabulary.split(splits[split].pop("names")) == expected
+    assert_prepared(splits)
 
 
 BAD_JSON = {
@@ -174,7 +174,7 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("bad", BAD_JSON)
-def test_a_bad_json_is_refused(tmp_path, files, bad):
+def test_a_bad_json_raises(tmp_path, files, bad):
     words, change = BAD_JSON[bad]
     images = karpathy()
     images[0].update(change)
@@ -202,11 +202,11 @@ def test_features_need_not_fit_into_memory(tmp_path, files, monkeypatch):
         tracemalloc.stop()
     size = (source / "images/10crop/train.npy").stat().st_size
     assert size == 128 + 4 * rows * width and peak < size
-    found = datasets.load("coco", tmp_path / "again")["train"]["images"]
-    np.testing.assert_allclose(np.square(found, dtype=float).sum(1), 1, rtol=1e-6)
+    images = datasets.load("coco", tmp_path / "again")["train"]["images"]
+    np.testing.assert_allclose(np.square(images, dtype=float).sum(1), 1, rtol=1e-6)
 
 
-# --- What is refused ---
+# --- Bad files ---
 
 
 def with_value(value):
@@ -249,7 +249,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_file_is_refused_by_name(tmp_path, files, bad):
+def test_a_bad_file_raises_with_its_name(tmp_path, files, bad):
     words, name, change = BAD[bad]
     changed = change(files.pop(name))
     with refused(tmp_path / "source", words, "Needed: train.txt"):

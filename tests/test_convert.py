@@ -7,7 +7,7 @@ import pytest
 from ln import GRU, LSTM, RNN, Norm
 from ln.convert import from_layers_py, from_torch, to_layers_py, to_torch
 from ln.errors import InputError
-from tests.cells import Layer
+from tests.cells import Layer, assert_equal
 from tests.reference import layer_norm, sigmoid
 
 T, B, D, H = 5, 3, 4, 6
@@ -21,10 +21,6 @@ def draw(*shape):
 def run(cell, params, xs, carry=None):
     with jax.enable_x64(True):
         return jax.device_get(Layer(cell).apply({"params": {"cell": params}}, xs, None, carry))
-
-
-def assert_equal_trees(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, dict(found), dict(expected))
 
 
 # --- PyTorch ---
@@ -67,12 +63,12 @@ def test_a_gru_has_the_equations_of_torch():
     weights["bias_hh_l0"][2 * H :] = 0
     xs, h = draw(T, B, D), np.zeros((B, H))
     hs, _ = run(GRU(H), from_torch(weights, GRU), xs)
-    for x, found in zip(xs, hs, strict=True):
+    for x, actual in zip(xs, hs, strict=True):
         a_x = np.split(x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"], 3, -1)
         a_h = np.split(h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"], 3, -1)
         r, z = sigmoid(a_x[0] + a_h[0]), sigmoid(a_x[1] + a_h[1])
         h = (1 - z) * np.tanh(a_x[2] + r * a_h[2]) + z * h
-        np.testing.assert_allclose(found, h, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(actual, h, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell, gates", [(LSTM, 4), (GRU, 3)])
@@ -80,7 +76,7 @@ def test_weights_come_back_from_torch(cell, gates):
     weights = torch_weights(gates)
     weights["bias_ih_l0"], weights["bias_hh_l0"] = weights["bias_ih_l0"], np.zeros(gates * H)
     params = from_torch(weights, cell)
-    assert_equal_trees(to_torch(params, cell), weights)
+    assert_equal(dict(to_torch(params, cell)), weights)
 
 
 # --- layers.py ---
@@ -133,7 +129,7 @@ def test_layers_of_the_authors_give_equal_outputs(cell, has_norms):
     params = from_layers_py(weights, cell, "layer")
     hs, _ = run(cell(H, norm, bias_inside=True), params, xs)
     np.testing.assert_allclose(hs, layers_py(cell, weights, xs), rtol=1e-10, atol=1e-10)
-    assert_equal_trees(to_layers_py(params, cell, "layer"), weights)
+    assert_equal(dict(to_layers_py(params, cell, "layer")), weights)
 
 
 # --- Golden numbers of cells with layer norm ---

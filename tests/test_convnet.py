@@ -1,15 +1,17 @@
 """Convolutional networks: norms of conv layers against numpy, the model, activity."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from configs import convnet as config_file
 from experiments.convnet.samples import Options, sample
-from experiments.convnet.task import Task, border, image_shape
+from experiments.convnet.task import border, image_shape
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
-from tests.learning import states_of
+from tests.learning import states_of, tiny_task
 
 FORMS = {
     "layer": ((1, 2, 3), (4,)),
@@ -32,12 +34,12 @@ def test_each_form_normalizes_its_axes_and_has_its_gains(name):
         shapes = module.init(jax.random.key(0), a)["params"]
         assert {k: p.shape for k, p in shapes.items()} == dict(gain=shape, bias=shape)
         stats = module.init(jax.random.key(0), a).get("stats", {})
-        found, _ = module.apply(
+        actual, _ = module.apply(
             {"params": dict(gain=gain, bias=bias), "stats": stats}, a, mutable=["stats"]
         )
     mu = a.mean(axes, keepdims=True)
     sigma = np.sqrt(((a - mu) ** 2).mean(axes, keepdims=True) + EPSILON)
-    np.testing.assert_allclose(found, gain * (a - mu) / sigma + bias, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(actual, gain * (a - mu) / sigma + bias, rtol=1e-10, atol=1e-12)
 
 
 # --- The network ---
@@ -45,12 +47,7 @@ def test_each_form_normalizes_its_axes_and_has_its_gains(name):
 
 @pytest.fixture(scope="module")
 def make_task(data_dir):
-    def make(**options):
-        config = config_file.get_config("tiny")
-        config.update(data_dir=data_dir, **options)
-        return Task(config)
-
-    return make
+    return partial(tiny_task, "convnet", data_dir)
 
 
 def convolved(x, W):
@@ -93,15 +90,15 @@ def test_logits_and_activities_follow_the_equations(make_task, norm):
         shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
         random = np.random.default_rng(0)
         params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), shapes)
-        found, _ = task.per_case({"params": params}, batch, None, train=False)
+        actual, _ = task.per_case({"params": params}, batch, None, train=False)
     x = batch["x"].reshape(-1, 8, 8, 1) / np.float32(255)
     logits, activities = forward(params, x, (1, 2, 3) if norm == "layer" else (3,))
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(found["nll"], -log_p[np.arange(4), batch["y"]], rtol=1e-5)
+    np.testing.assert_allclose(actual["nll"], -log_p[np.arange(4), batch["y"]], rtol=1e-5)
     for k, h in enumerate(activities, start=1):
         active, edge = (h > 0).mean(-1), border(*h.shape[1:3])
-        np.testing.assert_allclose(found[f"border_{k}"], active[:, edge].mean(1), atol=1e-6)
-        np.testing.assert_allclose(found[f"inside_{k}"], active[:, ~edge].mean(1), atol=1e-6)
+        np.testing.assert_allclose(actual[f"border_{k}"], active[:, edge].mean(1), atol=1e-6)
+        np.testing.assert_allclose(actual[f"inside_{k}"], active[:, ~edge].mean(1), atol=1e-6)
 
 
 def test_the_mean_activity_by_position_is_that_of_the_scores(make_task):

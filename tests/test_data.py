@@ -1,4 +1,4 @@
-"""Data as functions of the step: which cases, in which order, padded how, and prepared when."""
+"""Data as functions of the step: which examples, in which order, padded how, and prepared when."""
 
 import threading
 
@@ -14,7 +14,7 @@ SECONDS = 30  # after which a thread that should have acted is given up
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
-def test_an_epoch_visits_every_case_once(epoch):
+def test_an_epoch_visits_every_example_once(epoch):
     assert sorted(epoch_order(50, 3, epoch)) == list(range(50))
 
 
@@ -26,7 +26,7 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone():
     np.testing.assert_array_equal(before, after[::-1])
 
 
-def test_an_incomplete_last_batch_is_dropped_and_no_batch_lies_in_two_epochs():
+def test_epochs_drop_an_incomplete_batch_and_share_none():
     n, size, per_epoch = 22, 4, 5
     for epoch in range(3):
         cases = [batch_cases(epoch * per_epoch + k, n, size, seed=0) for k in range(per_epoch)]
@@ -34,8 +34,8 @@ def test_an_incomplete_last_batch_is_dropped_and_no_batch_lies_in_two_epochs():
 
 
 @pytest.mark.parametrize("size", [7, 0, -1])
-def test_a_batch_that_the_data_cannot_fill_is_refused(size):
-    with pytest.raises(InputError, match=f"config.batch_size is {size}; this data set has 6 cases"):
+def test_a_batch_that_the_data_cannot_fill_raises(size):
+    with pytest.raises(InputError, match=f"config.batch_size is {size}; this data set has 6 "):
         batch_cases(0, n=6, batch_size=size, seed=0)
 
 
@@ -43,7 +43,7 @@ def test_a_batch_that_the_data_cannot_fill_is_refused(size):
 
 
 @pytest.mark.parametrize("n, count", [(7, 3), (6, 2), (1, 1)])
-def test_blocks_hold_every_case_in_order_and_padding_weighs_nothing(n, count):
+def test_blocks_hold_all_examples_in_order_and_weigh_no_padding(n, count):
     arrays = dict(
         x=np.arange(1, 1 + 4 * n, dtype=np.uint8).reshape(n, 2, 2),
         y=np.arange(1, 1 + n, dtype=np.int32),
@@ -60,7 +60,7 @@ def test_blocks_hold_every_case_in_order_and_padding_weighs_nothing(n, count):
 # --- One item ahead ---
 
 
-def test_the_next_item_is_worked_on_while_the_caller_has_the_last():
+def test_the_next_item_is_prepared_while_the_last_is_used():
     begun = [threading.Event() for _ in range(4)]
     threads = set()
 
@@ -72,7 +72,7 @@ def test_the_next_item_is_worked_on_while_the_caller_has_the_last():
     results = ahead(work, range(4))
     for item in range(3):
         assert next(results) == item
-        assert begun[item + 1].wait(SECONDS)  # nobody has asked for it yet
+        assert begun[item + 1].wait(SECONDS)  # the caller has not asked for it yet
     assert list(results) == [3]
     assert len(threads) == 1 and threading.current_thread() not in threads
 
@@ -109,7 +109,7 @@ def test_a_caller_who_stops_early_ends_the_thread():
     assert max(done) <= 1
 
 
-def test_buckets_visit_every_case_at_most_once_an_epoch_in_runs_of_like_length():
+def test_buckets_visit_an_example_at_most_once_an_epoch():
     lengths = np.array([3, 9, 4, 10, 2, 8, 7, 1, 5, 6, 9, 2])
     buckets = Buckets(lengths, [5, 10], batch_size=2, run=2, seed=0)
     assert buckets.steps_per_epoch == 6
@@ -125,13 +125,13 @@ def test_buckets_visit_every_case_at_most_once_an_epoch_in_runs_of_like_length()
 
 def test_a_batch_in_buckets_is_a_function_of_the_step():
     lengths = np.arange(1, 41)
-    one, two = (Buckets(lengths, [10, 20, 40], 3, 2, seed=5) for _ in range(2))
+    first, second = (Buckets(lengths, [10, 20, 40], 3, 2, seed=5) for _ in range(2))
     for step in (40, 7, 0, 13):
-        np.testing.assert_array_equal(one.cases(step, 3), two.cases(step, 3))
-    order = [tuple(one.cases(step, 3)) for step in range(2 * one.steps_per_epoch)]
+        np.testing.assert_array_equal(first.cases(step, 3), second.cases(step, 3))
+    order = [tuple(first.cases(step, 3)) for step in range(2 * first.steps_per_epoch)]
     assert len(set(order)) == len(order)
 
 
-def test_buckets_without_cases_for_a_batch_are_refused():
-    with pytest.raises(InputError, match=r"batch_size is 5; .* 4 examples in 2 .* 3 in one"):
+def test_buckets_too_small_for_a_batch_raise():
+    with pytest.raises(InputError, match=r"batch_size is 5; .* 4 \w+ in 2 buckets .* 3 in one"):
         Buckets(np.array([1, 2, 3, 9]), [5, 10], batch_size=5, run=1, seed=0)

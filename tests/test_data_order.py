@@ -10,6 +10,7 @@ import pytest
 import experiments
 from experiments import datasets
 from ln.training import data, train
+from tests.cells import assert_equal
 
 NAMES = experiments.names()
 BUCKETS = {  # several padded lengths, where an experiment has any
@@ -35,10 +36,6 @@ def make_task(tmp_path_factory):
         return experiments.load(config)
 
     return make
-
-
-def assert_same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def differ(a, b):
@@ -76,14 +73,14 @@ def test_batches_can_be_gathered_on_the_device(make_task, name):
         gather = jax.jit(
             lambda arrays, indices, step=step: task.gather(arrays, indices, task.shape(step))
         )
-        assert_same(gather(arrays, task.indices(step, seed)), task.batch(step, seed))
+        assert_equal(gather(arrays, task.indices(step, seed)), task.batch(step, seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_a_part_of_the_batch(make_task, name):
     task = make_task(name)
     whole, part = task.batch(4, 2), task.batch(4, 2, slice(1, 3))
-    assert_same(jax.tree.map(lambda leaf: leaf[1:3], whole), part)
+    assert_equal(jax.tree.map(lambda leaf: leaf[1:3], whole), part)
 
 
 def test_a_number_gives_all_lanes_one_order():

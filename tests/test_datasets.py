@@ -116,7 +116,7 @@ def change_the_shape(folder):
         (change_the_shape, "test.x.npy", "was changed"),
     ],
 )
-def test_a_changed_folder_is_refused(tmp_path, change, place, message):
+def test_a_changed_folder_raises(tmp_path, change, place, message):
     folder = write(tmp_path)
     change(folder)
     with refused(folder / place, message, "Delete or move", "`python -m scripts.data toy"):
@@ -296,7 +296,7 @@ def contents(monkeypatch):
 
 @pytest.fixture
 def source(contents, tmp_path):
-    """A folder with the four files, gzipped."""
+    """Return a folder with the four files, gzipped."""
     files = {f"{name}.gz": gzip.compress(data) for name, data in contents.items()}
     return lay(tmp_path / "source", files)
 
@@ -331,7 +331,7 @@ def test_binarized_mnist_is_read_from_its_three_files(tmp_path, data_dir, monkey
 
 
 @pytest.mark.parametrize("data", [b"<!DOCTYPE html>404", gzip.compress(bytes(99))])
-def test_a_file_of_another_digest_is_refused(source, data_dir, data):
+def test_a_file_of_another_digest_raises(source, data_dir, data):
     lay(source, {f"{IMAGES}.gz": data})
     with refused(f"{source}/{IMAGES} is not the original", "Needed: {train,t10k}-", "digits"):
         datasets.prepare("mnist", data_dir, source)
@@ -365,7 +365,7 @@ def server(tmp_path, monkeypatch):
 
 
 def register(folder, monkeypatch):
-    """Make tensorflow-datasets know the digests of MNIST's files as they lie in a folder."""
+    """Make tensorflow-datasets know the digests of MNIST's files as stored in a folder."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import checksums
 
@@ -416,7 +416,7 @@ def test_a_download_without_network_says_what_to_do(data_dir, tmp_path, monkeypa
     monkeypatch.setattr(downloader, "MAX_RETRIES", 10)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # nobody listens there
+        unused.bind(("127.0.0.1", 0))  # no server listens there
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
         row = dataclasses.replace(datasets.table()["mnist"], url=url)
         monkeypatch.setitem(datasets.table(), "mnist", row)
@@ -472,7 +472,7 @@ def test_the_command_prepares_and_lists(tmp_path):
         (("digits", "--form=x"), "from"),
     ],
 )
-def test_the_command_refuses_in_one_line(tmp_path, words, message):
+def test_the_command_rejects_in_one_line(tmp_path, words, message):
     done = python("-m", "scripts.data", *words, f"--data_dir={tmp_path}")
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count("\n") == 1

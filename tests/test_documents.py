@@ -108,7 +108,7 @@ def test_readme_has_a_command_for_every_experiment():
     assert {path.stem for path in (ROOT / "docs/results").glob("*.md")} == named
 
 
-def test_no_text_is_told_twice():
+def test_no_text_is_repeated():
     """No line of prose or of a table, of 60 characters or more, is in two places."""
     places = {}
     for page in PAGES:
@@ -130,7 +130,7 @@ def test_robustness_names_existing_tests():
 
 
 def test_a_median_counts_seeds_that_never_arrive():
-    """Of ten sorted times the second and the ninth bound the median with 97.9 % (binomial)."""
+    """The second and the ninth of ten sorted times bound the median with 97.9 % (binomial)."""
     times = np.array([3, 1, 2, 10, 4, 5, np.nan, np.nan, 7, 6.0])
     assert documents.waiting(times) == "5.5 [2, never], 8 of 10"
     assert documents.waiting(times[:5]) == "3, 5 of 5"

@@ -13,6 +13,8 @@ from experiments.draw.model import Model, Window
 from experiments.draw.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import draw as normal
+from tests.cells import randomized
 from tests.learning import learn
 from tests.products import exhaustive
 
@@ -25,31 +27,19 @@ NORMS = {
 }
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
 def pictures(B, seed=0):
     return np.random.default_rng(seed).integers(2, size=(B, 28, 28)).astype(float)
 
 
-def randomized(variables, seed=1):
-    """Parameters of their shapes, none of them at its initial value."""
-    random = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables
-    )
-
-
 def made(norm, attention=True, sizes=(2, 3), hidden=H, latent=Z):
-    """A model with random parameters in float64; x64 must be on."""
+    """Return a model with random parameters in float64; x64 must be on."""
     model = Model(hidden, latent, *sizes, attention, norm)
     arguments = jnp.zeros((B, 28, 28)), jnp.zeros((T, B, latent))
     variables = jax.jit(model.init)(jax.random.key(0), *arguments)
     return model, {**variables, "params": randomized(variables["params"])}
 
 
-# --- The equations, in numpy: one case, one filter, one pixel at a time ---
+# --- The equations, in numpy: one example, one filter, one pixel at a time ---
 
 
 def filterbank(g, delta, sigma, N):
@@ -76,10 +66,10 @@ def linear(p, h):
 
 
 def run(kind, p, x, epsilon, sizes, attention):
-    """The canvases ``[T, B, 28, 28]``, mu and sigma, as the paper writes a step."""
+    """Return the canvases ``[T, B, 28, 28]``, mu and sigma, as the paper writes a step."""
     c = np.zeros((B, 28, 28))
     encoder = decoder = (np.zeros((B, H)), np.zeros((B, H)))
-    real, found = np.ones(B, bool), []
+    real, outputs = np.ones(B, bool), []
     for e in epsilon:
         x_hat = x - reference.sigmoid(c)
         h_dec = decoder[1]
@@ -104,8 +94,8 @@ def run(kind, p, x, epsilon, sizes, attention):
                 c[n] += F_Y.T @ a[5:].reshape(N, N) @ F_X / gamma
             else:
                 c[n] += a.reshape(28, 28)
-        found.append((c, mu, np.exp(log_sigma)))
-    return tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
+        outputs.append((c, mu, np.exp(log_sigma)))
+    return tuple(np.stack(arrays) for arrays in zip(*outputs, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +116,7 @@ def test_canvases_and_the_bound_are_those_of_the_equations(kind, attention):
     np.testing.assert_allclose(bound, expected, rtol=1e-9)
 
 
-def test_a_window_of_zeros_covers_the_image_from_the_first_pixel_to_the_last():
+def test_a_window_of_zeros_covers_the_whole_image():
     window = Window.from_numbers(jnp.zeros((1, 5)), 5)
     offsets = (np.array([1, 5]) - 5 / 2 - 0.5) * window.delta[0]
     np.testing.assert_allclose(window.g_X + offsets, [1, 28])
@@ -153,8 +143,8 @@ def test_the_divergence_is_the_integral_of_q_log_q_over_p():
         log_p = -(z**2) / 2 - np.log(np.sqrt(2 * np.pi))
         expected += np.sum(np.exp(log_q) * (log_q - log_p)) * (z[1] - z[0])
     with jax.enable_x64(True):
-        found = draw.divergence(jnp.array(mu), jnp.array(log_sigma))
-    np.testing.assert_allclose(found, [expected], rtol=1e-9)
+        actual = draw.divergence(jnp.array(mu), jnp.array(log_sigma))
+    np.testing.assert_allclose(actual, [expected], rtol=1e-9)
 
 
 class Integrable:
@@ -209,7 +199,7 @@ def make_task(**options):
 
 
 @pytest.mark.slow
-def test_generating_from_the_z_of_an_image_paints_what_it_reconstructs():
+def test_generating_from_the_z_of_an_image_reconstructs_it():
     task = make_task()
     variables = jax.jit(task.init)(jax.random.key(0))
     seen = task.reconstruct(variables, task.splits["test"]["x"][:4], jax.random.key(1))

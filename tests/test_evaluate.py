@@ -129,7 +129,7 @@ def test_an_estimate_covers_all_examples_in_blocks(workdir):
 def test_invalid_commands_raise_one_line(workdir, train_one):
     for words, message in [
         ([], "--workdir=DIR"),
-        ([f"--workdir={workdir}", "--cases=3"], "--cases goes with --samples=K"),
+        ([f"--workdir={workdir}", "--cases=3"], "goes with --samples=K"),
         ([f"--workdir={workdir.parent}"], "is no run folder"),
         ([f"--workdir={workdir}", "--samples=1", "--split=tset"], "Did you mean 'test'"),
         ([f"--workdir={train_one(mnist)}", "--samples=1"], "leave --samples out"),

@@ -21,7 +21,8 @@ from experiments.datasets import arrays
 from ln.errors import InputError
 from ln.training import checkpoints, origin, runs, train
 from scripts import report
-from tests.test_train import Exploding
+from tests.cells import assert_equal
+from tests.test_train import Exploding, fit
 
 PROJECT = Path(__file__).parent.parent
 SIZES = dict(norm="batch", hidden=64, seeds=(0, 1), steps="12 steps")  # a checkpoint has 180 kB
@@ -44,10 +45,6 @@ def make_config(data_dir):
     return make
 
 
-def fit(config, folder):
-    return train.fit(experiments.load(config), config, folder)
-
-
 @pytest.fixture(scope="module")
 def whole(make_config, tmp_path_factory):
     """Return the folder and the last state of an undisturbed run."""
@@ -57,10 +54,10 @@ def whole(make_config, tmp_path_factory):
 
 def assert_same_run(whole, folder, state):
     assert (folder / "metrics.jsonl").read_bytes() == (whole[0] / "metrics.jsonl").read_bytes()
-    jax.tree.map(np.testing.assert_array_equal, state, whole[1])
+    assert_equal(state, whole[1])
     config = runs.read_config(folder)
     saved = train.load(experiments.load(config), folder, "newest")
-    jax.tree.map(np.testing.assert_array_equal, saved, whole[1])
+    assert_equal(saved, whole[1])
 
 
 SETTINGS = [f"--config.{key}={value}" for key, value in SIZES.items() if key != "seeds"]
@@ -127,7 +124,7 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", disk.place], check=True)
 
 
-# In the first checkpoint and in the second, which a thread writes while training goes on.
+# In the first checkpoint and in the second, which a thread writes while training continues.
 @pytest.mark.parametrize("size, saved", [("60k", []), ("400k", ["2"])])
 def test_training_on_a_full_disk_resumes_with_room(whole, make_config, data_dir, disk, size, saved):
     folder = disk.place / "run"
@@ -171,7 +168,7 @@ def test_a_read_only_run_is_read_but_not_trained(whole, make_config, data_dir, d
     done = command(*TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
     assert_cannot_write(done, folder, "Read-only", "--workdir")
     state = train.load(experiments.load(make_config()), folder, "newest")
-    jax.tree.map(np.testing.assert_array_equal, state, whole[1])
+    assert_equal(state, whole[1])
     evaluated = command("evaluate", f"--workdir={folder}")
     assert_cannot_write(evaluated, "evaluations", "Read-only", "choose another folder")
     refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
@@ -183,7 +180,7 @@ def test_a_read_only_run_is_read_but_not_trained(whole, make_config, data_dir, d
 
 
 class Writes:
-    """What a run folder is after each write, and what of it is on the disk if power fails then.
+    """Record a run folder after each write, and the part on the disk if power fails then.
 
     On the disk are the contents of a file at its last fsync, and the names at the last fsync of the
     folder. A checkpoint is there once it is committed: orbax syncs its arrays.

@@ -28,12 +28,12 @@ def losses(name: str, norm: str, data_dir: str) -> list[float]:
     task = tiny_task(name, data_dir, norm=norm)
     optimizer = train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-2)])
-    call, found = train.make_call(task, optimizer), []
+    call, losses = train.make_call(task, optimizer), []
     for step in range(3):
         _, batches = train.batches_of(task, range(step, step + 1))
         state, metrics = call(state, batches)
-        found.append(float(metrics["loss"][0, 0]))
-    return found
+        losses.append(float(metrics["loss"][0, 0]))
+    return losses
 
 
 @pytest.mark.slow

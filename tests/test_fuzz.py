@@ -1,4 +1,4 @@
-"""Random settings, damaged run folders and damaged originals: accepted, or refused in one line.
+"""Random settings, damaged run folders and damaged originals: accepted, or rejected in one line.
 
 `python -m scripts.fuzz` tries more of them, with other seeds, and counts what became of them.
 """
@@ -56,13 +56,13 @@ def _counts():
 
 
 def outcome(what, function):
-    """Return what a function returns, None if it refuses its input in one line; count it."""
+    """Return what a function returns, None if it rejects its input in one line; count it."""
     try:
         result, message = function(), ""
     except InputError as error:
-        result, message = None, f"refused: {error}"
-    assert message.count("\n") == 0 and message.strip() != "refused:"
-    COUNTS[what, "refused" if message else "accepted"] += 1
+        result, message = None, f"rejected: {error}"
+    assert message.count("\n") == 0 and message.strip() != "rejected:"
+    COUNTS[what, "rejected" if message else "accepted"] += 1
     return result
 
 
@@ -95,7 +95,7 @@ def is_value(word, value):
 
 @tries(30)
 @given(data=st.data())
-def test_a_setting_takes_effect_or_is_refused(config, data):
+def test_a_setting_takes_effect_or_raises(config, data):
     before = flatten_dict(runs.as_json(config), sep=".")
     key = data.draw(st.sampled_from(sorted(before)), label="key")
     word = data.draw(st.sampled_from(WORDS) | st.text(max_size=5) | st.integers().map(str))
@@ -142,7 +142,7 @@ def damaged(data: bytes, kind, place, junk) -> bytes:
 
 @tries(60)
 @given(NAMES, st.sampled_from([*PACKED, ""]), PLACES, KINDS, PLACES, JUNKS)
-def test_damaged_originals_are_read_or_refused(name, end, which, kind, place, junk):
+def test_damaged_originals_are_read_or_raise(name, end, which, kind, place, junk):
     """A file is damaged, or the archive of them all."""
     folder = Path(tempfile.mkdtemp())
     with pytest.MonkeyPatch.context() as patch:
@@ -178,8 +178,8 @@ def folder(tmp_path_factory):
 
 @tries(15)
 @given(which=PLACES, kind=KINDS, place=PLACES, junk=JUNKS)
-def test_damaged_runs_are_resumed_or_refused(folder, which, kind, place, junk):
-    """What is restored is a state that was saved."""
+def test_damaged_runs_are_resumed_or_raise(folder, which, kind, place, junk):
+    """The restored state is one that was saved."""
     copy = Path(tempfile.mkdtemp()) / "run"
     shutil.copytree(folder, copy)
     paths = sorted(path for path in copy.rglob("*") if path.is_file() and path.suffix != ".lock")

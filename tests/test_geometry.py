@@ -25,10 +25,7 @@ CORRELATED = ROOT @ ROOT.transpose(0, 2, 1)  # Cov[y | x] of dependent outputs
 UNIT = np.broadcast_to(np.eye(H), (N, H, H))
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def assert_all_close(value, expected, tolerance=1e-12):
@@ -77,7 +74,7 @@ def test_table_1_agrees_with_brute_force(norm):
 
 @pytest.mark.parametrize("norm", ["none", *NORMS])
 def test_fisher_information_is_that_of_the_derivatives(norm):
-    """Of independent outputs by all outcomes, and by the formulas of dependent outputs."""
+    """Independent outputs, by all outcomes and by the formulas of dependent outputs, agree."""
     J = derivative(partial(outputs, norm))
 
     def expected(cov):

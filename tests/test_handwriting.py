@@ -11,6 +11,8 @@ from experiments.handwriting.model import Mixture, Model, Noise
 from experiments.handwriting.task import Task, pad
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import draw as normal
+from tests.cells import randomized
 from tests.learning import learn
 
 T, B, U, H, K, M = 4, 3, 5, 6, 2, 3
@@ -23,10 +25,6 @@ NORMS = {
 MASK = np.arange(T)[:, None] < np.array([4, 2, 3])
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
 def points(*shape, seed=0):
     array = normal(*shape, 3, seed=seed)
     array[..., 2] = array[..., 2] > 0.5
@@ -34,21 +32,17 @@ def points(*shape, seed=0):
 
 
 def texts(seed=0):
-    """One-hot ``[B, U, C]``, the second text shorter."""
+    """Return one-hot texts ``[B, U, C]``, the second text shorter."""
     classes = np.random.default_rng(seed).integers(CLASSES, size=(B, U))
     real = np.arange(U) < np.array([5, 3, 5])[:, None]
     return np.eye(CLASSES)[classes] * real[..., None]
 
 
 def made(kind, text=True):
-    """A model with random parameters in float64; x64 must be on."""
+    """Return a model with random parameters in float64; x64 must be on."""
     model = Model(H, K, M, text, PACE, NORMS[kind])
     variables = jax.jit(model.init)(jax.random.key(0), points(T, B), MASK, texts())
-    random = np.random.default_rng(1)
-    params = jax.tree.map(
-        lambda leaf: np.asarray(leaf) + 0.2 * random.normal(size=leaf.shape), variables["params"]
-    )
-    return model, {**variables, "params": params}
+    return model, {**variables, "params": randomized(variables["params"])}
 
 
 # --- The equations, in numpy ---
@@ -59,7 +53,7 @@ def linear(p, h):
 
 
 def network(kind, p, xs, mask, text, conditional):
-    """y ``[T, B, 1 + 6M]``, one step, one layer and one case after the other."""
+    """y ``[T, B, 1 + 6M]``, one step, one layer and one example after another."""
     carries = [(np.zeros((B, H)), np.zeros((B, H))) for _ in range(3)]
     kappa, w, ys = np.zeros((B, K)), np.zeros((B, CLASSES)), []
     for x, m in zip(xs, mask, strict=True):
@@ -144,8 +138,8 @@ def test_step_by_step_is_the_network(text):
                 carry, y, _ = model.step(carry, x, texts())
                 yield y
 
-        found = np.stack(model.apply(variables, method=lambda model: list(steps(model))))
-    np.testing.assert_allclose(found, ys, atol=1e-10)
+        actual = np.stack(model.apply(variables, method=lambda model: list(steps(model))))
+    np.testing.assert_allclose(actual, ys, atol=1e-10)
 
 
 # --- Densities ---
@@ -154,9 +148,9 @@ def test_step_by_step_is_the_network(text):
 def test_the_negative_log_likelihood_is_that_of_the_equations():
     y, target = normal(T, B, 1 + 6 * M), points(T, B)
     with jax.enable_x64(True):
-        found = Mixture.from_outputs(jnp.array(y)).negative_log_likelihood(target)
+        actual = Mixture.from_outputs(jnp.array(y)).negative_log_likelihood(target)
     expected = [[density(y[t, b], target[t, b]) for b in range(B)] for t in range(T)]
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
 def test_no_finite_output_and_no_finite_point_makes_a_nan():
@@ -185,8 +179,8 @@ def test_no_finite_state_makes_a_nan_of_the_window():
     def loss(bias):
         own = {**params["W_window"], "Identity_0": {"bias": bias}}
         arguments = jnp.full((B, K), 7.0), jnp.zeros((B, H)), text
-        found = model.apply({"params": {**params, "W_window": own}}, *arguments, method="window")
-        return sum(array.sum() * 1e-9 for array in found)
+        outputs = model.apply({"params": {**params, "W_window": own}}, *arguments, method="window")
+        return sum(array.sum() * 1e-9 for array in outputs)
 
     both = jax.jit(jax.vmap(jax.value_and_grad(loss)))
     for size in (1.0, 1e3, 1e15, 3e38):
@@ -201,21 +195,21 @@ def test_samples_have_the_moments_of_the_mixture():
     mixture = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (40_000, *leaf.shape)), Mixture.from_outputs(y)
     )
-    found = np.asarray(mixture.sample(Noise.draw(jax.random.key(0), (40_000,), M)))
-    one = jax.tree.map(np.asarray, Mixture.from_outputs(y))
-    pi = np.exp(one.log_pi)
-    mean = np.array([pi @ one.mu_1, pi @ one.mu_2])
-    s_1, s_2 = np.exp(one.log_sigma_1), np.exp(one.log_sigma_2)
+    samples = np.asarray(mixture.sample(Noise.draw(jax.random.key(0), (40_000,), M)))
+    mix = jax.tree.map(np.asarray, Mixture.from_outputs(y))
+    pi = np.exp(mix.log_pi)
+    mean = np.array([pi @ mix.mu_1, pi @ mix.mu_2])
+    s_1, s_2 = np.exp(mix.log_sigma_1), np.exp(mix.log_sigma_2)
     second = np.array(
         [
-            [pi @ (s_1**2 + one.mu_1**2), pi @ (one.rho * s_1 * s_2 + one.mu_1 * one.mu_2)],
-            [0, pi @ (s_2**2 + one.mu_2**2)],
+            [pi @ (s_1**2 + mix.mu_1**2), pi @ (mix.rho * s_1 * s_2 + mix.mu_1 * mix.mu_2)],
+            [0, pi @ (s_2**2 + mix.mu_2**2)],
         ]
     )
     second[1, 0] = second[0, 1]
-    np.testing.assert_allclose(found[:, :2].mean(0), mean, atol=0.05)
-    np.testing.assert_allclose(np.cov(found[:, :2].T), second - np.outer(mean, mean), atol=0.1)
-    np.testing.assert_allclose(found[:, 2].mean(), 1 / (1 + np.exp(-one.e)), atol=0.02)
+    np.testing.assert_allclose(samples[:, :2].mean(0), mean, atol=0.05)
+    np.testing.assert_allclose(np.cov(samples[:, :2].T), second - np.outer(mean, mean), atol=0.1)
+    np.testing.assert_allclose(samples[:, 2].mean(), 1 / (1 + np.exp(-mix.e)), atol=0.02)
 
 
 # --- The task ---
@@ -252,15 +246,15 @@ def test_a_cut_line_keeps_twice_the_share_of_its_text():
 
 
 @pytest.mark.slow
-def test_what_follows_the_last_predicted_point_changes_no_score(task):
+def test_points_after_the_last_prediction_change_no_score(task):
     variables = jax.jit(task.init)(jax.random.key(0))
     batch = task.batch(0)
     batch["length"] = batch["length"] - 3
-    other = {**batch, "points": batch["points"].copy()}
-    for line, length in zip(other["points"], batch["length"], strict=True):
+    changed = {**batch, "points": batch["points"].copy()}
+    for line, length in zip(changed["points"], batch["length"], strict=True):
         line[length + 1 :] = 1e6
-    one, two = (task.per_case(variables, b, None, False)[0]["nll"] for b in (batch, other))
-    np.testing.assert_array_equal(one, two)
+    first, second = (task.per_case(variables, b, None, False)[0]["nll"] for b in (batch, changed))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.slow
@@ -273,16 +267,18 @@ def test_updates_raise_the_likelihood(kind):
 
 
 @pytest.mark.slow
-def test_writing_is_a_function_of_the_key_and_begins_as_it_is_primed(task):
+def test_writing_depends_on_the_key_and_begins_as_primed(task):
     variables = jax.jit(task.init)(jax.random.key(0))
     text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
-    one, two = (task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2))
+    first, second = (
+        task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2)
+    )
     again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
-    assert one.points.shape == (12, 1, 3)
-    assert one.phi.shape == (12, 1, 4)
-    np.testing.assert_array_equal(one.points, again.points)
-    np.testing.assert_array_equal(one.points[:5, 0], prime[1:])
-    assert (one.points[5:] != two.points[5:]).any()
+    assert first.points.shape == (12, 1, 3)
+    assert first.phi.shape == (12, 1, 4)
+    np.testing.assert_array_equal(first.points, again.points)
+    np.testing.assert_array_equal(first.points[:5, 0], prime[1:])
+    assert (first.points[5:] != second.points[5:]).any()
 
 
 def test_parameters_are_about_as_many_as_in_the_paper():

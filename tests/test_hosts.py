@@ -95,9 +95,9 @@ def metrics(folder):
     return runs.read_rows(folder / "metrics.jsonl")
 
 
-def assert_same_run(folder, other, rtol=2e-4):
+def assert_same_run(folder, expected, rtol=2e-4):
     """Compare the rows of seed 0, up to rounding."""
-    rows, expected = ([r for r in metrics(f) if r["seed"] == 0] for f in (folder, other))
+    rows, expected = ([r for r in metrics(f) if r["seed"] == 0] for f in (folder, expected))
     assert len(rows) == len(expected) > 0 and runs.is_finished(folder)
     for row, like in zip(rows, expected, strict=True):
         assert [row[k] for k in ("step", "split")] == [like[k] for k in ("step", "split")]
@@ -119,16 +119,16 @@ def alone(place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "count, lanes, cases", [(2, 1, 6), exhaustive(3, 1, 4), exhaustive(2, 2, 12)]
+    "count, lanes, examples", [(2, 1, 6), exhaustive(3, 1, 4), exhaustive(2, 2, 12)]
 )
-def test_several_processes_make_the_run_of_one(alone, place, count, lanes, cases):
+def test_several_processes_make_the_run_of_one(alone, place, count, lanes, examples):
     folder = place / f"{count},{lanes}"
     processes = Processes(folder, count, f"--config.seeds={','.join(map(str, range(lanes)))}")
     statuses, texts = processes.end()
     assert statuses == [0] * count, texts
     assert_same_run(processes.folders[0], alone)
     for n in range(count):
-        assert set((folder / f"cases{n}").read_text().split()) == {str(cases)}
+        assert set((folder / f"cases{n}").read_text().split()) == {str(examples)}
     assert not any(folder.exists() for folder in processes.folders[1:])
     assert f"{count} x cpu, {count} processes" in texts[0] and "loss" not in texts[1]
     (session,) = runs.read_rows(processes.folders[0] / "sessions.jsonl")

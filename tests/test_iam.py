@@ -31,22 +31,22 @@ def written(seed, count=40):
 
 
 def unpacked(split):
-    """The lines of a split: offsets in units of the tablet, and text."""
-    (mean, std), found = split["scale"], []
+    """Return the lines of a split: offsets in units of the tablet, and text."""
+    (mean, std), actual = split["scale"], []
     for points, text in zip(
         pairwise(split["point_starts"]), pairwise(split["text_starts"]), strict=True
     ):
         line = split["points"][slice(*points)].astype(float)
         assert line[0, :2].tolist() == [0, 0]
         line[1:, :2] = line[1:, :2] * std + mean
-        found.append((line, lines.decode(split["text"][slice(*text)])))
-    return found
+        actual.append((line, lines.decode(split["text"][slice(*text)])))
+    return actual
 
 
 def assert_lines(split, expected):
-    found = unpacked(split)
-    assert [text for _, text in found] == [text for _, text in expected]
-    for (points, _), (strokes, _) in zip(found, expected, strict=True):
+    actual = unpacked(split)
+    assert [text for _, text in actual] == [text for _, text in expected]
+    for (points, _), (strokes, _) in zip(actual, expected, strict=True):
         np.testing.assert_allclose(points, lines.offsets(strokes), atol=1e-3)
 
 
@@ -89,7 +89,7 @@ def strokes_of(form, number):
 
 
 def expected(*left_out):
-    """The lines of each split without some."""
+    """Return the lines of each split without some."""
     return {
         split: [
             (strokes_of(form, number), lines.decode(lines.encode(text_of(form, number))))
@@ -129,18 +129,18 @@ def text_path(form):
 
 def corpus():
     """Return path -> contents."""
-    found = {}
+    contents = {}
     for name, forms in FORMS.items():
-        found[name] = "".join(f" {form}\n" for form in forms).encode()
+        contents[name] = "".join(f" {form}\n" for form in forms).encode()
         for form, count in forms.items():
             numbers = range(1, count + 1)
-            found[text_path(form)] = transcript([text_of(form, number) for number in numbers])
+            contents[text_path(form)] = transcript([text_of(form, number) for number in numbers])
             for number in numbers:
-                found[line_path(form, number)] = xml(strokes_of(form, number))
+                contents[line_path(form, number)] = xml(strokes_of(form, number))
     # Not to be read: other parts of the database.
-    found["original/a01/a01-000/strokesu.xml"] = b"<WhiteboardCaptureSession/>"
-    found["forms.txt"] = b"a01-000u 10001\n"
-    return found
+    contents["original/a01/a01-000/strokesu.xml"] = b"<WhiteboardCaptureSession/>"
+    contents["forms.txt"] = b"a01-000u 10001\n"
+    return contents
 
 
 @pytest.fixture
@@ -150,11 +150,11 @@ def files():
 
 def packed(files):
     """Return the same with lineStrokes and ascii as archives."""
-    found = {name: data for name, data in files.items() if "/" not in name}
+    contents = {name: data for name, data in files.items() if "/" not in name}
     for part in ("lineStrokes", "ascii"):
         inside = {name: data for name, data in files.items() if name.startswith(part)}
-        found[f"{part}-all.tar.gz"] = gzip.compress(tar(inside))
-    return found
+        contents[f"{part}-all.tar.gz"] = gzip.compress(tar(inside))
+    return contents
 
 
 def prepared(tmp_path, files):
@@ -162,11 +162,11 @@ def prepared(tmp_path, files):
     return datasets.load("iam", tmp_path / "data")
 
 
-def assert_prepared(found, lines_of):
-    assert found.keys() == lines_of.keys() == {"train", "valid", "test"}
+def assert_prepared(splits, lines_of):
+    assert splits.keys() == lines_of.keys() == {"train", "valid", "test"}
     for split, wanted in lines_of.items():
-        assert_lines(found[split], wanted)
-        np.testing.assert_array_equal(found[split]["scale"], found["train"]["scale"])
+        assert_lines(splits[split], wanted)
+        np.testing.assert_array_equal(splits[split]["scale"], splits["train"]["scale"])
 
 
 # --- What is read ---
@@ -174,9 +174,9 @@ def assert_prepared(found, lines_of):
 
 @pytest.mark.parametrize("layout", [dict, packed])
 def test_a_folder_has_every_line_with_its_text(tmp_path, files, layout):
-    found = prepared(tmp_path, layout(files))
-    assert_prepared(found, expected())
-    assert [len(unpacked(found[split])) for split in iam.SPLITS] == [20, 10, 12]
+    splits = prepared(tmp_path, layout(files))
+    assert_prepared(splits, expected())
+    assert [len(unpacked(splits[split])) for split in iam.SPLITS] == [20, 10, 12]
 
 
 FORM = "a01-000u"
@@ -235,8 +235,8 @@ BAD = {
 def test_unusable_lines_are_counted_by_reason(tmp_path, files, capsys, bad):
     reason, left_out, change = BAD[bad]
     change(files)
-    found = prepared(tmp_path, files)
-    assert_prepared(found, expected(left_out))
+    splits = prepared(tmp_path, files)
+    assert_prepared(splits, expected(left_out))
     count = sum(left_out in name and name.endswith("xml") for name in files) or 2
     kept = len(expected(left_out)["train"])
     printed = (
@@ -245,7 +245,7 @@ def test_unusable_lines_are_counted_by_reason(tmp_path, files, capsys, bad):
     assert printed in capsys.readouterr().out
 
 
-def test_more_than_a_tenth_of_unusable_lines_is_refused(tmp_path, files):
+def test_more_than_a_tenth_of_unusable_lines_raise(tmp_path, files):
     files[line_path("d04-081", 3)] = xml([])
     assert_prepared(prepared(tmp_path, files), expected("d04-081-03"))
     files[line_path("d04-081", 7)] = b"<"

@@ -13,7 +13,7 @@ from experiments.tasks import negative_log_likelihood
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
 from tests import reference
-from tests.learning import assert_all_change, states_of, variables_of
+from tests.learning import assert_all_change, states_of, tiny_task, variables_of
 
 NORMS = tuple(config_file.get_config().norms)
 
@@ -40,16 +40,16 @@ def test_the_loss_is_exact_from_1e_30_to_100_nats():
     logits, y = logits_with(GAPS)
     expected = per_row(reference.negative_log_likelihood, logits, y)
     assert expected.min() < 1e-30 and expected.max() > 100
-    found = jax.jit(negative_log_likelihood)(logits, y)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = jax.jit(negative_log_likelihood)(logits, y)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_the_loss_has_the_gradient_softmax_minus_onehot():
     logits, y = logits_with(GAPS)
-    found = jax.jit(jax.grad(lambda logits: negative_log_likelihood(logits, y).sum()))(logits)
+    actual = jax.jit(jax.grad(lambda logits: negative_log_likelihood(logits, y).sum()))(logits)
     expected = per_row(reference.negative_log_likelihood_backward, logits, y)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-36)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-36)
 
 
 # --- The settings ---
@@ -88,19 +88,14 @@ def network(norm, p, x):
     """Logits in training mode, by the equations."""
     every = np.ones(len(x), bool)
     for n, (dense, after) in enumerate(LAYERS[norm]):
-        a = reference.of_cell(norm, p, after, x @ reference.weights(p, dense), every, EPSILON)
+        a = reference.normalize(norm, p, after, x @ reference.weights(p, dense), every, EPSILON)
         x = a if n == 2 else np.maximum(a, 0)
     return x
 
 
 @pytest.fixture(scope="module", params=NORMS)
 def task(request, data_dir):
-    config = config_file.get_config("tiny")
-    config.norm = request.param
-    config.hidden = 32
-    config.batch_size = 16
-    config.data_dir = str(data_dir)
-    return Task(config)
+    return tiny_task("mnist", data_dir, norm=request.param, hidden=32, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +129,7 @@ def test_updates_change_every_parameter_and_lower_the_loss(lesson):
     assert losses[0] > 1 and losses[-1] < losses[0] / 10
 
 
-def test_only_batch_norm_makes_a_case_depend_on_its_batch(task, lesson):
+def test_only_batch_norm_makes_an_example_depend_on_its_batch(task, lesson):
     batch, others = task.batch(0), task.batch(1)
     others["x"][3] = batch["x"][3]
     apply = jax.jit(partial(task.apply, variables_of(lesson[0][-1]), train=True))
@@ -152,10 +147,10 @@ def test_an_example_looks_like_a_batch(task):
     assert looks(task.example()) == looks(task.batch(0))
 
 
-def test_scores_are_averages_over_all_cases_of_a_split(task, lesson):
+def test_scores_are_averages_over_all_examples_of_a_split(task, lesson):
     variables = variables_of(lesson[0][20])
     scores = task.evaluate(variables)
-    # 1,297 cases are a full block and one of 297, which must not weigh as much.
+    # 1,297 examples are a full block and one of 297, which must not weigh as much.
     assert len(task.splits["train"]["y"]) == 1297
     assert set(scores) == set(task.splits) == {"train", "valid", "test"}
     x = np.concatenate([split["x"] for split in task.splits.values()])
@@ -163,11 +158,11 @@ def test_scores_are_averages_over_all_cases_of_a_split(task, lesson):
     all_logits = np.asarray(apply(variables, np.float32(x) / 255))
     ends = np.cumsum([len(split["y"]) for split in task.splits.values()])
     for split, logits in zip(task.splits, np.split(all_logits, ends[:-1]), strict=True):
-        found, y = scores[split], task.splits[split]["y"]
+        actual, y = scores[split], task.splits[split]["y"]
         nll = per_row(reference.negative_log_likelihood, logits, y)
-        assert found["nll"] == pytest.approx(nll.mean(), rel=1e-5)
-        assert found["error"] == pytest.approx((logits.argmax(1) != y).mean(), rel=1e-6)
-        assert set(found) == {"nll", "error"}
+        assert actual["nll"] == pytest.approx(nll.mean(), rel=1e-5)
+        assert actual["error"] == pytest.approx((logits.argmax(1) != y).mean(), rel=1e-6)
+        assert set(actual) == {"nll", "error"}
 
 
 # --- Refusals, before any long work ---
@@ -179,10 +174,10 @@ def test_scores_are_averages_over_all_cases_of_a_split(task, lesson):
         ("dataset", "digts", "Unknown data set 'digts'. Did you mean 'digits'"),
         ("init", "he_norml", "Unknown config.init 'he_norml'. Did you mean 'he_normal'"),
         ("norm", "bacth", "Unknown config.norm 'bacth'. Did you mean 'batch'"),
-        ("batch_size", 1298, "config.batch_size is 1298; this data set has 1297 examples"),
+        ("batch_size", 1298, "config.batch_size is 1298; this data set has 1297 "),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(setting, value, words, data_dir):
+def test_an_invalid_setting_raises(setting, value, words, data_dir):
     config = config_file.get_config("tiny")
     config.data_dir = str(data_dir)
     config[setting] = value

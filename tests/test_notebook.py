@@ -1,4 +1,4 @@
-"""The tutorial runs, and its stored outputs are those of its own code."""
+"""The tutorial runs, and its stored outputs are those of its code."""
 
 from pathlib import Path
 

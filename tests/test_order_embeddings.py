@@ -19,6 +19,8 @@ from experiments.order_embeddings.model import Model
 from experiments.order_embeddings.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
+from tests.cells import assert_all_close, assert_equal
+from tests.cells import draw as normal
 from tests.learning import learn
 
 NORMS = {
@@ -26,10 +28,6 @@ NORMS = {
     "layer": Norm("layer", ("x", "h")),
     "batch": Norm("batch", ("x", "h"), (), True),
 }
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 # --- The equations, in numpy: one caption, one image, one coordinate after the other ---
@@ -76,12 +74,11 @@ def test_points_and_the_loss_are_those_of_the_equations(kind, symmetric):
     with jax.enable_x64(True):
         shapes = jax.eval_shape(task.init, jax.random.key(0))
         variables = jax.tree.map(lambda leaf: 0.5 * random.normal(size=leaf.shape), shapes)
-        found = jax.jit(points_and_loss)(variables)
+        actual = jax.jit(points_and_loss)(variables)
     s, v = points(kind, variables["params"], *inputs, symmetric)
     expected = s, v, contrast(-s @ v.T if symmetric else penalties(s, v), 0.5)
     assert expected[2] > 0.1
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    assert_all_close(actual, expected, 1e-9)
 
 
 def direct(s, v):
@@ -89,20 +86,19 @@ def direct(s, v):
 
 
 @pytest.mark.parametrize("block", [None, 1, 2, 6])
-def test_the_penalty_of_all_pairs_and_its_gradient_are_those_of_the_direct_formula(block):
+def test_the_penalty_and_its_gradient_match_the_formula(block):
     s, v, weights = normal(5, 6), normal(3, 6, seed=1), normal(5, 3, seed=2)
     with jax.enable_x64(True):
-        found, expected = (
+        actual, expected = (
             jax.jit(jax.value_and_grad(lambda s, v, f=f: (weights * f(s, v)).sum(), (0, 1)))(s, v)
             for f in (partial(retrieval.violations, block=block), direct)
         )
         E = retrieval.violations(s, v, block)
     np.testing.assert_allclose(E, penalties(s, v), rtol=1e-12)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert_all_close(actual, expected, 1e-12)
 
 
-def test_the_loss_and_its_gradient_hold_no_array_of_pairs_and_coordinates():
+def test_the_loss_holds_no_array_of_pairs_and_coordinates():
     """The direct formula's would have 8 MB here; the inputs have 0.25 MB, pairs 64 kB."""
 
     def bytes_of(penalty):
@@ -114,7 +110,7 @@ def test_the_loss_and_its_gradient_hold_no_array_of_pairs_and_coordinates():
     assert bytes_of(direct) > 8e6
 
 
-def test_blocks_are_as_large_as_the_memory_allows_where_starting_a_kernel_costs(monkeypatch):
+def test_blocks_fill_the_memory_if_starting_a_kernel_costs(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     sizes = (4, 128, 1000, 10_000)
     assert [retrieval.block_of(n, n, 1024) for n in sizes] == [1024, 256, 4, 1]
@@ -166,7 +162,7 @@ def scores_of(queries):
     return scores | dict(median=np.floor(np.median(ranks)) + 1, mean=np.mean(ranks) + 1)
 
 
-def test_the_best_scores_and_those_of_a_model_that_cannot_tell_anything_apart():
+def test_the_scores_of_a_perfect_and_of_a_blind_model():
     perfect = 1 - np.repeat(np.eye(20), 5, 0)
     for places in jax.device_get(retrieval.places(jnp.array(perfect))).values():
         assert places.scores() == dict(r1=100, r5=100, r10=100, median=1, mean=1)
@@ -219,7 +215,7 @@ def task():
     return make_task()
 
 
-def test_a_batch_has_one_caption_of_each_of_its_images_with_an_end(task):
+def test_a_batch_has_one_caption_per_image_with_an_end(task):
     split = task.splits["train"]
     for step in range(20):
         batch, drawn = task.batch(step, seed=3), task.indices(step, seed=3)
@@ -236,11 +232,10 @@ def test_a_batch_has_one_caption_of_each_of_its_images_with_an_end(task):
         assert batch["tokens"].dtype == batch["length"].dtype == np.int32
 
 
-def test_a_batch_is_a_function_of_the_step_and_an_epoch_has_every_image_once(task):
-    other = make_task()
+def test_a_batch_depends_on_the_step_and_an_epoch_is_complete(task):
+    again = make_task()
     for step in (0, 3, 6, 7, 50):
-        for one, two in zip(task.batch(step).values(), other.batch(step).values(), strict=True):
-            np.testing.assert_array_equal(one, two)
+        assert_equal(task.batch(step), again.batch(step))
     assert task.steps_per_epoch == 7
     epochs = [
         np.concatenate([task.indices(7 * e + k, 0)["images"] for k in range(7)]) for e in (0, 1)
@@ -249,12 +244,7 @@ def test_a_batch_is_a_function_of_the_step_and_an_epoch_has_every_image_once(tas
     assert (epochs[0] != epochs[1]).any()
 
 
-@pytest.fixture(scope="module")
-def variables(task):
-    return jax.jit(task.init)(jax.random.key(0))
-
-
-def test_the_points_of_a_fold_are_those_of_its_captions_one_by_one(task, variables, monkeypatch):
+def test_the_points_of_a_fold_are_those_of_single_captions(task, variables, monkeypatch):
     monkeypatch.setattr(order_embeddings, "BLOCK", 60)  # 100 captions in two blocks
     fold = task.fold("valid", 3, 20)
     assert [tokens.shape for tokens, _ in fold.blocks] == [(60, 8), (60, 12)]
@@ -280,9 +270,9 @@ def test_scores_are_means_over_whole_folds(task, variables):
         ("caption", zip(E.T, right.T, strict=True)),
     ):
         expected = scores_of(queries)
-        other = task.score(variables, task.folds["test"][0], None)
+        second = task.score(variables, task.folds["test"][0], None)
         for name, value in expected.items():
-            mean = (value + other[f"{what}_{name}"]) / 2
+            mean = (value + second[f"{what}_{name}"]) / 2
             np.testing.assert_allclose(scores["test"][f"{what}_{name}"], mean, rtol=0.02)
     sums = sum(scores["test"][f"image_{name}"] for name in ("r1", "r5", "r10"))
     np.testing.assert_allclose(scores["test"]["sum"], sums)
@@ -300,11 +290,11 @@ def test_updates_bring_images_and_captions_together():
 def test_the_order_of_captions_is_that_of_the_penalty_both_ways():
     general = np.array([[0.0, 0.6, 0.8], [0.6, 0.0, 0.8], [1.0, 0.0, 0.0]])
     specific = np.array([[0.48, 0.64, 0.6], [0.6, 0.0, 0.8], [0.0, 0.6, 0.8]])
-    found = order_embeddings.hierarchy(general, specific)
+    actual = order_embeddings.hierarchy(general, specific)
     # Penalties there and back: 0.04 and 0.232; 0 and 0; 1 and 1.
-    np.testing.assert_allclose(found["order"], 1 / 3)
-    np.testing.assert_allclose(found["coordinates"], (2 + 3 + 2) / 9)
-    np.testing.assert_allclose(found["every_coordinate"], 1 / 3)
+    np.testing.assert_allclose(actual["order"], 1 / 3)
+    np.testing.assert_allclose(actual["coordinates"], (2 + 3 + 2) / 9)
+    np.testing.assert_allclose(actual["every_coordinate"], 1 / 3)
 
 
 def test_parameters_are_as_many_as_in_the_authors_code():

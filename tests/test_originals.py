@@ -86,7 +86,7 @@ def test_links_and_devices_of_an_archive_are_skipped(tmp_path, kind):
 
 @pytest.mark.parametrize("end", PACKED)
 @pytest.mark.parametrize("kept", [0, 0.02, 0.1, 0.3])
-def test_a_truncated_archive_is_refused(tmp_path, end, kept):
+def test_a_truncated_archive_raises(tmp_path, end, kept):
     data = PACKED[end](NOISE)
     path = lay(tmp_path, {f"toy{end}": data[: int(kept * len(data))]}) / f"toy{end}"
     with refused(path):
@@ -187,7 +187,7 @@ NO_BYTES = {
 
 @pytest.mark.parametrize("name", CODE)
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_code_in_a_pickle_is_refused(name, protocol, capsys):
+def test_code_in_a_pickle_raises(name, protocol, capsys):
     with refused("a.pkl is no pickle of plain data", "not loaded"):
         pickles.load("a.pkl", pickle.dumps(CODE[name], protocol))
     assert capsys.readouterr().out == ""
@@ -209,7 +209,7 @@ def test_only_arrays_of_bytes_come_out_of_a_pickle(name, protocol):
         b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",  # a bytearray of 2⁴⁰ bytes
     ],
 )
-def test_a_damaged_or_oversized_pickle_is_refused(data):
+def test_a_damaged_or_oversized_pickle_raises(data):
     with refused("a.pkl"):
         pickles.load("a.pkl", data)
 

@@ -1,4 +1,4 @@
-"""What is installed, from where, and who may import whom."""
+"""Packages: their contents, their sources, and which may import which."""
 
 import ast
 from functools import cache
@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def requirements(lines):
     """Returns the requirements on these lines of a requirements file, {name: [Requirement]}."""
-    found = {}
+    requirements = {}
     for line in lines:
         if re.match(r"\w", line):
             requirement = Requirement(line.split("#")[0].strip(" \\\n"))
-            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    return found
+            requirements.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return requirements
 
 
 def requirements_of(name):
@@ -143,7 +143,7 @@ def test_an_extra_asks_for_the_same_range_as_the_repository(extra):
         assert [r.specifier for r in asked] == [r.specifier for r in ASKED.get(name, [])], name
 
 
-def test_what_is_imported_is_asked_for_by_name():
+def test_the_requirements_name_every_import():
     provided_by = packages_distributions()
     ours = {"ln", "experiments", "scripts", "configs"}
     for path in files("ln", "experiments", "scripts"):
@@ -219,7 +219,7 @@ def test_an_empty_environment_runs_the_readmes_example(tmp_path):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A folder with the Makefile, and a PYTHON that does nothing but note what it was asked."""
+    """Return a folder with the Makefile, and a PYTHON that only records its arguments."""
     folder = tmp_path / "a clone"
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder)
@@ -245,7 +245,7 @@ without_make = pytest.mark.skipif(
 
 @without_make
 @pytest.mark.parametrize("venv", [".venv", ".venv/"])
-def test_an_installation_empties_a_folder_of_its_own(clone, tmp_path, venv):
+def test_an_installation_empties_only_its_folder(clone, tmp_path, venv):
     folder, make = clone
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/python").symlink_to(tmp_path / "python")

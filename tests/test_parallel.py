@@ -40,11 +40,11 @@ def steps(data_dir):
     return measure("tests.parallel_steps", data_dir)
 
 
-def check(found):
-    """No array that crosses devices is larger than the parameters; each device needs its share."""
-    assert found["collectives"] and max(found["collectives"]) <= found["parameters"]
-    one, two, four = found["memory"]
-    assert two <= 0.6 * one and four <= 0.35 * one
+def check(measured):
+    """Check that devices send no more than the parameters and need only their shares."""
+    assert measured["collectives"] and max(measured["collectives"]) <= measured["parameters"]
+    alone, two, four = measured["memory"]
+    assert two <= 0.6 * alone and four <= 0.35 * alone
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -13,7 +13,7 @@ SPLITS = ("train", "valid", "test")
 
 @pytest.fixture(scope="module")
 def written():
-    """The lines of each split's writers."""
+    """Return the lines of each split's writers."""
     return {
         split: [line for number in numbers for line in pen.written_by(number)]
         for split, numbers in pen.WRITERS.items()
@@ -24,10 +24,10 @@ def written():
 
 
 def test_the_lines_are_the_same_on_every_machine(written):
-    found = [line for split in SPLITS for line in written[split]]
-    offsets = np.concatenate([offsets for offsets, _ in found])
+    lines = [line for split in SPLITS for line in written[split]]
+    offsets = np.concatenate([offsets for offsets, _ in lines])
     np.testing.assert_array_equal(offsets, np.round(offsets))
-    content = offsets.astype("<i2").tobytes() + "\n".join(text for _, text in found).encode()
+    content = offsets.astype("<i2").tobytes() + "\n".join(text for _, text in lines).encode()
     assert hashlib.sha256(content).hexdigest() == DIGEST
 
 

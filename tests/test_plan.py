@@ -377,7 +377,7 @@ def test_a_plan_takes_no_flags_of_a_search():
 
 @pytest.fixture
 def finished(tmp_path):
-    """A stage with one finished run and one that is not, and the place of the first."""
+    """Return a stage with one finished run and one that is not, and the place of the first."""
     stage = sweep(tmp_path / "runs")
     run, unfinished = next(stage.waves())
     write_run(run, {4: 0.5})
@@ -450,7 +450,7 @@ def test_the_recorded_choice_follows_from_the_stored_runs():
 
 
 @pytest.mark.slow
-def test_a_stopped_plan_goes_on(tmp_path):
+def test_a_stopped_plan_resumes(tmp_path):
     every = ", ".join(f'{k}_every = "500 steps"' for k in ("log", "eval", "save"))
     settings = f'settings = {{ data_dir = "{tmp_path.as_posix()}", {every} }}\n'
     path, root = tmp_path / "plan.toml", tmp_path / "runs"

@@ -98,22 +98,22 @@ def test_halves_give_gradients_in_their_own_dtype(Cell, schedule, dtype):
     assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(gradients))
     # Rounding errors add up over the time steps and the products of a step.
     tolerance = 4 * T * float(jnp.finfo(dtype).eps)
-    for found, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves(plain), strict=True):
+    for actual, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves(plain), strict=True):
         size = float(abs(expected).max()) + 1e-3
-        found, expected = (np.asarray(g, np.float32) for g in (found, expected))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * size)
+        actual, expected = (np.asarray(g, np.float32) for g in (actual, expected))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * size)
 
 
 @pytest.mark.parametrize(
-    "schedule, of_xs, of_carry",
+    "schedule, xs_dtype, carry_dtype",
     covering(1, product(SCHEDULES, (jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float16))),
 )
-def test_the_last_carry_has_the_result_type(schedule, of_xs, of_carry):
+def test_the_last_carry_has_the_result_type(schedule, xs_dtype, carry_dtype):
     layer = Layer(LSTM(H, norm_of("layer", LSTM)), SCHEDULES[schedule])
-    xs = jnp.ones((T, B, D), of_xs)
-    carry = as_dtype(zeros(LSTM), of_carry)
+    xs = jnp.ones((T, B, D), xs_dtype)
+    carry = as_dtype(zeros(LSTM), carry_dtype)
     _, last = jax.eval_shape(layer.apply, init(layer, xs), xs, None, carry)
-    assert {part.dtype for part in last} == {jnp.result_type(of_xs, of_carry)}
+    assert {part.dtype for part in last} == {jnp.result_type(xs_dtype, carry_dtype)}
 
 
 @pytest.mark.parametrize(

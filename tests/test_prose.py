@@ -65,7 +65,7 @@ def faults(path: Path):
         text = " ".join(CODE.sub("`", re.sub(r"^[rf]*[\"'#]+ ?|[\"']+$", "", text)).split())
         for phrase, instead in PHRASES.items():
             for match in re.finditer(phrase, text):
-                # A benchmark times cases.
+                # Benchmarks use the word for what they time.
                 if instead != "example" or not re.search("benchmark|speed", path.as_posix()):
                     yield line, f"…{text[max(0, match.start() - 20) :][:60]}…: {instead}"
 

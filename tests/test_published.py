@@ -59,7 +59,7 @@ def test_curves_go_through_the_readings(row):
     curves = published(PUBLISHED / f"{figure}.csv")
     for norm, values in zip(norms, zip(*READINGS[row].values(), strict=True), strict=True):
         curve = curves[panel, norm]
-        # Between two readings the file may omit one that lies on their line.
+        # Between two readings the file may omit one that is on their line.
         drawn = np.interp(list(READINGS[row]), curve.x, curve.mean, left=NAN, right=NAN)
         np.testing.assert_allclose(drawn, values, rtol=0, atol=error)
 

@@ -1,4 +1,4 @@
-"""All readers of original files: each bears the same harmless changes, and refuses each fault."""
+"""All readers of original files: each bears the same harmless changes, and rejects each fault."""
 
 import dataclasses
 import gzip
@@ -102,7 +102,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_reader_refuses(tmp_path, name, files, fault, monkeypatch):
+def test_every_reader_rejects_a_fault(tmp_path, name, files, fault, monkeypatch):
     path = lay(tmp_path / "source", files) / READERS[name][1]
     small = dataclasses.replace(datasets.table()[name], budget=2**21)
     monkeypatch.setattr(datasets, "table", lambda: {**TABLE, name: small})

@@ -222,10 +222,10 @@ def write_estimates(folder):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return a page and what was printed.
+    """Return a page and the printed text.
 
-    Of MNIST, the run of weight norm is in progress; that without norm is in another section, since
-    it has other learning rates; one run is broken. Of order embeddings, one run has other units.
+    The run of weight norm on MNIST is in progress; that without norm is in another section, since
+    it has other learning rates; one run is broken. One run of order embeddings has other units.
     """
     root, out = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("page")
     for batch_size in (128, 4):
@@ -470,8 +470,8 @@ def test_speed_ups_are_at_one_rate_and_at_the_best_of_each(tmp_path):
     assert sorted(study.by_rate) == [0.001, 0.01] and study.rate == 0.001
     assert study.by_rate[0.01].values == pytest.approx([0, 0])
     assert (study.best_rate("none"), study.best_rate("layer")) == (0.01, 0.001)
-    one, best = (np.exp(gains.values.mean()) for gains in (study.by_rate[0.001], study.at_best))
-    assert one == pytest.approx(2, rel=0.1) and best == pytest.approx(2 / 1.6, rel=0.1)
+    low, best = (np.exp(gains.values.mean()) for gains in (study.by_rate[0.001], study.at_best))
+    assert low == pytest.approx(2, rel=0.1) and best == pytest.approx(2 / 1.6, rel=0.1)
     assert charts.png(evidence.rates_chart([study])).startswith(PNG)
 
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from tests.cells import assert_equal
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parent.parent
@@ -68,12 +68,7 @@ def assert_same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
     (step_a, state_a), (step_b, state_b) = last_state(a), last_state(b)
     assert step_a == step_b == 1200
-    jax.tree.map(np.testing.assert_array_equal, state_a, state_b)
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    assert_equal(state_a, state_b)
 
 
 @pytest.fixture(scope="module")

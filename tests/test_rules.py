@@ -20,12 +20,12 @@ SEEDS = 3, 5, 6, 10
 
 
 def line(*y, x=None):
-    """One pair's curve."""
+    """Return the curve of one pair."""
     return Line(np.arange(1.0, len(y) + 1) if x is None else np.array(x), np.array(y)[None])
 
 
 def falling(pace=1.0, length=60, every=1, shift=0.0):
-    """One pair's curve, which falls from 200 towards 80 at a pace."""
+    """Return the curve of one pair, which falls from 200 towards 80 at a pace."""
     x = np.arange(every, length + 1.0, every)
     return Line(x, (80 + shift + 120 * 0.9 ** (pace * x))[None])
 
@@ -201,16 +201,16 @@ def test_a_factor_of_one_and_a_half_is_decided(curves):
     for curve in some(curves, "r1", "r5", "r10").values():
         mean = curve.y.mean(0)
         sped_up = np.interp(np.minimum(1.5 * curve.x, curve.x[-1]), curve.x, mean)
-        baseline, other = (draw(rng, curve, 6) for _ in range(2))
-        gains = faster(baseline, Line(curve.x, other.y - mean + sped_up)).values
+        baseline, variant = (draw(rng, curve, 6) for _ in range(2))
+        gains = faster(baseline, Line(curve.x, variant.y - mean + sped_up)).values
         assert np.mean(outcome([gains], [np.log(1.1)]) == 1) >= 0.8
 
 
 def test_a_difference_of_three_standard_deviations_is_decided(curves):
     rng = np.random.default_rng(0)
     for curve in some(curves, "r1", "train_nll", "error_in_order", "error_batch128").values():
-        baseline, other = (draw(rng, curve, 6) for _ in range(2))
-        gains = better(baseline, Line(curve.x, other.y - 3 * baseline.end.std())).values
+        baseline, variant = (draw(rng, curve, 6) for _ in range(2))
+        gains = better(baseline, Line(curve.x, variant.y - 3 * baseline.end.std())).values
         assert np.mean(outcome([gains], [0.0]) == 1) >= 0.8
 
 

@@ -406,7 +406,7 @@ def test_a_writer_that_is_not_installed_is_left_out(folder, monkeypatch, capsys)
 
 def test_tables_have_each_value_and_the_best(tmp_path, capsys):
     pytest.importorskip("pandas")
-    store(tmp_path / "a", of_all([4, 3, 2, 9], 1) | of_all([3, 5, 2, 1], 2))
+    store(tmp_path / "a", all_lanes([4, 3, 2, 9], 1) | all_lanes([3, 5, 2, 1], 2))
     store(tmp_path / "b", {}).folder.joinpath("metrics.jsonl").write_text("12\n")
     values, final = runs.table(tmp_path), runs.results(tmp_path)
     assert "Skipped a broken run" in capsys.readouterr().out
@@ -446,13 +446,13 @@ def store(folder, errors, mode="min", **diverged):
     return runs.read(folder)
 
 
-def of_all(values, step):
+def all_lanes(values, step):
     lanes = [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)]
     return {(step, *lane): value for lane, value in zip(lanes, values, strict=True)}
 
 
 def test_scores_are_means_over_lanes(folder):
-    errors = of_all([1, 2, 3, 4], 1) | of_all([2, 0, 4, 0], 2) | {(3, 0, 0.1): 0.0}
+    errors = all_lanes([1, 2, 3, 4], 1) | all_lanes([2, 0, 4, 0], 2) | {(3, 0, 0.1): 0.0}
     run = store(folder, errors)
     assert run.lanes == [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)] == run.remaining
     assert run.scores() == {1: 2.5, 2: 1.5}  # step 3 lacks lanes
@@ -473,12 +473,12 @@ def test_a_score_that_is_not_finite_never_wins(folder, mode, best, bad):
 @pytest.mark.parametrize("name", ["diverged", "dead"])  # now and in earlier versions
 def test_scores_leave_out_diverged_lanes(folder, name):
     lines = [dict(step=2, seed=0, lr=0.1, cause="the loss is nan")]
-    run = store(folder, of_all([9, 1, 2, 3], 1), **{name: lines})
+    run = store(folder, all_lanes([9, 1, 2, 3], 1), **{name: lines})
     assert run.diverged == {(0, 0.1): (2, "the loss is nan")}
     assert run.remaining == [(0, 0.2), (1, 0.1), (1, 0.2)] and run.scores() == {1: 2}
     lines += [dict(line, seed=seed, lr=lr) for line in lines for seed, lr in run.remaining]
     lines[2] |= dict(step=7)
-    run = store(folder, of_all([9, 1, 2, 3], 1), **{name: lines})
+    run = store(folder, all_lanes([9, 1, 2, 3], 1), **{name: lines})
     assert run.remaining == [(1, 0.1)] and run.best() == (1, 2)  # the last to diverge
 
 

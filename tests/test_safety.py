@@ -49,7 +49,7 @@ def test_dangerous_lines_are_seen(line, tmp_path):
     assert ":3:" in report or re.search(OTHERS, line)
 
 
-# --- Files of strangers ---
+# --- Untrusted files ---
 
 OPENING = set("open read_text read_bytes fromfile loadtxt genfromtxt memmap open_memmap".split())
 PACKERS = set("bz2 gzip lzma tarfile zipfile".split())

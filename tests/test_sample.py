@@ -147,7 +147,7 @@ def test_nothing_is_written_for_what_a_run_lacks(make_run, tmp_path, word, messa
 
 
 @pytest.mark.parametrize("name", ["attentive_reader", "draw", "handwriting", "order_embeddings"])
-def test_more_cases_than_a_split_has_raise(make_run, name):
+def test_more_examples_than_a_split_has_raise(make_run, name):
     config = importlib.import_module(f"configs.{name}").get_config("tiny")
     config.data_dir = str(make_run("convnet").parent / "data")
     task, samples = experiments.load(config), experiments.part(name, "samples")

@@ -1,5 +1,6 @@
 """Pictures of handwriting: where strokes are, where a line ends, and what cannot be written."""
 
+from functools import partial
 import io
 import math
 
@@ -9,8 +10,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import handwriting as config_file
-import experiments
 from experiments.datasets import lines
 from experiments.handwriting.samples import (
     FONT,
@@ -29,6 +28,7 @@ from experiments.handwriting.samples import (
 )
 from experiments.pictures import svg
 from ln.errors import InputError
+from tests.learning import tiny_task
 
 pytestmark = pytest.mark.slow  # pictures
 
@@ -41,25 +41,13 @@ STROKES = [  # as recorded; the second is a dot
 
 
 @pytest.fixture(scope="module")
-def make_task(tmp_path_factory):
-    data_dir = str(tmp_path_factory.mktemp("data"))
-
-    def make(**overrides):
-        config = config_file.get_config("tiny")
-        config.update(dict(data_dir=data_dir, **overrides))
-        return experiments.load(config)
-
-    return make
+def make_task(data_dir):
+    return partial(tiny_task, "handwriting", data_dir)
 
 
 @pytest.fixture(scope="module")
 def task(make_task):
     return make_task()
-
-
-@pytest.fixture(scope="module")
-def variables(task):
-    return jax.jit(task.init)(jax.random.key(0))
 
 
 def a_sample(given=0, finished=True, U=2):
@@ -94,10 +82,10 @@ def test_a_sample_continues_the_open_stroke_of_its_prime(given, sizes):
     """Strokes of 3, 1 and 2 points; the given points are those behind the first."""
     strokes = sample_line(a_sample(given), SCALE).strokes
     assert [len(stroke) for colour, stroke in strokes if colour == INK] == sizes
-    of_prime = [stroke for colour, stroke in strokes if colour == GIVEN]
-    assert sum(map(len, of_prime)) == given + 1
+    primed = [stroke for colour, stroke in strokes if colour == GIVEN]
+    assert sum(map(len, primed)) == given + 1
     whole = [stroke for _, stroke in sample_line(a_sample(), SCALE).strokes]
-    np.testing.assert_array_equal(np.concatenate(of_prime), np.concatenate(whole)[: given + 1])
+    np.testing.assert_array_equal(np.concatenate(primed), np.concatenate(whole)[: given + 1])
 
 
 @pytest.mark.parametrize(

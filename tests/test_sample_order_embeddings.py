@@ -2,42 +2,33 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 
-from configs import order_embeddings as config_file
-import experiments
 from experiments.datasets import vocabulary
 from experiments.order_embeddings.samples import Candidates, Options, places, sample
 from experiments.pictures import GOOD
 from ln.errors import InputError
+from tests.learning import tiny_task
 
 N = 20  # images of a fold
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    config = config_file.get_config("tiny")
-    config.data_dir = str(tmp_path_factory.mktemp("data"))
-    return experiments.load(config)
-
-
-@pytest.fixture(scope="module")
-def variables(task):
-    return jax.jit(task.init)(jax.random.key(0))
+def task(data_dir):
+    return tiny_task("order_embeddings", data_dir)
 
 
 @pytest.fixture(scope="module")
 def energies(task, variables):
-    """The energies of captions and images of the first fold of the test set ``[5 N, N]``."""
+    """Return the energies of captions and images of the first fold of the test set ``[5 N, N]``."""
     s, v = (np.asarray(x, np.float64) for x in task.points(variables, task.fold("test", 0, N)))
     return np.stack([(np.maximum(caption - v, 0) ** 2).sum(1) for caption in s])
 
 
 @pytest.fixture(scope="module")
 def said(task):
-    """The captions of that fold, in words."""
+    """Return the captions of that fold, in words."""
     words = vocabulary.split(task.splits["train"]["words"])
     return Candidates.first(N, task.splits["test"], words).said
 
@@ -126,10 +117,10 @@ def test_images_without_pictures_have_the_names_of_their_files(task, variables, 
 
 
 def test_files_are_a_function_of_the_seed(task, variables):
-    first, again, other = (
+    first, again, reseeded = (
         sample(task, variables, Options(seed=seed, cases=2, count=2)) for seed in (0, 0, 1)
     )
-    assert first == again and all(first[name] != other[name] for name in first)
+    assert first == again and all(first[name] != reseeded[name] for name in first)
     assert first["neighbours.html"].count("<img") >= 2 + 2 * 2
 
 

@@ -2,7 +2,6 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 
@@ -23,11 +22,6 @@ def task(tmp_path_factory):
     config = config_file.get_config("tiny")
     config.update(dataset="books", data_dir=str(folder))
     return Task(config)
-
-
-@pytest.fixture(scope="module")
-def variables(task):
-    return jax.jit(task.init)(jax.random.key(0))
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def make_config(folder):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_past_a_failure(tmp_path):
+def test_a_sweep_continues_past_a_failure(tmp_path):
     words = (
         *("scripts.sweep", "--config=configs/mnist.py:tiny", "--grid=norm=none,layer"),
         *("--grid=lr=1e30,1e-3", "--config.clip=0.0"),  # the first diverges at once

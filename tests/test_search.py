@@ -1,4 +1,4 @@
-"""The engine optuna: what is asked, what is told, and what is taken up when a launcher dies."""
+"""The engine optuna: its settings, its reports, and its trials when a launcher dies."""
 
 import itertools
 import json
@@ -202,7 +202,7 @@ def test_two_launchers_take_each_point_once(trainer, tmp_path):
     assert len(points) == 6 == len({trial.job.folder for trial in trials})
 
 
-def test_trials_of_dead_launchers_are_taken_up(trainer, tmp_path, capsys):
+def test_trials_of_killed_launchers_are_resumed(trainer, tmp_path, capsys):
     options = dict(trials=2, pruner="none")
     a, b = (make_search(tmp_path, "lr=log:1e-4:1e-2", **options) for _ in range(2))
     (first,), (second,) = a.start(1), b.start(1)
@@ -295,7 +295,7 @@ def test_a_search_continues_once_the_disk_has_room(trainer, tmp_path, monkeypatc
     assert states_of(make_search(folder, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
 
 
-def test_a_study_lies_in_a_data_base(trainer, tmp_path):
+def test_a_study_is_stored_in_a_database(trainer, tmp_path):
     here = dict(storage=f"sqlite:///{tmp_path}/study.db", trials=3)
     a, b = (make_search(tmp_path, "lr=log:1e-4:1e-2", workers=2, **here) for _ in range(2))
     (left,) = a.start(1)

@@ -214,7 +214,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_of_vectors_is_refused_by_name(tmp_path, name):
+def test_a_broken_file_of_vectors_raises_with_its_name(tmp_path, name):
     if BROKEN[name]:
         (tmp_path / name).write_bytes(BROKEN[name])
     with pytest.raises(InputError, match=f"Cannot read vectors of words from .*{name}"):

@@ -1,4 +1,4 @@
-"""The files of the five sentence tasks, and the built-in tasks that stand in for them."""
+"""The files of the five sentence tasks, and the built-in tasks that replace them."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ MR = {name: data for name, data in FILES.items() if "polarity" in name}
 
 @pytest.fixture
 def files(tmp_path):
-    """The originals in small, in their encodings."""
+    """Return small originals, in their encodings."""
     return lay(tmp_path / "original", FILES) / "deeper"
 
 

@@ -9,28 +9,19 @@ import pytest
 
 from configs import sequential_mnist as config_file
 from experiments import datasets
-from experiments.sequential_mnist.task import Task
 from ln.errors import InputError
 from ln.norm import EPSILON
 from tests import reference
-from tests.learning import assert_all_change, states_of, variables_of
+from tests.learning import assert_all_change, states_of, tiny_task, variables_of
 
 NORMS = tuple(config_file.get_config().norms)
-
-
-def task_of(data_dir, scale="tiny", **settings):
-    config = config_file.get_config(scale)
-    config.update_from_flattened_dict(dict(data_dir=data_dir, **settings))
-    return Task(config)
-
-
-# --- The settings ---
+task_of = partial(tiny_task, "sequential_mnist")
 
 
 # --- The sequences ---
 
 
-def test_validation_cases_are_the_last_in_the_original_order(data_dir):
+def test_validation_examples_are_the_last_in_the_original_order(data_dir):
     splits, original = task_of(data_dir).splits, datasets.load("digits", data_dir)
     x = np.concatenate([original["valid"]["x"], original["train"]["x"]])
     assert len(splits["valid"]["x"]) == 200
@@ -56,8 +47,8 @@ def test_all_images_have_the_same_permutation(data_dir):
     assert (xs[:, 0] == xs[:, 1]).all()
     order = np.round(xs[:, 0, 0] * 255)
     assert sorted(order) == list(range(64)) and (order != x).any()
-    other = task_of(data_dir, pixels_per_step=1, permuted=True, permutation_seed=1)
-    assert (other.order != task.order).any()
+    reseeded = task_of(data_dir, pixels_per_step=1, permuted=True, permutation_seed=1)
+    assert (reseeded.order != task.order).any()
 
 
 # --- The network and the task ---
@@ -87,13 +78,13 @@ def test_logits_follow_the_equations_from_a_noisy_first_state(task, lesson):
     variables, batch = variables_of(lesson[0][20]), task.batch(1)
     xs, noise = task.inputs(batch, key, train=True)
     assert np.std(noise) == pytest.approx(0.1, rel=0.2)
-    found, _ = jax.jit(partial(task.apply, train=True))(variables, batch, key)
+    actual, _ = jax.jit(partial(task.apply, train=True))(variables, batch, key)
     p, kind = params["LSTM_0"], task.config.norm
     carry = np.tile(p["c_0"], (16, 1)), p["h_0"] + np.float64(noise)
     mask = np.ones(xs.shape[:2], bool)
     hs, _ = reference.unrolled(reference.lstm, kind, p, carry, np.float64(xs), mask, EPSILON)
     expected = hs[-1] @ params["Dense_0"]["kernel"] + params["Identity_0"]["bias"]
-    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_weights_start_as_in_the_code_of_cooijmans_et_al(task, lesson):

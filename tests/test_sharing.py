@@ -75,11 +75,11 @@ def test_a_killed_worker_stops_no_other_run(tmp_path):
     assert tried == ["run0.0", "run1.0", "run1.1", "run2.0", "run3.0"]
 
 
-def test_a_process_tells_the_devices(monkeypatch):
+def test_a_process_logs_its_devices(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"{devices.FORCED}=3")
-    found = devices.ask()
-    assert found == devices.Devices("", ["0", "1", "2"])
-    assert devices.share(found, None, 2) == [
+    actual = devices.ask()
+    assert actual == devices.Devices("", ["0", "1", "2"])
+    assert devices.share(actual, None, 2) == [
         {"XLA_FLAGS": f"{devices.FORCED}=3 {devices.FORCED}=2"}
     ]
     monkeypatch.setenv("JAX_PLATFORMS", "nothing")

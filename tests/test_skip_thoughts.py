@@ -17,6 +17,7 @@ from ln.errors import InputError
 from ln.norm import EPSILON
 from ln.training import train
 from tests import reference
+from tests.cells import assert_all_close
 
 WORDS = [f"w{n}" for n in range(30)]
 
@@ -105,24 +106,21 @@ def direct(h, W, b, target, count):
 
 
 @pytest.mark.parametrize("chunk, count", [(4, 9), (4, 8), (4, 0), (64, 10), (1, 7)])
-def test_the_loss_in_chunks_and_its_gradients_are_those_of_the_direct_formula_in_lanes(
-    chunk, count
-):
+def test_the_loss_in_chunks_matches_the_formula_in_lanes(chunk, count):
     random = np.random.default_rng(0)
     lanes = 3 * random.normal(size=(2, 3, 10, 6)), random.normal(size=(2, 6, 7))
     b, target = random.normal(size=(2, 7)), random.integers(7, size=(3, 10))
     count = np.array([count, count // 2, 10])  # of three groups
     with jax.enable_x64(True):
-        found, expected = (
+        actual, expected = (
             jax.jit(
                 jax.vmap(jax.value_and_grad(lambda *p, f=f: 2 * f(*p, target, count), (0, 1, 2)))
             )(*lanes, b)
             for f in (lambda *p: cross_entropy(chunk, *p), direct)
         )
         alone = cross_entropy(chunk, lanes[0][0], lanes[1][0], b[0], target, count)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(2 * np.asarray(alone), found[0][0], rtol=1e-12)
+    assert_all_close(actual, expected, 1e-9)
+    np.testing.assert_allclose(2 * np.asarray(alone), actual[0][0], rtol=1e-12)
 
 
 def test_the_logits_of_all_words_are_never_in_memory_at_once():
@@ -144,14 +142,14 @@ def test_the_logits_of_all_words_are_never_in_memory_at_once():
 def test_padding_changes_nothing(make_task):
     task = make_task()
     variables, batch = jax.jit(task.init)(jax.random.key(0)), task.batch(0)
-    other = dict(batch)
+    changed = dict(batch)
     for name in ("sentence", "previous", "next"):
         past = np.arange(batch[name].shape[1]) >= batch[f"{name}_length"][:, None]
         assert past.any()
-        other[name] = np.where(past, 7, batch[name])
+        changed[name] = np.where(past, 7, batch[name])
     loss = jax.jit(task.loss, static_argnums=3)
     np.testing.assert_allclose(
-        loss(variables, batch, None, True)[0], loss(variables, other, None, True)[0], rtol=1e-6
+        loss(variables, batch, None, True)[0], loss(variables, changed, None, True)[0], rtol=1e-6
     )
 
 
@@ -170,17 +168,17 @@ def by_hand(split, longest):
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
-def test_triples_lie_in_one_book_and_are_short_whatever_the_blocks(block):
+def test_triples_are_short_and_of_one_book_for_all_blocks(block):
     split = a_text([40, 3, 1, 2, 60, 5, 0, 30])
     ends = [*range(0, len(split["starts"]) - 1, block), len(split["starts"]) - 1]
-    found = [triples(split, 9, *pair) for pair in itertools.pairwise(ends)]
-    middles, lengths = map(np.concatenate, zip(*found, strict=True))
+    actual = [triples(split, 9, *pair) for pair in itertools.pairwise(ends)]
+    middles, lengths = map(np.concatenate, zip(*actual, strict=True))
     assert middles.tolist() == by_hand(split, 9) and len(middles) > 20
     np.testing.assert_array_equal(lengths, np.diff(split["starts"])[middles])
 
 
 @pytest.mark.parametrize("block", [32, 1000])
-def test_an_epoch_has_every_triple_once_but_incomplete_batches_and_others_have_another_order(block):
+def test_an_epoch_has_every_triple_once_in_another_order(block):
     split = a_text([100, 80, 120])
     batches = Triples(split, 9, block, batch_size=3, run=2, seed=0)
     epochs = [
@@ -202,7 +200,7 @@ def test_an_epoch_has_every_triple_once_but_incomplete_batches_and_others_have_a
     np.testing.assert_array_equal(again, epochs[1][1][0])
 
 
-def test_a_batch_has_the_sentences_around_a_middle_one_each_with_its_end(make_task):
+def test_a_batch_has_the_neighbours_of_a_sentence_with_ends(make_task):
     task = make_task(vocab_size=12)
     batch, middles = task.batch(2), task.batches.cases(2, seed=0)
     split = task.splits["train"]
@@ -224,7 +222,7 @@ def test_a_batch_has_the_sentences_around_a_middle_one_each_with_its_end(make_ta
     ],
     ids=lambda value: None if isinstance(value, str) else next(iter(value)),
 )
-def test_what_cannot_be_is_refused_before_training(make_task, options, message):
+def test_invalid_options_raise_before_training(make_task, options, message):
     with pytest.raises(InputError, match=message):
         make_task(**options)
 
@@ -232,7 +230,7 @@ def test_what_cannot_be_is_refused_before_training(make_task, options, message):
 # --- Encoding ---
 
 
-def test_a_sentence_has_the_same_vector_of_length_1_in_any_company(make_task):
+def test_a_sentence_has_the_same_unit_vector_in_any_batch(make_task):
     task = make_task(norm="layer")
     encode = task.encoder(jax.jit(task.init)(jax.random.key(0)))
     sentences = ["w1 w2 w3", "w4", "", "w9 unheard w3 " * 7]
@@ -284,7 +282,7 @@ def test_word_vectors_are_part_of_a_run(make_task, tmp_path):
 # --- Training ---
 
 
-def test_it_learns_to_tell_neighbours_and_scores_the_validation_set(make_task):
+def test_it_learns_neighbours_and_scores_the_validation_set(make_task):
     task = make_task(norm="layer", hidden=16, embedding_dim=8, steps="60 steps")
     optimizer = train.make_optimizer(task.config)
     state = train.init_lanes(task, optimizer, [(0, 1e-2)])

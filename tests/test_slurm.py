@@ -25,7 +25,7 @@ def children(pid):
 
 
 def processes_of(job):
-    """The processes of a job as a cluster sees them: the one that submitit starts, and its run."""
+    """Return the processes of a job: the one that submitit starts, and its run."""
     return [pid for task in children(job) for pid in (task, *children(task))]
 
 
@@ -37,7 +37,7 @@ def send(number, job):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_jobs_that_lose_their_machine_go_on(tmp_path):
+def test_jobs_that_lose_their_machine_resume(tmp_path):
     words = (
         *(sys.executable, "-m", "scripts.sweep", "--engine=slurm", "--cluster=local"),
         *("--config=configs/mnist.py:tiny", "--grid=norm=none,layer", "--workers=2"),

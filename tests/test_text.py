@@ -52,7 +52,7 @@ TOKENS = {
     "``quoted''—and cut off--": '" quoted " -- and cut off --',
     "‘Tis—’tis’—‘so.’ ’’Σ": "' tis -- ' tis ' -- ' so . ' \" σ",
     "1,000.5 in the U.S. at 12:30": "1,000.5 in the u.s. at 12:30",
-    "snake_case _it's_ hy‐phen": "snake case it 's hy-phen",
+    "snake_word _it's_ hy‐phen": "snake word it 's hy-phen",
     " ": "",
 }
 

@@ -17,13 +17,6 @@ from ln.norm import Norm
 from ln.rnn import RNN
 from scripts import report
 
-
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 NUMBERS = {claim.number for claim in CLAIMS if claim.experiment == "theory"}
 
 # All other statements hold.

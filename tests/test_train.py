@@ -17,6 +17,7 @@ from configs import mnist
 import experiments
 from ln.errors import DivergedError, InputError
 from ln.training import console, runs, train
+from tests.cells import assert_equal
 from tests.products import exhaustive
 
 NORMS = (exhaustive("none"), "batch", "layer", exhaustive("weight"))
@@ -43,10 +44,6 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 def assert_close(a, b, rtol=2e-5, atol=2e-5):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
 
@@ -55,8 +52,8 @@ def assert_close(a, b, rtol=2e-5, atol=2e-5):
 def test_a_lane_is_a_run(make_config, tmp_path, norm):
     both = fit(make_config(norm=norm, seeds=(0, 1), lr=(1e-2, 1e-3)), tmp_path / "all")
     for n, (seed, lr) in enumerate(itertools.product((0, 1), (1e-2, 1e-3))):
-        one = fit(make_config(norm=norm, seeds=(seed,), lr=(lr,)), tmp_path / str(n))
-        assert_close(train.lane(both.params, n), train.lane(one.params, 0))
+        alone = fit(make_config(norm=norm, seeds=(seed,), lr=(lr,)), tmp_path / str(n))
+        assert_close(train.lane(both.params, n), train.lane(alone.params, 0))
 
 
 def test_a_call_is_its_steps_one_by_one(make_config):
@@ -68,8 +65,8 @@ def test_a_call_is_its_steps_one_by_one(make_config):
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
     together, metrics = call(jax.tree.map(lambda leaf: jnp.array([leaf]), alone), stacked)
     for n, batch in enumerate(batches):
-        alone, found = train.train_step(task, optimizer, alone, batch)
-        np.testing.assert_allclose(metrics["loss"][n, 0], found["loss"], rtol=1e-5)
+        alone, actual = train.train_step(task, optimizer, alone, batch)
+        np.testing.assert_allclose(metrics["loss"][n, 0], actual["loss"], rtol=1e-5)
     assert_close(train.lane(together, 0), alone, rtol=1e-4, atol=1e-5)
 
 
@@ -191,7 +188,7 @@ def test_a_run_prints_evaluations_and_its_result(make_config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("every", [1, 3, 4])
-def test_what_is_left_counts_what_is_due(every):
+def test_the_steps_left_include_those_due(every):
     plan = train.Plan(steps=10, log_every=every, eval_every=5, save_every=9, steps_per_call=2)
     for step in range(11):
         assert plan.left(every, step) == sum(plan.due(every, s) for s in range(step + 1, 11))
@@ -393,7 +390,7 @@ def test_a_run_continues_after_a_full_disk(make_config, tmp_path, monkeypatch):
         write(run, step, *row)
 
     monkeypatch.setattr(runs.Run, "write", full)
-    with pytest.raises(InputError, match="No space left.*the same command continues"):
+    with pytest.raises(InputError, match="No space left.*the same command"):
         train.fit(experiments.load(config), config, tmp_path / "run")
     monkeypatch.undo()
     train.fit(experiments.load(config), config, tmp_path / "run")
@@ -480,7 +477,7 @@ def test_calls_depend_on_the_step_alone(shapes, stops):
         ("precision", "float23", "Did you mean 'float32'"),
         ("writers", ("tensorbord",), "Did you mean 'tensorboard'"),
         ("norm", "layr", "Did you mean 'layer'"),
-        ("batch_size", 10_000, "1297 examples"),
+        ("batch_size", 10_000, "1297"),
     ],
 )
 def test_invalid_settings_raise_before_training(
@@ -491,7 +488,7 @@ def test_invalid_settings_raise_before_training(
         fit(make_config(**{key: value}), tmp_path / "run")
 
 
-# Of W = (30, 40) and b = (5, 0): what is left after clipping.
+# The gradients W = (30, 40) and b = (5, 0) after clipping.
 CLIPPED = {
     "clip": (0.1, np.full(2, 0.1 / 2525**0.5)),  # a common norm of 0.1
     "clip_each": (2.0, np.array([2 / 50, 2 / 5])),  # each array has a norm of 2
@@ -537,22 +534,22 @@ def directions(steps, **schedule):
     config = mnist.get_config("tiny")
     config.optimizer = dict(kind="rmsprop", decay=0.0, eps=0.0)
     config.schedule = schedule
-    optimizer, found = train.make_optimizer(config), []
+    optimizer, actual = train.make_optimizer(config), []
     state = optimizer.init(jnp.zeros(()))
     for _ in range(steps):
         direction, state = optimizer.update(jnp.ones(()), state)
-        found.append(float(direction))
-    return found, state
+        actual.append(float(direction))
+    return actual, state
 
 
 def test_inverse_sqrt_decays_from_the_first_update():
-    found, _ = directions(500, kind="inverse_sqrt", tau=429.0)
-    np.testing.assert_allclose(found, 1 / np.sqrt(1 + np.arange(500) / 429), rtol=1e-5)
+    actual, _ = directions(500, kind="inverse_sqrt", tau=429.0)
+    np.testing.assert_allclose(actual, 1 / np.sqrt(1 + np.arange(500) / 429), rtol=1e-5)
 
 
 def test_a_constant_schedule_adds_no_state():
-    found, state = directions(3, kind="constant", tau=0.0)
-    assert found == [1.0, 1.0, 1.0]
+    actual, state = directions(3, kind="constant", tau=0.0)
+    assert actual == [1.0, 1.0, 1.0]
     without = mnist.get_config("tiny")
     without.optimizer = dict(kind="rmsprop", decay=0.0, eps=0.0)
     del without.schedule
