@@ -3,7 +3,7 @@
     python -m scripts.fuzz --minutes=30
 
 It runs tests/test_fuzz.py with one seed after another, and stops at the first input that is neither
-accepted nor refused in one line: pytest shows it. The table of what was tried replaces the one at
+accepted nor rejected in one line: pytest shows it. The table of what was tried replaces the one at
 the end of --out.
 """
 
@@ -24,7 +24,7 @@ from scripts import cli
 
 MINUTES = flags.DEFINE_float("minutes", 10.0, "how long no further seed is begun", lower_bound=0)
 OUT = flags.DEFINE_string("out", "docs/robustness.md", "file that ends with the table")
-HEAD = "| input | accepted | refused in one line |"
+HEAD = "| input | accepted | rejected in one line |"
 TEST = Path(__file__).parents[1] / "tests" / "test_fuzz.py"
 
 
@@ -51,7 +51,7 @@ def write(counts: Counter) -> None:
     """Write the table of inputs and their results."""
     rows = [HEAD, "|---|---:|---:|"]
     rows += [
-        f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'refused']:,} |"
+        f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'rejected']:,} |"
         for what in sorted({what for what, _ in counts})
     ]
     path = Path(OUT.value)

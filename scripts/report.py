@@ -109,6 +109,8 @@ def main(_):
         out.mkdir(parents=True, exist_ok=True)
         if kind == "theory":
             runs.write_atomically(out / "checks.json", claims.checks_as_json(shown["results"]))
+        for left in out.glob(f"{PAGE}.*.tmp"):  # by a report that was killed
+            left.unlink()
         runs.write_atomically(file, template.render(**shown, made=made, mark=MARK))
     print(f"The report: {file}")
 

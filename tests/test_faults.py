@@ -305,3 +305,33 @@ def test_a_run_is_not_resumed_on_changed_data(make_config, tmp_path, change, sai
     with pytest.raises(InputError, match=said):
         fit(config, tmp_path / "run")
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
+# --- kill -9 in the writing of a page ---
+
+# Dies halfway in writing the file, or before it is moved, or not at all.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ln.training import files
+
+def die(*words):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write, place = Path.write_bytes, sys.argv[1]
+if place == "write":
+    Path.write_bytes = lambda path, content: (write(path, content[: len(content) // 2]), die())
+if place == "move":
+    os.replace = die
+files.write_atomically(Path(sys.argv[2]), "new")
+"""
+
+
+@pytest.mark.parametrize("place, expected", [("write", "old"), ("move", "old"), ("", "new")])
+def test_a_killed_report_leaves_a_whole_page(tmp_path, place, expected):
+    (tmp_path / "index.html").write_text("old")
+    words = [sys.executable, "-c", KILLED, place, tmp_path / "index.html"]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == (-9 if place else 0), done.stderr
+    assert (tmp_path / "index.html").read_text() == expected
+    assert len(list(tmp_path.glob("index.html.*.tmp"))) == bool(place)

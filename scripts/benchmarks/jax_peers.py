@@ -1,4 +1,4 @@
-"""What peers in jax share: compiled functions, the trainer's call, and the names of Flax."""
+"""Code shared by the peers in jax: compiled functions, the trainer's call, and the names of Flax."""
 
 from collections.abc import Callable
 from functools import partial
