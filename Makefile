@@ -45,7 +45,7 @@ help:
 	@echo "                 ARGS=mnist for one experiment, SCALE=paper for its full size"
 	@echo "make test        runs the tests; ARGS='-m \"not slow\"' for the fast half, ARGS=tests/test_norm.py for a file"
 	@echo "make test-all    runs the exhaustive tests, too, which need the network"
-	@echo "make lint        checks style, types, and the length and links of the documents"
+	@echo "make lint        checks style, types, plain English, and the length and links of the documents"
 	@echo "make locks       chooses versions again, with uv, after a change of requirements.txt"
 	@echo "Each first installs what it needs with PYTHON=$(PYTHON) (3.11 or newer) into VENV=$(VENV), 1.3 GB, a minute or more,"
 	@echo "with jax for DEVICE=$(DEVICE): one of $(DEVICES); by default this machine's hardware."
@@ -66,7 +66,8 @@ lint: $(DEVELOP)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -q tests/test_documents.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir .cache/site
+	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_prose.py
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make locks"
 locks:

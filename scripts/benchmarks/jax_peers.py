@@ -1,4 +1,4 @@
-"""Code shared by the peers in jax: compiled functions, the trainer's call, and the names of Flax."""
+"""Code that the peers in jax share: functions, the trainer's call, and the names of Flax."""
 
 from collections.abc import Callable
 from functools import partial
