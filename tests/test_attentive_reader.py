@@ -101,7 +101,7 @@ def made(request):
 def test_logits_and_attention_are_those_of_the_equations(made):
     kind, variables, apply, data = made
     actual, expected = apply(variables, *data), reader(kind, variables["params"], *data)
-    assert_all_close(actual, expected, 1e-9)
+    assert_all_close(actual, expected, 1e-11)
     np.testing.assert_allclose(actual[1].sum(0), 1)
 
 

@@ -63,7 +63,7 @@ BUDGETS = {
     "tests": 9_000,
 }
 # Parts that are still above their budgets: they may shrink, and must not grow.
-ABOVE = {"product": 12_350, "tests": 10_580}
+ABOVE = {"product": 12_350, "tests": 10_090}
 
 
 def limit(part: str) -> int:

@@ -78,7 +78,7 @@ def test_points_and_the_loss_are_those_of_the_equations(kind, symmetric):
     s, v = points(kind, variables["params"], *inputs, symmetric)
     expected = s, v, contrast(-s @ v.T if symmetric else penalties(s, v), 0.5)
     assert expected[2] > 0.1
-    assert_all_close(actual, expected, 1e-9)
+    assert_all_close(actual, expected, 1e-11)
 
 
 def direct(s, v):
