@@ -24,7 +24,7 @@ ZOOM = 3  # pixels of the file for each pixel of a picture
 HEAD = 14  # pixels for the titles of columns
 COLUMNS = 12  # of pictures over time; further glimpses are left out
 SECONDS, HELD = 5, 3  # of the animation without its last frame, and of that frame
-READING, WRITING = "#56b4e9", "#d55e00"  # Okabe and Ito's, told apart by the colour-blind
+READING, WRITING = "#56b4e9", "#d55e00"  # Okabe and Ito's, distinct for colour-blind readers
 FAR = 1000  # pixels: beyond any picture
 
 

@@ -148,7 +148,7 @@ class Model(nn.Module):
         kappa_bias: added to κ̂: the logarithm of the characters per point by which the window
             advances at first. At 0 it would pass the whole text in a few strokes.
         norm: of the LSTMs, sites x, h and c, and of the other matrices, site out.
-        classes: C, number of characters that are told apart.
+        classes: C, number of different characters.
     """
 
     hidden: int

@@ -17,7 +17,7 @@ from scripts.pages.sections import Curves, by_norm
 Chart = dict[str, Any]  # a specification
 Style = tuple[str, str, str]
 
-# Name, colour (Okabe and Ito's, told apart by the colour-blind) and shape (for black and white).
+# Name, colour (Okabe and Ito's, distinct for colour-blind readers) and shape (for black and white).
 STYLES: dict[str, Style] = dict(
     none=("no norm", "#767676", "square"),
     batch=("batch norm", "#d55e00", "triangle-up"),
