@@ -77,7 +77,7 @@ def test_results_are_generated_wherever_there_are_tables():
         ("curves scenes r2 at 500", "Unknown panel 'r2'"),
         ("curves nowhere r1 at 500", "There is no run to report"),
         ("speed nothing", "No such file"),
-        ("results here", "positional argument"),
+        ("results here there", "positional argument"),
     ],
 )
 def test_an_invalid_block_gives_its_page_and_words(words, message):
