@@ -22,6 +22,7 @@ import numpy as np
 AnyArray = jax.Array | np.ndarray  # what layers accept; they return jax.Array
 
 _PLAIN = ContextVar("plain", default=False)
+_BITS: ContextVar[int | None] = ContextVar("bits", default=None)  # of mantissas that are rounded
 
 
 @contextlib.contextmanager
@@ -43,6 +44,28 @@ def is_plain() -> bool:
     return _PLAIN.get()
 
 
+@contextlib.contextmanager
+def rounding(bits: int | None) -> Iterator[None]:
+    """Round the operands of all products of layers, and of their gradients, to mantissas of bits.
+
+    An accelerator does this itself: TensorFloat-32 has 10 bits, bfloat16 has 7. On a CPU, which
+    multiplies float32 exactly, this shows what a run would lose there. None: no rounding. Like
+    `plain_by_default`, it acts on what is traced meanwhile.
+    """
+    token = _BITS.set(bits)
+    try:
+        yield
+    finally:
+        _BITS.reset(token)
+
+
+def _rounded(a, dtype):
+    if dtype is not None:
+        return a.astype(dtype)
+    bits = _BITS.get()
+    return a if bits is None else jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=bits)
+
+
 def matmul(
     x: Num[AnyArray, "*B D"], W: Num[AnyArray, "D H"], dtype: Any = None
 ) -> Num[Array, "*B H"]:
@@ -59,8 +82,9 @@ def matmul(
         differentiation (jvp) needs `plain_by_default`.
     """
     # The custom gradient pays only if there are axes to merge: in a loop x is [B, D], and autodiff
-    # of that product is the same. It has no forward derivative, which plain schedules promise.
-    if x.ndim <= 2 or is_plain():
+    # of that product is the same, unless it rounds the gradient by a, too. The custom gradient has
+    # no forward derivative, which plain schedules promise.
+    if (x.ndim <= 2 and _BITS.get() is None) or is_plain():
         return _multiply(x, W, dtype)
     x, W = vary_alike(x, W)
     return _product(dtype, x, W)
@@ -68,8 +92,7 @@ def matmul(
 
 def _multiply(x, W, dtype):
     result = jnp.result_type(x, W)
-    if dtype is not None:
-        x, W = x.astype(dtype), W.astype(dtype)
+    x, W = _rounded(x, dtype), _rounded(W, dtype)
     return jnp.matmul(x, W, preferred_element_type=result)
 
 
@@ -105,8 +128,7 @@ def weight_gradient(
         ``[D, H]`` in the dtype of W, and on an explicit mesh with the sharding of W.
     """
     result = jnp.result_type(x, d_a)
-    if dtype is not None:
-        x, d_a = x.astype(dtype), d_a.astype(dtype)
+    x, d_a = _rounded(x, dtype), _rounded(d_a, dtype)
     # XLA for CPUs copies x, transposed, to contract several axes at once, and not to contract one.
     # So one device merges them. A merged axis of a sharded batch would be gathered.
     if jax.device_count() == 1:

@@ -30,6 +30,7 @@ import numpy as np
 import optax
 
 from ln.errors import DivergedError, InputError, choose, writing
+from ln.product import rounding
 from ln.training import data, ranges, runs
 from ln.training import devices as machine
 from ln.training.console import Output, Progress, live_line, say
@@ -40,13 +41,13 @@ Batch = dict[str, Any]
 Variables = dict[str, Any]  # {"params": ..., "stats": ...}
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
 
-# config.precision -> how jax multiplies float32. By default CPUs do it in float32, NVIDIA's GPUs in
-# TF32, and TPUs in bfloat16; a CPU does it in float32 always.
+# config.precision -> how jax multiplies float32, and to how many bits layers round mantissas on a
+# CPU. By default CPUs multiply in float32, NVIDIA's GPUs in TF32, and TPUs in bfloat16.
 PRECISIONS = {
-    "default": None,
-    "float32": "highest",
-    "tf32": "tensorfloat32",
-    "bfloat16": "BF16_BF16_F32",  # sums are float32
+    "default": (None, None),
+    "float32": ("highest", None),
+    "tf32": ("tensorfloat32", 10),
+    "bfloat16": ("BF16_BF16_F32", 7),  # sums are float32
 }
 
 
@@ -153,10 +154,17 @@ def init_state(task: Task, optimizer, seed, lr) -> State:
     )
 
 
-def products(config) -> contextlib.AbstractContextManager:
-    """Return a context in which functions are traced with the precision of a config."""
-    precision = choose("config.precision", config.get("precision", "default"), PRECISIONS)
-    return jax.default_matmul_precision(precision) if precision else contextlib.nullcontext()
+@contextlib.contextmanager
+def products(config) -> Iterator[None]:
+    """Trace functions with the precision of a config."""
+    name = config.get("precision", "default")
+    precision, bits = choose("config.precision", name, PRECISIONS)
+    with contextlib.ExitStack() as stack:
+        if precision:
+            stack.enter_context(jax.default_matmul_precision(precision))
+        if jax.default_backend() == "cpu":
+            stack.enter_context(rounding(bits))
+        yield
 
 
 def train_step(task: Task, optimizer, state: State, batch: Batch):
@@ -349,7 +357,7 @@ class Plan:
             raise InputError(
                 f"config.steps is {config.steps!r}; a run has less than 2^31 = {2**31:,} steps."
             )
-        products(config)  # raises for an unknown precision
+        choose("config.precision", config.get("precision", "default"), PRECISIONS)
         return cls(**lengths, steps_per_call=config.steps_per_call)
 
     def due(self, every: int, step: int) -> bool:
