@@ -19,7 +19,18 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 ROOT = Path(__file__).parents[2]
 CODE = ("configs", "experiments", "ln", "scripts")  # folders in ROOT
 # How the names of the variables of compilers and threads begin.
-TUNING = ("XLA_", "LIBTPU_", "NVIDIA_TF32", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "TF_")
+TUNING = (
+    "XLA_",
+    "LIBTPU_",
+    "NVIDIA_TF32",
+    "OMP_",
+    "GOMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "TF_XLA_",
+    "TF_GPU_",
+    "TF_CUDNN_",
+)
 
 
 def now() -> str:
