@@ -71,7 +71,7 @@ SCALES = dict(
         valid_triples=256,
         steps="300 steps",
         log_every="100 steps",
-        eval_every="75 steps",
+        eval_every="150 steps",
         save_every="150 steps",
         steps_per_call=25,
     ),

@@ -704,8 +704,9 @@ class Run(contextlib.AbstractContextManager):
             return f"Result: no {select['split']} {select['metric']} is finite\n{self.kept()}"
         step, name, values = best[0], select["metric"], dict[str, list[float]]()
         for row in stored.rows:
-            if row.step == step and row.lane in stored.remaining and row.split != "update":
-                values.setdefault(row.split, []).append(row.values.get(name, math.nan))
+            at = row.step == step and row.split != "update" and row.lane in stored.remaining
+            if at and name in row.values:  # other splits may have other metrics
+                values.setdefault(row.split, []).append(row.values[name])
         scores = ", ".join(f"{split} {np.mean(column):.4g}" for split, column in values.items())
         saved = _step(self.folder, "best", list(self._checkpoints.all_steps()))
         return (
