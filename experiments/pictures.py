@@ -90,23 +90,17 @@ class Section(NamedTuple):
     picture: np.ndarray | None = None
 
 
-class Page(NamedTuple):
-    title: str
-    about: str
-    sections: Sequence[Section]
-
-
-def html(page: Page) -> str:
+def html(title: str, about: str, sections: Sequence[Section]) -> str:
     """Return a page as a self-contained file, without scripts."""
-    return _render("samples.html", page)
+    return _render("samples.html", title=title, about=about, sections=sections)
 
 
-def plain(page: Page) -> str:
+def plain(title: str, about: str, sections: Sequence[Section]) -> str:
     """Return a page as text, with a star before what is marked GOOD; pictures are left out."""
-    return _render("samples.txt", page)
+    return _render("samples.txt", title=title, about=about, sections=sections)
 
 
-def _render(template: str, page: Page) -> str:
+def _render(template: str, **page) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -116,7 +110,7 @@ def _render(template: str, page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["address"] = _address
-    return environment.get_template(template).render(page._asdict())
+    return environment.get_template(template).render(page)
 
 
 def _address(picture: np.ndarray) -> str:

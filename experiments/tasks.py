@@ -294,16 +294,24 @@ def count(arrays: Mapping[str, np.ndarray]) -> int:
 def some_cases(task: Prepared, split: str, wanted: int | None) -> Mapping[str, np.ndarray]:
     """Return the arrays ``[wanted, ...]`` of examples of a split; of all if wanted is None.
 
-    They are spread evenly: binarized MNIST's test set, for example, begins with all its zeros.
-
     Raises:
         InputError: there is no such split, or it has fewer examples.
     """
     arrays = choose("split", split, task.splits)
     if wanted is None:
         return arrays
-    N = count(arrays)
-    if wanted > N:
-        raise InputError(f"--cases={wanted}: the split {split!r} has {N} examples.")
-    chosen = [n * N // wanted for n in range(wanted)]
+    chosen = spread(count(arrays), wanted, f"the split {split!r} has {count(arrays)} examples")
     return {name: array[chosen] for name, array in arrays.items()}
+
+
+def spread(N: int, wanted: int, available: str) -> np.ndarray:
+    """Return so many of N examples, spread evenly.
+
+    Binarized MNIST's test set, for example, begins with all its zeros.
+
+    Raises:
+        InputError: there are fewer; the message says what is available.
+    """
+    if wanted > N:
+        raise InputError(f"--cases={wanted}: {available}.")
+    return np.arange(wanted) * N // wanted

@@ -8,7 +8,7 @@ import pytest
 from configs import handwriting as config_file
 from experiments.datasets.lines import CLASSES
 from experiments.handwriting.model import Mixture, Model, Noise
-from experiments.handwriting.task import Task, pad
+from experiments.handwriting.task import Task, one_hot, pad
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import draw as normal
@@ -121,14 +121,6 @@ def test_step_by_step_is_the_network(text):
     with jax.enable_x64(True):
         model, variables = made("layer", text)
         ys = model.apply(variables, xs, np.ones((T, B), bool), texts())
-        noise = Noise.draw(jax.random.key(0), (T, B), M)
-        primed = np.ones(T, bool)
-        given = np.concatenate([xs[1:], xs[:1]])  # point t + 1 comes out of step t
-        start = dict(variables)
-        written = model.apply(
-            start, texts(), noise, 0.0, given, primed, method="write", mutable=["stats"]
-        )[0]
-        np.testing.assert_allclose(written.points, given)
 
         def steps(model):
             zero = jnp.zeros((B, H))
@@ -267,18 +259,19 @@ def test_updates_raise_the_likelihood(kind):
 
 
 @pytest.mark.slow
-def test_writing_depends_on_the_key_and_begins_as_primed(task):
+def test_writing_feeds_points_back_and_depends_on_the_key(task):
+    """Step by step from its own points, the network gives the distributions they are from."""
     variables = jax.jit(task.init)(jax.random.key(0))
-    text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
-    first, second = (
-        task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2)
-    )
-    again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
-    assert first.points.shape == (12, 1, 3)
-    assert first.phi.shape == (12, 1, 4)
+    text = [np.array([1, 2, 3], np.uint8)]
+    first, again, second = (task.write(variables, text, jax.random.key(k), 12) for k in (1, 1, 2))
+    assert first.points.shape == (12, 1, 3) and first.phi.shape == (12, 1, 4)
     np.testing.assert_array_equal(first.points, again.points)
-    np.testing.assert_array_equal(first.points[:5, 0], prime[1:])
-    assert (first.points[5:] != second.points[5:]).any()
+    assert (first.points != second.points).any()
+    xs = np.concatenate([np.zeros((1, 1, 3)), first.points[:-1]]).astype(np.float32)
+    inputs = xs, np.ones((12, 1), bool), one_hot(text[0][None], [3])
+    y = task.model(train=False).apply(variables, *inputs)
+    noise = Noise.draw(jax.random.key(1), (12, 1), task.config.mixtures)
+    np.testing.assert_allclose(Mixture.from_outputs(y).sample(noise), first.points, atol=1e-5)
 
 
 def test_parameters_are_about_as_many_as_in_the_paper():

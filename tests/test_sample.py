@@ -87,7 +87,7 @@ def test_help_shows_the_options_of_one_experiment(name):
     assert done.returncode == 0 and f"python -m scripts.sample {name}" in done.stdout
     options = samples.Options.__dataclass_fields__
     assert all(f"--[no]{o}:" in done.stdout or f"--{o}:" in done.stdout for o in options)
-    assert ("--prime:" in done.stdout) == (name == "handwriting")
+    assert ("--bias:" in done.stdout) == (name == "handwriting")
 
 
 def test_a_new_samples_py_needs_no_registration(tmp_path):

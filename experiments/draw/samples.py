@@ -16,6 +16,7 @@ import dataclasses
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
+from scipy.special import expit as sigmoid
 
 from experiments.pictures import encoded, option
 
@@ -57,15 +58,11 @@ def sample(task, variables, options: Options) -> dict[str, bytes]:
     painted = jax.device_get(jax.jit(task.reconstruct)(variables, x, keys[1]))
     ends = dict(image=x.reshape(painted.c[-1].shape), painted=sigmoid(painted.c[-1]))
     return {
-        "samples.png": encoded(in_rows([tile(c) for c in sigmoid(samples.c[-1, :count])]), "PNG"),
+        "samples.png": encoded(in_rows([tile(c) for c in sigmoid(samples.c[-1, :count])])),
         "samples.gif": animation(samples, config, count),
         "samples_over_time.png": over_time(samples, config, cases, {}),
         "reconstructions.png": over_time(painted, config, cases, ends),
     }
-
-
-def sigmoid(c):
-    return (1 + np.tanh(c / 2)) / 2
 
 
 def over_time(glimpses, config, cases: int, ends: Mapping[str, np.ndarray]) -> bytes:
@@ -80,7 +77,7 @@ def over_time(glimpses, config, cases: int, ends: Mapping[str, np.ndarray]) -> b
         + [canvas(glimpses, config, t, b) for t in shown]
         for b in range(cases)
     ]
-    return encoded(sheet(rows, [*ends, *(f"t = {t + 1}" for t in shown)]), "PNG")
+    return encoded(sheet(rows, [*ends, *(f"t = {t + 1}" for t in shown)]))
 
 
 def animation(glimpses, config, count: int) -> bytes:

@@ -239,26 +239,23 @@ class Model(nn.Module):
             carries.append(c)
         return tuple(carries), self.W_y(jnp.concatenate(hs, -1)), phi
 
-    def write(self, text, noise: Noise, bias: float, prime, primed):
-        """Write a text, and return `Written`.
+    def write(self, text, noise: Noise, bias: float) -> Written:
+        """Write a text.
 
         Args:
             text: one-hot ``[B, U, C]``.
             noise: leaves ``[T, B, ...]``; T is the number of points.
             bias: see `Mixture.from_outputs`.
-            prime: points ``[T, B, 3]`` of a real line whose style the network continues (G §5.5).
-            primed: ``[T]``, the steps whose points are taken from prime.
         """
 
-        def step(self, carry, inputs, text):
-            (noise, given, is_given), (carry, x) = inputs, carry
+        def step(self, carry, noise, text):
+            carry, x = carry
             carry, y, phi = self.step(carry, x, text)
-            point = jnp.where(is_given, given, Mixture.from_outputs(y, bias).sample(noise))
+            point = Mixture.from_outputs(y, bias).sample(noise)
             return (carry, point), (point, phi)
 
         B = len(text)
         rest = tuple(cell.initial(B) for cell in self.cells[1:])
         start = (self.start(B) if self.text else self.cells[0].initial(B), *rest)
-        x = jnp.zeros((B, 3))
-        _, (points, phi) = scan(step, self, (start, x), (noise, prime, primed), text)
+        _, (points, phi) = scan(step, self, (start, jnp.zeros((B, 3))), noise, text)
         return Written(points, phi)

@@ -1,12 +1,14 @@
 """Predict lines of handwriting point by point, and write texts (§6.5)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import tasks
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting.model import Mixture, Model, Noise
+from experiments.handwriting.model import Mixture, Model, Noise, Written
 
 
 class Task(tasks.Cases):
@@ -68,8 +70,8 @@ class Task(tasks.Cases):
         nll = jnp.where(tasks.mask_of(len(nll), batch["length"]), nll, 0).sum(0)
         return dict(nll=nll, nll_per_point=nll / batch["length"]), stats
 
-    def write(self, variables, texts: list[np.ndarray], key, steps: int, bias=0.0, prime=None):
-        """Write texts with a trained network, and return `Written`.
+    def write(self, variables, texts: list[np.ndarray], key, steps: int, bias=0.0) -> Written:
+        """Write texts with a trained network.
 
         Args:
             variables: of the network.
@@ -77,19 +79,14 @@ class Task(tasks.Cases):
             key: of the noise.
             steps: number of points.
             bias: see `Mixture.from_outputs`.
-            prime: points ``[n, 3]`` of a line to continue, the first 0. Each text then has the text
-                of that line in front.
         """
         B, lengths = len(texts), np.array([len(classes) for classes in texts])
         padded = np.zeros((B, lengths.max()), np.uint8)
         padded[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(texts)
-        given, count = np.zeros((steps, B, 3), np.float32), 0
-        if prime is not None:
-            count = len(prime) - 1
-            given[:count] = prime[1:, None]
         noise = Noise.draw(key, (steps, B), self.config.mixtures)
-        arguments = one_hot(padded, lengths), noise, bias, given, np.arange(steps) < count
-        return self.model(train=False).apply(variables, *arguments, method="write")
+        arguments = one_hot(padded, lengths), noise, bias
+        written: Any = self.model(train=False).apply(variables, *arguments, method="write")
+        return written
 
 
 def one_hot(text, length):
