@@ -25,6 +25,8 @@ def option(default, help: str, **limits) -> Any:
     """Return a field of `Options`.
 
     Args:
+        default: the value without the flag.
+        help: what `--help` says of it.
         limits: as in absl's flags, such as lower_bound=1.
     """
     return dataclasses.field(default=default, metadata=dict(help=help, **limits))
@@ -41,16 +43,6 @@ def encoded(image, kind: str = "PNG", **options) -> bytes:
     """Return the bytes of a file of an image of PIL."""
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def svg(figure) -> str:
-    """Return a matplotlib figure as an SVG; equal figures give equal texts."""
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.hashsalt": "ln", "svg.fonttype": "none"}):  # text stays text
-        figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 

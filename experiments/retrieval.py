@@ -29,7 +29,8 @@ def violations(s, v, block: int | None = None):
     arrays ``[block, M, N]``.
 
     Args:
-        s, v: the points.
+        s: points ``[M, D]``.
+        v: points ``[N, D]``.
         block: a divisor of D; `block_of` chooses one.
     """
     block = block or block_of(len(s), len(v), s.shape[1])

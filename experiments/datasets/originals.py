@@ -55,6 +55,7 @@ class Budget:
     printed: float = dataclasses.field(default_factory=time.monotonic)
 
     def spend(self, count: int, place: str) -> None:
+        """Count bytes that were read, and print progress; raise InputError if they are too many."""
         self.spent += count
         if self.spent > self.total:
             raise InputError(
@@ -73,9 +74,11 @@ class Limited(io.RawIOBase):
         self.stream, self.place, self.budget = stream, place, budget
 
     def readable(self) -> bool:
+        """Return True: io asks for it."""
         return True
 
     def readinto(self, buffer) -> int:
+        """Fill a buffer with the next bytes, and return their number; 0 at the end."""
         with readable(self.place):
             data = self.stream.read(len(buffer))
         self.budget.spend(len(data), self.place)
@@ -83,6 +86,7 @@ class Limited(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
+        """Close the stream below, too."""
         self.stream.close()
         super().close()
 
@@ -162,7 +166,10 @@ def collect(
     """Return the contents of a file for each key: the first whose name has it as group 1.
 
     Args:
+        source: the place of the files.
+        wanted: see `Source.files`.
         digests: SHA-256 of the unpacked bytes of each key's file, if it is known.
+        archives: see `Source.files`.
 
     Raises:
         InputError: a file is missing, or has another digest; or as `Source.files`.

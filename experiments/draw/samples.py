@@ -31,6 +31,8 @@ FAR = 1000  # pixels: beyond any picture
 
 @dataclasses.dataclass(frozen=True)
 class Options:
+    """The flags of the command."""
+
     seed: int = option(0, "seed of all that is random", lower_bound=0)
     split: str = option("test", "split of the images")
     count: int = option(64, "pictures in samples.png and samples.gif", lower_bound=1)
@@ -41,7 +43,9 @@ def sample(task, variables, options: Options) -> dict[str, bytes]:
     """Return the files by name.
 
     Args:
+        task: of the run.
         variables: of one lane.
+        options: the flags.
 
     Raises:
         InputError: there is no such split, or it has fewer examples.
@@ -69,6 +73,9 @@ def over_time(glimpses, config, cases: int, ends: Mapping[str, np.ndarray]) -> b
     """Draw a row for each example: the ends, then the canvas after some of the glimpses.
 
     Args:
+        glimpses: of all examples, ``[T, B, ...]``.
+        config: of the run.
+        cases: how many examples.
         ends: title -> pictures ``[B, H, W]``.
     """
     shown = selected(len(glimpses.c))

@@ -80,44 +80,21 @@ class Mixture(NamedTuple):
         log_p_end = end * log_sigmoid(self.e) + (1 - end) * log_sigmoid(-self.e)
         return -logsumexp(self.log_pi + log_density, -1) - log_p_end
 
-    def sample(self, noise: "Noise"):
-        """Return points ``[..., 3]`` drawn by the noise."""
-        component = (self.log_pi + noise.gumbel).argmax(-1)[..., None]
+    def sample(self, key):
+        """Return points ``[..., 3]`` drawn from the mixture."""
+        which, where, whether = jax.random.split(key, 3)
+        component = jax.random.categorical(which, self.log_pi)[..., None]
 
         def chosen(array):
             return jnp.take_along_axis(array, component, -1)[..., 0]
 
         rho = chosen(self.rho)
-        n_1, n_2 = noise.normal[..., 0], noise.normal[..., 1]
+        n_1, n_2 = jax.random.normal(where, (2, *self.e.shape), rho.dtype)
         dx = chosen(self.mu_1) + exp(chosen(self.log_sigma_1)) * n_1
         along = rho * n_1 + jnp.sqrt(1 - rho**2) * n_2
         dy = chosen(self.mu_2) + exp(chosen(self.log_sigma_2)) * along
-        end = noise.uniform < sigmoid(self.e)
+        end = jax.random.bernoulli(whether, sigmoid(self.e))
         return jnp.stack([dx, dy, end.astype(dx.dtype)], -1)
-
-
-class Noise(NamedTuple):
-    """The random numbers that points are drawn by.
-
-    Attributes:
-        gumbel: ``[..., M]``, chooses the Gaussian.
-        normal: ``[..., 2]``, the point within it.
-        uniform: ``[...]``, whether the stroke ends.
-    """
-
-    gumbel: jax.Array
-    normal: jax.Array
-    uniform: jax.Array
-
-    @classmethod
-    def draw(cls, key, shape: tuple[int, ...], M: int) -> "Noise":
-        """Return the noise for points of a shape ``[...]`` and mixtures of M Gaussians."""
-        gumbel, normal, uniform = jax.random.split(key, 3)
-        return cls(
-            jax.random.gumbel(gumbel, (*shape, M)),
-            jax.random.normal(normal, (*shape, 2)),
-            jax.random.uniform(uniform, shape),
-        )
 
 
 class Written(NamedTuple):
@@ -239,23 +216,23 @@ class Model(nn.Module):
             carries.append(c)
         return tuple(carries), self.W_y(jnp.concatenate(hs, -1)), phi
 
-    def write(self, text, noise: Noise, bias: float) -> Written:
+    def write(self, text, keys, bias: float) -> Written:
         """Write a text.
 
         Args:
             text: one-hot ``[B, U, C]``.
-            noise: leaves ``[T, B, ...]``; T is the number of points.
+            keys: of random numbers, as arrays ``[T, ...]``; T is the number of points.
             bias: see `Mixture.from_outputs`.
         """
 
-        def step(self, carry, noise, text):
+        def step(self, carry, key, text):
             carry, x = carry
             carry, y, phi = self.step(carry, x, text)
-            point = Mixture.from_outputs(y, bias).sample(noise)
+            point = Mixture.from_outputs(y, bias).sample(jax.random.wrap_key_data(key))
             return (carry, point), (point, phi)
 
         B = len(text)
         rest = tuple(cell.initial(B) for cell in self.cells[1:])
         start = (self.start(B) if self.text else self.cells[0].initial(B), *rest)
-        _, (points, phi) = scan(step, self, (start, jnp.zeros((B, 3))), noise, text)
+        _, (points, phi) = scan(step, self, (start, jnp.zeros((B, 3))), keys, text)
         return Written(points, phi)

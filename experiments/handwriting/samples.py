@@ -2,10 +2,10 @@
 
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
 
-    samples.png, .svg  each --text, --count times (black), or the texts of `--cases` lines of
-                       --split; and those real lines (brown)
-    window.png         for the first sample of each text, which character the window on the text
-                       showed at which point
+    samples.png  each --text, --count times (black), or the texts of `--cases` lines of --split; and
+                 those real lines (brown)
+    window.png   for the first sample of each text, which character the window on the text showed at
+                 which point
 
 A line stops when the window is past the end of the text.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.curves import Style
 from experiments.datasets import lines
-from experiments.pictures import DPI, POINT, option, png, svg
+from experiments.pictures import DPI, POINT, option, png
 from ln.errors import InputError
 
 # Lengths are in pixels.
@@ -73,7 +73,7 @@ class Line(NamedTuple):
     points: np.ndarray
 
 
-def sample(task, variables, options: Options) -> dict[str, bytes | str]:
+def sample(task, variables, options: Options) -> dict[str, bytes]:
     """Return the files by name.
 
     Args:
@@ -98,7 +98,7 @@ def sample(task, variables, options: Options) -> dict[str, bytes | str]:
     drawn = [Line(sample.caption, INK, sample.points) for sample in samples]
     figure = draw(drawn + real_lines, task.scale)
     first = windows(samples[:: options.count])
-    return {"samples.png": png(figure), "samples.svg": svg(figure), "window.png": first}
+    return {"samples.png": png(figure), "window.png": first}
 
 
 def checked(texts: list[str] | None) -> list[str]:

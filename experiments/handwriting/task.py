@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import tasks
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting.model import Mixture, Model, Noise, Written
+from experiments.handwriting.model import Mixture, Model, Written
 
 
 class Task(tasks.Cases):
@@ -38,19 +38,6 @@ class Task(tasks.Cases):
         """Return the network."""
         return tasks.build(Model, self.config, train, classes=CLASSES)
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        config, random = self.config, np.random.default_rng(0)
-        B, U = config.batch_size, self.arrays["text"].shape[1]
-        points = random.normal(size=(B, config.length + 1, 3)).astype(np.float32)
-        points[..., 2] = points[..., 2] > 1
-        return dict(
-            points=points,
-            length=np.full(B, config.length, np.int32),
-            text=random.integers(CLASSES, size=(B, U), dtype=np.uint8),
-            text_length=np.full(B, U, np.int32),
-        )
-
     def gather(self, arrays, indices, shape):
         """Return a batch whose lines are cut to ``shape`` predicted points."""
         batch = super().gather(arrays, indices, shape)
@@ -76,15 +63,15 @@ class Task(tasks.Cases):
         Args:
             variables: of the network.
             texts: classes of characters ``[U]`` of each text.
-            key: of the noise.
+            key: of the random numbers.
             steps: number of points.
             bias: see `Mixture.from_outputs`.
         """
         B, lengths = len(texts), np.array([len(classes) for classes in texts])
         padded = np.zeros((B, lengths.max()), np.uint8)
         padded[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(texts)
-        noise = Noise.draw(key, (steps, B), self.config.mixtures)
-        arguments = one_hot(padded, lengths), noise, bias
+        keys = jax.random.key_data(jax.random.split(key, steps))
+        arguments = one_hot(padded, lengths), keys, bias
         written: Any = self.model(train=False).apply(variables, *arguments, method="write")
         return written
 

@@ -76,20 +76,8 @@ class Task(tasks.Prepared):
         """Return the length to which captions of some length are padded."""
         return int(tasks.round_up(length, self.config.pad_to))
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        random, B = np.random.default_rng(0), self.config.batch_size
-        T = self.padded(self.lengths["train"].max())  # batch norm wants the longest
-        images = random.random((B, self.arrays["images"].shape[1]), dtype=np.float32)
-        return dict(
-            images=images / np.linalg.norm(images, axis=1, keepdims=True),
-            tokens=random.integers(self.vocabulary, size=(B, T), dtype=np.int32),
-            length=np.full(B, T, np.int32),
-        )
-
-    def indices(self, step, seed, rows=slice(None)):
+    def drawn(self, images, step, seed):
         """Return the images of a batch and one caption of each."""
-        images = super().indices(step, seed, rows)
         chosen = choice(len(self.arrays["images"]), seed, step // self.steps_per_epoch)
         return dict(images=images, captions=CAPTIONS * images + chosen[images])
 

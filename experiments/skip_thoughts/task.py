@@ -155,15 +155,10 @@ class Task(tasks.Prepared):
         """Return the length to which middle sentences of some words, and END, are padded."""
         return tasks.round_up(length + 1, self.config.pad_to)
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        random, B, S = np.random.default_rng(0), self.config.batch_size, self.config.max_words
-        T = self.padded(S - 1)  # batch norm wants the longest
-        batch = {}
-        for name, size in zip(SENTENCES, (T, S, S), strict=True):
-            batch[name] = random.integers(self.vocabulary, size=(B, size), dtype=np.int32)
-            batch[f"{name}_length"] = np.full(B, size, np.int32)
-        return batch
+    @property
+    def largest(self):
+        """The padded length of the longest middle sentences."""
+        return self.padded(self.config.max_words - 1)
 
     def inputs(self, batch, key, train):
         """Return tokens and mask (time-major) of the three sentences of each example."""

@@ -136,6 +136,9 @@ def eq_13(norm: str, theta: Array, x: Array, cov: Array) -> Array:
     share μ and σ.
 
     Args:
+        norm: one of NORMS.
+        theta: the parameters ``[H, D + 2]``.
+        x: inputs ``[N, D]``.
         cov: Cov[y | x]/φ², ``[N, H, H]``.
     """
     J = jax.jacfwd(lambda theta: outputs(norm, theta, x))(theta)

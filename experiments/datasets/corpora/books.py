@@ -168,7 +168,9 @@ def gathered(tokens, starts, ends, chosen, number_of, folder: Path) -> dict[str,
     """Return the arrays of a split.
 
     Args:
-        tokens, starts, ends: as `numbered` returns them.
+        tokens: as `numbered` returns them; likewise the next two.
+        starts: of sentences.
+        ends: of books.
         chosen: which books, bool ``[K]``.
         number_of: the final number of each word.
         folder: for temporary files.
