@@ -38,9 +38,9 @@ def texts(seed=0):
     return np.eye(CLASSES)[classes] * real[..., None]
 
 
-def made(kind, text=True):
+def made(kind):
     """Return a model with random parameters in float64; x64 must be on."""
-    model = Model(H, K, M, text, PACE, NORMS[kind])
+    model = Model(H, K, M, PACE, NORMS[kind])
     variables = jax.jit(model.init)(jax.random.key(0), points(T, B), MASK, texts())
     return model, {**variables, "params": randomized(variables["params"])}
 
@@ -52,20 +52,20 @@ def linear(p, h):
     return h @ p["Dense_0"]["kernel"] + p["Identity_0"]["bias"]
 
 
-def network(kind, p, xs, mask, text, conditional):
+def network(kind, p, xs, mask, text):
     """y ``[T, B, 1 + 6M]``, one step, one layer and one example after another."""
     carries = [(np.zeros((B, H)), np.zeros((B, H))) for _ in range(3)]
     kappa, w, ys = np.zeros((B, K)), np.zeros((B, CLASSES)), []
     for x, m in zip(xs, mask, strict=True):
         hs, below = [], None
         for n in range(3):
-            inputs = [x] + [w] * conditional if n == 0 else [x] + [w] * conditional + [below]
+            inputs = [x, w] if n == 0 else [x, w, below]
             carries[n] = reference.lstm(
                 kind, p[f"cells_{n}"], carries[n], np.concatenate(inputs, 1), m, EPSILON
             )
             below = carries[n][1]
             hs.append(below)
-            if n == 0 and conditional:
+            if n == 0:
                 kappa, w = kappa.copy(), np.zeros((B, CLASSES))
                 for case in range(B):
                     a = linear(p["W_window"], below[case])
@@ -94,13 +94,11 @@ def density(y, point):
     return -np.log(total) - np.log(e if point[2] else 1 - e)
 
 
-@pytest.mark.parametrize(
-    "kind, text", [*((kind, True) for kind in NORMS), ("layer", False)], ids=str
-)
-def test_outputs_are_those_of_the_equations(kind, text):
+@pytest.mark.parametrize("kind", NORMS)
+def test_outputs_are_those_of_the_equations(kind):
     xs = points(T, B)
     with jax.enable_x64(True):
-        model, variables = made(kind, text)
+        model, variables = made(kind)
         both = jax.jit(
             lambda variables: [
                 model.apply(variables, xs, MASK, texts(), schedule, mutable=["stats"])[0]
@@ -108,24 +106,22 @@ def test_outputs_are_those_of_the_equations(kind, text):
             ]
         )
         y, plain = both(variables)
-    expected = network(kind, variables["params"], xs, MASK, texts(), text)
+    expected = network(kind, variables["params"], xs, MASK, texts())
     real = MASK[..., None]
     np.testing.assert_allclose(np.where(real, y, 0), np.where(real, expected, 0), atol=1e-9)
     np.testing.assert_allclose(np.where(real, plain, 0), np.where(real, expected, 0), atol=1e-9)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [True, False], ids=["text", "prediction"])
-def test_step_by_step_is_the_network(text):
+def test_step_by_step_is_the_network():
     xs = points(T, B)
     with jax.enable_x64(True):
-        model, variables = made("layer", text)
+        model, variables = made("layer")
         ys = model.apply(variables, xs, np.ones((T, B), bool), texts())
 
         def steps(model):
             zero = jnp.zeros((B, H))
-            first = (zero, zero)
-            carry = (model.start(B) if text else first, first, first)
+            carry = model.start(B), (zero, zero), (zero, zero)
             for x in xs:
                 carry, y, _ = model.step(carry, x, texts())
                 yield y
@@ -163,7 +159,7 @@ def test_no_finite_output_and_no_finite_point_makes_a_nan():
 
 
 def test_no_finite_state_makes_a_nan_of_the_window():
-    model, text = Model(H, K, M, True, PACE, Norm()), jnp.asarray(texts(), jnp.float32)
+    model, text = Model(H, K, M, PACE, Norm()), jnp.asarray(texts(), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), points(T, B), MASK, text)
     params = jax.tree.map(jnp.zeros_like, variables["params"])
     random = np.random.default_rng(0)
@@ -277,7 +273,7 @@ def test_writing_feeds_points_back_and_depends_on_the_key(task):
 
 def test_parameters_are_about_as_many_as_in_the_paper():
     """3.7 million; 3,653,751 with the peepholes of Graves (3 x 400 in each layer)."""
-    model = Model(400, 10, 20, True, 0.0, Norm())
+    model = Model(400, 10, 20, 0.0, Norm())
     shapes = jax.eval_shape(
         model.init,
         *(jax.random.key(0), jnp.zeros((1, 1, 3)), jnp.ones((1, 1), bool), jnp.zeros((1, 9, 57))),

@@ -68,17 +68,17 @@ def test_strokes_are_drawn_as_recorded():
 
 
 @pytest.mark.parametrize(
-    "rows, size, finished",
+    "rows, size, caption",
     [
-        (slice(0, 4), 2, True),
-        (slice(0, 2), 2, False),  # never: all points
-        (slice(2, 4), 2, False),  # the first point stays
+        (slice(0, 4), 2, "aa"),
+        (slice(0, 2), 2, "aa (not at the end after 2 points)"),  # never: all points
+        (slice(2, 4), 2, "aa (not at the end after 2 points)"),  # the first point stays
     ],
 )
-def test_a_line_ends_once_the_window_is_behind_the_text(rows, size, finished):
+def test_a_line_ends_once_the_window_is_behind_the_text(rows, size, caption):
     phi = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.7], [0, 0.1, 0.2], [0, 1, 0.5]])[rows]
-    end = until_end("aa", np.zeros((len(phi) + 1, 3)), phi)
-    assert (len(end.phi), len(end.points), end.finished) == (size, size + 1, finished)
+    line = until_end("aa", np.zeros((len(phi) + 1, 3)), phi)
+    assert (len(line.points), line.caption) == (size + 1, caption)
 
 
 # --- Pictures ---
@@ -107,10 +107,9 @@ def written(task, variables, texts=("ab",), **options):
 
 
 def test_every_text_is_written_count_times(task, variables):
-    samples = written(task, variables, ["ab", "layer"], count=2)
-    assert [s.text for s in samples] == ["ab", "ab", "layer", "layer"]
-    assert [s.phi.shape[1] for s in samples] == [3, 3, 6, 6]
-    for first, second in (samples[:2], samples[2:]):
+    lines = written(task, variables, ["ab", "layer"], count=2)
+    assert [line.caption.split(" (")[0] for line in lines] == ["ab", "ab", "layer", "layer"]
+    for first, second in (lines[:2], lines[2:]):
         n = min(len(first.points), len(second.points))
         assert (first.points[1:n] != second.points[1:n]).any()
 
@@ -131,17 +130,12 @@ def test_without_text_those_of_real_lines_are_written(task, variables, monkeypat
     )
     options = Options(cases=3, count=1, steps=3)
     files, again = sample(task, variables, options), sample(task, variables, options)
-    assert list(files) == ["samples.png", "window.png"] and files == again
+    assert list(files) == ["samples.png"] and files == again
     captions = [line.caption for line in drawn[0]]
     for n in (0, 66, 133):
         text = text_in(task.splits["test"], n)
         assert f"{text} (not at the end after 3 points)" in captions
         assert f"{text} (a line of pen, its first 20 points)" in captions
-
-
-def test_a_network_without_text_writes_none(make_task):
-    with pytest.raises(InputError, match="without text .config.text."):
-        sample(make_task(text=False), {}, Options())
 
 
 @pytest.mark.parametrize(

@@ -103,12 +103,11 @@ class Written(NamedTuple):
     Attributes:
         points: ``[T, B, 3]``, normalized offsets and ends of strokes.
         phi: ``[T, B, U + 1]``, the window's weight of each character and of one position after the
-            last (G eq. 46); the text is finished once that position has the largest weight. None
-            without text.
+            last (G eq. 46); the text is finished once that position has the largest weight.
     """
 
     points: jax.Array
-    phi: jax.Array | None
+    phi: jax.Array
 
 
 class Model(nn.Module):
@@ -120,8 +119,6 @@ class Model(nn.Module):
         hidden: units of each LSTM.
         components: K, Gaussians of the window.
         mixtures: M, Gaussians of the output.
-        text: whether there is a text. Without it there is no window, and points are predicted from
-            points alone (G §4).
         kappa_bias: added to κ̂: the logarithm of the characters per point by which the window
             advances at first. At 0 it would pass the whole text in a few strokes.
         norm: of the LSTMs, sites x, h and c, and of the other matrices, site out.
@@ -131,7 +128,6 @@ class Model(nn.Module):
     hidden: int
     components: int
     mixtures: int
-    text: bool
     kappa_bias: float
     norm: Norm
     classes: int = 57
@@ -140,8 +136,7 @@ class Model(nn.Module):
         """Define the modules."""
         self.cells = [LSTM(self.hidden, self.norm) for _ in range(3)]
         self.W_y = Linear(1 + 6 * self.mixtures, self.norm)
-        if self.text:
-            self.W_window = Linear(3 * self.components, self.norm)
+        self.W_window = Linear(3 * self.components, self.norm)
 
     def window(self, kappa, h, text):
         """Move the window along the text (G eqs. 46-51).
@@ -189,12 +184,9 @@ class Model(nn.Module):
             text: one-hot ``[B, U, C]``.
             schedule: of the gradient, see `ln.rnn.scan`.
         """
-        if self.text:
-            start = self.start(xs.shape[1])
-            _, (h, ws, _) = scan(Model.first, self, start, (xs, mask), text, schedule=schedule)
-            xs = jnp.concatenate([xs, ws], -1)
-        else:
-            h, _ = unroll(self.cells[0], xs, mask, schedule=schedule)
+        start = self.start(xs.shape[1])
+        _, (h, ws, _) = scan(Model.first, self, start, (xs, mask), text, schedule=schedule)
+        xs = jnp.concatenate([xs, ws], -1)
         hs = [h]
         for cell in self.cells[1:]:
             h, _ = unroll(cell, jnp.concatenate([xs, h], -1), mask, schedule=schedule)
@@ -203,12 +195,9 @@ class Model(nn.Module):
 
     def step(self, carry, x, text):
         """Return carry, y ``[B, 1 + 6 M]`` and φ of a step of the whole network, x ``[B, 3]``."""
-        (first, *others), phi = carry, None
-        if self.text:
-            first, (h, w, phi) = self.first(first, (x, None), text)
-            x = jnp.concatenate([x, w], -1)
-        else:
-            first, h = self.cells[0](first, x)
+        first, *others = carry
+        first, (h, w, phi) = self.first(first, (x, None), text)
+        x = jnp.concatenate([x, w], -1)
         hs, carries = [h], [first]
         for cell, c in zip(self.cells[1:], others, strict=True):
             c, h = cell(c, jnp.concatenate([x, h], -1))
@@ -233,6 +222,6 @@ class Model(nn.Module):
 
         B = len(text)
         rest = tuple(cell.initial(B) for cell in self.cells[1:])
-        start = (self.start(B) if self.text else self.cells[0].initial(B), *rest)
+        start = self.start(B), *rest
         _, (points, phi) = scan(step, self, (start, jnp.zeros((B, 3))), keys, text)
         return Written(points, phi)

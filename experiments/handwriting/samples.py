@@ -1,11 +1,9 @@
-"""Show what a network writes, and how its window moves along the text meanwhile.
+"""Show what a network writes.
 
     python -m scripts.sample handwriting --workdir=runs/x --text="layer norm" --bias=0.5
 
     samples.png  each --text, --count times (black), or the texts of `--cases` lines of --split; and
                  those real lines (brown)
-    window.png   for the first sample of each text, which character the window on the text showed at
-                 which point
 
 A line stops when the window is past the end of the text.
 """
@@ -43,28 +41,6 @@ class Options:
     cases: int = option(2, "real lines that are shown", lower_bound=1)
 
 
-class Sample(NamedTuple):
-    """A line that was written, as far as it is shown.
-
-    Attributes:
-        text: what the window moves along.
-        points: normalized, ``[n + 1, 3]``; the first is where the line begins.
-        phi: what the window showed when a point was predicted, ``[n, U + 1]``, see model.py.
-        finished: whether the window came to the end of the text.
-    """
-
-    text: str
-    points: np.ndarray
-    phi: np.ndarray
-    finished: bool = True
-
-    @property
-    def caption(self) -> str:
-        """Return the text, and a note if the line does not end."""
-        unfinished = f" (not at the end after {len(self.phi)} points)"
-        return self.text + ("" if self.finished else unfinished)
-
-
 class Line(NamedTuple):
     """A line to be drawn: its caption, its colour and its normalized points ``[n, 3]``."""
 
@@ -82,23 +58,17 @@ def sample(task, variables, options: Options) -> dict[str, bytes]:
         options: the flags.
 
     Raises:
-        InputError: a text or bias that cannot be, a split that does not exist, or a run without
-            text.
+        InputError: a text or bias that cannot be, or a split that does not exist.
     """
     from experiments import tasks
 
-    if not task.config.text:
-        raise InputError("This run was trained without text (config.text): it can write none.")
     if not 0 <= options.bias < math.inf:
         raise InputError(f"--bias={options.bias}: it must be finite, and 0 or more.")
     real = tasks.some_cases(task, options.split, options.cases)
     real_lines = [real_line(task, real, n) for n in range(options.cases)]
     texts = checked(options.text) or [text_in(real, n) for n in range(options.cases)]
-    samples = write(task, variables, options, texts)
-    drawn = [Line(sample.caption, INK, sample.points) for sample in samples]
-    figure = draw(drawn + real_lines, task.scale)
-    first = windows(samples[:: options.count])
-    return {"samples.png": png(figure), "window.png": first}
+    written = write(task, variables, options, texts)
+    return {"samples.png": png(draw(written + real_lines, task.scale))}
 
 
 def checked(texts: list[str] | None) -> list[str]:
@@ -123,7 +93,7 @@ def text_in(split, n: int) -> str:
     return lines.decode(split["text"][n, : split["text_length"][n]])
 
 
-def write(task, variables, options: Options, texts: list[str]) -> list[Sample]:
+def write(task, variables, options: Options, texts: list[str]) -> list[Line]:
     """Write every text options.count times, one after another."""
     import jax
 
@@ -131,10 +101,8 @@ def write(task, variables, options: Options, texts: list[str]) -> list[Sample]:
     texts = [text for text in texts for _ in range(options.count)]
     classes, key = [lines.encode(text) for text in texts], jax.random.key(options.seed)
     points, phi = jax.device_get(task.write(variables, classes, key, steps, options.bias))
-    starts = np.pad(points, ((1, 0), (0, 0), (0, 0)))
-    return [
-        until_end(text, starts[:, b], phi[:, b, : len(text) + 1]) for b, text in enumerate(texts)
-    ]
+    starts = np.pad(points, ((1, 0), (0, 0), (0, 0)))  # where a line begins
+    return [until_end(text, starts[:, b], phi[:, b]) for b, text in enumerate(texts)]
 
 
 def steps_for(task, characters: int) -> int:
@@ -146,13 +114,19 @@ def steps_for(task, characters: int) -> int:
     return math.ceil(2 * ratio * characters)
 
 
-def until_end(text: str, points: np.ndarray, phi: np.ndarray) -> Sample:
-    """Return a sample without what comes after the window is at the end of the text.
+def until_end(text: str, points: np.ndarray, phi: np.ndarray) -> Line:
+    """Return a line without what comes after the window is at the end of the text.
 
-    The first point always stays.
+    Args:
+        text: what the window moves along.
+        points: normalized, ``[n + 1, 3]``; the first two always stay.
+        phi: what the window showed when a point was predicted, ``[n, U + 1]`` or more; see
+            model.py.
     """
-    size = 1 + int(np.append(phi[1:].argmax(1) == len(text), True).argmax())
-    return Sample(text, points[: size + 1], phi[:size], finished=size < len(phi))
+    at_end = phi[1:, : len(text) + 1].argmax(1) == len(text)
+    size = 1 + int(np.append(at_end, True).argmax())
+    unfinished = f" (not at the end after {size} points)" if size == len(phi) else ""
+    return Line(text + unfinished, INK, points[: size + 1])
 
 
 def real_line(task, split, n: int) -> Line:
@@ -207,21 +181,3 @@ def draw(drawn: list[Line], scale: np.ndarray):
     axes.set(xlim=(0, right), ylim=(y, 0))
     figure.set_size_inches(right / DPI, y / DPI)
     return figure
-
-
-def windows(samples: list[Sample]) -> bytes:
-    """Draw for each sample where its window was over time; return a PNG."""
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
-    heights = [1 + 0.16 * len(sample.text) for sample in samples]
-    figure = Figure((11, sum(heights)), dpi=DPI, layout="constrained")
-    axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0]
-    for sample, ax in zip(samples, axes, strict=True):
-        characters = [*sample.text.replace(" ", "␣"), "end"]
-        # A window shows most of a character in passing; roots are seen also where it stays.
-        shades = PowerNorm(0.5, vmin=0)
-        ax.imshow(sample.phi.T, cmap="gray_r", norm=shades, aspect="auto", interpolation="none")
-        ax.set_yticks(range(len(characters)), characters, fontsize=8)
-        ax.set_xlabel("point")
-    return png(figure)

@@ -40,6 +40,7 @@ def sample(task, variables, options: Options) -> dict[str, str]:
     Raises:
         InputError: no such split, or fewer images than asked for.
     """
+    from experiments.retrieval import violations
     from experiments.tasks import spread
 
     split = choose("split", options.split, task.splits)
@@ -48,7 +49,7 @@ def sample(task, variables, options: Options) -> dict[str, str]:
     said, titles = captions_of(split, N, vocabulary.split(task.splits["train"]["words"]))
     pictures = split.get("pictures", [None] * N)
     s, v = task.points(variables, task.fold(options.split, 0, N))
-    E = np.asarray(task.energies(s, v))
+    E = np.asarray(violations(s, v))
     different, first = np.unique(said, return_index=True)
     sections = []
     for n in chosen:

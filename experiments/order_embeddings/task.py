@@ -90,14 +90,10 @@ class Task(tasks.Prepared):
         """Return tokens ``[B, T]`` and lengths ``[B]`` of captions, and images ``[B, D]``."""
         return batch["tokens"], batch["length"], batch["images"]
 
-    def energies(self, s, v):
-        """Return E ``[M, N]`` of captions ``[M, H]`` and images ``[N, H]``."""
-        return -s @ v.T if self.config.symmetric else retrieval.violations(s, v)
-
     def loss(self, variables, batch, key, train):
         """Return the contrastive loss of a batch (§6.1), the new statistics, and no metrics."""
         (s, v), stats = self.apply(variables, batch, key, train)
-        return retrieval.contrast(self.energies(s, v), self.config.margin), (stats, {})
+        return retrieval.contrast(retrieval.violations(s, v), self.config.margin), (stats, {})
 
     @cached_property
     def folds(self) -> dict[str, list[Fold]]:
@@ -141,7 +137,7 @@ class Task(tasks.Prepared):
     def places(self, s, v):
         """Return `retrieval.places` of captions ``[5 N, H]`` and images ``[N, H]``."""
         blocks = s.reshape(CAPTIONS, *v.shape)  # so that no large array is gone through often
-        E = jax.lax.map(lambda block: self.energies(block, v), blocks)
+        E = jax.lax.map(lambda block: retrieval.violations(block, v), blocks)
         return retrieval.places(E.reshape(len(s), len(v)))
 
     def score(self, variables, fold: Fold, above) -> dict[str, float]:

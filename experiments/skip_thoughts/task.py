@@ -11,11 +11,10 @@ from experiments import datasets, sentence_evaluation, tasks
 from experiments.datasets import text, vocabulary
 from experiments.datasets.vocabulary import END, SPECIAL, UNKNOWN
 from experiments.skip_thoughts.model import Model
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from ln.training import data
 from ln.training.train import Batch
 
-CONDITIONING = ("start", "every")
 SENTENCES = ("sentence", "previous", "next")  # of a batch
 ENCODED = 512  # sentences at once
 LENGTHS = 8  # sentences to be encoded are padded to its multiples
@@ -125,7 +124,6 @@ class Task(tasks.Prepared):
     metrics = ("nll",)
 
     def __init__(self, config):
-        choose("config.conditioning", config.conditioning, dict.fromkeys(CONDITIONING))
         super().__init__(config)
         self.words = vocabulary.split(self.arrays["words"])[: config.vocab_size - SPECIAL]
         self.vocabulary = SPECIAL + len(self.words)
