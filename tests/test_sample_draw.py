@@ -85,8 +85,8 @@ def test_first_and_last_glimpse_are_shown(T):
     assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, COLUMNS)
 
 
-def test_pictures_fill_row_by_row():
-    page = pixels_of(sheet([tile(BLACK + n / 5) for n in range(5)], 3))[..., 0]
+def test_pictures_fill_a_square_row_by_row():
+    page = pixels_of(sheet([tile(BLACK + n / 5) for n in range(5)]))[..., 0]
     side = 28 * ZOOM + GAP
     assert page.shape == (2 * side, 3 * side)
     assert page[::side, ::side].tolist() == [[0, 51, 102], [153, 204, 255]]

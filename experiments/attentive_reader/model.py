@@ -131,6 +131,7 @@ class Model(nn.Module):
         alpha = self.attend(d, q, mask)
         r = jnp.einsum("tb,tbh->bh", alpha, d)
         words = mask.astype(d.dtype)
+        # A product with the mask sums over real words alone; 1 avoids 0 / 0 for empty passages.
         mean = jnp.einsum("tb,tbh->bh", words, d) / jnp.maximum(words.sum(0), 1)[:, None]
         real = mask.any(0)
         g = tanh(

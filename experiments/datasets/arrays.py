@@ -55,7 +55,7 @@ class Growing:
 
 def describe(values: np.ndarray) -> dict:
     """Return the shape, dtype and SHA-256 of an array."""
-    digest = hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
     return dict(shape=list(values.shape), dtype=str(values.dtype), sha256=digest)
 
 

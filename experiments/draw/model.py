@@ -135,7 +135,7 @@ class Model(nn.Module):
         """Return carry and `Glimpse` of a step for images x ``[B, 28, 28]`` (G eqs. 3-8)."""
         c, encoder, decoder = carry
         _, h_dec = decoder
-        x_hat = x - sigmoid(c)
+        x_hat = x - sigmoid(c)  # what is still missing on the canvas
         r, reading = self.read(x, x_hat, h_dec)
         encoder, h_enc = self.encoder(encoder, jnp.concatenate([r, h_dec], -1))
         mu, log_sigma = jnp.split(self.W_z(h_enc), 2, -1)
@@ -152,6 +152,7 @@ class Model(nn.Module):
 
     def imagine(self, carry, z):
         """Return carry and `Glimpse` of a step without image; z is from the prior (G §2.3)."""
+        # The encoder has no part in it: the decoder alone turns z into pictures.
         carry, writing = self.paint(carry, z)
         return carry, Glimpse(None, None, z, carry[0], None, writing)
 

@@ -61,10 +61,9 @@ def sample(task, variables, options: Options) -> dict[str, bytes]:
     generate = jax.jit(task.generate, static_argnums=2)
     samples = jax.device_get(generate(variables, keys[0], max(count, cases)))
     painted = jax.device_get(jax.jit(task.reconstruct)(variables, x, keys[1]))
-    finished = sigmoid(samples.c[-1, :count])
     ends = dict(image=x.reshape(painted.c[-1].shape), painted=sigmoid(painted.c[-1]))
     return {
-        "samples.png": encoded(sheet([tile(c) for c in finished], square(count))),
+        "samples.png": encoded(sheet([tile(c) for c in sigmoid(samples.c[-1, :count])])),
         "samples.gif": animation(samples, config, count),
         "samples_over_time.png": over_time(samples, config, cases, {}),
         "reconstructions.png": over_time(painted, config, cases, ends),
@@ -80,34 +79,23 @@ def over_time(glimpses, config, cases: int, ends: Mapping[str, np.ndarray]) -> b
         cases: how many examples.
         ends: title -> pictures ``[B, H, W]``.
     """
-    shown = selected(len(glimpses.c))
-    tiles = []
+    shown, tiles = selected(len(glimpses.c)), []
     for b in range(cases):
         tiles += [tile(pictures[b]) for pictures in ends.values()]
         tiles += [canvas(glimpses, config, t, b) for t in shown]
     titles = [*ends, *(f"t = {t + 1}" for t in shown)]
-    return encoded(sheet(tiles, len(titles), titles))
+    return encoded(sheet(tiles, titles, len(titles)))
 
 
 def animation(glimpses, config, count: int) -> bytes:
     """Return a GIF that shows glimpse by glimpse how all pictures are painted, in a loop."""
-    T = len(glimpses.c)
-    first, *others = (
-        sheet(
-            [canvas(glimpses, config, t, b) for b in range(count)],
-            square(count),
-            [f"t = {t + 1} of {T}"],
-        )
-        for t in range(T)
-    )
+    T, pages = len(glimpses.c), []
+    for t in range(T):
+        tiles = [canvas(glimpses, config, t, b) for b in range(count)]
+        pages.append(sheet(tiles, [f"t = {t + 1} of {T}"]))
     durations = [1000 * SECONDS // T] * (T - 1) + [1000 * HELD]
-    movie = dict(save_all=True, append_images=others, duration=durations, loop=0)  # 0: for ever
-    return encoded(first, "GIF", **movie)
-
-
-def square(count: int) -> int:
-    """Return the number of columns of a square of some tiles."""
-    return math.ceil(math.sqrt(count))
+    movie = dict(save_all=True, append_images=pages[1:], duration=durations, loop=0)  # 0: for ever
+    return encoded(pages[0], "GIF", **movie)
 
 
 def selected(T: int) -> np.ndarray:
@@ -147,8 +135,11 @@ def corners(window, N: int) -> tuple:
     return window.g_X - half, window.g_Y - half, window.g_X + half, window.g_Y + half
 
 
-def sheet(tiles: Sequence[Image.Image], columns: int, titles: Sequence[str] = ()) -> Image.Image:
-    """Lay out tiles row by row, below the titles of the columns."""
+def sheet(
+    tiles: Sequence[Image.Image], titles: Sequence[str] = (), columns: int = 0
+) -> Image.Image:
+    """Lay out tiles row by row, below the titles of columns; 0 columns make a square."""
+    columns = columns or math.ceil(math.sqrt(len(tiles)))
     width, height = (side + GAP for side in tiles[0].size)
     top, rows = HEAD if titles else 0, -(-len(tiles) // columns)
     page = Image.new("RGB", (width * columns, top + height * rows), "white")

@@ -56,7 +56,7 @@ class Mixture(NamedTuple):
             mu_2=mu_2,
             log_sigma_1=jnp.clip(sigma_1 - bias, -LARGEST, LARGEST),
             log_sigma_2=jnp.clip(sigma_2 - bias, -LARGEST, LARGEST),
-            rho=0.9995 * tanh(rho),
+            rho=0.9995 * tanh(rho),  # so that 1 − ρ² never rounds to 0
         )
 
     def negative_log_likelihood(self, points):
@@ -151,6 +151,7 @@ class Model(nn.Module):
         """
         alpha, beta, step = jnp.split(self.W_window(h), 3, -1)
         kappa = kappa + exp(jnp.clip(step + self.kappa_bias, -LARGEST, LARGEST))
+        # One position more than the text has: the window is done when it is there.
         u = np.arange(1, text.shape[1] + 2, dtype=np.float32)
         beta = exp(jnp.clip(beta, -LARGEST, LARGEST))[..., None]
         log_phi = jnp.clip(alpha, -LARGEST, LARGEST)[..., None] - beta * (kappa[..., None] - u) ** 2

@@ -38,6 +38,7 @@ class Model(nn.Module):
 
     def point(self, h):
         """Return the absolute values of h ``[..., H]`` with norm 1."""
+        # Without negative coordinates the origin is above all points: the most general caption.
         return jnp.abs(h / jnp.linalg.norm(h, axis=-1, keepdims=True))
 
     def caption(self, tokens, length):

@@ -133,6 +133,7 @@ class Model(nn.Module):
             x = jnp.moveaxis(x.reshape(len(x), G, -1, *x.shape[2:]), 1, 0)
             return x.reshape(G, -1, *x.shape[3:])
 
+        # Padding is sorted to the end, where the loop over chunks stops before it.
         h, target, real = map(grouped, (h, target, real))
         order = jnp.argsort(~real, axis=1, stable=True)  # real targets first
         h = jnp.take_along_axis(h, order[..., None], 1)

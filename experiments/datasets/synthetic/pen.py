@@ -45,7 +45,8 @@ def letter(drawing: list[str]) -> tuple[np.ndarray, np.ndarray]:
     An end ``[n]`` is SMOOTH, CORNER (a piece of the curve ends, the next begins) or LIFT (the
     stroke ends); the last is a LIFT.
     """
-    points, ends = [], []
+    points: list[np.ndarray] = []
+    ends: list[int] = []
     for word in [*drawing, "|"]:
         if word in MARKS:
             ends[-1] = MARKS[word]
