@@ -34,6 +34,8 @@ class Shuffled:
         InputError: a batch has more examples than the data set.
     """
 
+    bounds = (None,)  # there is one shape
+
     def __init__(self, n: int, batch_size: int):
         self.n, self.batch_size = n, batch_size
         self.cases(0, seed=0)  # raises
@@ -97,7 +99,7 @@ class Prepared(train.Task):
     @property
     def largest(self) -> int | None:
         """The largest `shape` of a batch."""
-        return int(self.batches.bounds[-1]) if hasattr(self.batches, "bounds") else None
+        return self.batches.bounds[-1]
 
     def example(self) -> Batch:
         """Return a batch of the largest shape, in which texts are as long as they can be."""
