@@ -26,7 +26,7 @@ def option(default, help: str, **limits) -> Any:
 
     Args:
         default: the value without the flag.
-        help: what `--help` says of it.
+        help: its text in `--help`.
         limits: as in absl's flags, such as lower_bound=1.
     """
     return dataclasses.field(default=default, metadata=dict(help=help, **limits))

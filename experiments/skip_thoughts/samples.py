@@ -73,9 +73,9 @@ def sample(task, variables, options: Options) -> dict[str, str | bytes]:
         f"are cosines."
     )
     page = "Neighbours of sentences", about, sections
-    np.save(file := io.BytesIO(), vectors)
+    np.save(rows := io.BytesIO(), vectors)
     return {
-        "vectors.npy": file.getvalue(),
+        "vectors.npy": rows.getvalue(),
         "sentences.txt": "\n".join(given) + "\n",
         "neighbours.txt": plain(*page),
         "neighbours.html": html(*page),
