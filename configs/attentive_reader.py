@@ -31,7 +31,6 @@ def get_config(scale="paper"):
     )
     config.embedding_dim = 240  # code
     config.hidden = 240  # code
-    config.bidirectional = False  # code
     config.dropout_rate = 0.5  # code: of embedded words and of the read-out
 
     config.batch_size = 64  # code

@@ -2,7 +2,6 @@
 
     python -m scripts.train --config=configs/convnet.py --workdir=runs/x
     python -m scripts.sweep --config=configs/convnet.py
-    python -m scripts.sample convnet --workdir=runs/x
 
 The paper gives neither data nor network nor numbers: all of them are ours.
 """

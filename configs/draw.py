@@ -31,7 +31,6 @@ def get_config(scale="paper"):
     config.latent = 100  # DRAW
     config.read_size = 2  # DRAW
     config.write_size = 5  # DRAW
-    config.attention = True
     config.init_std = 0.0  # > 0: every matrix begins as N(0, init_std²); code: 0.01
 
     config.batch_size = 128  # paper

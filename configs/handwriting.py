@@ -28,7 +28,6 @@ def get_config(scale="paper"):
     config.hidden = 400  # Graves
     config.components = 10  # Graves: K
     config.mixtures = 20  # Graves: M
-    config.text = True  # Graves: False is his section 4, prediction
     config.init_std = 0.0  # > 0: every matrix begins as N(0, init_std²)
     config.kappa_bias = -3.0  # ours: initial bias of κ̂, about 20 points a character
 

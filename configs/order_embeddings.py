@@ -28,7 +28,6 @@ def get_config(scale="paper"):
     )
     config.embedding_dim = 300  # code
     config.hidden = 1024  # code
-    config.symmetric = False  # code: True is its other model, cosines, at a margin of 0.2
     config.margin = 0.05  # code
 
     config.batch_size = 128  # code

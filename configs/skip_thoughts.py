@@ -29,9 +29,6 @@ def get_config(scale="paper"):
     config.embedding_dim = 620  # code
     config.hidden = 2400  # code
     config.max_words = 30  # code: triples with a sentence of this length or longer are left out
-    # Code: the decoders begin in the state that the encoder ended in, "start". Kiros et al. say
-    # that they see it at "every" step.
-    config.conditioning = "start"
 
     config.batch_size = 64  # code; Kiros et al.: 128
     config.steps = "1000000 steps"  # paper; the last row of table 3: 1700000

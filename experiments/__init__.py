@@ -118,6 +118,8 @@ def load_run(folder: Path | str, checkpoint: str = "best", lane: int = 0):
     """Return the task, the variables and the config of a run; see `open_run`.
 
     Args:
+        folder: the run folder.
+        checkpoint: "best" by config.select, "newest", or a step.
         lane: number of a pair of seed and learning rate of the run.
     """
     trained = open_run(folder, checkpoint)

@@ -68,6 +68,7 @@ class Panel:
 
     @property
     def x_label(self) -> str:
+        """Return the label of the x axis."""
         return COUNTS[self.x] if self.x_per == 1 else f"{COUNTS[self.x]}s / {self.x_per:,}"
 
 
@@ -123,6 +124,8 @@ class Table:
 
     @functools.cached_property
     def rows(self) -> list[Published]:
+        """The rows of the paper's table."""
+
         def read(row: Mapping[str, str]) -> Published:
             cells = (row[column.name] for column in self.columns)
             values = tuple(float(cell) if cell else None for cell in cells)
@@ -149,6 +152,7 @@ class Curve:
 
     @property
     def mean(self) -> np.ndarray:
+        """Return the mean of the lanes ``[N]``."""
         return self.lanes.mean(0)
 
     def at(self, x: float) -> np.ndarray:
@@ -201,7 +205,10 @@ def at_best(
     Its x is the mean of these steps. None if a lane has no value there.
 
     Args:
+        readings: of a run.
         best: lane -> its best step.
+        column: of the table.
+        complete: whether the run has come to its end.
     """
     lanes = values(readings, column.split, column.metric)
     if not best or any(step not in lanes.get(lane, {}) for lane, step in best.items()):

@@ -25,6 +25,8 @@ def option(default, help: str, **limits) -> Any:
     """Return a field of `Options`.
 
     Args:
+        default: the value without the flag.
+        help: its text in `--help`.
         limits: as in absl's flags, such as lower_bound=1.
     """
     return dataclasses.field(default=default, metadata=dict(help=help, **limits))
@@ -41,16 +43,6 @@ def encoded(image, kind: str = "PNG", **options) -> bytes:
     """Return the bytes of a file of an image of PIL."""
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def svg(figure) -> str:
-    """Return a matplotlib figure as an SVG; equal figures give equal texts."""
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.hashsalt": "ln", "svg.fonttype": "none"}):  # text stays text
-        figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 
@@ -90,23 +82,17 @@ class Section(NamedTuple):
     picture: np.ndarray | None = None
 
 
-class Page(NamedTuple):
-    title: str
-    about: str
-    sections: Sequence[Section]
-
-
-def html(page: Page) -> str:
+def html(title: str, about: str, sections: Sequence[Section]) -> str:
     """Return a page as a self-contained file, without scripts."""
-    return _render("samples.html", page)
+    return _render("samples.html", title=title, about=about, sections=sections)
 
 
-def plain(page: Page) -> str:
+def plain(title: str, about: str, sections: Sequence[Section]) -> str:
     """Return a page as text, with a star before what is marked GOOD; pictures are left out."""
-    return _render("samples.txt", page)
+    return _render("samples.txt", title=title, about=about, sections=sections)
 
 
-def _render(template: str, page: Page) -> str:
+def _render(template: str, **page) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -116,7 +102,7 @@ def _render(template: str, page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["address"] = _address
-    return environment.get_template(template).render(page._asdict())
+    return environment.get_template(template).render(page)
 
 
 def _address(picture: np.ndarray) -> str:

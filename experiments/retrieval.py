@@ -1,8 +1,8 @@
 """Retrieve images by captions and captions by images in one space: energies, loss and ranks.
 
-An energy E_ij of caption i and image j is low if the two belong together. It is a negated cosine
-or, if points are ordered, the penalty of Vendrov et al. (2016), "Order-Embeddings of Images and
-Language": s is above v, as the more general of the two, if s_d <= v_d in all coordinates.
+An energy E_ij of caption i and image j is low if the two belong together. It is the penalty of
+Vendrov et al. (2016), "Order-Embeddings of Images and Language", for points that are not ordered:
+s is above v, as the more general of the two, if s_d <= v_d in all coordinates.
 """
 
 from functools import partial
@@ -29,7 +29,8 @@ def violations(s, v, block: int | None = None):
     arrays ``[block, M, N]``.
 
     Args:
-        s, v: the points.
+        s: points ``[M, D]``.
+        v: points ``[N, D]``.
         block: a divisor of D; `block_of` chooses one.
     """
     block = block or block_of(len(s), len(v), s.shape[1])

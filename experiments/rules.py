@@ -92,6 +92,7 @@ class Gains(NamedTuple):
 
     @classmethod
     def exact(cls, values: np.ndarray) -> "Gains":
+        """Return gains of which none is a bound."""
         return cls(values, np.zeros(values.shape, bool))
 
 
@@ -194,6 +195,7 @@ class Part:
 
     @property
     def is_factor(self) -> bool:
+        """Return whether gains are logarithms of factors."""
         return self.rule in FACTORS
 
     @property
@@ -210,6 +212,7 @@ class Part:
 
     @property
     def keys(self) -> set[Key]:
+        """Return the keys of all curves that are compared."""
         return {key for pair in self.pairs for key in pair}
 
 
@@ -293,6 +296,8 @@ def outcome(gains: Sequence[np.ndarray], margins: Sequence[float], spare: int = 
     may contradict, which does (Bonferroni).
 
     Args:
+        gains: of the pairs ``[..., P]``, for each comparison.
+        margins: that the gains must exceed.
         spare: how many gains may fail.
     """
     clear = [interval(gain)[0] > margin for gain, margin in zip(gains, margins, strict=True)]
@@ -395,7 +400,9 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     """Return what runs say of a claim.
 
     Args:
+        claim: a row of the table.
         cells: one, or all of a claim about a trend.
+        panels: of the experiment's figures, by name.
         full: whether the runs have the paper's data, size and length.
     """
     curves = cells[0].curves

@@ -1,5 +1,6 @@
-"""Score sentence vectors on tasks (§6.3, table 3) by the protocols of Kiros et al. (2015),
-"Skip-Thought Vectors": the vectors are fixed, only linear classifiers are trained on them.
+"""Score sentence vectors on tasks (§6.3, table 3) by the protocols of Kiros et al. (2015).
+
+In "Skip-Thought Vectors" the vectors are fixed, and only linear classifiers are trained on them.
 
 Tasks of two classes (MR, CR, SUBJ, MPQA): logistic regression, nested tenfold cross-validation.
 Relatedness of pairs (SICK): softmax regression on soft targets, as by Tai et al. (2015). `expand`
@@ -9,7 +10,6 @@ gives an encoder vectors for words that it was not trained with.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import itertools
 from pathlib import Path
-from typing import IO
 
 import jax
 from jax.nn import sigmoid
@@ -153,6 +153,7 @@ def logistic_regressions(x, y, mask, C, w):
         x: ``[N, D]``, the last column is 1; its weight, the bias, is not penalized.
         y: 0 or 1 ``[N]``.
         mask: ``[N, K]``.
+        C: the weight of the losses.
         w: ``[D, K]``, where to start: the solution for a similar C.
 
     Returns:
@@ -208,7 +209,12 @@ def relate(x, y, x_valid, y_valid, x_test, y_test, seed: int = SEED) -> dict[str
     does not improve r on the validation set, or for MOST blocks. The best weights are kept.
 
     Args:
-        x, y: features ``[N, F]`` and scores from 1 to 5 ``[N]`` of the training set, and so on.
+        x: features ``[N, F]`` of the training set.
+        y: its scores from 1 to 5, ``[N]``.
+        x_valid: those of the validation set.
+        y_valid: its scores.
+        x_test: those of the test set.
+        y_test: its scores.
         seed: of the order of the pairs in training, and of the first weights.
     """
     order = np.random.RandomState(seed).permutation(len(y))
@@ -319,42 +325,23 @@ def expand(
 
 
 def read_vectors(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield words and their vectors ``[d]`` from a file.
+    """Yield words and their vectors ``[d]`` from a file of text, gzipped or not.
 
-    A file with a name in .bin is in word2vec's binary format. Other files have a word and d numbers
-    a line, with or without a first line "words d". Either may be gzipped.
+    A line has a word, which may contain blanks, and d numbers; the first line may be "words d".
 
     Raises:
         InputError: the file cannot be read.
     """
-    path = Path(path)
-    read = _binary if path.name.removesuffix(".gz").endswith(".bin") else _lines
+    d = None
     try:
-        with opened(path, Budget("vectors of words", VECTORS)) as file:
-            yield from read(file)
+        with opened(Path(path), Budget("vectors of words", VECTORS)) as file:
+            for line in file:
+                parts = line.split()
+                if d is None and len(parts) == 2:
+                    d = int(parts[1])
+                    continue
+                d = d or len(parts) - 1
+                word = text.clean(b" ".join(parts[:-d]).decode(errors="replace"))
+                yield word, np.array(parts[-d:], np.float32)
     except (ValueError, OverflowError, MemoryError, InputError) as error:
         raise InputError(f"Cannot read vectors of words from {path} ({error}).") from error
-
-
-def _binary(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
-    """Read a line "words d", then each word, a blank and d float32, and a newline or none."""
-    count, d = map(int, file.readline(100).split())
-    if not 0 < d < 2**16:  # reading reserves the memory for it first
-        raise ValueError(f"vectors of {d} numbers")
-    for _ in range(count):
-        word = b"".join(iter(lambda: file.read(1).strip(b" "), b""))
-        numbers = np.frombuffer(file.read(4 * d), "<f4", d)
-        yield word.lstrip(b"\n").decode(errors="replace"), numbers
-
-
-def _lines(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
-    """Read a word and its d numbers a line. Words may contain blanks."""
-    d = None
-    for line in file:
-        parts = line.split()
-        if d is None and len(parts) == 2:
-            d = int(parts[1])
-            continue
-        d = d or len(parts) - 1
-        word = text.clean(b" ".join(parts[:-d]).decode(errors="replace"))
-        yield word, np.array(parts[-d:], np.float32)

@@ -34,6 +34,8 @@ class Shuffled:
         InputError: a batch has more examples than the data set.
     """
 
+    bounds = (None,)  # there is one shape
+
     def __init__(self, n: int, batch_size: int):
         self.n, self.batch_size = n, batch_size
         self.cases(0, seed=0)  # raises
@@ -89,9 +91,24 @@ class Prepared(train.Task):
         raise NotImplementedError
 
     def init(self, key) -> Variables:
+        """Return fresh variables; config.init_std redraws all matrices."""
         inputs = self.inputs(self.example(), key, train=True)
         variables = self.model(train=True).init(key, *inputs)
         return redraw_matrices(dict(variables), key, self.config.get("init_std", 0))
+
+    @property
+    def largest(self) -> int | None:
+        """The largest `shape` of a batch."""
+        return self.batches.bounds[-1]
+
+    def example(self) -> Batch:
+        """Return a batch of the largest shape, in which texts are as long as they can be."""
+        cases = np.resize(self.batches.cases(0, 0), self.config.batch_size)
+        batch = self.gather(self.arrays, self.drawn(cases, 0, 0), self.largest)
+        full = {f"{name}_length": array.shape[-1] for name, array in batch.items()}
+        return batch | {
+            name: np.full_like(batch[name], T) for name, T in full.items() if name in batch
+        }
 
     def apply(self, variables: Variables, batch: Batch, key, train: bool) -> tuple[Any, dict]:
         """Return the model's outputs for a batch, and the new running statistics."""
@@ -100,12 +117,19 @@ class Prepared(train.Task):
         return outputs, new.get("stats", {})
 
     def shape(self, step):
+        """Return the padded length of the batch of a step; None if all have one shape."""
         return self.batches.length(step)
 
     def indices(self, step, seed, rows=slice(None)):
-        return self.batches.cases(step, seed)[rows]
+        """Return what `drawn` returns for the examples of a step."""
+        return self.drawn(self.batches.cases(step, seed)[rows], step, seed)
+
+    def drawn(self, cases: np.ndarray, step: int, seed: int) -> Any:
+        """Return the examples of a batch, and whatever else is drawn for it."""
+        return cases
 
     def gather(self, arrays, indices, shape) -> Batch:
+        """Return the rows of these examples of all arrays."""
         return {name: array[indices] for name, array in arrays.items()}
 
 
@@ -128,12 +152,15 @@ class Cases(Prepared):
         raise NotImplementedError
 
     def loss(self, variables, batch, key, train):
+        """Return the mean of the objective, the new statistics, and the means of all metrics."""
         metrics, stats = self.per_case(variables, batch, key, train)
         means = jax.tree.map(jnp.mean, metrics)
         return means[self.objective], (stats, means)
 
     @cached_property
     def scorers(self):
+        """The function variables -> means of the metrics, for each split."""
+
         def per_case(variables, batch):
             # The same key each time, so that scores are a function of the variables alone.
             return self.per_case(variables, batch, jax.random.key(0), train=False)[0]
@@ -141,6 +168,7 @@ class Cases(Prepared):
         return {name: train.average(per_case, self.splits[name]) for name in self.scored}
 
     def evaluate(self, variables) -> Scores:
+        """Return the means of the metrics on each split that is scored."""
         return {split: score(variables) for split, score in self.scorers.items()}
 
 
@@ -150,15 +178,11 @@ class Images(Cases):
     metrics: tuple[str, ...] = ("error", "nll")
 
     def inputs(self, batch, key, train):
+        """Return the images ``[B, D]``, from 0 to 1."""
         return (pixels(batch["x"]),)
 
-    def example(self):
-        random = np.random.default_rng(0)
-        B, D = self.config.batch_size, self.splits["train"]["x"].shape[-1]
-        x = random.integers(256, size=(B, D), dtype=np.uint8)
-        return dict(x=x, y=random.integers(CLASSES, size=B, dtype=np.int32))
-
     def per_case(self, variables, batch, key, train):
+        """Return nll and error of each image ``[B]`` and the new statistics."""
         logits, stats = self.apply(variables, batch, key, train)
         return class_metrics(logits, batch["y"]), stats
 
@@ -239,6 +263,7 @@ def padded(name: str, tokens, starts, texts, T: int, ends: int = 0) -> Batch:
     """Return some texts of a ragged array as entries ``name`` and ``name_length`` of a batch.
 
     Args:
+        name: what the batch calls the texts.
         tokens: words by number, all texts one behind the other; see `vocabulary.pad`.
         starts: where each text starts in ``tokens``.
         texts: the numbers of the chosen texts ``[B]``.
@@ -294,16 +319,24 @@ def count(arrays: Mapping[str, np.ndarray]) -> int:
 def some_cases(task: Prepared, split: str, wanted: int | None) -> Mapping[str, np.ndarray]:
     """Return the arrays ``[wanted, ...]`` of examples of a split; of all if wanted is None.
 
-    They are spread evenly: binarized MNIST's test set, for example, begins with all its zeros.
-
     Raises:
         InputError: there is no such split, or it has fewer examples.
     """
     arrays = choose("split", split, task.splits)
     if wanted is None:
         return arrays
-    N = count(arrays)
-    if wanted > N:
-        raise InputError(f"--cases={wanted}: the split {split!r} has {N} examples.")
-    chosen = [n * N // wanted for n in range(wanted)]
+    chosen = spread(count(arrays), wanted, f"the split {split!r} has {count(arrays)} examples")
     return {name: array[chosen] for name, array in arrays.items()}
+
+
+def spread(N: int, wanted: int, available: str) -> np.ndarray:
+    """Return so many of N examples, spread evenly.
+
+    Binarized MNIST's test set, for example, begins with all its zeros.
+
+    Raises:
+        InputError: there are fewer; the message says what is available.
+    """
+    if wanted > N:
+        raise InputError(f"--cases={wanted}: {available}.")
+    return np.arange(wanted) * N // wanted

@@ -45,7 +45,7 @@ def load(name: str):
     choose("experiment", name, dict.fromkeys(experiments.names("samples")))
     samples: Any = experiments.part(name, "samples")
     for field in dataclasses.fields(samples.Options):
-        if field.name not in flags.FLAGS:  # an option may be one of this command
+        if field.name not in flags.FLAGS:  # `main` calls this again
             make: Any = KINDS.get(field.type, flags.DEFINE_string)
             bounds = dict(upper_bound=cli.COUNT["upper_bound"]) if field.type is int else {}
             make(field.name, field.default, **bounds, **field.metadata)
@@ -74,7 +74,6 @@ def main(argv):
         raise InputError(
             f"--out={out} is not empty and was not made by this command. Choose another folder."
         )
-    flags.FLAGS["out"].value = str(out)
     options = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(samples.Options)}
     workdir, n = WORKDIR.value, LANE.value
     if (known := runs.read_config(workdir).experiment) != argv[1]:
@@ -88,17 +87,14 @@ def main(argv):
     write(out, files, origin | dict(files=list(files)))
 
 
-def write(out: Path, files: dict[str, str | bytes | Path], record: dict) -> None:
+def write(out: Path, files: dict[str, str | bytes], record: dict) -> None:
     """Write files by name, and the record of their origin, to a folder."""
     from ln.training.runs import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / RECORD, json.dumps(record, indent=2) + "\n")
     for name, content in files.items():
-        if isinstance(content, Path):  # it is written already
-            content.replace(out / name)
-        else:
-            write_atomically(out / name, content)
+        write_atomically(out / name, content)
         print(out / name)
 
 

@@ -80,7 +80,7 @@ def reader(kind, p, passage, question, noise):
 def made(request):
     """Return a model of a kind, its variables, its jitted application, and data."""
     kind, random = request.param, np.random.default_rng(0)
-    model = Model(vocabulary=V, embedding_dim=D, hidden=H, bidirectional=False, norm=NORMS[kind])
+    model = Model(vocabulary=V, embedding_dim=D, hidden=H, norm=NORMS[kind])
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
     masks = lengths_to_mask(T, LENGTHS), lengths_to_mask(S, QUESTIONS)
     noise = Noise(*(np.round(random.random(n)) for n in ((T, B, D), (S, B, D), (B, H))))
@@ -115,8 +115,8 @@ def test_padding_changes_nothing(made):
     assert_equal(before, after)
 
 
-def test_the_backward_direction_starts_at_each_examples_end():
-    model = Model(vocabulary=V, embedding_dim=D, hidden=H, bidirectional=True, norm=Norm())
+def test_examples_of_a_batch_are_read_as_if_alone():
+    model = Model(vocabulary=V, embedding_dim=D, hidden=H, norm=Norm())
     random = np.random.default_rng(0)
     passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
     noise = Noise(1.0, 1.0, 1.0)

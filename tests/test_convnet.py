@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from configs import convnet as config_file
-from experiments.convnet.samples import Options, sample
 from experiments.convnet.task import border, image_shape
 from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
@@ -99,18 +98,6 @@ def test_logits_and_activities_follow_the_equations(make_task, norm):
         active, edge = (h > 0).mean(-1), border(*h.shape[1:3])
         np.testing.assert_allclose(actual[f"border_{k}"], active[:, edge].mean(1), atol=1e-6)
         np.testing.assert_allclose(actual[f"inside_{k}"], active[:, ~edge].mean(1), atol=1e-6)
-
-
-def test_the_mean_activity_by_position_is_that_of_the_scores(make_task):
-    task = make_task()
-    variables, x = jax.jit(task.init)(jax.random.key(0)), task.splits["test"]["x"]
-    first, second = task.activity(variables, x)
-    assert first.shape == (8, 8) and second.shape == (4, 4)
-    scores = task.evaluate(variables)["test"]
-    assert first[border(8, 8)].mean() == pytest.approx(scores["border_1"], rel=1e-4)
-    assert second[~border(4, 4)].mean() == pytest.approx(scores["inside_2"], rel=1e-4)
-    files = sample(task, variables, Options())
-    assert files["activity.png"].startswith(b"\x89PNG")
 
 
 def test_images_are_square_of_one_colour_or_of_three():

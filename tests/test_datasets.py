@@ -74,9 +74,7 @@ def write(data_dir, content=None):
     return data_dir / "toy"
 
 
-@pytest.mark.parametrize("block", [1, 5, 2**24])
-def test_arrays_are_read_as_they_were_written(tmp_path, monkeypatch, capsys, block):
-    monkeypatch.setattr(arrays, "BLOCK", block)
+def test_arrays_are_read_as_they_were_written(tmp_path, capsys):
     folder = write(tmp_path)
     read = arrays.read(tmp_path, "toy")
     for split, expected in splits().items():

@@ -31,9 +31,9 @@ def pictures(B, seed=0):
     return np.random.default_rng(seed).integers(2, size=(B, 28, 28)).astype(float)
 
 
-def made(norm, attention=True, sizes=(2, 3), hidden=H, latent=Z):
+def made(norm, sizes=(2, 3), hidden=H, latent=Z):
     """Return a model with random parameters in float64; x64 must be on."""
-    model = Model(hidden, latent, *sizes, attention, norm)
+    model = Model(hidden, latent, *sizes, norm)
     arguments = jnp.zeros((B, 28, 28)), jnp.zeros((T, B, latent))
     variables = jax.jit(model.init)(jax.random.key(0), *arguments)
     return model, {**variables, "params": randomized(variables["params"])}
@@ -65,7 +65,7 @@ def linear(p, h):
     return h @ W + p["Identity_0"]["bias"]
 
 
-def run(kind, p, x, epsilon, sizes, attention):
+def run(kind, p, x, epsilon, sizes):
     """Return the canvases ``[T, B, 28, 28]``, mu and sigma, as the paper writes a step."""
     c = np.zeros((B, 28, 28))
     encoder = decoder = (np.zeros((B, H)), np.zeros((B, H)))
@@ -73,12 +73,10 @@ def run(kind, p, x, epsilon, sizes, attention):
     for e in epsilon:
         x_hat = x - reference.sigmoid(c)
         h_dec = decoder[1]
-        r = np.zeros((B, 2 * (sizes[0] ** 2 if attention else 784)))
+        r = np.zeros((B, 2 * sizes[0] ** 2))
         for n in range(B):
-            seen = [x[n], x_hat[n]]
-            if attention:
-                F_Y, F_X, gamma = banks(linear(p["W_read"], h_dec[n]), sizes[0])
-                seen = [gamma * F_Y @ image @ F_X.T for image in seen]
+            F_Y, F_X, gamma = banks(linear(p["W_read"], h_dec[n]), sizes[0])
+            seen = [gamma * F_Y @ image @ F_X.T for image in (x[n], x_hat[n])]
             r[n] = np.concatenate([patch.ravel() for patch in seen])
         inputs = np.concatenate([r, h_dec], 1)
         encoder = reference.lstm(kind, p["encoder"], encoder, inputs, real, EPSILON)
@@ -88,26 +86,21 @@ def run(kind, p, x, epsilon, sizes, attention):
         c = c.copy()
         for n in range(B):
             a = linear(p["W_write"], decoder[1][n])
-            if attention:
-                N = sizes[1]
-                F_Y, F_X, gamma = banks(a[:5], N)
-                c[n] += F_Y.T @ a[5:].reshape(N, N) @ F_X / gamma
-            else:
-                c[n] += a.reshape(28, 28)
+            N = sizes[1]
+            F_Y, F_X, gamma = banks(a[:5], N)
+            c[n] += F_Y.T @ a[5:].reshape(N, N) @ F_X / gamma
         outputs.append((c, mu, np.exp(log_sigma)))
     return tuple(np.stack(arrays) for arrays in zip(*outputs, strict=True))
 
 
-@pytest.mark.parametrize(
-    "kind, attention", [*((kind, True) for kind in NORMS), ("layer", False)], ids=str
-)
-def test_canvases_and_the_bound_are_those_of_the_equations(kind, attention):
+@pytest.mark.parametrize("kind", NORMS)
+def test_canvases_and_the_bound_are_those_of_the_equations(kind):
     x, epsilon, sizes = pictures(B), normal(T, B, Z), (2, 3)
     with jax.enable_x64(True):
-        model, variables = made(NORMS[kind], attention, sizes)
+        model, variables = made(NORMS[kind], sizes)
         glimpses, _ = jax.jit(partial(model.apply, mutable=["stats"]))(variables, x, epsilon)
         bound = np.asarray(draw.bound(x, glimpses))
-    c, mu, sigma = run(kind, variables["params"], x, epsilon, sizes, attention)
+    c, mu, sigma = run(kind, variables["params"], x, epsilon, sizes)
     np.testing.assert_allclose(glimpses.c, c, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(glimpses.mu, mu, rtol=1e-9, atol=1e-9)
     p = reference.sigmoid(c[-1])

@@ -7,8 +7,8 @@ import pytest
 
 from configs import handwriting as config_file
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting.model import Mixture, Model, Noise
-from experiments.handwriting.task import Task, pad
+from experiments.handwriting.model import Mixture, Model
+from experiments.handwriting.task import Task, one_hot, pad
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import draw as normal
@@ -38,9 +38,9 @@ def texts(seed=0):
     return np.eye(CLASSES)[classes] * real[..., None]
 
 
-def made(kind, text=True):
+def made(kind):
     """Return a model with random parameters in float64; x64 must be on."""
-    model = Model(H, K, M, text, PACE, NORMS[kind])
+    model = Model(H, K, M, PACE, NORMS[kind])
     variables = jax.jit(model.init)(jax.random.key(0), points(T, B), MASK, texts())
     return model, {**variables, "params": randomized(variables["params"])}
 
@@ -52,20 +52,20 @@ def linear(p, h):
     return h @ p["Dense_0"]["kernel"] + p["Identity_0"]["bias"]
 
 
-def network(kind, p, xs, mask, text, conditional):
+def network(kind, p, xs, mask, text):
     """y ``[T, B, 1 + 6M]``, one step, one layer and one example after another."""
     carries = [(np.zeros((B, H)), np.zeros((B, H))) for _ in range(3)]
     kappa, w, ys = np.zeros((B, K)), np.zeros((B, CLASSES)), []
     for x, m in zip(xs, mask, strict=True):
         hs, below = [], None
         for n in range(3):
-            inputs = [x] + [w] * conditional if n == 0 else [x] + [w] * conditional + [below]
+            inputs = [x, w] if n == 0 else [x, w, below]
             carries[n] = reference.lstm(
                 kind, p[f"cells_{n}"], carries[n], np.concatenate(inputs, 1), m, EPSILON
             )
             below = carries[n][1]
             hs.append(below)
-            if n == 0 and conditional:
+            if n == 0:
                 kappa, w = kappa.copy(), np.zeros((B, CLASSES))
                 for case in range(B):
                     a = linear(p["W_window"], below[case])
@@ -94,13 +94,11 @@ def density(y, point):
     return -np.log(total) - np.log(e if point[2] else 1 - e)
 
 
-@pytest.mark.parametrize(
-    "kind, text", [*((kind, True) for kind in NORMS), ("layer", False)], ids=str
-)
-def test_outputs_are_those_of_the_equations(kind, text):
+@pytest.mark.parametrize("kind", NORMS)
+def test_outputs_are_those_of_the_equations(kind):
     xs = points(T, B)
     with jax.enable_x64(True):
-        model, variables = made(kind, text)
+        model, variables = made(kind)
         both = jax.jit(
             lambda variables: [
                 model.apply(variables, xs, MASK, texts(), schedule, mutable=["stats"])[0]
@@ -108,32 +106,22 @@ def test_outputs_are_those_of_the_equations(kind, text):
             ]
         )
         y, plain = both(variables)
-    expected = network(kind, variables["params"], xs, MASK, texts(), text)
+    expected = network(kind, variables["params"], xs, MASK, texts())
     real = MASK[..., None]
     np.testing.assert_allclose(np.where(real, y, 0), np.where(real, expected, 0), atol=1e-9)
     np.testing.assert_allclose(np.where(real, plain, 0), np.where(real, expected, 0), atol=1e-9)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [True, False], ids=["text", "prediction"])
-def test_step_by_step_is_the_network(text):
+def test_step_by_step_is_the_network():
     xs = points(T, B)
     with jax.enable_x64(True):
-        model, variables = made("layer", text)
+        model, variables = made("layer")
         ys = model.apply(variables, xs, np.ones((T, B), bool), texts())
-        noise = Noise.draw(jax.random.key(0), (T, B), M)
-        primed = np.ones(T, bool)
-        given = np.concatenate([xs[1:], xs[:1]])  # point t + 1 comes out of step t
-        start = dict(variables)
-        written = model.apply(
-            start, texts(), noise, 0.0, given, primed, method="write", mutable=["stats"]
-        )[0]
-        np.testing.assert_allclose(written.points, given)
 
         def steps(model):
             zero = jnp.zeros((B, H))
-            first = (zero, zero)
-            carry = (model.start(B) if text else first, first, first)
+            carry = model.start(B), (zero, zero), (zero, zero)
             for x in xs:
                 carry, y, _ = model.step(carry, x, texts())
                 yield y
@@ -171,7 +159,7 @@ def test_no_finite_output_and_no_finite_point_makes_a_nan():
 
 
 def test_no_finite_state_makes_a_nan_of_the_window():
-    model, text = Model(H, K, M, True, PACE, Norm()), jnp.asarray(texts(), jnp.float32)
+    model, text = Model(H, K, M, PACE, Norm()), jnp.asarray(texts(), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), points(T, B), MASK, text)
     params = jax.tree.map(jnp.zeros_like, variables["params"])
     random = np.random.default_rng(0)
@@ -195,7 +183,7 @@ def test_samples_have_the_moments_of_the_mixture():
     mixture = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (40_000, *leaf.shape)), Mixture.from_outputs(y)
     )
-    samples = np.asarray(mixture.sample(Noise.draw(jax.random.key(0), (40_000,), M)))
+    samples = np.asarray(mixture.sample(jax.random.key(0)))
     mix = jax.tree.map(np.asarray, Mixture.from_outputs(y))
     pi = np.exp(mix.log_pi)
     mean = np.array([pi @ mix.mu_1, pi @ mix.mu_2])
@@ -267,23 +255,25 @@ def test_updates_raise_the_likelihood(kind):
 
 
 @pytest.mark.slow
-def test_writing_depends_on_the_key_and_begins_as_primed(task):
+def test_writing_feeds_points_back_and_depends_on_the_key(task):
+    """Step by step from its own points, the network gives the distributions they are from."""
     variables = jax.jit(task.init)(jax.random.key(0))
-    text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
-    first, second = (
-        task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2)
-    )
-    again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
-    assert first.points.shape == (12, 1, 3)
-    assert first.phi.shape == (12, 1, 4)
+    text = [np.array([1, 2, 3], np.uint8)]
+    first, again, second = (task.write(variables, text, jax.random.key(k), 12) for k in (1, 1, 2))
+    assert first.points.shape == (12, 1, 3) and first.phi.shape == (12, 1, 4)
     np.testing.assert_array_equal(first.points, again.points)
-    np.testing.assert_array_equal(first.points[:5, 0], prime[1:])
-    assert (first.points[5:] != second.points[5:]).any()
+    assert (first.points != second.points).any()
+    xs = np.concatenate([np.zeros((1, 1, 3)), first.points[:-1]]).astype(np.float32)
+    inputs = xs, np.ones((12, 1), bool), one_hot(text[0][None], [3])
+    y = task.model(train=False).apply(variables, *inputs)
+    keys = jax.random.split(jax.random.key(1), 12)
+    points = jax.vmap(Mixture.sample)(Mixture.from_outputs(y), keys)
+    np.testing.assert_allclose(points, first.points, atol=1e-5)
 
 
 def test_parameters_are_about_as_many_as_in_the_paper():
     """3.7 million; 3,653,751 with the peepholes of Graves (3 x 400 in each layer)."""
-    model = Model(400, 10, 20, True, 0.0, Norm())
+    model = Model(400, 10, 20, 0.0, Norm())
     shapes = jax.eval_shape(
         model.init,
         *(jax.random.key(0), jnp.zeros((1, 1, 3)), jnp.ones((1, 1), bool), jnp.zeros((1, 9, 57))),

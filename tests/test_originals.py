@@ -161,43 +161,20 @@ class Malicious:
         return print, ("executed",)
 
 
-class Pickled:
-    """Is pickled as a call, and as the state of its result."""
-
-    def __init__(self, call, arguments, *state):
-        self.parts = call, arguments, *state
-
-    def __reduce__(self):
-        return self.parts
-
-
-# A dtype of eight bytes that are the address of an object, and says that it is none.
-ADDRESS = Pickled(
-    *(np.dtype, ("V8", False, True)),
-    (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0),
-)
-CODE = {"code": Malicious(), "code inside": {"data": Malicious()}}
-NO_BYTES = {
-    "addresses": Pickled(*np.zeros(0).__reduce__()[:2], (1, (1,), ADDRESS, False, bytes(8))),
-    "an array by another way": Pickled(np.ndarray, ((1,), np.dtype("O"), bytes(8))),
-    "objects": np.array([None], object),
-    "floats": np.zeros(3),
+CODE = {
+    "code": Malicious(),
+    "code inside": {"data": Malicious()},
+    "an array": np.zeros(3),
+    "bytes": [b"ab"],  # in protocol 2 a call of _codecs.encode
 }
 
 
 @pytest.mark.parametrize("name", CODE)
-@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("protocol", [0, 2])
 def test_code_in_a_pickle_raises(name, protocol, capsys):
     with refused("a.pkl is no pickle of plain data", "not loaded"):
         pickles.load("a.pkl", pickle.dumps(CODE[name], protocol))
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("name", NO_BYTES)
-@pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_only_arrays_of_bytes_come_out_of_a_pickle(name, protocol):
-    with pytest.raises((ValueError, TypeError, AttributeError)):
-        pickles.load("a.pkl", pickle.dumps(NO_BYTES[name], protocol)).array()
 
 
 @pytest.mark.parametrize(
@@ -212,12 +189,3 @@ def test_only_arrays_of_bytes_come_out_of_a_pickle(name, protocol):
 def test_a_damaged_or_oversized_pickle_raises(data):
     with refused("a.pkl"):
         pickles.load("a.pkl", data)
-
-
-@pytest.mark.parametrize("order", "CF")
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_a_pickle_may_have_arrays_of_bytes(order, protocol):
-    array = np.arange(6, dtype=np.uint8).reshape(2, 3, order=order)
-    value = pickles.load("a.pkl", pickle.dumps({"data": array, "labels": [1, 2]}, protocol))
-    np.testing.assert_array_equal(value["data"].array(), array)
-    assert value["labels"] == [1, 2]

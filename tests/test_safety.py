@@ -55,7 +55,7 @@ OPENING = set("open read_text read_bytes fromfile loadtxt genfromtxt memmap open
 PACKERS = set("bz2 gzip lzma tarfile zipfile".split())
 OWN = {  # these open what the project itself wrote or brings along; originals.py is the boundary
     *("arrays.py", "originals.py", "curves.py"),
-    *("letters.py", "pen.py", "docs.py"),
+    *("pen.py", "docs.py"),
 }
 
 

@@ -8,16 +8,16 @@ import pytest
 
 from configs import attentive_reader as config_file
 import experiments
-from experiments.attentive_reader.samples import Options, Question, answered, section
+from experiments.attentive_reader.samples import Options, answered, section
 from experiments.datasets import vocabulary
-from experiments.pictures import BAD, GOOD, Page, html
+from experiments.pictures import BAD, GOOD, html
 
 
-def question(answer="@entity1"):
+def shown_question(answer="@entity1"):
     passage = ["@entity1", "<b>", "&", "@entity2", "$x$"]
     weights = np.array([0.5, 0.25, 0.0, 0.25, 0.0])
     guesses = [("@entity2", 0.75), ("@entity1", 0.125)]
-    return Question("test 7", passage, weights, ["who", "?"], answer, guesses)
+    return section("test 7", ["who", "?"], passage, weights, answer, guesses)
 
 
 def test_every_question_has_its_words_weights_and_guesses(tmp_path):
@@ -26,22 +26,28 @@ def test_every_question_has_its_words_weights_and_guesses(tmp_path):
     task = experiments.load(config)
     variables = jax.jit(task.init)(jax.random.key(0))
     split, names = task.splits["valid"], vocabulary.split(task.splits["train"]["words"])
-    questions = answered(task, variables, Options(split="valid", cases=3, count=4))
-    numbers = [int(q.name.removeprefix("valid ")) for q in questions]
+    shown = answered(task, variables, Options(split="valid", cases=3, count=4))
+    numbers = [int(page.title.text.split()[1].rstrip(":")) for page in shown]
     assert len(set(numbers)) == 3 and numbers == sorted(numbers)
 
-    T = max(len(q.passage) for q in questions) + 1  # padded otherwise, in another batch
+    T = int(task.lengths["valid"][numbers].max()) + 1  # padded otherwise, in another batch
     logits, alpha = task.read(variables, task.cases(split, np.array(numbers), T))
-    for b, (n, q) in enumerate(zip(numbers, questions, strict=True)):
-        for words, text in ((q.passage, "passage"), (q.words, "question")):
+    for b, (n, page) in enumerate(zip(numbers, shown, strict=True)):
+        question, passage, _ = page.paragraphs
+        for words, text in ((passage, "passage"), (question, "question")):
             first, end = split[f"{text}_starts"][n : n + 2]
-            assert " ".join(words) == vocabulary.decode(split[f"{text}s"][first:end], names)
-        assert q.answer == vocabulary.decode([split["answers"][n]], names)
-        np.testing.assert_allclose(q.weights, alpha[: len(q.passage), b], atol=1e-5)
+            written = vocabulary.decode(split[f"{text}s"][first:end], names)
+            assert " ".join(word.text for word in words) == written
+        answer = vocabulary.decode([split["answers"][n]], names)
+        assert page.title.text.endswith(("right", f"wrong, it is {answer}"))
+        weights = alpha[: len(passage), b]
+        shades = [word.shade for word in passage]
+        np.testing.assert_allclose(shades, weights / weights.max(), atol=1e-4)
         p = np.exp(np.asarray(logits[b], np.float64))
-        best = np.argsort(-p)[:4]
-        assert [word for word, _ in q.guesses] == [["(end)", "?", *names][k] for k in best]
-        assert [chance for _, chance in q.guesses] == pytest.approx(p[best] / p.sum(), rel=1e-4)
+        best, ((_, guesses),) = np.argsort(-p)[:4], page.lists
+        assert [item.text.text for item in guesses] == [["(end)", "?", *names][k] for k in best]
+        chances = [float(item.number) for item in guesses]
+        assert chances == pytest.approx(p[best] / p.sum(), abs=6e-5)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,7 @@ def test_every_question_has_its_words_weights_and_guesses(tmp_path):
     ],
 )
 def test_the_answer_and_a_wrong_guess_are_marked(answer, title, marks, guesses):
-    shown = section(question(answer))
+    shown = shown_question(answer)
     _, passage, (largest,) = shown.paragraphs
     assert shown.title.mark == title
     assert [word.mark for word in passage] == marks
@@ -62,7 +68,7 @@ def test_the_answer_and_a_wrong_guess_are_marked(answer, title, marks, guesses):
 
 
 def test_the_page_has_every_word_escaped_on_its_shade():
-    page = html(Page("title", "about", [section(question())]))
+    page = html("title", "about", [shown_question()])
     assert "<b>" not in page and "<script" not in page and "http" not in page
     passage = re.findall(r"<p>.+</p>", page)[1]
     assert '<span class="good" style="background:rgb(255 165 40/100.0%)">@entity1<' in passage

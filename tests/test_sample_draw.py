@@ -17,9 +17,9 @@ from experiments.draw.samples import (
     ZOOM,
     Options,
     corners,
-    in_rows,
     sample,
     selected,
+    sheet,
     tile,
 )
 from tests.learning import tiny_task
@@ -86,7 +86,7 @@ def test_first_and_last_glimpse_are_shown(T):
 
 
 def test_pictures_fill_a_square_row_by_row():
-    page = pixels_of(in_rows([tile(BLACK + n / 5) for n in range(5)]))[..., 0]
+    page = pixels_of(sheet([tile(BLACK + n / 5) for n in range(5)]))[..., 0]
     side = 28 * ZOOM + GAP
     assert page.shape == (2 * side, 3 * side)
     assert page[::side, ::side].tolist() == [[0, 51, 102], [153, 204, 255]]
@@ -102,11 +102,9 @@ def test_the_animation_shows_every_glimpse_and_holds_the_last(make_task):
     assert durations[-1] > max(durations[:-1])
 
 
-def test_windows_are_drawn_with_attention_only(make_task):
-    with_windows, without = (pictures_of(make_task(attention=a)) for a in (True, False))
-    for name in with_windows:
-        assert coloured(with_windows[name]).any() == (name != "samples.png"), name
-        assert not coloured(without[name]).any(), name
+def test_windows_are_drawn_but_on_finished_pictures(make_task):
+    for name, picture in pictures_of(make_task()).items():
+        assert coloured(picture).any() == (name != "samples.png"), name
 
 
 def test_a_reconstruction_is_beside_its_image(make_task):

@@ -2,7 +2,6 @@
 sentences go where, and words from elsewhere."""
 
 import gzip
-import struct
 
 import jax
 import numpy as np
@@ -185,12 +184,9 @@ def test_expansion_is_least_squares_and_keeps_the_table():
 
 ROWS = {"the": [1.0, -2.5, 0.25], "naïve": [0.0, 3.0, 1e-3], "New_York": [7.0, 8.0, 9.0]}
 TEXT = "".join(f"{word} {' '.join(map(str, row))} \r\n" for word, row in ROWS.items())
-BINARY = [word.encode() + b" " + struct.pack("<3f", *row) for word, row in ROWS.items()]
 FORMATS = {
     "glove.txt": TEXT.encode(),
     "head.txt.gz": gzip.compress(b"3 3\n" + TEXT.encode()),
-    "new.bin": b"3 3\n" + b"\n".join(BINARY),
-    "old.bin.gz": gzip.compress(b"3 3\n" + b"".join(BINARY)),
 }
 
 
@@ -206,8 +202,6 @@ def test_vectors_are_read_in_every_format(tmp_path, name):
 BROKEN = {
     "few.txt": b"a 1 2\nb 1\n",
     "word.txt": b"3 2\na 1 2\nb 1 x\n",
-    "head.bin": bytes(200),
-    "short.bin": FORMATS["new.bin"][:-3],
     "short.txt.gz": FORMATS["head.txt.gz"][:-9],
     "gone.txt": None,
 }

@@ -57,7 +57,6 @@ def make_task(data_dir):
 def nats(task, params, batch):
     """−log p of all neighbours' words, one triple and one word after the other."""
     kind, p = task.config.norm, params
-    every = task.config.conditioning == "every"
 
     def gru(name, start, xs, mask):
         return reference.unrolled(reference.gru, kind, p[name], start, xs, mask, EPSILON)[0]
@@ -73,9 +72,7 @@ def nats(task, params, batch):
         xs = np.concatenate(
             [np.zeros((1, *p["table"][tokens[:1]].shape[1:])), p["table"][tokens[:-1]]]
         )
-        if every:
-            xs = np.concatenate([xs, np.broadcast_to(h, (*xs.shape[:2], h.shape[1]))], -1)
-        hs = gru(name, zeros if every else h, xs, mask)
+        hs = gru(name, h, xs, mask)
         for t, b in zip(*np.nonzero(mask), strict=True):
             a = hs[t, b] @ p["W_y"] + p["b_y"]
             total -= a[tokens[t, b]] - np.log(np.sum(np.exp(a)))
@@ -83,12 +80,9 @@ def nats(task, params, batch):
     return total, words
 
 
-@pytest.mark.parametrize(
-    "norm, conditioning",
-    [("none", "start"), ("layer", "start"), ("batch", "start"), ("layer", "every")],
-)
-def test_the_loss_is_that_of_the_equations(make_task, norm, conditioning):
-    task = make_task(norm=norm, conditioning=conditioning)
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_the_loss_is_that_of_the_equations(make_task, norm):
+    task = make_task(norm=norm)
     batch, random = task.batch(1), np.random.default_rng(1)
     with jax.enable_x64(True):
         shapes = jax.eval_shape(task.init, jax.random.key(0))
@@ -217,7 +211,6 @@ def test_a_batch_has_the_neighbours_of_a_sentence_with_ends(make_task):
     [
         (dict(batch_size=5000), "batch_size is 5000"),
         (dict(max_words=2), "of less than"),
-        (dict(conditioning="evry"), "every"),
         (dict(tasks="sentences"), "scripts.data sentences"),
     ],
     ids=lambda value: None if isinstance(value, str) else next(iter(value)),

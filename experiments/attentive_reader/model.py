@@ -68,8 +68,6 @@ class Model(nn.Module):
         vocabulary: number of words; each can be the answer.
         embedding_dim: D, the dimension of a word's vector.
         hidden: H, units of each LSTM and of attention and read-out.
-        bidirectional: whether separate LSTMs also read passage and question backwards; the states
-            of both directions are concatenated.
         norm: of the LSTMs, sites x, h and c; and of each of the five summed inputs of attention and
             read-out, site a (BN-everywhere).
     """
@@ -77,7 +75,6 @@ class Model(nn.Module):
     vocabulary: int
     embedding_dim: int
     hidden: int
-    bidirectional: bool
     norm: Norm
 
     def setup(self):
@@ -85,37 +82,24 @@ class Model(nn.Module):
         D, H, norm = self.embedding_dim, self.hidden, self.norm
         self.table = self.param("table", glorot, (self.vocabulary, D))
 
-        def cells():
-            directions = 2 if self.bidirectional else 1
-            return [
-                LSTM(H, norm, ("h",), init_W_x=input_blocks, init_W_h=orthogonal)
-                for _ in range(directions)
-            ]
+        def cell():
+            return LSTM(H, norm, ("h",), init_W_x=input_blocks, init_W_h=orthogonal)
 
-        self.of_passage, self.of_question = cells(), cells()
+        self.of_passage, self.of_question = [cell()], [cell()]  # lists: names of parameters
 
         # The code has a bias in W_d and W_u alone. Here each of the five belongs to its norm
         # (site a): a sum of several biases is one bias.
         def summed(init: Callable):
             return norm.dense("a", H, kernel_init=init), norm("a")
 
-        square = glorot if self.bidirectional else orthogonal
-        self.W_d, self.norm_d = summed(square)
+        self.W_d, self.norm_d = summed(orthogonal)
         self.W_q, self.norm_q = summed(glorot)
         self.W_r, self.norm_r = summed(glorot)
         self.W_u, self.norm_u = summed(glorot)
         self.W_m, self.norm_m = summed(glorot)
-        self.M = self.param("M", square, (H * len(self.of_passage), H))
+        self.M = self.param("M", orthogonal, (H, H))
         self.v = self.param("v", uniform(1 / np.sqrt(H)), (H,))
         self.W_y, self.norm_y = norm.dense("out", self.vocabulary, kernel_init=glorot), norm("out")
-
-    def states(self, cells, xs, mask, schedule):
-        """Return all states ``[T, B, H]`` and the last states ``[B, H]`` of each direction."""
-        hs, (_, h) = unroll(cells[0], xs, mask, schedule=schedule)
-        if len(cells) == 1:
-            return hs, h
-        back, (_, first) = unroll(cells[1], xs[::-1], mask[::-1], schedule=schedule)
-        return jnp.concatenate([hs, back[::-1]], -1), jnp.concatenate([h, first], -1)
 
     def similarity(self, d, q):
         """Return (M d_t) · (M q) ``[T, B]`` as d_t · (Mᵀ M q), which multiplies q alone by M."""
@@ -140,12 +124,14 @@ class Model(nn.Module):
             noise: factors of dropout.
             schedule: of the LSTMs, see `ln.rnn.unroll`.
         """
-        d, _ = self.states(self.of_passage, self.table[passage] * noise.passage, mask, schedule)
+        embedded = self.table[passage] * noise.passage
+        d, _ = unroll(self.of_passage[0], embedded, mask, schedule=schedule)
         embedded = self.table[question] * noise.question
-        _, q = self.states(self.of_question, embedded, question_mask, schedule)
+        _, (_, q) = unroll(self.of_question[0], embedded, question_mask, schedule=schedule)
         alpha = self.attend(d, q, mask)
         r = jnp.einsum("tb,tbh->bh", alpha, d)
         words = mask.astype(d.dtype)
+        # A product with the mask sums over real words alone; 1 avoids 0 / 0 for empty passages.
         mean = jnp.einsum("tb,tbh->bh", words, d) / jnp.maximum(words.sum(0), 1)[:, None]
         real = mask.any(0)
         g = tanh(

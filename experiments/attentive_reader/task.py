@@ -61,18 +61,6 @@ class Task(tasks.Cases):
         """Return the network."""
         return tasks.build(Model, self.config, train, vocabulary=self.vocabulary)
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        random = np.random.default_rng(0)
-        B, T, S = self.config.batch_size, int(self.bounds[-1]), self.longest_question
-        return dict(
-            passage=random.integers(self.vocabulary, size=(B, T), dtype=np.int32),
-            passage_length=np.full(B, T, np.int32),  # batch norm wants the longest
-            question=random.integers(self.vocabulary, size=(B, S), dtype=np.int32),
-            question_length=np.full(B, S, np.int32),
-            answer=random.choice(self.entities, B),
-        )
-
     def cases(self, arrays, cases, T: int) -> Batch:
         """Return some examples ``[B]`` of a split as a batch whose passages are padded to T."""
         passages = arrays["passages"], arrays["passage_starts"], cases, T
@@ -80,12 +68,12 @@ class Task(tasks.Cases):
         answers = dict(answer=arrays["answers"][cases])
         return padded("passage", *passages) | padded("question", *questions) | answers
 
-    def indices(self, step, seed, rows=slice(None)):
+    def drawn(self, cases, step, seed):
         """Return the examples of a batch, and the new name of each word of the vocabulary."""
         renamed = np.arange(self.vocabulary, dtype=np.int32)
         random = np.random.default_rng((seed, step, 2))
         renamed[self.entities] = random.permutation(self.entities)
-        return dict(cases=super().indices(step, seed, rows), renamed=renamed)
+        return dict(cases=cases, renamed=renamed)
 
     def gather(self, arrays, indices, shape):
         """Return a batch with renamed entities, whose passages are padded to ``shape``."""

@@ -26,8 +26,7 @@ FIGURES = (
         name="convnet_activity",
         title="How often units are active",
         caption="Share of the test examples for which a unit of the first convolutional layer is "
-        "above 0: the mean over the units at the border of the image, and over all other units. "
-        "`python -m scripts.sample convnet` draws it for every position.",
+        "above 0: the mean over the units at the border of the image, and over all other units.",
         panels=(
             Panel("border", "at the border", "test", "border_1", "active [%]", **ACTIVE),
             Panel("inside", "inside", "test", "inside_1", "active [%]", **ACTIVE),

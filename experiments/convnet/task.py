@@ -1,15 +1,12 @@
 """Classify images with a convolutional network (§6.7)."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import tasks
 from experiments.convnet.model import Model
 from ln.errors import InputError
-from ln.training import data
 
 COLOURS = {3 * 32 * 32: 3}  # numbers of an image -> its colours, if more than 1
-BLOCK = 1000  # images at once
 
 
 def image_shape(D: int) -> tuple[int, int, int]:
@@ -68,26 +65,6 @@ class Task(tasks.Images):
                 if not edge.all():
                     metrics[f"inside_{k}"] = active[:, ~edge].mean(1)
         return metrics, stats
-
-    @tasks.compiled
-    def active(self, variables, x, weights):
-        """Return the weighted sums over images of how many channels are active at each position."""
-        (_, activities), _ = self.apply(variables, dict(x=x), None, train=False)
-        return [jnp.tensordot(weights, (h > 0).mean(-1), 1) for h in activities]
-
-    def activity(self, variables, x) -> list[np.ndarray]:
-        """Return how often the units of each convolutional layer are active.
-
-        Args:
-            variables: of a trained network.
-            x: images, uint8 ``[N, D]``.
-
-        Returns:
-            For each layer the share of images ``[height, width]``, as the mean over channels.
-        """
-        batches, weights = data.blocks(dict(x=x), min(BLOCK, len(x)))
-        sums = [self.active(variables, *block) for block in zip(batches["x"], weights, strict=True)]
-        return [np.asarray(sum(layer)) / len(x) for layer in zip(*sums, strict=True)]
 
 
 def border(height: int, width: int) -> np.ndarray:

@@ -6,16 +6,15 @@
     data/mnist/train.y.npy    and so on
 
 A folder is complete or absent: it is filled as ``.mnist.<random>.partial`` and then renamed.
-Reading maps the files into memory. Writing takes a few rows at a time, so an array may be larger
-than memory: anything with a shape, a dtype and slices that are arrays will do.
+Reading maps the files into memory. An array that is written may be larger than memory, too, if it
+is mapped, as those of `Growing` are.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import datetime
 import hashlib
 import json
-import math
 import os
 from pathlib import Path
 import shutil
@@ -30,16 +29,7 @@ from ln.errors import InputError, writing
 
 VERSION = 1  # of this layout
 BLOCK = 2**24  # bytes
-mapped = np.lib.format.open_memmap  # a .npy file into memory
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split -> array -> values
-
-
-def blocks(values: Any) -> Iterator[np.ndarray]:
-    """Yield the rows of an array, as many at a time as BLOCK holds, contiguous."""
-    row = values.dtype.itemsize * math.prod(values.shape[1:])
-    step = max(1, BLOCK // max(1, row))
-    for start in range(0, len(values), step):
-        yield np.ascontiguousarray(values[start : start + step])
 
 
 class Growing:
@@ -54,36 +44,25 @@ class Growing:
         weakref.finalize(self, self.file.close)
 
     def add(self, rows: Any) -> None:
+        """Append rows."""
         self.file.write(np.asarray(rows, self.dtype).data)
 
     def mapped(self) -> np.ndarray:
+        """Return the whole array, read-only."""
         self.file.flush()
         return np.memmap(self.file, self.dtype, "r").reshape(-1, *self.row)
 
 
-def describe(values: np.ndarray, copy: Callable | None = None) -> dict:
-    """Return the shape, dtype and SHA-256 of an array.
-
-    Args:
-        values: the array.
-        copy: is called with the bytes of each block, so that a large array is read only once.
-    """
-    digest = hashlib.sha256()
-    for block in blocks(values):
-        digest.update(block.data)
-        if copy:
-            copy(block.data)
-    return dict(shape=list(values.shape), dtype=str(values.dtype), sha256=digest.hexdigest())
+def describe(values: np.ndarray) -> dict:
+    """Return the shape, dtype and SHA-256 of an array."""
+    digest = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+    return dict(shape=list(values.shape), dtype=str(values.dtype), sha256=digest)
 
 
 def save(path: Path, values: np.ndarray) -> dict:
     """Write one array in numpy's format; return its description and the size of the file."""
-    descr = np.lib.format.dtype_to_descr(values.dtype)
-    header = dict(descr=descr, fortran_order=False, shape=values.shape)
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        entry = describe(values, file.write)
-    return dict(entry, bytes=path.stat().st_size)
+    np.save(path, np.ascontiguousarray(values))
+    return dict(describe(values), bytes=path.stat().st_size)
 
 
 @contextlib.contextmanager
@@ -190,7 +169,7 @@ def read(data_dir: str | Path, name: str) -> dict[str, dict[str, np.ndarray]]:
         split, array = key.split(".", 1)
         path = Path(data_dir) / name / f"{key}.npy"
         try:
-            values = mapped(path, mode="r")
+            values = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError, OverflowError) as error:
             raise InputError(
                 f"{path}: {error}. Delete or move {path.parent}, then {_how(data_dir, name)}"

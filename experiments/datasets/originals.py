@@ -5,7 +5,7 @@ which reads regular files only and stops at the budget of the data set.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import gzip
@@ -13,25 +13,16 @@ import hashlib
 import io
 import lzma
 import math
-import os
 from pathlib import Path
 import re
-import struct
 import tarfile
 import time
 from typing import IO, Any
 import zipfile
-import zlib
 
 from experiments.datasets import arrays, text
 from ln.errors import InputError
 
-# Exceptions of damaged archives. RuntimeError: a zip file with a password or an unknown packing.
-DAMAGED = (
-    *(OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error),
-    *(tarfile.TarError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, MemoryError),
-    RecursionError,
-)
 PACKED = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\0", lzma.open))
 LITTER = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"))  # of operating systems
 NEVER = re.compile(r"(?!)")
@@ -55,6 +46,7 @@ class Budget:
     printed: float = dataclasses.field(default_factory=time.monotonic)
 
     def spend(self, count: int, place: str) -> None:
+        """Count bytes that were read, and print progress; raise InputError if they are too many."""
         self.spent += count
         if self.spent > self.total:
             raise InputError(
@@ -73,9 +65,11 @@ class Limited(io.RawIOBase):
         self.stream, self.place, self.budget = stream, place, budget
 
     def readable(self) -> bool:
+        """Return True: io asks for it."""
         return True
 
     def readinto(self, buffer) -> int:
+        """Fill a buffer with the next bytes, and return their number; 0 at the end."""
         with readable(self.place):
             data = self.stream.read(len(buffer))
         self.budget.spend(len(data), self.place)
@@ -83,13 +77,14 @@ class Limited(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
+        """Close the stream below, too."""
         self.stream.close()
         super().close()
 
 
 @contextlib.contextmanager
-def readable(place: str | Path, damaged: tuple = DAMAGED) -> Iterator[None]:
-    """Turn the exceptions of damaged files into an InputError."""
+def readable(place: str | Path, damaged: Any = Exception) -> Iterator[None]:
+    """Turn exceptions into an InputError: libraries raise all kinds of them for damaged files."""
     try:
         yield
     except InputError:  # it says already what is wrong, and is a ValueError, too
@@ -162,7 +157,10 @@ def collect(
     """Return the contents of a file for each key: the first whose name has it as group 1.
 
     Args:
+        source: the place of the files.
+        wanted: see `Source.files`.
         digests: SHA-256 of the unpacked bytes of each key's file, if it is known.
+        archives: see `Source.files`.
 
     Raises:
         InputError: a file is missing, or has another digest; or as `Source.files`.
@@ -223,14 +221,12 @@ def usable(what: str, records: Iterable[tuple[str, Any]], most: float, few: int 
 
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the regular files below a folder in the order of their paths, without litter."""
-    # Strings, not Paths, because a corpus may have half a million files.
-    paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
-    paths.sort(key=lambda path: path.split(os.sep))
-    inside = (path for path in paths if not _is_litter(os.path.relpath(path, folder).split(os.sep)))
-    return filter(Path.is_file, map(Path, inside))
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not _is_litter(path.relative_to(folder).parts):
+            yield path
 
 
-def _is_litter(parts: list[str]) -> bool:
+def _is_litter(parts: Sequence[str]) -> bool:
     return parts[-1].startswith("._") or not LITTER.isdisjoint(parts)
 
 

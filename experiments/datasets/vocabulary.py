@@ -57,7 +57,8 @@ def pad(tokens, starts, texts, T: int) -> tuple[np.ndarray, np.ndarray]:
     """Return some texts of a ragged array side by side, cut or padded to T words.
 
     Args:
-        tokens, starts: the array, as `ragged` returns it.
+        tokens: the array, as `ragged` returns it.
+        starts: where its texts start.
         texts: the indices of the texts, ``[B]``.
         T: the length of the result.
 

@@ -79,8 +79,8 @@ class Glimpse(NamedTuple):
         log_sigma: logarithm of its standard deviation ``[B, Z]``, likewise.
         z: the sample ``[B, Z]``.
         c: the canvas ``[B, 28, 28]`` after the step; σ(c) is the picture.
-        reading: the encoder's window; None without attention or image.
-        writing: the decoder's window; None without attention.
+        reading: the encoder's window; None if there is no image.
+        writing: the decoder's window.
     """
 
     mu: jax.Array | None
@@ -88,7 +88,7 @@ class Glimpse(NamedTuple):
     z: jax.Array
     c: jax.Array
     reading: Window | None
-    writing: Window | None
+    writing: Window
 
 
 class Model(nn.Module):
@@ -97,10 +97,8 @@ class Model(nn.Module):
     Attributes:
         hidden: units of the encoder and of the decoder.
         latent: Z, the dimension of z in each step.
-        read_size: N of the encoder's window, with attention.
-        write_size: N of the decoder's window, with attention.
-        attention: whether there are windows. Without them the encoder reads and the decoder writes
-            the whole image (G eqs. 17-18).
+        read_size: N of the encoder's window.
+        write_size: N of the decoder's window.
         norm: of both LSTMs, sites x, h and c, and of the other matrices, site out.
     """
 
@@ -108,17 +106,14 @@ class Model(nn.Module):
     latent: int
     read_size: int
     write_size: int
-    attention: bool
     norm: Norm
 
     def setup(self):
         """Define the modules."""
-        N = self.write_size
         self.encoder, self.decoder = LSTM(self.hidden, self.norm), LSTM(self.hidden, self.norm)
         self.W_z = Linear(2 * self.latent, self.norm)
-        self.W_write = Linear(5 + N * N if self.attention else HEIGHT * WIDTH, self.norm)
-        if self.attention:
-            self.W_read = Linear(5, self.norm)
+        self.W_read = Linear(5, self.norm)
+        self.W_write = Linear(5 + self.write_size**2, self.norm)
 
     def read(self, x, x_hat, h_dec):
         """Read the image x and the error image x_hat (G eqs. 4, 27).
@@ -126,17 +121,13 @@ class Model(nn.Module):
         Returns:
             Both patches side by side, ``[B, 2 N N]``, and the window.
         """
-        images, window = (x, x_hat), None
-        if self.attention:
-            window = Window.from_numbers(self.W_read(h_dec), self.read_size)
-            images = tuple(window.read(image, self.read_size) for image in images)
-        return jnp.concatenate([image.reshape(len(x), -1) for image in images], -1), window
+        window = Window.from_numbers(self.W_read(h_dec), self.read_size)
+        patches = [window.read(image, self.read_size) for image in (x, x_hat)]
+        return jnp.concatenate([patch.reshape(len(x), -1) for patch in patches], -1), window
 
     def write(self, h_dec):
         """Return what the decoder adds to the canvas, ``[B, 28, 28]``, and the window."""
         a = self.W_write(h_dec)
-        if not self.attention:
-            return a.reshape(-1, HEIGHT, WIDTH), None
         window, w = Window.from_numbers(a[:, :5], self.write_size), a[:, 5:]
         return window.write(w.reshape(-1, self.write_size, self.write_size)), window
 
@@ -144,7 +135,7 @@ class Model(nn.Module):
         """Return carry and `Glimpse` of a step for images x ``[B, 28, 28]`` (G eqs. 3-8)."""
         c, encoder, decoder = carry
         _, h_dec = decoder
-        x_hat = x - sigmoid(c)
+        x_hat = x - sigmoid(c)  # what is still missing on the canvas
         r, reading = self.read(x, x_hat, h_dec)
         encoder, h_enc = self.encoder(encoder, jnp.concatenate([r, h_dec], -1))
         mu, log_sigma = jnp.split(self.W_z(h_enc), 2, -1)
@@ -161,6 +152,7 @@ class Model(nn.Module):
 
     def imagine(self, carry, z):
         """Return carry and `Glimpse` of a step without image; z is from the prior (G §2.3)."""
+        # The encoder has no part in it: the decoder alone turns z into pictures.
         carry, writing = self.paint(carry, z)
         return carry, Glimpse(None, None, z, carry[0], None, writing)
 

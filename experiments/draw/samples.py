@@ -13,9 +13,11 @@ A window's frame goes through the centres of its outermost filters, the thicker 
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
+from scipy.special import expit as sigmoid
 
 from experiments.pictures import encoded, option
 
@@ -30,6 +32,8 @@ FAR = 1000  # pixels: beyond any picture
 
 @dataclasses.dataclass(frozen=True)
 class Options:
+    """The flags of the command."""
+
     seed: int = option(0, "seed of all that is random", lower_bound=0)
     split: str = option("test", "split of the images")
     count: int = option(64, "pictures in samples.png and samples.gif", lower_bound=1)
@@ -40,7 +44,9 @@ def sample(task, variables, options: Options) -> dict[str, bytes]:
     """Return the files by name.
 
     Args:
+        task: of the run.
         variables: of one lane.
+        options: the flags.
 
     Raises:
         InputError: there is no such split, or it has fewer examples.
@@ -57,42 +63,39 @@ def sample(task, variables, options: Options) -> dict[str, bytes]:
     painted = jax.device_get(jax.jit(task.reconstruct)(variables, x, keys[1]))
     ends = dict(image=x.reshape(painted.c[-1].shape), painted=sigmoid(painted.c[-1]))
     return {
-        "samples.png": encoded(in_rows([tile(c) for c in sigmoid(samples.c[-1, :count])]), "PNG"),
+        "samples.png": encoded(sheet([tile(c) for c in sigmoid(samples.c[-1, :count])])),
         "samples.gif": animation(samples, config, count),
         "samples_over_time.png": over_time(samples, config, cases, {}),
         "reconstructions.png": over_time(painted, config, cases, ends),
     }
 
 
-def sigmoid(c):
-    return (1 + np.tanh(c / 2)) / 2
-
-
 def over_time(glimpses, config, cases: int, ends: Mapping[str, np.ndarray]) -> bytes:
     """Draw a row for each example: the ends, then the canvas after some of the glimpses.
 
     Args:
+        glimpses: of all examples, ``[T, B, ...]``.
+        config: of the run.
+        cases: how many examples.
         ends: title -> pictures ``[B, H, W]``.
     """
-    shown = selected(len(glimpses.c))
-    rows = [
-        [tile(pictures[b]) for pictures in ends.values()]
-        + [canvas(glimpses, config, t, b) for t in shown]
-        for b in range(cases)
-    ]
-    return encoded(sheet(rows, [*ends, *(f"t = {t + 1}" for t in shown)]), "PNG")
+    shown, tiles = selected(len(glimpses.c)), []
+    for b in range(cases):
+        tiles += [tile(pictures[b]) for pictures in ends.values()]
+        tiles += [canvas(glimpses, config, t, b) for t in shown]
+    titles = [*ends, *(f"t = {t + 1}" for t in shown)]
+    return encoded(sheet(tiles, titles, len(titles)))
 
 
 def animation(glimpses, config, count: int) -> bytes:
     """Return a GIF that shows glimpse by glimpse how all pictures are painted, in a loop."""
-    T = len(glimpses.c)
-    first, *others = (
-        in_rows([canvas(glimpses, config, t, b) for b in range(count)], [f"t = {t + 1} of {T}"])
-        for t in range(T)
-    )
+    T, pages = len(glimpses.c), []
+    for t in range(T):
+        tiles = [canvas(glimpses, config, t, b) for b in range(count)]
+        pages.append(sheet(tiles, [f"t = {t + 1} of {T}"]))
     durations = [1000 * SECONDS // T] * (T - 1) + [1000 * HELD]
-    movie = dict(save_all=True, append_images=others, duration=durations, loop=0)  # 0: for ever
-    return encoded(first, "GIF", **movie)
+    movie = dict(save_all=True, append_images=pages[1:], duration=durations, loop=0)  # 0: for ever
+    return encoded(pages[0], "GIF", **movie)
 
 
 def selected(T: int) -> np.ndarray:
@@ -105,9 +108,10 @@ def canvas(glimpses, config, t: int, b: int) -> Image.Image:
     import jax
 
     glimpse = jax.tree.map(lambda leaf: leaf[t, b], glimpses)
-    reading = glimpse.reading, config.read_size, READING
-    writing = glimpse.writing, config.write_size, WRITING
-    return tile(sigmoid(glimpse.c), *(frame for frame in (reading, writing) if frame[0]))
+    frames = [(glimpse.writing, config.write_size, WRITING)]
+    if glimpse.reading:
+        frames = [(glimpse.reading, config.read_size, READING), *frames]
+    return tile(sigmoid(glimpse.c), *frames)
 
 
 def tile(picture: np.ndarray, *frames) -> Image.Image:
@@ -131,20 +135,16 @@ def corners(window, N: int) -> tuple:
     return window.g_X - half, window.g_Y - half, window.g_X + half, window.g_Y + half
 
 
-def in_rows(tiles: Sequence[Image.Image], titles: Sequence[str] = ()) -> Image.Image:
-    """Lay out tiles as a square, row by row."""
-    columns = int(np.ceil(np.sqrt(len(tiles))))
-    return sheet([tiles[n : n + columns] for n in range(0, len(tiles), columns)], titles)
-
-
-def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
-    """Lay out rows of tiles below the titles of the columns."""
-    width, height = (side + GAP for side in rows[0][0].size)
-    top = HEAD if titles else 0
-    page = Image.new("RGB", (width * len(rows[0]), top + height * len(rows)), "white")
+def sheet(
+    tiles: Sequence[Image.Image], titles: Sequence[str] = (), columns: int = 0
+) -> Image.Image:
+    """Lay out tiles row by row, below the titles of columns; 0 columns make a square."""
+    columns = columns or math.ceil(math.sqrt(len(tiles)))
+    width, height = (side + GAP for side in tiles[0].size)
+    top, rows = HEAD if titles else 0, -(-len(tiles) // columns)
+    page = Image.new("RGB", (width * columns, top + height * rows), "white")
     for column, title in enumerate(titles):
         ImageDraw.Draw(page).text((column * width, 1), title, fill="black")
-    for n, row in enumerate(rows):
-        for column, image in enumerate(row):
-            page.paste(image, (column * width, top + n * height))
+    for n, image in enumerate(tiles):
+        page.paste(image, (n % columns * width, top + n // columns * height))
     return page

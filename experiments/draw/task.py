@@ -5,7 +5,6 @@ from typing import Any
 import jax
 from jax.nn import logsumexp
 import jax.numpy as jnp
-import numpy as np
 
 from experiments import tasks
 from experiments.draw.model import HEIGHT, WIDTH, Glimpse, Model, bound, divergence, log_weight
@@ -28,11 +27,6 @@ class Task(tasks.Cases):
     def noise(self, key, B: int):
         """Return standard normal numbers ``[T, B, Z]``: ε, or a z of the prior."""
         return jax.random.normal(key, (self.config.glimpses, B, self.config.latent))
-
-    def example(self):
-        """Return a random batch."""
-        shape = self.config.batch_size, HEIGHT * WIDTH
-        return dict(x=np.random.default_rng(0).integers(2, size=shape, dtype=np.uint8))
 
     def inputs(self, batch, key, train):
         """Return the images ``[B, 28, 28]`` of a batch and ε ``[T, B, Z]``."""

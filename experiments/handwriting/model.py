@@ -56,7 +56,7 @@ class Mixture(NamedTuple):
             mu_2=mu_2,
             log_sigma_1=jnp.clip(sigma_1 - bias, -LARGEST, LARGEST),
             log_sigma_2=jnp.clip(sigma_2 - bias, -LARGEST, LARGEST),
-            rho=0.9995 * tanh(rho),
+            rho=0.9995 * tanh(rho),  # so that 1 − ρ² never rounds to 0
         )
 
     def negative_log_likelihood(self, points):
@@ -80,44 +80,21 @@ class Mixture(NamedTuple):
         log_p_end = end * log_sigmoid(self.e) + (1 - end) * log_sigmoid(-self.e)
         return -logsumexp(self.log_pi + log_density, -1) - log_p_end
 
-    def sample(self, noise: "Noise"):
-        """Return points ``[..., 3]`` drawn by the noise."""
-        component = (self.log_pi + noise.gumbel).argmax(-1)[..., None]
+    def sample(self, key):
+        """Return points ``[..., 3]`` drawn from the mixture."""
+        which, where, whether = jax.random.split(key, 3)
+        component = jax.random.categorical(which, self.log_pi)[..., None]
 
         def chosen(array):
             return jnp.take_along_axis(array, component, -1)[..., 0]
 
         rho = chosen(self.rho)
-        n_1, n_2 = noise.normal[..., 0], noise.normal[..., 1]
+        n_1, n_2 = jax.random.normal(where, (2, *self.e.shape), rho.dtype)
         dx = chosen(self.mu_1) + exp(chosen(self.log_sigma_1)) * n_1
         along = rho * n_1 + jnp.sqrt(1 - rho**2) * n_2
         dy = chosen(self.mu_2) + exp(chosen(self.log_sigma_2)) * along
-        end = noise.uniform < sigmoid(self.e)
+        end = jax.random.bernoulli(whether, sigmoid(self.e))
         return jnp.stack([dx, dy, end.astype(dx.dtype)], -1)
-
-
-class Noise(NamedTuple):
-    """The random numbers that points are drawn by.
-
-    Attributes:
-        gumbel: ``[..., M]``, chooses the Gaussian.
-        normal: ``[..., 2]``, the point within it.
-        uniform: ``[...]``, whether the stroke ends.
-    """
-
-    gumbel: jax.Array
-    normal: jax.Array
-    uniform: jax.Array
-
-    @classmethod
-    def draw(cls, key, shape: tuple[int, ...], M: int) -> "Noise":
-        """Return the noise for points of a shape ``[...]`` and mixtures of M Gaussians."""
-        gumbel, normal, uniform = jax.random.split(key, 3)
-        return cls(
-            jax.random.gumbel(gumbel, (*shape, M)),
-            jax.random.normal(normal, (*shape, 2)),
-            jax.random.uniform(uniform, shape),
-        )
 
 
 class Written(NamedTuple):
@@ -126,12 +103,11 @@ class Written(NamedTuple):
     Attributes:
         points: ``[T, B, 3]``, normalized offsets and ends of strokes.
         phi: ``[T, B, U + 1]``, the window's weight of each character and of one position after the
-            last (G eq. 46); the text is finished once that position has the largest weight. None
-            without text.
+            last (G eq. 46); the text is finished once that position has the largest weight.
     """
 
     points: jax.Array
-    phi: jax.Array | None
+    phi: jax.Array
 
 
 class Model(nn.Module):
@@ -143,8 +119,6 @@ class Model(nn.Module):
         hidden: units of each LSTM.
         components: K, Gaussians of the window.
         mixtures: M, Gaussians of the output.
-        text: whether there is a text. Without it there is no window, and points are predicted from
-            points alone (G §4).
         kappa_bias: added to κ̂: the logarithm of the characters per point by which the window
             advances at first. At 0 it would pass the whole text in a few strokes.
         norm: of the LSTMs, sites x, h and c, and of the other matrices, site out.
@@ -154,7 +128,6 @@ class Model(nn.Module):
     hidden: int
     components: int
     mixtures: int
-    text: bool
     kappa_bias: float
     norm: Norm
     classes: int = 57
@@ -163,8 +136,7 @@ class Model(nn.Module):
         """Define the modules."""
         self.cells = [LSTM(self.hidden, self.norm) for _ in range(3)]
         self.W_y = Linear(1 + 6 * self.mixtures, self.norm)
-        if self.text:
-            self.W_window = Linear(3 * self.components, self.norm)
+        self.W_window = Linear(3 * self.components, self.norm)
 
     def window(self, kappa, h, text):
         """Move the window along the text (G eqs. 46-51).
@@ -179,6 +151,7 @@ class Model(nn.Module):
         """
         alpha, beta, step = jnp.split(self.W_window(h), 3, -1)
         kappa = kappa + exp(jnp.clip(step + self.kappa_bias, -LARGEST, LARGEST))
+        # One position more than the text has: the window is done when it is there.
         u = np.arange(1, text.shape[1] + 2, dtype=np.float32)
         beta = exp(jnp.clip(beta, -LARGEST, LARGEST))[..., None]
         log_phi = jnp.clip(alpha, -LARGEST, LARGEST)[..., None] - beta * (kappa[..., None] - u) ** 2
@@ -212,12 +185,9 @@ class Model(nn.Module):
             text: one-hot ``[B, U, C]``.
             schedule: of the gradient, see `ln.rnn.scan`.
         """
-        if self.text:
-            start = self.start(xs.shape[1])
-            _, (h, ws, _) = scan(Model.first, self, start, (xs, mask), text, schedule=schedule)
-            xs = jnp.concatenate([xs, ws], -1)
-        else:
-            h, _ = unroll(self.cells[0], xs, mask, schedule=schedule)
+        start = self.start(xs.shape[1])
+        _, (h, ws, _) = scan(Model.first, self, start, (xs, mask), text, schedule=schedule)
+        xs = jnp.concatenate([xs, ws], -1)
         hs = [h]
         for cell in self.cells[1:]:
             h, _ = unroll(cell, jnp.concatenate([xs, h], -1), mask, schedule=schedule)
@@ -226,12 +196,9 @@ class Model(nn.Module):
 
     def step(self, carry, x, text):
         """Return carry, y ``[B, 1 + 6 M]`` and φ of a step of the whole network, x ``[B, 3]``."""
-        (first, *others), phi = carry, None
-        if self.text:
-            first, (h, w, phi) = self.first(first, (x, None), text)
-            x = jnp.concatenate([x, w], -1)
-        else:
-            first, h = self.cells[0](first, x)
+        first, *others = carry
+        first, (h, w, phi) = self.first(first, (x, None), text)
+        x = jnp.concatenate([x, w], -1)
         hs, carries = [h], [first]
         for cell, c in zip(self.cells[1:], others, strict=True):
             c, h = cell(c, jnp.concatenate([x, h], -1))
@@ -239,26 +206,23 @@ class Model(nn.Module):
             carries.append(c)
         return tuple(carries), self.W_y(jnp.concatenate(hs, -1)), phi
 
-    def write(self, text, noise: Noise, bias: float, prime, primed):
-        """Write a text, and return `Written`.
+    def write(self, text, keys, bias: float) -> Written:
+        """Write a text.
 
         Args:
             text: one-hot ``[B, U, C]``.
-            noise: leaves ``[T, B, ...]``; T is the number of points.
+            keys: of random numbers, as arrays ``[T, ...]``; T is the number of points.
             bias: see `Mixture.from_outputs`.
-            prime: points ``[T, B, 3]`` of a real line whose style the network continues (G §5.5).
-            primed: ``[T]``, the steps whose points are taken from prime.
         """
 
-        def step(self, carry, inputs, text):
-            (noise, given, is_given), (carry, x) = inputs, carry
+        def step(self, carry, key, text):
+            carry, x = carry
             carry, y, phi = self.step(carry, x, text)
-            point = jnp.where(is_given, given, Mixture.from_outputs(y, bias).sample(noise))
+            point = Mixture.from_outputs(y, bias).sample(jax.random.wrap_key_data(key))
             return (carry, point), (point, phi)
 
         B = len(text)
         rest = tuple(cell.initial(B) for cell in self.cells[1:])
-        start = (self.start(B) if self.text else self.cells[0].initial(B), *rest)
-        x = jnp.zeros((B, 3))
-        _, (points, phi) = scan(step, self, (start, x), (noise, prime, primed), text)
+        start = self.start(B), *rest
+        _, (points, phi) = scan(step, self, (start, jnp.zeros((B, 3))), keys, text)
         return Written(points, phi)

@@ -1,12 +1,14 @@
 """Predict lines of handwriting point by point, and write texts (§6.5)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import tasks
 from experiments.datasets.lines import CLASSES
-from experiments.handwriting.model import Mixture, Model, Noise
+from experiments.handwriting.model import Mixture, Model, Written
 
 
 class Task(tasks.Cases):
@@ -36,19 +38,6 @@ class Task(tasks.Cases):
         """Return the network."""
         return tasks.build(Model, self.config, train, classes=CLASSES)
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        config, random = self.config, np.random.default_rng(0)
-        B, U = config.batch_size, self.arrays["text"].shape[1]
-        points = random.normal(size=(B, config.length + 1, 3)).astype(np.float32)
-        points[..., 2] = points[..., 2] > 1
-        return dict(
-            points=points,
-            length=np.full(B, config.length, np.int32),
-            text=random.integers(CLASSES, size=(B, U), dtype=np.uint8),
-            text_length=np.full(B, U, np.int32),
-        )
-
     def gather(self, arrays, indices, shape):
         """Return a batch whose lines are cut to ``shape`` predicted points."""
         batch = super().gather(arrays, indices, shape)
@@ -68,28 +57,23 @@ class Task(tasks.Cases):
         nll = jnp.where(tasks.mask_of(len(nll), batch["length"]), nll, 0).sum(0)
         return dict(nll=nll, nll_per_point=nll / batch["length"]), stats
 
-    def write(self, variables, texts: list[np.ndarray], key, steps: int, bias=0.0, prime=None):
-        """Write texts with a trained network, and return `Written`.
+    def write(self, variables, texts: list[np.ndarray], key, steps: int, bias=0.0) -> Written:
+        """Write texts with a trained network.
 
         Args:
             variables: of the network.
             texts: classes of characters ``[U]`` of each text.
-            key: of the noise.
+            key: of the random numbers.
             steps: number of points.
             bias: see `Mixture.from_outputs`.
-            prime: points ``[n, 3]`` of a line to continue, the first 0. Each text then has the text
-                of that line in front.
         """
         B, lengths = len(texts), np.array([len(classes) for classes in texts])
         padded = np.zeros((B, lengths.max()), np.uint8)
         padded[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(texts)
-        given, count = np.zeros((steps, B, 3), np.float32), 0
-        if prime is not None:
-            count = len(prime) - 1
-            given[:count] = prime[1:, None]
-        noise = Noise.draw(key, (steps, B), self.config.mixtures)
-        arguments = one_hot(padded, lengths), noise, bias, given, np.arange(steps) < count
-        return self.model(train=False).apply(variables, *arguments, method="write")
+        keys = jax.random.key_data(jax.random.split(key, steps))
+        arguments = one_hot(padded, lengths), keys, bias
+        written: Any = self.model(train=False).apply(variables, *arguments, method="write")
+        return written
 
 
 def one_hot(text, length):

@@ -22,14 +22,12 @@ class Model(nn.Module):
         vocabulary: number of words.
         embedding_dim: the dimension of a word's vector.
         hidden: H, units of the GRU and the dimension of the space.
-        symmetric: whether points may have negative coordinates, for the cosine similarity.
         norm: of the GRU, sites x and h.
     """
 
     vocabulary: int
     embedding_dim: int
     hidden: int
-    symmetric: bool
     norm: Norm
 
     def setup(self):
@@ -39,9 +37,9 @@ class Model(nn.Module):
         self.W_image = nn.Dense(self.hidden, kernel_init=nn.initializers.glorot_uniform())
 
     def point(self, h):
-        """Return h ``[..., H]`` with norm 1 and, unless symmetric, absolute values."""
-        h = h / jnp.linalg.norm(h, axis=-1, keepdims=True)
-        return h if self.symmetric else jnp.abs(h)
+        """Return the absolute values of h ``[..., H]`` with norm 1."""
+        # Without negative coordinates the origin is above all points: the most general caption.
+        return jnp.abs(h / jnp.linalg.norm(h, axis=-1, keepdims=True))
 
     def caption(self, tokens, length):
         """Return the points ``[B, H]`` of captions with tokens ``[B, T]`` and lengths ``[B]``."""

@@ -76,20 +76,8 @@ class Task(tasks.Prepared):
         """Return the length to which captions of some length are padded."""
         return int(tasks.round_up(length, self.config.pad_to))
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        random, B = np.random.default_rng(0), self.config.batch_size
-        T = self.padded(self.lengths["train"].max())  # batch norm wants the longest
-        images = random.random((B, self.arrays["images"].shape[1]), dtype=np.float32)
-        return dict(
-            images=images / np.linalg.norm(images, axis=1, keepdims=True),
-            tokens=random.integers(self.vocabulary, size=(B, T), dtype=np.int32),
-            length=np.full(B, T, np.int32),
-        )
-
-    def indices(self, step, seed, rows=slice(None)):
+    def drawn(self, images, step, seed):
         """Return the images of a batch and one caption of each."""
-        images = super().indices(step, seed, rows)
         chosen = choice(len(self.arrays["images"]), seed, step // self.steps_per_epoch)
         return dict(images=images, captions=CAPTIONS * images + chosen[images])
 
@@ -102,14 +90,10 @@ class Task(tasks.Prepared):
         """Return tokens ``[B, T]`` and lengths ``[B]`` of captions, and images ``[B, D]``."""
         return batch["tokens"], batch["length"], batch["images"]
 
-    def energies(self, s, v):
-        """Return E ``[M, N]`` of captions ``[M, H]`` and images ``[N, H]``."""
-        return -s @ v.T if self.config.symmetric else retrieval.violations(s, v)
-
     def loss(self, variables, batch, key, train):
         """Return the contrastive loss of a batch (§6.1), the new statistics, and no metrics."""
         (s, v), stats = self.apply(variables, batch, key, train)
-        return retrieval.contrast(self.energies(s, v), self.config.margin), (stats, {})
+        return retrieval.contrast(retrieval.violations(s, v), self.config.margin), (stats, {})
 
     @cached_property
     def folds(self) -> dict[str, list[Fold]]:
@@ -153,7 +137,7 @@ class Task(tasks.Prepared):
     def places(self, s, v):
         """Return `retrieval.places` of captions ``[5 N, H]`` and images ``[N, H]``."""
         blocks = s.reshape(CAPTIONS, *v.shape)  # so that no large array is gone through often
-        E = jax.lax.map(lambda block: self.energies(block, v), blocks)
+        E = jax.lax.map(lambda block: retrieval.violations(block, v), blocks)
         return retrieval.places(E.reshape(len(s), len(v)))
 
     def score(self, variables, fold: Fold, above) -> dict[str, float]:

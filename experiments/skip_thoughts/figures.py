@@ -15,6 +15,7 @@ ACCURACY: Style = dict(
 
 
 def column(name: str, label: str, split: str, metric: str, digits: str, falling=True) -> Panel:
+    """Return a column of table 3."""
     return Panel(f"table_3_{name}", "", split, metric, label, digits=digits, falling=falling)
 
 

@@ -90,9 +90,6 @@ class Model(nn.Module):
         vocabulary: V, number of words.
         embedding_dim: D, the dimension of a word's vector.
         hidden: H, units of each GRU.
-        conditioning: how a decoder receives h: "start", as its first state (code); "every",
-            together with the word before at every step, from a first state of 0 (Kiros et al., eqs.
-            5-7).
         chunk: number of words whose logits are in memory together.
         norm: of the GRUs, sites x and h.
     """
@@ -100,7 +97,6 @@ class Model(nn.Module):
     vocabulary: int
     embedding_dim: int
     hidden: int
-    conditioning: str
     chunk: int
     norm: Norm
 
@@ -122,10 +118,8 @@ class Model(nn.Module):
         """Return the decoder's states ``[S, B, H]``; state t predicts token t of ``[S, B]``."""
         x = self.table[tokens[:-1]]
         x = jnp.concatenate([jnp.zeros((1, *x.shape[1:])), x])  # code: in front of the first word
-        if self.conditioning == "start":
-            return unroll(decoder, x, mask, h)[0]
-        every = jnp.broadcast_to(h, (*x.shape[:2], *h.shape[1:]))
-        return unroll(decoder, jnp.concatenate([x, every], -1), mask)[0]
+        # The code. In Kiros et al. (eqs. 5-7) a decoder sees h at every step instead.
+        return unroll(decoder, x, mask, h)[0]
 
     def nats(self, h, target, real):
         """Return −Σ log p of the targets ``[S, B]`` that are real, from states h ``[S, B, H]``.
@@ -139,6 +133,7 @@ class Model(nn.Module):
             x = jnp.moveaxis(x.reshape(len(x), G, -1, *x.shape[2:]), 1, 0)
             return x.reshape(G, -1, *x.shape[3:])
 
+        # Padding is sorted to the end, where the loop over chunks stops before it.
         h, target, real = map(grouped, (h, target, real))
         order = jnp.argsort(~real, axis=1, stable=True)  # real targets first
         h = jnp.take_along_axis(h, order[..., None], 1)

@@ -11,11 +11,10 @@ from experiments import datasets, sentence_evaluation, tasks
 from experiments.datasets import text, vocabulary
 from experiments.datasets.vocabulary import END, SPECIAL, UNKNOWN
 from experiments.skip_thoughts.model import Model
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from ln.training import data
 from ln.training.train import Batch
 
-CONDITIONING = ("start", "every")
 SENTENCES = ("sentence", "previous", "next")  # of a batch
 ENCODED = 512  # sentences at once
 LENGTHS = 8  # sentences to be encoded are padded to its multiples
@@ -125,7 +124,6 @@ class Task(tasks.Prepared):
     metrics = ("nll",)
 
     def __init__(self, config):
-        choose("config.conditioning", config.conditioning, dict.fromkeys(CONDITIONING))
         super().__init__(config)
         self.words = vocabulary.split(self.arrays["words"])[: config.vocab_size - SPECIAL]
         self.vocabulary = SPECIAL + len(self.words)
@@ -155,15 +153,10 @@ class Task(tasks.Prepared):
         """Return the length to which middle sentences of some words, and END, are padded."""
         return tasks.round_up(length + 1, self.config.pad_to)
 
-    def example(self):
-        """Return a random batch with the longest sequences."""
-        random, B, S = np.random.default_rng(0), self.config.batch_size, self.config.max_words
-        T = self.padded(S - 1)  # batch norm wants the longest
-        batch = {}
-        for name, size in zip(SENTENCES, (T, S, S), strict=True):
-            batch[name] = random.integers(self.vocabulary, size=(B, size), dtype=np.int32)
-            batch[f"{name}_length"] = np.full(B, size, np.int32)
-        return batch
+    @property
+    def largest(self):
+        """The padded length of the longest middle sentences."""
+        return self.padded(self.config.max_words - 1)
 
     def inputs(self, batch, key, train):
         """Return tokens and mask (time-major) of the three sentences of each example."""

@@ -26,14 +26,17 @@ def draw(seed: int, N: int, D: int, H: int):
 
 
 def covariance(norm, theta, x):
+    """Return Cov[y | x] ``[N, H, H]`` of Bernoulli outputs of a layer."""
     return geometry.bernoulli_covariance(outputs(norm, theta, x))
 
 
 def largest(array) -> float:
+    """Return the largest absolute value."""
     return float(abs(array).max())
 
 
 def relative(value, expected) -> float:
+    """Return the length of the difference over that of the expected array."""
     return float(size(value - expected) / size(expected))
 
 

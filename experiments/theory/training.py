@@ -22,6 +22,7 @@ def network(random: np.random.Generator, D: int, H: int, C: int) -> dict[str, np
 
 
 def cross_entropy(params, x, y):
+    """Return the mean loss in nats of inputs x ``[N, D]`` and classes y ``[N]``."""
     h = jnp.tanh(layer_norm(x @ params["W"], params["gain"], params["bias"], epsilon=0.0))
     log_p = jax.nn.log_softmax(h @ params["V"] + params["c"])
     return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()

@@ -79,6 +79,15 @@ ADDED: tuple[tuple[tuple[str, ...] | None, dict], ...] = (
     (("draw", "handwriting"), dict(init_std=0.0)),
 )
 
+# A key that earlier runs of an experiment have, and the only value that its model still knows.
+FORMER = {
+    READER: ("bidirectional", False),
+    "draw": ("attention", True),
+    "handwriting": ("text", True),
+    ORDER: ("symmetric", False),
+    SKIP: ("conditioning", "start"),
+}
+
 
 def is_former(config: Mapping) -> bool:
     """Return whether a stored config is from before the default of data_seed became -1."""
@@ -94,6 +103,9 @@ def modernize(config: dict) -> dict:
     for experiments, values in ADDED:
         if experiments is None or experiment in experiments:
             config = values | config
+    key, value = FORMER.get(str(experiment), ("", None))
+    if config.pop(key, value) != value:
+        raise InputError(f"This version has no model with another config.{key} than {value!r}.")
     return config
 
 

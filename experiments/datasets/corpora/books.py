@@ -98,7 +98,7 @@ def make(books: Iterable[Book], folder: Path) -> arrays.Splits:
         tokens, starts, ends, words = numbered(books, folder)
         is_held = held_out(len(ends) - 1)
         counts = np.zeros(len(words), np.int64)
-        for block in arrays.blocks(tokens):
+        for block in blocks(tokens):
             counts += np.bincount(block, minlength=len(words))
         for k in np.flatnonzero(is_held):
             first, last = starts[ends[k]], starts[ends[k + 1]]
@@ -150,6 +150,11 @@ def numbered(
     return tokens.mapped(), starts.mapped(), np.array(ends), list(numbers)
 
 
+def blocks(tokens: np.ndarray) -> list[np.ndarray]:
+    """Return parts of tokens of a size that memory holds."""
+    return np.array_split(tokens, 1 + len(tokens) // arrays.BLOCK)
+
+
 def held_out(K: int) -> np.ndarray:
     """Return which of K books are held out, bool ``[K]``."""
     every, most = HELD_OUT
@@ -163,7 +168,9 @@ def gathered(tokens, starts, ends, chosen, number_of, folder: Path) -> dict[str,
     """Return the arrays of a split.
 
     Args:
-        tokens, starts, ends: as `numbered` returns them.
+        tokens: as `numbered` returns them; likewise the next two.
+        starts: of sentences.
+        ends: of books.
         chosen: which books, bool ``[K]``.
         number_of: the final number of each word.
         folder: for temporary files.
@@ -171,7 +178,7 @@ def gathered(tokens, starts, ends, chosen, number_of, folder: Path) -> dict[str,
     kept, places, size = Growing(folder, np.uint16), Growing(folder, np.int64), 0
     for k in np.flatnonzero(chosen):
         book = starts[ends[k] : ends[k + 1] + 1]
-        for block in arrays.blocks(tokens[book[0] : book[-1]]):
+        for block in blocks(tokens[book[0] : book[-1]]):
             kept.add(number_of[block])
         places.add(book[:-1] - book[0] + size)
         size += int(book[-1] - book[0])

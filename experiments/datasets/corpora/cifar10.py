@@ -1,8 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009), for §6.7: 60,000 images of 32 x 32 pixels in ten classes.
 
-Either the binary version (data_batch_1.bin, …, data_batch_5.bin, test_batch.bin: a label, then
-3,072 bytes, red, green, blue) or the version for Python (data_batch_1, …, test_batch: pickles, in
-which nothing is executed); in a folder, or in the archives cifar-10-{binary,python}.tar.gz.
+The binary version: data_batch_1.bin, …, data_batch_5.bin, test_batch.bin, in a folder or in
+cifar-10-binary.tar.gz; a label, then 3,072 bytes, red, green, blue.
 
 Prepared: ``x`` uint8 ``[N, 3072]`` in order of height, width and color; ``y`` int32 ``[N]``.
 """
@@ -11,7 +10,7 @@ import re
 
 import numpy as np
 
-from experiments.datasets import Dataset, arrays, pickles
+from experiments.datasets import Dataset, arrays
 from experiments.datasets.originals import Source, collect
 from ln.errors import InputError
 
@@ -20,8 +19,8 @@ D = COLORS * SIDE * SIDE
 EXAMPLES = 10_000  # of a file
 VALID = 5_000  # the last of the 50,000, ours
 NAMES = (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch")
-NAME = re.compile(rf"(?:.*/)?({'|'.join(NAMES)})(?:\.bin)?")
-ARCHIVE = re.compile(r"cifar-10-(?:binary|python)\.tar(?:\.gz)?")
+NAME = re.compile(rf"(?:.*/)?({'|'.join(NAMES)})\.bin")
+ARCHIVE = re.compile(r"cifar-10-binary\.tar(?:\.gz)?")
 
 
 def read(source: Source) -> arrays.Splits:
@@ -37,31 +36,25 @@ def read(source: Source) -> arrays.Splits:
 
 
 def decode(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Return images ``[N, D]`` and labels ``[N]`` of a file of either version.
+    """Return images ``[N, D]`` and labels ``[N]`` of a file.
 
     Raises:
-        InputError: they are not those of CIFAR-10.
+        InputError: it has another size.
     """
-    try:
-        if len(data) == EXAMPLES * (1 + D):
-            rows = np.frombuffer(data, np.uint8).reshape(EXAMPLES, 1 + D)
-            x, y = rows[:, 1:], rows[:, 0]
-        else:
-            batch = pickles.load(name, data)
-            x, y = batch["data"].array(), np.array(batch["labels"])
-        planes = x.reshape(EXAMPLES, COLORS, SIDE, SIDE)
-        labels = y.astype(np.int32, casting="same_kind").reshape(EXAMPLES)
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    if len(data) != EXAMPLES * (1 + D):
         raise InputError(
-            f"{name}: expected {EXAMPLES:,} images of {D:,} bytes and their labels ({error})."
-        ) from error
-    return planes.transpose(0, 2, 3, 1).reshape(EXAMPLES, D), labels
+            f"{name}.bin has {len(data):,} bytes; expected {EXAMPLES:,} images of {D:,} bytes and "
+            f"their labels."
+        )
+    rows = np.frombuffer(data, np.uint8).reshape(EXAMPLES, 1 + D)
+    planes = rows[:, 1:].reshape(EXAMPLES, COLORS, SIDE, SIDE)
+    return planes.transpose(0, 2, 3, 1).reshape(EXAMPLES, D), rows[:, 0].astype(np.int32)
 
 
 DATASET = Dataset(
     title="CIFAR-10",
     read=read,
-    needs="cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the files in it",
+    needs="cifar-10-binary.tar.gz, or the files in it",
     budget=2**29,
     url="https://www.cs.toronto.edu/~kriz/",
     downloads=("cifar-10-binary.tar.gz",),

@@ -115,6 +115,7 @@ def parse(data: bytes) -> Question | str:
 
 
 def numbered(words: Iterable[str]) -> str:
+    """Return words as a text in which whole numbers are one word."""
     return " ".join(NUMBER if word.isdigit() else word for word in words)
 
 
@@ -149,6 +150,7 @@ def vocabulary_of(questions: Mapping[str, list[Question]]) -> list[str]:
 
 
 def words_of(questions: Iterable[Question]) -> Iterator[str]:
+    """Yield the words of passages, questions and answers."""
     return (word for part in itertools.chain(*questions) for word in part.split(" "))
 
 

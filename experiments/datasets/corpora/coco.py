@@ -87,6 +87,7 @@ def read(source: Source) -> arrays.Splits:
 
 
 def check(place: str, expected: int, actual: int, what: str) -> None:
+    """Raise InputError if a file has another number of something than expected."""
     if expected != actual:
         raise InputError(f"{place} expected {expected:,} {what}, found {actual:,}.")
 

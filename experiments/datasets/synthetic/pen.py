@@ -1,8 +1,13 @@
 """The built-in stand-in for IAM-OnDB: short lines of common words in generated handwriting.
 
+The alphabet is letters.txt, in which each line is a letter and its drawing on a grid, y upwards,
+from the letter's own left edge at x = 0: the baseline at y = 0, small letters up to 10, ascenders
+to 18, capitals to 17, descenders down to -8. A smooth curve goes through the points ``x,y``; after
+a ``/`` it starts anew, so that there is a corner; at a ``|`` the pen is lifted.
+
 Each of 100 writers has a hand: slant, size, width, the gaps between letters and words, pace,
 tremor, the letters that are joined to the next, and the differences of the letters from the
-alphabet of `letters`. Lines of one hand differ a little too. No writer is in two splits.
+alphabet. Lines of one hand differ a little too. No writer is in two splits.
 
 Prepared: lines of up to 16 characters, 20 a writer, as `lines.pack` lays them out. y grows
 downwards; before normalization a unit is about a hundredth of the height of a small letter.
@@ -14,18 +19,45 @@ from pathlib import Path
 import numpy as np
 
 from experiments.datasets import Dataset, arrays, lines
-from experiments.datasets.synthetic.letters import JOINED, JOINING, LETTERS, LIFT, SMOOTH
 
 WRITERS = dict(train=range(80), valid=range(80, 90), test=range(90, 100))
 LINES = 20  # of each writer
 LONGEST = 16  # characters
 FINE = 8  # straight pieces per segment of a curve
 SWAY = 4  # points from one random number of the tremor to the next
-MARKS = (",", ".", *8 * ("",))  # one of them follows a word
+STOPS = (",", ".", *8 * ("",))  # one of them follows a word
 UNIT = 10  # raw units per unit of the alphabet's grid
+
+SMOOTH, CORNER, LIFT = range(3)  # what becomes of the curve at a point
+MARKS = {"/": CORNER, "|": LIFT}
+# A letter's last stroke may continue into the next letter if it ends at the right, and if the first
+# stroke of the next begins at the left: the line would cross a round letter.
+JOINING = "acdehklmnuvw"
+JOINED = "behijklmnprtuvwxz"
 
 # Rare letters are less rare here than in English, so that a few thousand words teach them all.
 WORDS = Path(__file__).with_name("words.txt").read_text().split()
+
+
+def letter(drawing: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of a letter's curve in the order of writing, ``[n, 2]``, and their ends.
+
+    An end ``[n]`` is SMOOTH, CORNER (a piece of the curve ends, the next begins) or LIFT (the
+    stroke ends); the last is a LIFT.
+    """
+    points: list[np.ndarray] = []
+    ends: list[int] = []
+    for word in [*drawing, "|"]:
+        if word in MARKS:
+            ends[-1] = MARKS[word]
+        else:
+            points.append(np.array(word.split(","), float))
+            ends.append(SMOOTH)
+    return np.array(points), np.array(ends)
+
+
+DRAWINGS = Path(__file__).with_name("letters.txt").read_text().splitlines()
+LETTERS = {line[0]: letter(line[1:].split()) for line in DRAWINGS}
 
 
 def make() -> arrays.Splits:
@@ -53,7 +85,7 @@ def compose(draw: np.random.RandomState) -> str:
     for k in range(3):
         if draw.rand() < 0.2:
             words[k] = words[k][0].upper() + words[k][1:]
-        words[k] += MARKS[draw.randint(len(MARKS))]
+        words[k] += STOPS[draw.randint(len(STOPS))]
     while len(" ".join(words)) > LONGEST:
         words.pop()
     return " ".join(words)
@@ -85,10 +117,10 @@ class Hand:
         self.pace = draw.uniform(0.14, 0.18)
         self.care = draw.uniform(0.7, 0.9)
         self.tremor = draw.uniform(0.1, 0.25)
-        self.joins = frozenset(letter for letter in JOINING if draw.rand() < joining)
+        self.joins = frozenset(c for c in JOINING if draw.rand() < joining)
         self.forms = {
-            character: draw.normal(0, 0.35, letter.points.shape)
-            for character, letter in LETTERS.items()
+            character: draw.normal(0, 0.35, points.shape)
+            for character, (points, _) in LETTERS.items()
         }
 
 
@@ -107,7 +139,7 @@ def write(text: str, hand: Hand, draw: np.random.RandomState) -> list[np.ndarray
 def layout(text: str, hand: Hand, draw: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
     """Return the points of the curves of a line, ``[m, 2]``, and their ends, ``[m]``.
 
-    In units of the alphabet's grid, y upwards, slanted; ends as in `letters.Letter`. No two letters
+    In units of the alphabet's grid, y upwards, slanted; ends as in `letter`. No two letters
     are the same: each is a little higher or lower, and each of its points is a little off.
     """
     points: list[np.ndarray] = []
@@ -117,13 +149,13 @@ def layout(text: str, hand: Hand, draw: np.random.RandomState) -> tuple[np.ndarr
         if character == " ":
             x += hand.space
             continue
-        letter = LETTERS[character]
+        own, own_ends = LETTERS[character]
         if previous in hand.joins and character in JOINED:
             ends[-1][-1] = SMOOTH
         moved = np.array([x, draw.normal(0, 0.3)])
-        points.append(letter.points * [hand.width, 1] + hand.forms[character] + moved)
-        ends.append(letter.ends.copy())
-        x += letter.points[:, 0].max() * hand.width + hand.gap
+        points.append(own * [hand.width, 1] + hand.forms[character] + moved)
+        ends.append(own_ends.copy())
+        x += own[:, 0].max() * hand.width + hand.gap
     line = np.concatenate(points)
     line += draw.normal(0, 0.25, line.shape)
     line[:, 1] += draw.normal(0, 0.02) * line[:, 0]  # the line rises or falls
@@ -139,7 +171,7 @@ def curves(points: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     Args:
         points: ``[m, 2]``.
-        ends: of each point, as in `letters.Letter`.
+        ends: of each point, as in `letter`.
 
     Returns:
         FINE + 1 points for each segment, ``[s, FINE + 1, 2]``, and whether the pen is lifted after

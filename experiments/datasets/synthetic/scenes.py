@@ -160,6 +160,7 @@ def picture(scene: Scene, images: list[np.ndarray], draw: np.random.RandomState)
 
 
 def pick(options, draw: np.random.RandomState):
+    """Return one of some options, drawn with equal probabilities."""
     return options[draw.randint(len(options))]
 
 
