@@ -87,46 +87,6 @@ def keep(mask: Bool[AnyArray, " B"] | None, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda new, old: jnp.where(mask[:, None], new, old), new, old)
 
 
-def recurrence(
-    update: Callable[..., tuple[Any, Any]],
-    theta: Any,
-    W_h: Float[AnyArray, "H nH"],
-    carry: Any,
-    a_x: Float[AnyArray, "T B nH"],
-    mask: Bool[AnyArray, "T B"] | None,
-    stats: Any,
-    dtype: Any = None,
-    schedule: Schedule | None = None,
-) -> tuple[Float[Array, "T B H"], Any, Any]:
-    """Run ``carry, stats = update(theta, stats, carry, a_x, W_h h, mask)`` over all time steps.
-
-    Args:
-        update: a pure function that closes over no array.
-        theta: its parameters, the same at all steps.
-        W_h: ``[H, n H]``.
-        carry: before the first step; the last leaf is h ``[B, H]``.
-        a_x: ``[T, B, n H]``.
-        mask: ``[T, B]`` or None; where false, the carry does not change.
-        stats: leaves ``[T, ...]``, not differentiated.
-        dtype: of the operands of matrix products, see `product.matmul`.
-        schedule: None: the schedule for the default device.
-
-    Returns:
-        hs ``[T, B, H]``, the last carry, and the new stats ``[T, ...]``. Reverse differentiation
-        works, also repeatedly; forward differentiation (jvp) raises jax's TypeError.
-    """
-
-    def step(product, theta, carry, x):
-        a_x, mask, stats = x
-        a_h = product(0, hidden(carry), dtype)
-        new, stats = update(theta, jax.lax.stop_gradient(stats), carry, a_x, a_h, mask)
-        new = keep(mask, new, carry)
-        return new, (hidden(new), stats)
-
-    last, (hs, stats) = scan(step, [W_h], theta, carry, (a_x, mask, stats), schedule)
-    return hs, last, stats
-
-
 def scan(
     step: Callable[..., tuple[Any, Any]],
     Ws: list[Float[AnyArray, "..."]],

@@ -80,8 +80,8 @@ class Cell(nn.Module):
     """Base class of the three cells.
 
     A cell defines `setup`, which makes W_x, W_h and b, and `update`; of its parameters `update` may
-    use ``b`` and those of modules named ``norm_…``. With further matrices it overrides `project`,
-    `recurrent` and `recur`.
+    use ``b`` and those of modules named ``norm_…``. With further matrices it overrides `project`
+    and `recur`.
 
     Attributes:
         units: H.
@@ -174,10 +174,6 @@ class Cell(nn.Module):
     def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B nH"]:
         """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
         return self.W_x(x, self.b if self.bias_inside else None)
-
-    def recurrent(self) -> Float[AnyArray, "H nH"]:
-        """Return W_h ``[H, n H]`` of all gates."""
-        return self.W_h.weights(self.units)
 
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B nH"]:
         """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
@@ -306,10 +302,6 @@ class GRU(Cell):
         b_zr, b = self.split(self.b) if self.bias_inside else (None, None)
         return jnp.concatenate([self.W_x(x, b_zr), self.W(x, b)], -1)
 
-    def recurrent(self) -> Float[AnyArray, "H H3"]:
-        """Return W_h and U, ``[H, 3H]``."""
-        return jnp.concatenate([self.W_h.weights(self.units), self.U.weights(self.units)], -1)
-
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B H3"]:
         """Return the products with W_h and U ``[B, 3H]``."""
         return jnp.concatenate([self.W_h(h), self.U(h)], -1)
@@ -332,7 +324,7 @@ def scan(
     carry: Any,
     xs: Any,
     *shared: Any,
-    schedule: str | None = None,
+    schedule: fused.Schedule | str | None = None,
 ) -> tuple[Any, Any]:
     """Run carry, y = step(module, carry, x, *shared) over xs, for a step that uses modules.
 
@@ -369,13 +361,12 @@ def scan(
             a carry of another structure, or the module has collections besides "params" and
             "stats".
     """
-    if schedule not in (None, "plain"):
-        raise InputError(f"schedule must be None or 'plain'; got {schedule!r}.")
-    _check_scan(step, module, carry, xs)
+    _check_scan(step, module, carry, xs, schedule)
+    step = _with_checked_carry(step)
     if module.is_initializing() or _dtypes(carry) - {jnp.result_type(float)}:
         carry = _promoted(step, module, carry, xs, shared)
     carry, xs, shared = vary_alike(carry, xs, shared)
-    if schedule == "plain" or is_plain() or module.is_initializing():
+    if module.is_initializing():  # make the parameters, and the statistics of every time step
         lifted = nn.scan(
             step,
             variable_broadcast="params",
@@ -393,9 +384,52 @@ def scan(
             f"{type(module).__name__} has {', '.join(unknown)}. Use flax.linen.scan."
         )
     if isinstance(norm := getattr(module, "norm", None), Norm):
-        module, train = module.clone(norm=dataclasses.replace(norm, centred=True)), norm.train
+        train = norm.train
     params, stats = variables.get("params", {}), variables.get("stats", {})
-    at_steps = _stats_at_steps(stats, len(jax.tree.leaves(xs)[0]), train)
+    inputs = _stats_at_steps(stats, len(jax.tree.leaves(xs)[0]), train), xs
+    if _is_plain(schedule):
+
+        def body(carry, inputs):
+            stats, x = inputs
+            (carry, y), new = _apply(module, params, stats, step, carry, x, *shared)
+            return carry, (y, new)
+
+        carry, (ys, new) = jax.lax.scan(body, carry, inputs)
+    else:
+        loop = _fast_loop(step, _centred(module))
+        carry, (ys, new) = loop(params, shared, carry, inputs, schedule)
+    if train and stats:
+        _put_stats(scope, new, stats)
+    return carry, ys
+
+
+def _with_checked_carry(step: Callable) -> Callable:
+    """Return the step with a check, whenever it is traced, of the carry that it returns."""
+
+    def checked(module, carry, x, *shared):
+        new, y = step(module, carry, x, *shared)
+        before, after = (jax.tree.map(np.shape, tree) for tree in (carry, new))
+        if before != after:
+            raise InputError(f"step must return a carry like the first one, {before}; got {after}.")
+        return new, y
+
+    return checked
+
+
+def _is_plain(schedule) -> bool:
+    return schedule == "plain" or (schedule is None and is_plain())
+
+
+def _centred(module: nn.Module) -> nn.Module:
+    """Return a module whose matrices are centred, once, in place of their products at each step."""
+    norm = getattr(module, "norm", None)
+    if not isinstance(norm, Norm):
+        return module
+    return module.clone(norm=dataclasses.replace(norm, centred=True))
+
+
+def _fast_loop(step: Callable, module: nn.Module) -> Callable:
+    """Return the loop over a step of an unbound module by `fused.scan`."""
 
     # Three layers of functions turn the user's step into one that `fused.scan` can take apart:
     #
@@ -419,16 +453,6 @@ def scan(
             (carry, y), new = _apply(module, params, stats, step, carry, x, *shared)
         return carry, y, new
 
-    weights = []
-
-    def collect(dense, x):
-        weights.append(dense.weights(x.shape[-1]))
-        return matmul(x, weights[-1], dense.dtype)
-
-    # The step on the side is traced for its matrices; the compiler drops its results.
-    stats_of_first, first = jax.tree.map(lambda leaf: leaf[0], (at_steps, xs))
-    apply(collect, params, stats_of_first, carry, first, *shared)
-
     def turn(product, theta, carry, inputs):
         (params, shared), (stats, x) = theta, inputs
         number = itertools.count()  # a product is known by its place in the order of calls
@@ -438,10 +462,20 @@ def scan(
         )
         return carry, (y, new)
 
-    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (at_steps, xs))
-    if train and stats:
-        _put_stats(scope, new, stats)
-    return carry, ys
+    def loop(params, shared, carry, inputs, schedule):
+        weights = []
+
+        def collect(dense, x):
+            weights.append(dense.weights(x.shape[-1]))
+            return matmul(x, weights[-1], dense.dtype)
+
+        # The step on the side is traced for its matrices; the compiler drops its results.
+        stats, x = jax.tree.map(lambda leaf: leaf[0], inputs)
+        apply(collect, params, stats, carry, x, *shared)
+        with fused.explained_jvp():
+            return fused.scan(turn, weights, (params, shared), carry, inputs, schedule)
+
+    return loop
 
 
 def _apply(module: nn.Module, params, stats, method: Callable | str, *arguments):
@@ -498,102 +532,40 @@ def unroll(
             known, which they are not under jit).
     """
     check_flag("batch_major", batch_major)
-    if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
-        raise InputError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}.")
     _check(cell, xs, mask)
     if batch_major:
         xs, mask = jnp.swapaxes(xs, 0, 1), None if mask is None else jnp.swapaxes(mask, 0, 1)
     if lengths is not None:
         mask = _as_mask(lengths, mask, *xs.shape[:2])
     _check_ends(mask)
-    if carry is not None:
+    if carry is None:
+        carry = cell.initial(xs.shape[1], like=xs[0])
+    else:
         _check_carry(cell, carry, xs.shape[1])
-    hs, carry = _unroll(cell, xs, mask, carry, schedule)
+    if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
+        xs = jnp.where(mask[..., None], xs, 0)
+    if cell.is_initializing() or _is_plain(schedule):
+        step, inputs = _whole_step, xs
+    else:  # W_x x does not depend on h: one product for all time steps, before the loop
+        module, variables = cell.unbind()
+        inputs = _centred(module).apply(variables, xs, method="project")
+        step = _recurrent_step
+    carry, hs = scan(step, cell, carry, (inputs, mask), schedule=schedule)
     return (jnp.swapaxes(hs, 0, 1) if batch_major else hs), carry
 
 
-def _unroll(cell: Cell, xs, mask, carry, schedule):
-    """Do what `unroll` says, with checked arguments and time-major arrays."""
-    carry = cell.initial(xs.shape[1], like=xs[0]) if carry is None else carry
-    params = {} if cell.is_initializing() else cell.variables["params"]
-    # A step returns the result type of all that it sees, and a loop must begin with it.
-    dtype = jnp.result_type(xs, *jax.tree.leaves((params or jnp.zeros(()), carry)))
-    carry = jax.tree.map(lambda part: jnp.asarray(part, dtype), carry)
-    if cell.is_initializing():  # make the parameters, and the statistics of every time step
-        carry, hs = scan(_masked_call, cell, carry, (xs, mask))
-        return hs, carry
-
-    T = len(xs)
-    if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
-        xs = jnp.where(mask[..., None], xs, 0)
-    module, variables = cell.unbind()
-    stats = variables.get("stats", {})
-    at_steps = _stats_at_steps(stats, T, cell.norm.train)
-    params, at_steps, xs, mask, carry = vary_alike(params, at_steps, xs, mask, carry)
-    arguments = module, params, at_steps, xs, mask, carry
-    if schedule == "plain" or (schedule is None and is_plain()):
-        hs, carry, new = _plain(*arguments)
-    else:
-        with fused.explained_jvp():
-            hs, carry, new = _fused(*arguments, schedule)
-    if cell.norm.train:
-        _put_stats(cell.scope, new, stats)
-    return hs, carry
-
-
-def _masked_call(cell, carry, inputs):
+def _whole_step(cell, carry, inputs):
     """Do one time step that keeps the carry where the mask is false."""
-    x, m = inputs
-    carry = fused.keep(m, cell(carry, x, m)[0], carry)
+    x, mask = inputs
+    carry = fused.keep(mask, cell(carry, x, mask)[0], carry)
     return carry, fused.hidden(carry)
 
 
-def _plain(module, params, stats, xs, mask, carry):
-    def step(carry, inputs):
-        x, m, stats = inputs
-        (carry, h), new = _apply(module, params, stats, _masked_call, carry, (x, m))
-        return carry, (h, new)
-
-    carry, (hs, new) = jax.lax.scan(step, carry, (xs, mask, stats))
-    return hs, carry, new
-
-
-def _fused(module, params, stats, xs, mask, carry, schedule):
-    # Everything that does not depend on h is outside of the loop: W_x x of all time steps, and the
-    # centring of both matrices, which takes layer norm's mean out of it (`Norm.centred`).
-    # `update` alone is called in the loop, so no part of the initial carry is asked for.
-    module = module.clone(norm=dataclasses.replace(module.norm, centred=True), learned=())
-    a_x = module.apply({"params": params}, xs, method="project")
-    W_h = module.apply({"params": params}, method="recurrent")
-
-    def update(params, stats, carry, a_x, a_h, mask):
-        (carry, _), new = _apply(module, params, stats, "update", carry, a_x, a_h, mask)
-        return carry, new
-
-    a_h = jax.eval_shape(partial(matmul, dtype=module.dtype), fused.hidden(carry), W_h)
-    first = jax.tree.map(lambda leaf: leaf[0], (stats, a_x, mask))
-    theta, whole = _used(update, params, first[0], carry, first[1], a_h, first[2])
-
-    def update_by(theta, *arguments):
-        return update(whole(theta), *arguments)
-
-    return fused.recurrence(update_by, theta, W_h, carry, a_x, mask, stats, module.dtype, schedule)
-
-
-def _used(update: Callable, params, *arguments):
-    """Return the parameters that update uses, and a function that makes whole parameters of them.
-
-    The matrices W_x and W_h are not among them, so the loop does not sum zeros for their gradients.
-    """
-    leaves, treedef = jax.tree.flatten(params)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, *arguments))
-    jaxpr = jax.make_jaxpr(update)(*shapes).jaxpr
-    read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
-    is_used = [id(v) in read for v in jaxpr.invars[: len(leaves)]]
-    # Flax wants every parameter of the cell to be there. The values of the others are never read.
-    used, unused, join = fused.partition(leaves, is_used)
-    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in unused]
-    return used, lambda theta: jax.tree.unflatten(treedef, join(theta, zeros))
+def _recurrent_step(cell, carry, inputs):
+    """Do a `_whole_step` whose summed inputs a_x are known."""
+    a_x, mask = inputs
+    carry = fused.keep(mask, cell.step(carry, a_x, mask)[0], carry)
+    return carry, fused.hidden(carry)
 
 
 def _stats_at_steps(stats, T: int, train: bool):
@@ -667,8 +639,10 @@ def _check_carry(cell: Cell, carry: Any, B: int) -> None:
             raise InputError(f"{wanted}; got {part.dtype} {part.shape} for {name}.")
 
 
-def _check_scan(step: Any, module: Any, carry: Any, xs: Any) -> None:
+def _check_scan(step: Any, module: Any, carry: Any, xs: Any, schedule: Any) -> None:
     """Check the arguments of `scan`."""
+    if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
+        raise InputError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}.")
     if not callable(step):
         raise InputError(f"step must be a function (module, carry, x, ...); got {step!r}.")
     if not isinstance(module, nn.Module) or module.scope is None:
@@ -687,11 +661,7 @@ def _dtypes(tree: Any) -> set:
 
 
 def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tuple) -> Any:
-    """Return the carry of `scan` in the dtypes with which a step returns it.
-
-    Raises:
-        InputError: a step returns a carry of another structure or other shapes.
-    """
+    """Return the carry of `scan` in the dtypes with which a step returns it."""
     unbound, variables = module.unbind()
 
     def once(carry, xs, *shared):
@@ -703,7 +673,4 @@ def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tu
         return carry
 
     after = jax.eval_shape(once, carry, xs, *shared)
-    before, then = (jax.tree.map(np.shape, tree) for tree in (carry, after))
-    if before != then:
-        raise InputError(f"step must return a carry like the first one, {before}; got {then}.")
     return jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), carry, after)

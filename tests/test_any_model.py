@@ -43,9 +43,6 @@ class Leaky(Cell):
     def project(self, x):
         return self.W_x(x)
 
-    def recurrent(self):
-        return self.W_h.weights(self.units)
-
     def update(self, carry, a_x, a_h, mask=None):
         h = nn.tanh(self.tau * self.scale(a_h + a_x, mask) + self.mix(carry))
         return h, h
