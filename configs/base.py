@@ -10,7 +10,7 @@ def get_config(experiment: str, scale: str) -> ConfigDict:
     config.scale = scale
     config.data_dir = "data"  # folder of the prepared data sets
     config.writers = ("tensorboard",)  # tools that get copies of the metrics; or "wandb", or ()
-    config.norm = "layer"  # a key of config.norms
+    config.norm = "layer"  # a key of config.norms, see `norms`
 
     config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # Adam's defaults
     config.lr = (1e-3,)  # Adam's default; several rates train side by side
@@ -19,12 +19,27 @@ def get_config(experiment: str, scale: str) -> ConfigDict:
     config.seeds = (0,)  # several seeds train side by side
     config.precision = "default"  # of products: the device's; or "float32", "tf32", "bfloat16"
     config.data_seed = -1  # each seed has its own order of the data; >= 0: one order for all
+
+    config.log_every = config.eval_every = config.save_every = "1 epoch"
+    config.select = dict(split="valid", metric="error", mode="min")  # the best checkpoint
+    config.steps_per_call = 10
     return config
 
 
+def norms(layer: dict, **others: dict) -> dict[str, dict]:
+    """Return config.norms: none, layer norm, RMSNorm at its sites (not in the paper), others."""
+    rms = dict(kind="rms", sites=layer["sites"], gain=1.0)
+    return dict(none={}, layer=layer, rms=rms, **others)
+
+
 def scaled(config: ConfigDict, scales: dict[str, dict]) -> ConfigDict:
-    """Return the config with the values of its scale; an unknown scale raises KeyError."""
-    config.update(ConfigDict(scales)[config.scale])  # the KeyError suggests the nearest scale
+    """Return the config with the values of its scale; an unknown scale raises KeyError.
+
+    The scale "paper" has the values as they are.
+    """
+    config.update(
+        ConfigDict(dict(scales, paper={}))[config.scale]
+    )  # the KeyError suggests the nearest scale
     return config
 
 

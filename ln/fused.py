@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from ln.norm import at_least_float32
 from ln.product import AnyArray, is_explicit, matmul, vary_alike, weight_gradient

@@ -21,7 +21,6 @@ backwards in time.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from functools import partial
 import itertools
 from typing import Any, ClassVar
 
