@@ -34,7 +34,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Num
 import numpy as np
 
-from ln.errors import InputError, check_flag, check_whole, choose, is_number
+from ln.errors import InputError, check_flag, check_positive, check_whole, choose, is_number, must
 from ln.product import AnyArray, matmul
 
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
@@ -45,13 +45,6 @@ _DECLARED: list[str] = []  # by `declare_site`
 # later work; and how many of the last axes the gains and biases have.
 OVER = {"layer": 3, "position": 1}
 GAINS = {"channel": 1, "unit": 3}
-# Fields of norms that are names, and those that are numbers: least, greatest, and both in words.
-NAMED = {"over": OVER, "gains": GAINS}
-RANGES = {
-    "gain": (-np.inf, np.inf, "a finite number"),
-    "epsilon": (0.0, np.inf, "a finite number, 0 or more"),
-    "momentum": (0.0, 1.0, "a number from 0 to 1"),
-}
 
 Initializer = Callable[..., jax.Array]
 Mask = Bool[AnyArray, "*B"] | None  # true at the examples that count; None: at all
@@ -208,27 +201,42 @@ def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
         raise InputError(f"mask must be booleans {shape}; got {mask.dtype} {mask.shape}.")
 
 
-def check_options(module: nn.Module, names: list[str] | None = None) -> None:
-    """Check fields of a norm by the tables `NAMED` and `RANGES`; a field in neither is a flag.
+def is_float_type(value: Any) -> bool:
+    """Return whether a value names a type of floats."""
+    try:
+        return jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        return False
 
-    Args:
-        module: the norm.
-        names: of the fields; None: all.
 
-    Raises:
-        InputError: a value is none of the known names, out of its range, or no bool.
-    """
-    where = type(module).__name__
-    for name in fields_of(type(module)) if names is None else names:
-        value = getattr(module, name)
-        if name in NAMED:
-            choose(f"{name} of {where}", value, NAMED[name])
-        elif name in RANGES:
-            least, most, words = RANGES[name]
-            if not is_number(value, least, most):
-                raise InputError(f"{where}: {name} must be {words}; got {value!r}.")
-        else:
-            check_flag(f"{where}: {name}", value)
+_FLAGS = "averages bias bias_inside centre centred spatial train unbiased"
+# Checks of the fields of all modules of the layers, by their names.
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(_FLAGS.split(), check_flag),
+    **dict.fromkeys(("features", "units"), check_whole),
+    **dict.fromkeys(("gain", "forget_bias"), must(is_number, "a finite number")),
+    **dict.fromkeys(("init_W_x", "init_W_h"), must(callable, "an initializer")),
+    "activation": must(callable, "a function"),
+    "dtype": must(
+        lambda value: value is None or is_float_type(value),
+        "None or a float type, such as jnp.bfloat16",
+    ),
+    "epsilon": check_positive,
+    "gains": partial(choose, choices=GAINS),
+    "momentum": must(lambda value: is_number(value, 0, 1), "a number from 0 to 1"),
+    "norm": must(lambda value: isinstance(value, Norm), "a Norm, such as ln.Norm()"),
+    "over": partial(choose, choices=OVER),
+}
+
+
+class Checked(nn.Module):
+    """Base class of modules whose fields are checked at construction, by `CHECKS`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in fields_of(type(self)):
+            if name in CHECKS:
+                CHECKS[name](f"{type(self).__name__}: {name}", getattr(self, name))
 
 
 def fields_of(module: type[nn.Module]) -> list[str]:
@@ -247,7 +255,7 @@ class Identity(nn.Module):
         return a + self.param("bias", nn.initializers.zeros, a.shape[-1:]) if self.bias else a
 
 
-class ExampleNorm(nn.Module):
+class ExampleNorm(Checked):
     """Base class of norms that normalize every example by itself, whatever the batch.
 
     There is no use for the mask, and no training mode.
@@ -269,10 +277,6 @@ class ExampleNorm(nn.Module):
     over: str = "layer"
     gains: str = "channel"
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self)
-
     def spans(self, a) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the axes of ``a`` that are normalized together, and the shape of the gains."""
         over, gains = (OVER[self.over], GAINS[self.gains]) if self.spatial else (1, 1)
@@ -286,13 +290,7 @@ class ExampleNorm(nn.Module):
 
 
 class LayerNorm(ExampleNorm):
-    """Layer normalization of ``a [..., H]`` (eqs. 3-4), with the attributes of `ExampleNorm`.
-
-    Attributes:
-        centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
-    """
-
-    centred: bool = False
+    """Layer normalization of ``a [..., H]`` (eqs. 3-4), with the attributes of `ExampleNorm`."""
 
     @nn.compact
     def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
@@ -300,8 +298,6 @@ class LayerNorm(ExampleNorm):
         axes, shape = self.spans(a)
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        if self.centred:
-            return rms_norm(a, gain, self.epsilon, axes) + bias
         return layer_norm(a, gain, bias, self.epsilon, axes)
 
 
@@ -323,7 +319,7 @@ class RMSNorm(ExampleNorm):
         return a + self.param("bias", nn.initializers.zeros, shape) if self.bias else a
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Checked):
     """Batch normalization of ``a [B, H]``: batch statistics in training, running ones in test.
 
     The running averages ("stats": mean, var, count) start as a plain mean over the first batches,
@@ -355,10 +351,6 @@ class BatchNorm(nn.Module):
     averages: bool = True
     epsilon: float = EPSILON
     spatial: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self)
 
     @nn.compact
     def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
@@ -393,7 +385,7 @@ class BatchNorm(nn.Module):
         return batch_norm(a, mu, s2, gain, bias, self.epsilon)
 
 
-class Dense(nn.Module):
+class Dense(Checked):
     """Matrix product ``a = W x [..., H]`` of x ``[..., D]``, without a bias.
 
     Attributes:
@@ -409,10 +401,6 @@ class Dense(nn.Module):
     kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: Any = None
     centre: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_whole(f"{type(self).__name__}: features", self.features)
 
     @nn.compact
     def weights(self, D: int) -> Float[AnyArray, "D H"]:
@@ -447,10 +435,6 @@ class WeightNormDense(Dense):
 
     gain: float = 1.0
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self, ["gain"])
-
     @nn.compact
     def weights(self, D: int) -> Float[AnyArray, "D H"]:
         """Return W ``[D, H]`` as the product uses it."""
@@ -467,7 +451,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "weight": WeightNormDense,
 }
 # Fields that `Norm` sets if a module has them; all other fields are options.
-GIVEN = ("train", "bias", "centred", "spatial")
+GIVEN = ("train", "bias", "spatial")
 
 
 def find_kind(kind: str | type) -> type[nn.Module]:
@@ -531,10 +515,9 @@ class Norm:
         norm = Norm(MyNorm, ("x", "h", "c"), {"gain": 0.1})
 
     Its fields are its options, except for those in `GIVEN`, which Norm sets if the class has them:
-    ``train``; ``bias``, whether the norm owns the bias at its site; ``centred``, whether the mean
-    of ``a`` over the units is 0 already; ``spatial``, whether ``a`` is an image. Statistics belong
-    in the collection "stats". A subclass of `Dense` replaces the matrix before the site instead, as
-    weight norm does.
+    ``train``; ``bias``, whether the norm owns the bias at its site; ``spatial``, whether ``a`` is
+    an image. Statistics belong in the collection "stats". A subclass of `Dense` replaces the matrix
+    before the site instead, as weight norm does.
 
     Attributes:
         kind: "none", "layer", "rms", "batch", "weight", "package.module:Class", or a class.
@@ -605,7 +588,7 @@ class Norm:
 
     def centres(self, site: str) -> bool:
         """Return whether the matrix before a site is centred, and its norm need not be."""
-        return self.centred and site in ("x", "h") and "centred" in fields_of(self.module(site))
+        return self.centred and site in ("x", "h") and self.module(site) is LayerNorm
 
     def __call__(self, site: str, **fields) -> nn.Module:
         """Return the module of a site, which normalizes its summed inputs: norm(a, mask) -> a."""
@@ -615,8 +598,11 @@ class Norm:
         # norm brings it, also the norm "none".
         if module is Identity or issubclass(module, Dense):
             return Identity(bias=site not in ("x", "h", "c"), **fields)
-        given = dict(train=self.train, centred=self.centres(site))
-        given |= dict(bias=site not in ("x", "h"), spatial=site == "conv")
+        given = dict(train=self.train, bias=site not in ("x", "h"), spatial=site == "conv")
+        # With a mean of 0 layer norm is RMSNorm and a bias, with the same parameters: a reduction
+        # fewer at every time step.
+        if self.centres(site):
+            module, given = RMSNorm, given | dict(bias=True)
         given = {name: given[name] for name in fields_of(module) if name in given}
         return module(**given, **dict(self.options), **fields)
 
@@ -628,7 +614,7 @@ class Norm:
         return Dense(features, centre=self.centres(site), **fields)
 
 
-class Linear(nn.Module):
+class Linear(Checked):
     """Output layer W h + b ``[..., features]`` of h ``[..., H]``; site out.
 
     Attributes:
@@ -638,12 +624,6 @@ class Linear(nn.Module):
 
     features: int
     norm: Norm
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_whole("Linear: features", self.features)
-        if not isinstance(self.norm, Norm):
-            raise InputError(f"Linear: norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
 
     @nn.compact
     def __call__(self, h: Num[AnyArray, "*B H"], mask: Mask = None) -> Num[Array, "*B features"]:

@@ -33,8 +33,8 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from ln import fused
-from ln.errors import InputError, check_flag, check_whole, is_number
-from ln.norm import Dense, Initializer, Mask, Norm, check_mask
+from ln.errors import InputError, check_flag, check_positive, check_whole
+from ln.norm import Checked, Dense, Initializer, Mask, Norm, check_mask
 from ln.product import AnyArray, is_plain, matmul, vary_alike
 from ln.product import plain_by_default as plain_by_default
 
@@ -70,12 +70,11 @@ def orthogonal_blocks(
 
 def uniform(limit: float) -> Initializer:
     """Return an initializer that draws from -limit to limit; raise InputError if it is below 0."""
-    if not is_number(limit, 0):
-        raise InputError(f"limit must be a finite number, 0 or more; got {limit!r}.")
+    check_positive("limit", limit)
     return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-class Cell(nn.Module):
+class Cell(Checked):
     """Base class of the three cells.
 
     A cell defines `setup`, which makes W_x, W_h and b, and `update`; of its parameters `update` may
@@ -112,25 +111,10 @@ class Cell(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        check_whole("units", self.units)
-        if not isinstance(self.norm, Norm):
-            raise InputError(f"norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
         named = isinstance(self.learned, tuple) and all(part in self.PARTS for part in self.learned)
         if not named:
             raise InputError(
                 f"learned must be a tuple of names from {self.PARTS}; got {self.learned!r}."
-            )
-        check_flag("bias_inside", self.bias_inside)
-        for name in ("init_W_x", "init_W_h"):
-            if not callable(getattr(self, name)):
-                raise InputError(f"{name} must be an initializer; got {getattr(self, name)!r}.")
-        try:
-            floating = self.dtype is None or jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating)
-        except TypeError:
-            floating = False
-        if not floating:
-            raise InputError(
-                f"dtype must be None or a float type, such as jnp.bfloat16; got {self.dtype!r}."
             )
 
     def input_matrix(self, n: int) -> nn.Module:
@@ -203,11 +187,6 @@ class RNN(Cell):
 
     activation: Callable = tanh
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not callable(self.activation):
-            raise InputError(f"activation must be a function; got {self.activation!r}.")
-
     def setup(self):
         """Make the matrices, the norms and b."""
         self.W_x, self.W_h = self.input_matrix(1), self.recurrent_matrix(1)
@@ -235,11 +214,6 @@ class LSTM(Cell):
     forget_bias: float = 0.0
 
     PARTS: ClassVar[tuple[str, ...]] = ("c", "h")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not is_number(self.forget_bias):
-            raise InputError(f"forget_bias must be a finite number; got {self.forget_bias!r}.")
 
     def setup(self):
         """Make the matrices, the norms and b."""
@@ -590,8 +564,7 @@ def _as_mask(lengths, mask, T: int, B: int):
     if mask is not None:
         raise InputError("Give unroll a mask or lengths, not both.")
     if not isinstance(lengths, AnyArray) or lengths.shape != (B,) or lengths.dtype.kind not in "iu":
-        got = f"{lengths.dtype} {lengths.shape}" if isinstance(lengths, AnyArray) else repr(lengths)
-        raise InputError(f"lengths must be an array of integers ({B},); got {got}.")
+        raise InputError(f"lengths must be an array of integers ({B},); got {_described(lengths)}.")
     if _is_known(lengths) and not ((lengths >= 1) & (lengths <= T)).all():
         raise InputError(f"lengths must be from 1 to {T}, the time steps of xs; got {lengths}.")
     return jnp.arange(T)[:, None] < jnp.asarray(lengths)
@@ -608,9 +581,8 @@ def _check(cell: Any, xs: Any, mask: Any) -> None:
         raise InputError(f"cell must be an RNN, LSTM or GRU; got {cell!r}.")
     if cell.scope is None:
         raise InputError("unroll needs a cell with parameters: call it inside a Flax module.")
-    if not isinstance(xs, AnyArray) or not jnp.issubdtype(xs.dtype, jnp.floating):
-        got = xs.dtype if isinstance(xs, AnyArray) else type(xs).__name__
-        raise InputError(f"xs must be an array of floats [T, B, D]; got {got}.")
+    if not _is_float(xs):
+        raise InputError(f"xs must be an array of floats [T, B, D]; got {_described(xs)}.")
     if xs.ndim != 3 or 0 in xs.shape:
         raise InputError(f"xs must be [T, B, D], none of them 0; got {xs.shape}.")
     check_mask(mask, xs.shape[:2])
@@ -632,10 +604,18 @@ def _check_carry(cell: Cell, carry: Any, B: int) -> None:
     if not isinstance(parts, tuple) or len(parts) != len(names):
         raise InputError(f"{wanted}, in a tuple of {len(names)}; got {type(carry).__name__}.")
     for name, part in zip(names, parts, strict=True):
-        if not isinstance(part, AnyArray):
-            raise InputError(f"{wanted}; got {type(part).__name__} for {name}.")
-        if part.shape != shape or not jnp.issubdtype(part.dtype, jnp.floating):
-            raise InputError(f"{wanted}; got {part.dtype} {part.shape} for {name}.")
+        if not _is_float(part) or part.shape != shape:
+            raise InputError(f"{wanted}; got {_described(part)} for {name}.")
+
+
+def _is_float(array: Any) -> bool:
+    return isinstance(array, AnyArray) and jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _described(value: Any) -> str:
+    """Return the dtype and shape of an array, the type of anything else."""
+    is_array = isinstance(value, AnyArray)
+    return f"{value.dtype} {value.shape}" if is_array else type(value).__name__
 
 
 def _check_scan(step: Any, module: Any, carry: Any, xs: Any, schedule: Any) -> None:
