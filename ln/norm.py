@@ -32,7 +32,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Num
-import numpy as np
 
 from ln.errors import InputError, check_flag, check_positive, check_whole, choose, is_number, must
 from ln.product import AnyArray, matmul

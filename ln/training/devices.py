@@ -109,14 +109,11 @@ class Spread(NamedTuple):
         if self.mesh is None:
             return jax.device_put(batches)
 
+        axes = (None, LANES, CASES) if lanes else (None, CASES)
+
         def put(leaf):
-            axes: list[str | None] = [None]
-            sizes = [leaf.shape[0]]
-            for axis, size in ((LANES, lanes), (CASES, self.batch_size)):
-                if size and len(sizes) < leaf.ndim:
-                    axes, sizes = [*axes, axis], [*sizes, size]
-            sizes += leaf.shape[len(sizes) :]
-            return jax.make_array_from_process_local_data(self.sharding(*axes), leaf, tuple(sizes))
+            sharding = self.sharding(*axes[: leaf.ndim])
+            return jax.make_array_from_process_local_data(sharding, leaf)
 
         return jax.tree.map(put, batches)
 

@@ -67,12 +67,16 @@ MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, Rec
 RESTORE = "Restore the file, or move the folder away."
 
 
-def read_object(path: Path, remedy: str, make: Callable[[Any], Item]) -> Item:
-    """Return what `make` makes of the contents of a JSON file.
+def read_object(
+    path: Path, remedy: str, make: Callable[[Any], Item], default: Item | None = None
+) -> Item:
+    """Return what `make` makes of the contents of a JSON file, or the default if there is none.
 
     Raises:
         InputError: they have another shape; ends in the remedy.
     """
+    if default is not None and not path.exists():
+        return default
     try:
         return make(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, *MALFORMED) as error:

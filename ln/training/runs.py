@@ -457,7 +457,7 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
     return choose(f"checkpoint of {folder}", which, steps)
 
 
-class Run(contextlib.AbstractContextManager):
+class Run(contextlib.ExitStack):
     """A run folder opened for writing, by this process alone.
 
     Args:
@@ -479,6 +479,7 @@ class Run(contextlib.AbstractContextManager):
     def __init__(
         self, folder: Path | str, config, lanes: list[Lane], data: Mapping[str, str] | None = None
     ):
+        super().__init__()
         self.folder = Path(folder).absolute()  # orbax needs an absolute path
         self.lanes = lanes
         wanted = as_json(config)
@@ -495,9 +496,9 @@ class Run(contextlib.AbstractContextManager):
             self._checkpoints = checkpoints.manager(place, self._keep)
             opened.callback(self._checkpoints.close)
             opened.callback(self._wait)
-            self._opened = opened.pop_all()  # all that close() lets go of
+            self.push(opened.pop_all())  # close() goes through all of it, whatever raises
         self._file: TextIO | None = None
-        self._writers: list[writers.Writer] = []
+        self._writers: dict[Lane, list[writers.Writer]] = {}
         self._stored: Stored  # of the rows only those that config.select is about
 
     def _claim(self) -> None:
@@ -548,7 +549,7 @@ class Run(contextlib.AbstractContextManager):
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
         remedy = "Delete it if the data are the same still, or choose another --workdir."
-        known = files.read_object(path, remedy, dict) if path.exists() else data
+        known = files.read_object(path, remedy, dict, default=data)
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
@@ -615,11 +616,11 @@ class Run(contextlib.AbstractContextManager):
         self._stored = dataclasses.replace(stored, rows=[], diverged=diverged)
         self._write_diverged()
         config = stored.config | dict(writers=self._wanted)
-        self._writers = writers.make(self.folder, config, self.lanes)
-        for writer in self._writers:
-            self._opened.callback(writer.close)
+        self._writers = {lane: writers.make(self.folder, config, lane) for lane in self.lanes}
+        for writer in itertools.chain(*self._writers.values()):
+            self.callback(writer.close)
         write_rows(path, [row.row for row in rows])
-        self._file = self._opened.enter_context(path.open("a"))
+        self._file = self.enter_context(path.open("a"))
         for row in rows:
             self._note(row)
         session = provenance(step)
@@ -633,8 +634,8 @@ class Run(contextlib.AbstractContextManager):
         if row.split == self._stored.config["select"]["split"]:
             self._stored.rows.append(row)
         values = {f"{row.split}/{name}": value for name, value in row.values.items()}
-        for writer in self._writers:
-            writer.write(row.lane, row.step, values)
+        for writer in self._writers.get(row.lane, ()):
+            writer.write(row.step, values)
 
     def write(self, step: int, epoch: float | None, split: str, metrics: Mapping) -> None:
         """Append a row for each lane that has not diverged.
@@ -687,11 +688,8 @@ class Run(contextlib.AbstractContextManager):
     @property
     def steps_per_call(self) -> int:
         """Return how many steps this run has in a call on an accelerator; 0: not yet measured."""
-        path = self.folder / "calls.json"
-        remedy = "Delete it, and it is measured again."
-        if not path.exists():
-            return 0
-        return files.read_object(path, remedy, lambda calls: int(calls["steps"]))
+        path, remedy = self.folder / "calls.json", "Delete it, and it is measured again."
+        return files.read_object(path, remedy, lambda calls: int(calls["steps"]), default=0)
 
     def keep_steps_per_call(self, steps: int) -> None:
         """Keep the measured number of steps for all sessions."""
@@ -739,21 +737,15 @@ class Run(contextlib.AbstractContextManager):
             for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
                 files.sync(path)
 
-    def close(self) -> None:
-        """Let go of everything, even if some of it can no longer be written."""
-        self._opened.close()  # from the last to the first
 
-    def __exit__(self, *_):
-        self.close()
-
-
-class Elsewhere(contextlib.AbstractContextManager):
+class Elsewhere(contextlib.ExitStack):
     """A run whose folder another process writes: this process has nothing to do."""
 
     data_seed = steps_per_call = 0  # process 0 knows them
     diverged: frozenset[int] = frozenset()
 
     def __init__(self, folder: Path | str, lanes: list[Lane]):
+        super().__init__()
         self.folder, self.lanes = Path(folder).absolute(), lanes
 
     def restore(self, state):
@@ -762,11 +754,9 @@ class Elsewhere(contextlib.AbstractContextManager):
     def kept(self) -> str:
         return "process 0 prints what is kept"
 
-    def nothing(self, *_) -> None:
-        pass
-
-    start = write = diverge = save = finish = best = summary = keep_steps_per_call = nothing
-    __exit__ = nothing
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return what every other method of `Run` does here: nothing."""
+        return lambda *_: None
 
 
 def open_run(folder: Path | str, config, lanes, data=None) -> Run | Elsewhere:
