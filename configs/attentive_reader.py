@@ -60,9 +60,7 @@ SCALES = dict(
         clip=10.0,
         clip_root=0.0,
         steps="1500 steps",
-        log_every="100 steps",
-        eval_every="100 steps",
-        save_every="500 steps",
+        **base.every(log="100 steps", evaluate="100 steps", save="500 steps"),
         steps_per_call=50,
     ),
     tiny=dict(base.TINY, dataset="stories", buckets=2, bucket_run=2, embedding_dim=6, hidden=6),
@@ -72,6 +70,5 @@ SECONDS = 25  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the curves of figure 2, and layer norm with batch norm's gain; two seeds: ours."""
-    for norm in ("none", "batch", "everywhere", "layer", "layer_small"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the curves of figure 2, and layer norm with batch norm's gain; two seeds: ours."""
+    return base.runs("none batch everywhere layer layer_small", seeds=(0, 1))

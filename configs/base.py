@@ -43,12 +43,21 @@ def scaled(config: ConfigDict, scales: dict[str, dict]) -> ConfigDict:
     return config
 
 
+def every(log: str, evaluate: str, save: str) -> dict[str, str]:
+    """Return how often a run writes a row of its updates, evaluates, and saves a checkpoint."""
+    return dict(log_every=log, eval_every=evaluate, save_every=save)
+
+
 # Four updates, in seconds: for tests.
 TINY = dict(
     batch_size=4,
     steps="4 steps",
-    log_every="1 step",
-    eval_every="2 steps",
-    save_every="2 steps",
     steps_per_call=2,
+    **every(log="1 step", evaluate="2 steps", save="2 steps"),
 )
+
+
+def runs(norms: str, seeds: tuple[int, ...]):
+    """Yield the settings of a sweep: a run of these seeds for each of these norms."""
+    for norm in norms.split():
+        yield dict(norm=norm, seeds=seeds)

@@ -52,6 +52,5 @@ SECONDS = 7  # of a run at scale small on a core: scripts.reproduce trains the l
 
 
 def sweep():
-    """Yield the three norms that §6.7 compares and two further forms of layer norm; three seeds."""
-    for norm in ("none", "batch", "layer", "layer_units", "layer_channels"):
-        yield dict(norm=norm, seeds=(0, 1, 2))
+    """Return the three norms of §6.7 and two further forms of layer norm; three seeds."""
+    return base.runs("none batch layer layer_units layer_channels", seeds=(0, 1, 2))

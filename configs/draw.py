@@ -53,9 +53,7 @@ SCALES = dict(
         batch_size=32,
         lr=(2e-3,),
         steps="20 epochs",
-        eval_every="2 epochs",
-        log_every="2 epochs",
-        save_every="10 epochs",
+        **base.every(log="2 epochs", evaluate="2 epochs", save="10 epochs"),
     ),
     tiny=dict(base.TINY, dataset="binarized_digits", hidden=8, glimpses=2, latent=3, write_size=3),
 )
@@ -64,6 +62,5 @@ SECONDS = 30  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
-    for norm in ("none", "weight", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
+    return base.runs("none weight layer batch", seeds=(0, 1))

@@ -55,9 +55,7 @@ SCALES = dict(
         batch_size=8,
         lr=(1e-2,),
         steps="300 steps",
-        log_every="50 steps",
-        eval_every="50 steps",
-        save_every="150 steps",
+        **base.every(log="50 steps", evaluate="50 steps", save="150 steps"),
     ),
     tiny=dict(base.TINY, dataset="pen", length=20, buckets=2, hidden=6, components=2, mixtures=2),
 )
@@ -66,6 +64,5 @@ SECONDS = 36  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the two curves of figure 5, and batch norm, which is ours; two seeds: ours."""
-    for norm in ("none", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the two curves of figure 5, and batch norm, which is ours; two seeds: ours."""
+    return base.runs("none layer batch", seeds=(0, 1))

@@ -52,9 +52,7 @@ SCALES = dict(
         hidden=64,
         batch_size=32,
         steps="1500 steps",
-        log_every="100 steps",
-        eval_every="100 steps",
-        save_every="1000 steps",
+        **base.every(log="100 steps", evaluate="100 steps", save="1000 steps"),
         steps_per_call=50,
     ),
     tiny=dict(base.TINY, dataset="scenes", pad_to=16, embedding_dim=5, hidden=8, fold=20),
@@ -64,6 +62,5 @@ SECONDS = 22  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the two curves of figure 1, and batch norm, which is ours; two seeds: ours."""
-    for norm in ("none", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the two curves of figure 1, and batch norm, which is ours; two seeds: ours."""
+    return base.runs("none layer batch", seeds=(0, 1))

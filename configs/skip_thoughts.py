@@ -67,9 +67,7 @@ SCALES = dict(
         bucket_run=25,
         valid_triples=256,
         steps="300 steps",
-        log_every="100 steps",
-        eval_every="75 steps",
-        save_every="150 steps",
+        **base.every(log="100 steps", evaluate="75 steps", save="150 steps"),
         steps_per_call=25,
     ),
     tiny=dict(
@@ -91,6 +89,5 @@ SECONDS = 40  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
-    for norm in ("none", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
+    return base.runs("none layer batch", seeds=(0, 1))

@@ -563,8 +563,6 @@ class Norm:
             ) from None
         fixed = (*GIVEN, *(fields_of(Dense) if issubclass(module, Dense) else ()))
         known = {name: name for name in fields_of(module) if name not in fixed}
-        if options and not known:
-            raise InputError(f"{self.name} norm has no options; got {options!r}.")
         for name in options:
             choose(f"{self.name} norm option", name, known)
         for name in ("train", "centred"):

@@ -517,15 +517,15 @@ def unroll(
         _check_carry(cell, carry, xs.shape[1])
     if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
         xs = jnp.where(mask[..., None], xs, 0)
-    step: Callable
-    if cell.is_initializing() or _is_plain(schedule):
-        step, inputs = _whole_step, xs
-    else:  # W_x x does not depend on h: one product for all time steps, before the loop
+    step: Callable = _whole_step
+    inputs: Any = xs, mask
+    if not (cell.is_initializing() or _is_plain(schedule)):
+        # W_x x does not depend on h: one product for all time steps, before the loop.
         module, variables = cell.unbind()
         with fused.explained_jvp():
-            inputs = _centred(module).apply(variables, xs, method="project")
-        step = _recurrent_step
-    carry, hs = scan(step, cell, carry, (inputs, mask), schedule=schedule)
+            a_x = _centred(module).apply(variables, xs, method="project")
+        step, inputs = _recurrent_step, (a_x, mask)
+    carry, hs = scan(step, cell, carry, inputs, schedule=schedule)
     return (jnp.swapaxes(hs, 0, 1) if batch_major else hs), carry
 
 

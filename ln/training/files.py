@@ -21,9 +21,7 @@ Item = TypeVar("Item")
 
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and keeps their names in a journal
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -67,16 +65,12 @@ MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, Rec
 RESTORE = "Restore the file, or move the folder away."
 
 
-def read_object(
-    path: Path, remedy: str, make: Callable[[Any], Item], default: Item | None = None
-) -> Item:
-    """Return what `make` makes of the contents of a JSON file, or the default if there is none.
+def read_object(path: Path, remedy: str, make: Callable[[Any], Item]) -> Item:
+    """Return what `make` makes of the contents of a JSON file.
 
     Raises:
         InputError: they have another shape; ends in the remedy.
     """
-    if default is not None and not path.exists():
-        return default
     try:
         return make(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, *MALFORMED) as error:

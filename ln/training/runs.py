@@ -549,7 +549,7 @@ class Run(contextlib.ExitStack):
     def _check_data(self, data: dict[str, str]) -> None:
         path = self.folder / "data.json"
         remedy = "Delete it if the data are the same still, or choose another --workdir."
-        known = files.read_object(path, remedy, dict, default=data)
+        known = files.read_object(path, remedy, dict) if path.exists() else data
         if changed := [name for name, digest in data.items() if known.get(name, digest) != digest]:
             raise InputError(
                 f"{self.folder} was made with other data: {', '.join(changed)} has changed since. "
@@ -689,7 +689,8 @@ class Run(contextlib.ExitStack):
     def steps_per_call(self) -> int:
         """Return how many steps this run has in a call on an accelerator; 0: not yet measured."""
         path, remedy = self.folder / "calls.json", "Delete it, and it is measured again."
-        return files.read_object(path, remedy, lambda calls: int(calls["steps"]), default=0)
+        measured = path.exists()
+        return files.read_object(path, remedy, lambda row: int(row["steps"])) if measured else 0
 
     def keep_steps_per_call(self, steps: int) -> None:
         """Keep the measured number of steps for all sessions."""

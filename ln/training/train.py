@@ -420,8 +420,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was stopped by the user and saved; the same command continues."""
 
 
-# A closed terminal or lost connection hangs up; Windows has no such signal.
-STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # a lost connection hangs up
 
 
 class Interrupt:
