@@ -77,6 +77,7 @@ def default() -> Schedule:
 
 def hidden(carry: Any) -> Any:
     """Return h of a carry, which is (c, h) or h."""
+    # jax.tree keeps the order of a tuple, so h is the last leaf of (c, h) as of h alone.
     return jax.tree.leaves(carry)[-1]
 
 
@@ -84,6 +85,8 @@ def keep(mask: Bool[AnyArray, " B"] | None, new: Any, old: Any) -> Any:
     """Return the new carry where mask ``[B]`` is true, else the old one."""
     if mask is None:
         return new
+    # A choice, not a sum with weights 0 and 1: a step on padding may return infinity, and 0 times
+    # infinity is NaN.
     return jax.tree.map(lambda new, old: jnp.where(mask[:, None], new, old), new, old)
 
 
@@ -128,6 +131,8 @@ def scan(
     dtypes: dict = {}  # k -> dtype of product k
     operands: dict = {}  # k -> index of the input h of product k, see `backward`
     in_carry: list = []  # structure of the ys, and for each leaf its index in the carry or None
+    # Below, everything is an argument of the custom gradient, also constants such as words and
+    # masks: a tracer that it closed over would belong to another level of vmap or grad, and leak.
     Ws, theta, carry, xs = vary_alike(Ws, theta, carry, xs)
     theta, constants, whole_theta = split(theta)
     xs, others, whole_x = split(xs)
@@ -154,6 +159,9 @@ def scan(
         last, (carries, rest, products) = loop(body, carry, (xs, others))
         rest, stacked = iter(rest), jax.tree.leaves(carries)
         ys = [next(rest) if n is None else stacked[n] for n in in_carry[1]]
+        # The memory of training: T carries and products, the inputs, and no gate and no normalized
+        # value. Those are recomputed in the reverse pass; they are elementwise, and cost less than
+        # their traffic.
         residuals = Ws, theta, carry, xs, constants, others, carries, products
         return (last, in_carry[0].unflatten(ys)), residuals
 
@@ -185,6 +193,9 @@ def scan(
 
             # A tap is a zero that is added to a product: its gradient is d a_k.
             taps = jax.tree.map(jnp.zeros_like, products)
+            # The step runs forward once more here, with the kept products in place of its matrix
+            # products, and jax.vjp transposes it. So a change of a cell's equations needs no change
+            # of a gradient.
             _, transposed, made = jax.vjp(known_step, theta, carry, x, taps, has_aux=True)
             return transposed, made
 
@@ -225,6 +236,8 @@ def scan(
 
             def body(d_carry, inputs):
                 d_y, step = inputs
+                # The gradients of θ and x are not used here, so the compiler removes them from the
+                # loop.
                 _, d_before, _, d_products = at(step)((d_carry, d_y))
                 return d_before, (d_carry, d_products)
 
@@ -241,12 +254,15 @@ def scan(
         d_theta = jax.tree.map(lambda d, leaf: d.astype(leaf.dtype), d_theta, theta)
         stacked = jax.tree.leaves(before) + made
 
+        # One product [D, T B] x [T B, n] for each matrix. Autodiff of the loop would do T products
+        # [D, B] x [B, n], and read and write the sum [D, n] in each turn.
         def gradient(k):
             return weight_gradient(stacked[operands[k]], d_products[k], Ws[k], dtypes[k])
 
         d_Ws = [gradient(k) for k in range(len(Ws))]
         return d_Ws, d_theta, d_carry, d_xs, None, None
 
+    # Without differentiation nothing reads the residuals, and the compiler drops their stacks.
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     run.defvjp(forward, backward)
     return run(Ws, theta, carry, xs, constants, others)

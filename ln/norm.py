@@ -70,9 +70,12 @@ def layer_norm(
     """
     dtype = jnp.result_type(a, gain, bias)
     a, gain, bias = map(at_least_float32, (a, gain, bias))
+    # One rounding, at the end: gain and bias, too, act in float32 on inputs of half precision.
     return (gain * standardize(a, epsilon, axes) + bias).astype(dtype)
 
 
+# A custom jvp rather than a vjp: the map of tangents is linear, so jax transposes it for the
+# reverse pass, and forward differentiation, which the "plain" schedules promise, works as well.
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def standardize(a, epsilon: float, axes):
     """Return (a − μ) / σ, with the mean and variance of every example over its units (eq. 4)."""
@@ -90,6 +93,8 @@ def _standardize(a, epsilon, axes):
 def _standardize_jvp(epsilon, axes, primals, tangents):
     # Autodiff would take the mean of the gradient only after it has the gradient of σ. Both sums
     # are independent of each other, since the mean of â is 0: on a GPU that is a kernel fewer.
+    # With â = (a − μ) / σ:   dâ = (d − mean(d) − â mean(â d)) / σ. It is symmetric, so the reverse
+    # pass is the same formula. ε is within σ, and so changes nothing in it.
     (a,), (d,) = primals, tangents
     a_hat, one_over_sigma = _standardize(a, epsilon, axes)
     mean = partial(jnp.mean, axis=axes, keepdims=True)
@@ -183,9 +188,11 @@ def batch_moments(
     check_mask(mask, a.shape[:-1])
     a = at_least_float32(a)
     m = jnp.ones(a.shape[:-1], a.dtype) if mask is None else mask.astype(a.dtype)
+    # At least 1: a time step past every sequence has no example, and 0/0 would spread as NaN.
     n, leading = jnp.maximum(m.sum(), 1), tuple(range(a.ndim - 1))
     a = jnp.where(m[..., None] > 0, a, 0)  # padding may hold anything, also NaN
     mu = a.sum(leading) / n
+    # Two passes, as in `_standardize`.
     squares = (m[..., None] * (a - mu) ** 2).sum(leading)
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
 
@@ -376,6 +383,8 @@ class BatchNorm(Checked):
         if self.averages and self.train and not self.is_initializing():
             # A time step past the end of every sequence has no example, and teaches nothing.
             seen = jnp.bool_(True) if mask is None else mask.any()
+            # n/(n+1) makes the average of the first batches a plain mean, in which the initial 0
+            # and 1 have no weight; from the 99th batch on it is exponential.
             keep = jnp.minimum(self.momentum, count.value / (count.value + 1))
             keep = jnp.where(seen, keep, 1.0)
             mean.value = keep * mean.value + (1 - keep) * mu
@@ -410,6 +419,8 @@ class Dense(Checked):
         """Return W, or a bias, minus its mean over the units if the module centres it."""
         if not self.centre:
             return W
+        # In bfloat16 the mean would have three digits, and the rest of it would stay in every a.
+        # Autodiff centres the gradient in turn, so training moves W as if a were centred.
         centred = at_least_float32(W)
         return (centred - centred.mean(-1, keepdims=True)).astype(W.dtype)
 
@@ -421,6 +432,7 @@ class Dense(Checked):
         self, x: Num[AnyArray, "*B D"], bias: Float[AnyArray, " H"] | None = None
     ) -> Num[Array, "*B H"]:
         """Return W x, plus a bias ``[H]`` under the norm if a cell has one (`Cell.bias_inside`)."""
+        # The bias is outside of `product`, which in a loop is the kept product of a matrix.
         a = self.product(x)
         return a if bias is None else a + self.centred(bias)
 
@@ -567,6 +579,7 @@ class Norm:
             choose(f"{self.name} norm option", name, known)
         for name in ("train", "centred"):
             check_flag(f"Norm {name}", getattr(self, name))
+        # The class is frozen; this is its construction.
         # One form of equal norms: jit and Flax compare and hash attributes.
         object.__setattr__(self, "sites", tuple(sorted(set(sites))))
         object.__setattr__(self, "options", tuple(sorted(options.items())))

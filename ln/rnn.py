@@ -146,6 +146,9 @@ class Cell(Checked):
         check_whole("B, the number of examples,", B)
         zeros = jnp.zeros((B, self.units))
         if like is not None:
+            # Zeros made of the input are sharded as its examples are, on Auto and Explicit meshes,
+            # and vary over the same axes under jax.shard_map; new zeros would be the same
+            # everywhere.
             zeros = jnp.broadcast_to(jnp.zeros_like(like[:, :1]), zeros.shape)
         parts = tuple(zeros + self.first.get(part, 0.0) for part in self.PARTS)
         return parts if len(parts) > 1 else parts[0]
@@ -230,6 +233,8 @@ class LSTM(Cell):
         """Return the next carry, and h, by eqs. 20-22."""
         c, _ = carry
         f, i, o, g = gates(self.norm_h(a_h, mask) + self.norm_x(a_x, mask) + self.b)
+        # The carried c is that of eq. 21, without the norm. Some libraries carry LN(c) instead:
+        # their cell then forgets the size of its state at every step.
         c = f * c + i * g
         h = o * tanh(self.norm_c(c, mask))
         return (c, h), h
@@ -282,6 +287,8 @@ class GRU(Cell):
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 26-28."""
         h = carry
+        # r multiplies U h, not h (eq. 28). So U h does not wait for r, and all products of h come
+        # first.
         (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
         b_zr, b = (0.0, 0.0) if self.bias_inside else self.split(self.b)
         zr = self.norm_zr_h(W_h_h, mask) + self.norm_zr_x(W_x_x, mask) + b_zr
@@ -336,9 +343,12 @@ def scan(
     """
     _check_scan(step, module, carry, xs, schedule)
     step = _with_checked_carry(step)
+    # A loop returns its carry in the dtypes in which it got it. A step on a float16 carry and
+    # float32 parameters returns float32, so the loop must begin with float32.
     if module.is_initializing() or _dtypes(carry) - {jnp.result_type(float)}:
         carry = _promoted(step, module, carry, xs, shared)
     carry, xs, shared = vary_alike(carry, xs, shared)
+    # Flax's own loop makes variables, which pure functions cannot; all further loops are ours.
     if module.is_initializing():  # make the parameters, and the statistics of every time step
         lifted = nn.scan(
             step,
@@ -349,6 +359,8 @@ def scan(
         )
         return lifted(module, carry, xs, *shared)
 
+    # From here on the module is a pure function of its variables. Its statistics are inputs and
+    # outputs of each time step, and are put back into the caller's module after the loop.
     scope, train = module.scope, module.is_mutable_collection("stats")
     module, variables = module.unbind()
     if unknown := sorted(set(variables) - {"params", "stats"}):
@@ -379,6 +391,8 @@ def scan(
 def _with_checked_carry(step: Callable) -> Callable:
     """Return the step with a check, whenever it is traced, of the carry that it returns."""
 
+    # Within the step, so that one check serves the first call of a model and all others, every
+    # schedule, and models whose carry depends on their input; it costs nothing once compiled.
     def checked(module, carry, x, *shared):
         new, y = step(module, carry, x, *shared)
         before, after = (jax.tree.map(np.shape, tree) for tree in (carry, new))
@@ -439,6 +453,8 @@ def _fast_loop(step: Callable, module: nn.Module) -> Callable:
         weights = []
 
         def collect(dense, x):
+            # Centred, or divided by its norm, as the module wants it: here, once, and not in the
+            # loop. Autodiff continues from the gradient of this matrix to the parameters behind it.
             weights.append(dense.weights(x.shape[-1]))
             return matmul(x, weights[-1], dense.dtype)
 
@@ -556,6 +572,7 @@ def _stats_at_steps(stats, T: int, train: bool):
                 f"xs has {T} time steps, but the cell's statistics were made for {len(leaf)}: "
                 f"initialize the model with a batch as long as the longest in training"
             )
+        # T and the number of known steps are shapes, so the places are constants of the program.
         return leaf[np.minimum(np.arange(T), len(leaf) - 1)]
 
     return jax.tree.map(select, stats)
@@ -569,6 +586,7 @@ def _as_mask(lengths, mask, T: int, B: int):
         raise InputError(f"lengths must be an array of integers ({B},); got {_described(lengths)}.")
     if _is_known(lengths) and not ((lengths >= 1) & (lengths <= T)).all():
         raise InputError(f"lengths must be from 1 to {T}, the time steps of xs; got {lengths}.")
+    # The first steps of each example count: padding is at the end, as in all of our batches.
     return jnp.arange(T)[:, None] < jnp.asarray(lengths)
 
 
