@@ -64,12 +64,14 @@ def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
     layout = _torch_layout(cell, suffix)
     H = _get(weights, f"weight_hh{suffix}", None, None).shape[1]
     blocks = _split(weights, H, layout, transposed=True)
+    # PyTorch computes n = tanh(W x + b + r (U h + b_h)): with b_h, r multiplies a bias.
     if cell is GRU and np.any(blocks["b_h", "n"]):
         raise InputError(
             f"bias_hh{suffix} of the candidate is not 0. It is multiplied by the reset gate, and "
             f"the paper's GRU has no such bias. Set it to 0, and train without it."
         )
     for gate in TORCH_GATES[cell]:
+        # Everywhere else both biases are added to one sum.
         blocks["b", gate] = blocks["b", gate] + blocks["b_h", gate]
     return unflatten_dict(_join(_with_other_z(blocks), _layouts(cell)[0]), sep=".")
 
@@ -209,6 +211,7 @@ def _with_other_z(blocks: Blocks, has_norms: bool = False) -> Blocks:
 
 def _flat(params: Mapping) -> tuple[dict[str, Any], int]:
     """Return the parameters of a cell by their joined names, and H."""
+    # Something else than a mapping has no parameter, and the check below says so.
     flat = flatten_dict(params, sep=".") if isinstance(params, Mapping) else {}
     return flat, _get(flat, "W_h.kernel", None, None).shape[0]
 
@@ -218,6 +221,7 @@ def _get(weights: Weights, name: str, *shape: int | None) -> np.ndarray:
     if not isinstance(weights, Mapping) or name not in weights:
         names = list(weights) if isinstance(weights, Mapping) else []
         raise InputError(f"The weights have no {name!r}.{nearest(name, names)}")
+    # numpy reads tensors of PyTorch, too, as long as they are on the CPU and without gradient.
     array = np.asarray(weights[name])
     sizes = zip(array.shape, shape, strict=False)
     if array.ndim != len(shape) or any(n not in (None, size) for size, n in sizes):

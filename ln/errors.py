@@ -55,6 +55,7 @@ def writing(place: Path | str, flag: str, then: str = "") -> Iterator[None]:
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'layer'?" if one of the choices is close to the name, else ""."""
+    # A cutoff of .5 offers "layer" for "layernorm", and nothing for an unrelated word.
     close = difflib.get_close_matches(
         str(name), [str(choice) for choice in choices], n=1, cutoff=0.5
     )
@@ -95,6 +96,7 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
     """Return whether the value is a finite real number from least to most, and no bool."""
+    # bool is a number to Python, and True for a size or a rate is a mistake.
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value) and least <= value <= most
 

@@ -1,4 +1,4 @@
-"""Fast loops for `rnn.unroll` and `rnn.scan`: custom gradients that do only what is recurrent.
+"""A fast loop for `rnn.scan`, hence for `rnn.unroll`: a custom gradient of what is recurrent.
 
 Autodiff of `jax.lax.scan` keeps every intermediate value of a step for the reverse loop, and adds
 the gradients of the weight matrices up in every turn of it. Both are work and memory traffic that
@@ -17,9 +17,8 @@ The transpose is autodiff's, of the cell's own equations: they are not written a
 product as well. Layer norm's mean is also taken out of the loop, by centring both matrices
 (`norm.Norm.centred`).
 
-Two functions: `recurrence` for cells, and `scan` for any step with products h W, which are known by
-the order in which the step asks for them. On accelerators `recurrence` linearizes all time steps at
-once before the reverse loop (`_ahead`).
+`scan` takes any step with products h W, which are known by the order in which the step asks for
+them. On accelerators it linearizes all time steps at once before the reverse loop.
 """
 
 from collections.abc import Callable, Iterator
@@ -114,7 +113,8 @@ def scan(
         schedule: None: the schedule for the default device.
 
     Returns:
-        The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
+        The last carry, and the ys, which must be floats. Reverse differentiation works, also
+        repeatedly; forward differentiation (jvp) raises jax's TypeError.
     """
     # Each loop computes and keeps, for products a_k = h_k W_k of a step:
     #

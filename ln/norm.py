@@ -119,6 +119,7 @@ def rms_norm(
     """
     dtype = jnp.result_type(a, gain)
     a, gain = map(at_least_float32, (a, gain))
+    # One reduction, where layer norm needs two that follow one another.
     one_over_rms = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
     return jnp.asarray(gain * (a * one_over_rms), dtype)
 
@@ -159,6 +160,7 @@ def batch_norm(
     """
     dtype = jnp.result_type(a, gain, bias)
     a, gain, bias = map(at_least_float32, (a, gain, bias))
+    # mu and var may be averages of other batches, so there is no gradient formula to share.
     return jnp.asarray(gain * (a - mu) / jnp.sqrt(var + epsilon) + bias, dtype)
 
 
@@ -166,6 +168,7 @@ def weight_norm(v: Num[AnyArray, "D H"], gain: Gain) -> Float[Array, "D H"]:
     """Return W = gain v / ‖v‖ (§5.1) for ``v [D, H]``, one column for each unit."""
     dtype = jnp.result_type(v, gain)
     v, gain = map(at_least_float32, (v, gain))
+    # Axis 0 has the weights of one unit.
     return (gain * v / jnp.linalg.norm(v, axis=0)).astype(dtype)
 
 
@@ -302,6 +305,8 @@ class LayerNorm(ExampleNorm):
     def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
         """Return the normalized summed inputs."""
         axes, shape = self.spans(a)
+        # The names of parameters, here and below, are those of stored checkpoints, and initial
+        # values depend on them: they never change.
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         return layer_norm(a, gain, bias, self.epsilon, axes)
@@ -367,6 +372,8 @@ class BatchNorm(Checked):
 
     def normalized(self, a, mask=None):
         """Return the normalized ``a [B, H]``, or ``[T, B, H]`` with a mask ``[T, B]``."""
+        # [T, B, H] needs a mask: over padded sequences, the mean of all positions would be wrong,
+        # and nothing would show it.
         if 0 in a.shape or (a.ndim != 2 and (a.ndim != 3 or mask is None)):
             raise InputError(f"BatchNorm needs summed inputs [B, H], one batch; got {a.shape}.")
         units = a.shape[-1:]
@@ -477,6 +484,7 @@ def find_kind(kind: str | type) -> type[nn.Module]:
     if isinstance(kind, str) and ":" not in kind:
         return choose("norm kind", kind, KINDS)
     if isinstance(kind, str):
+        # By name, since a config is data: it is stored as JSON, and read by other processes.
         module, _, name = kind.partition(":")
         try:
             kind = getattr(importlib.import_module(module), name)
@@ -492,6 +500,7 @@ def find_kind(kind: str | type) -> type[nn.Module]:
 
 def choose_site(site: str) -> str:
     """Return the name of a site; raise InputError if no model has such a site."""
+    # A site that no model has is misspelt, and would mean no normalization at all.
     return choose("norm site", site, {name: name for name in (*SITES, *_DECLARED)})
 
 
@@ -574,6 +583,8 @@ class Norm:
                 f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
             ) from None
         fixed = (*GIVEN, *(fields_of(Dense) if issubclass(module, Dense) else ()))
+        # What Norm decides by the site is no option: a second bias would make the gradients of both
+        # noise.
         known = {name: name for name in fields_of(module) if name not in fixed}
         for name in options:
             choose(f"{self.name} norm option", name, known)
@@ -590,6 +601,7 @@ class Norm:
     @property
     def name(self) -> str:
         """Return the kind as messages show it."""
+        # A class has no name in a config, but messages and the report need one.
         return self.kind if isinstance(self.kind, str) else self.kind.__name__
 
     def module(self, site: str) -> type[nn.Module]:

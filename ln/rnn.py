@@ -199,6 +199,8 @@ class RNN(Cell):
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eq. 4."""
+        # Without norms at x and h these are identities, and only the sum is normalized, as in eq.
+        # 4.
         a = self.norm_h(a_h, mask) + self.norm_x(a_x, mask)
         h = self.activation(self.norm_a(a, mask))
         return h, h
@@ -227,6 +229,7 @@ class LSTM(Cell):
 
     def init_b(self, key, shape):
         """Return the initial b ``[4H]``, which is 0 except at the gate f."""
+        # f is the first of the four gates.
         return jnp.zeros(shape).at[: self.units].set(self.forget_bias)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
@@ -245,6 +248,7 @@ def gates(a: Float[Array, "B H4"]) -> list[Float[Array, "B H"]]:
     # σ(a) = ½ + ½ tanh(½ a), so that there is one tanh of the whole array. XLA for CPUs compiles it
     # to a vectorized loop; four functions of slices take four times as long.
     H = a.shape[-1] // 4
+    # A numpy constant: the compiler folds it, and no gradient is taken.
     half = np.repeat(np.array([0.5, 1.0], a.dtype), (3 * H, H))  # at f, i, o; at g
     return jnp.split((1 - half) + half * tanh(half * a), 4, axis=-1)
 
@@ -287,7 +291,7 @@ class GRU(Cell):
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 26-28."""
         h = carry
-        # r multiplies U h, not h (eq. 28). So U h does not wait for r, and all products of h come
+        # r multiplies U h, not h (eq. 27). So U h does not wait for r, and all products of h come
         # first.
         (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
         b_zr, b = (0.0, 0.0) if self.bias_inside else self.split(self.b)
@@ -459,6 +463,7 @@ def _fast_loop(step: Callable, module: nn.Module) -> Callable:
             return matmul(x, weights[-1], dense.dtype)
 
         # The step on the side is traced for its matrices; the compiler drops its results.
+        # Shapes are those of every step, and only shapes matter here.
         stats, x = jax.tree.map(lambda leaf: leaf[0], inputs)
         apply(collect, params, stats, carry, x, *shared)
         with fused.explained_jvp():
@@ -476,6 +481,7 @@ def _apply(module: nn.Module, params, stats, method: Callable | str, *arguments)
 
 def _put_stats(scope, new, stats):
     """Write the statistics of the first time steps, and keep those of the later ones."""
+    # A loop over fewer steps than were known leaves the rest of the statistics as they are.
     for name, leaf in new.items():
         if isinstance(leaf, Mapping):
             _put_stats(scope.push(name, reuse=True), leaf, stats[name])
@@ -610,6 +616,7 @@ def _check(cell: Any, xs: Any, mask: Any) -> None:
 
 def _check_ends(mask) -> None:
     """Raise InputError if an example of a mask ``[T, B]`` has no time step."""
+    # Such an example would end in the initial carry, which looks like a result.
     if mask is not None and _is_known(mask) and not np.asarray(mask).any(0).all():
         examples = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
         raise InputError(f"mask is false at every step of example(s) {examples}.")
@@ -617,6 +624,8 @@ def _check_ends(mask) -> None:
 
 def _check_carry(cell: Cell, carry: Any, B: int) -> None:
     """Raise InputError if a carry is not of the form of `Cell.initial`."""
+    # By hand rather than by a comparison of trees, so that the message names the part that is
+    # wrong.
     names, shape = cell.PARTS, (B, cell.units)
     form = f"({', '.join(names)})" if len(names) > 1 else names[0]
     wanted = f"carry must be {form}, each an array of floats [B, H] = {shape}"
@@ -665,6 +674,7 @@ def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tu
 
     def once(carry, xs, *shared):
         x, rngs = jax.tree.map(lambda leaf: leaf[0], xs), {"params": jax.random.key(0)}
+        # mutable: without parameters yet, as at init, this makes some, and drops them.
         params = {"params": variables.get("params", {})}
         (carry, _), _ = unbound.apply(
             params, carry, x, *shared, mutable=True, rngs=rngs, method=step

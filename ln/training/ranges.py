@@ -68,6 +68,7 @@ def numbers(tree: Mapping) -> Iterator[tuple[str, Any]]:
 
     Those of a tuple come one by one.
     """
+    # A ConfigDict is no Mapping, and its tuples are one value each until here.
     flat = tree.to_dict() if isinstance(tree, ConfigDict) else tree
     for key, value in flatten_dict(flat, sep=".").items():
         for item in value if isinstance(value, tuple | list) else [value]:

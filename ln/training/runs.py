@@ -117,6 +117,7 @@ def as_json(config) -> dict:
 
 def differences(old: Mapping, new: Mapping) -> list[str]:
     """Return one string like "lr: 0.1 -> 0.2" for each key that differs between two configs."""
+    # Flat, so that a change within config.norms is one line and not two tables.
     before, after = flatten_dict(dict(old), sep="."), flatten_dict(dict(new), sep=".")
     pairs = {key: (before.get(key, "(none)"), after.get(key, "(none)")) for key in before | after}
     changed = sorted(key for key, (a, b) in pairs.items() if a != b)
@@ -218,6 +219,8 @@ class Stored:
         Args:
             lanes: default: those in `remaining`.
         """
+        # Without the diverged lanes, of which some steps have no reading: a mean over other lanes
+        # at every step could not be compared.
         chosen, select = set(self.remaining if lanes is None else lanes), self.config["select"]
         values: dict[int, dict[Lane, float]] = {}
         for row in self.rows:
@@ -453,10 +456,24 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
     best = read(folder).best(steps=saved)
     if which == "best" and best is None:
         raise InputError(f"No checkpoint of {folder} has a score: take the newest.")
+    # All are texts, as a flag gives them, and `choose` suggests the nearest.
     steps = {"best": best and best[0], "newest": max(saved)} | {str(step): step for step in saved}
     return choose(f"checkpoint of {folder}", which, steps)
 
 
+# What makes a run survive kill -9 and power failures, in the order in which it happens:
+#
+#     write     rows are appended to metrics.jsonl and flushed: a kill can cut the last line only
+#     diverge   a lane that is not finite is noted, before a checkpoint can contain it
+#     save      1. wait until the checkpoint before is committed, and sync its files
+#               2. sync the logs and their folder, and measure them: bytes, rows, digest (`Extent`)
+#               3. write state, sums and extents; orbax commits them by renaming a folder
+#     restore   from the newest checkpoint to the oldest: read it, verify its digest, and compare
+#               the logs with its extents; take the first that passes, move newer ones to damaged/
+#     start     drop all rows beyond its step; training writes them again, with the same numbers
+#
+# So no checkpoint counts on rows that may be lost, and whatever a failure takes away is computed
+# again: batches and random keys are functions of seed and step alone.
 class Run(contextlib.ExitStack):
     """A run folder opened for writing, by this process alone.
 
@@ -484,6 +501,7 @@ class Run(contextlib.ExitStack):
         self.lanes = lanes
         wanted = as_json(config)
         check(wanted)
+        # If a check raises, this stack closes what is open already, the lock first of all.
         with contextlib.ExitStack() as opened:
             self._claim()
             opened.callback(self._lock.release)
@@ -504,6 +522,7 @@ class Run(contextlib.ExitStack):
     def _claim(self) -> None:
         path = self.folder / "config.json"
         names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
+        # A kill before config.json was renamed leaves its temporary file, and that folder is ours.
         unknown = {n for n in names if n != "lock" and not re.fullmatch(r"config\.json.*\.tmp", n)}
         if unknown and not path.exists():
             raise InputError(
@@ -533,6 +552,7 @@ class Run(contextlib.ExitStack):
             if is_former(stored) and defaults == (0, -1):  # before and now
                 config = config | dict(data_seed=0)
                 print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
+            # A new norm in the config file is no other config for a run that does not use it.
             known, config = (with_norm(c, known.get("norm")) for c in (known, config))
             aside = dict.fromkeys((*PLACES, LENGTH))
             if changes := differences(known | aside, config | aside):
@@ -542,6 +562,8 @@ class Run(contextlib.ExitStack):
                 )
         self.data_seed = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
+            # Before the config: a longer run must not look finished, whenever this process is
+            # killed.
             (self.folder / "finished.json").unlink(missing_ok=True)
             stored = stored | {LENGTH: config[LENGTH]}  # under the names that it was written with
             write_atomically(path, json.dumps(stored, indent=2) + "\n")
@@ -563,6 +585,7 @@ class Run(contextlib.ExitStack):
 
         Scores come from metrics.jsonl alone, so that this is the best of all readers.
         """
+        # Of two checkpoints one may be damaged, so there are two of the newest.
         best = self._stored.best(steps=steps)
         return {*steps[-2:], *(best or ())[:1]}
 
@@ -599,6 +622,7 @@ class Run(contextlib.ExitStack):
         for step, error in errors.items():
             place = self.folder / "damaged" / f"{step}.{uuid.uuid4().hex[:8]}"
             place.parent.mkdir(exist_ok=True)
+            # Moved and not deleted, since it may be the only copy of days of training.
             os.replace(self.folder / "checkpoints" / str(step), place)
             print(
                 f"The checkpoint of step {step:,} is damaged, or rows before it are ({error}). "
@@ -619,6 +643,8 @@ class Run(contextlib.ExitStack):
         self._writers = {lane: writers.make(self.folder, config, lane) for lane in self.lanes}
         for writer in itertools.chain(*self._writers.values()):
             self.callback(writer.close)
+        # Once as a whole, which also drops a last line that a kill has cut; from here on it only
+        # grows.
         write_rows(path, [row.row for row in rows])
         self._file = self.enter_context(path.open("a"))
         for row in rows:
@@ -735,6 +761,8 @@ class Run(contextlib.ExitStack):
             self._checkpoints.wait_until_finished()
         if (step := self._checkpoints.latest_step()) is not None:
             place = self.folder / "checkpoints" / str(step)
+            # orbax syncs the arrays, not its own metadata and not the folders: a power failure
+            # would take the names of files whose contents are on the disk.
             for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
                 files.sync(path)
 

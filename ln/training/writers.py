@@ -30,6 +30,8 @@ class TensorBoard:
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        # A folder for each lane, which TensorBoard shows as a curve of its own. It is written anew,
+        # since rows beyond the checkpoint of a resumed run would stay in the file.
         place = folder / "events" / "seed={},lr={}".format(*lane)
         shutil.rmtree(place, ignore_errors=True)
         self.event, self.file = Event, EventFileWriter(str(place))
@@ -101,6 +103,7 @@ def make(folder: Path, config: dict, lane: Lane) -> list[Writer]:
     made: list[Writer] = []
     for name in config["writers"]:
         try:
+            # Copies are a convenience: a run does not fail because a tool is not there.
             made.append(WRITERS[name](folder, config, lane))
         except ImportError as error:
             print(f"config.writers: {name} is left out ({error}); metrics.jsonl has all rows.")
