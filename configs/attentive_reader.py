@@ -46,7 +46,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     # The built-in stories with a small model: about a minute a norm on a CPU.
     small=dict(
         dataset="stories",

@@ -43,6 +43,11 @@ def scaled(config: ConfigDict, scales: dict[str, dict]) -> ConfigDict:
     return config
 
 
+def scales(**others: dict) -> dict[str, dict]:
+    """Return the scales of an experiment: "paper" has the values as they are, and others."""
+    return {"paper": {}, **others}
+
+
 def every(log: str, evaluate: str, save: str) -> dict[str, str]:
     """Return how often a run writes a row of its updates, evaluates, and saves a checkpoint."""
     return dict(log_every=log, eval_every=evaluate, save_every=save)

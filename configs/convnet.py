@@ -34,7 +34,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     # The built-in digits and a small network: seconds a norm on a CPU.
     small=dict(
         dataset="digits",

@@ -40,7 +40,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     # The built-in digits with a small model: minutes on a CPU. A window of 2 x 2 begins at the
     # four corners, which are black in all images, and few glimpses are not enough to move it:
     # nothing is encoded then (divergence 0).

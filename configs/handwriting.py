@@ -41,7 +41,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     # The built-in pen with a small model: minutes on a CPU. Its writing is legible after 800 or
     # 1,200 steps; the rate is high, since at 1e-3 it takes five times as long.
     small=dict(

@@ -32,7 +32,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     small=dict(dataset="digits", hidden=100, steps_per_call=108),
     tiny=dict(base.TINY, dataset="digits", hidden=8),
 )

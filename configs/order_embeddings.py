@@ -43,7 +43,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     # The built-in scenes with a small model: a minute a norm on a CPU.
     small=dict(
         dataset="scenes",

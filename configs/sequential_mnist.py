@@ -39,7 +39,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     small=dict(  # the built-in digits of 8 x 8 pixels, 8 pixels at a time: seconds, not days
         dataset="digits",
         pixels_per_step=8,

@@ -53,7 +53,7 @@ def get_config(scale="paper"):
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
+SCALES = base.scales(
     # Python's own documentation and a small model: a minute a norm on a CPU.
     small=dict(
         dataset="docs",

@@ -640,7 +640,7 @@ class Run(contextlib.ExitStack):
         self._stored = dataclasses.replace(stored, rows=[], diverged=diverged)
         self._write_diverged()
         config = stored.config | dict(writers=self._wanted)
-        self._writers = {lane: writers.make(self.folder, config, lane) for lane in self.lanes}
+        self._writers = writers.make(self.folder, config, self.lanes)
         for writer in itertools.chain(*self._writers.values()):
             self.callback(writer.close)
         # Once as a whole, which also drops a last line that a kill has cut; from here on it only

@@ -431,7 +431,7 @@ class Interrupted(KeyboardInterrupt):
 STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # a lost connection hangs up
 
 
-class Interrupt:
+class Interrupt(contextlib.ExitStack):
     """Turn Ctrl-C, SIGTERM or SIGHUP into a request to save and stop after the current call.
 
     A second Ctrl-C ends the process. A second SIGTERM does not: a cluster and the command that
@@ -439,8 +439,8 @@ class Interrupt:
     """
 
     def __init__(self):
+        super().__init__()
         self.asked = False
-        self.before: dict = {}
 
     def __enter__(self):
         # Python sets handlers in the main thread only. In another, `fit` trains on without them.
@@ -448,7 +448,7 @@ class Interrupt:
             for s in STOPPING:
                 ignored = signal.getsignal(s) == signal.SIG_IGN  # SIGHUP under nohup
                 if s == signal.SIGINT or not ignored:
-                    self.before[s] = signal.signal(s, self._ask)
+                    self.callback(signal.signal, s, signal.signal(s, self._ask))
         return self
 
     def _ask(self, number, frame):
@@ -457,10 +457,6 @@ class Interrupt:
         self.asked = True
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
-
-    def __exit__(self, *_):
-        for s, handler in self.before.items():
-            signal.signal(s, handler)
 
 
 def bad_losses(steps: range, loss: np.ndarray) -> dict[int, runs.Divergence]:

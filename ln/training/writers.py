@@ -27,7 +27,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, config: dict, lane: Lane):
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+        from tensorboard.plugins.hparams import plugin_data_pb2 as hparams_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         # A folder for each lane, which TensorBoard shows as a curve of its own. It is written anew,
@@ -42,12 +42,14 @@ class TensorBoard:
             for name, value in settings(config, lane).items()
         }
         # As its module `metadata` makes it, which takes half a second to import.
-        content = HParamsPluginData(session_start_info=dict(hparams=hparams)).SerializeToString()
+        about = hparams_pb2.HParamsPluginData(session_start_info=dict(hparams=hparams))
         self._add(
             step=0,
             tag="_hparams_/session_start_info",
             tensor=dict(dtype="DT_FLOAT"),
-            metadata=dict(plugin_data=dict(plugin_name="hparams", content=content)),
+            metadata=dict(
+                plugin_data=dict(plugin_name="hparams", content=about.SerializeToString())
+            ),
         )
 
     def _add(self, step: int, **value) -> None:
@@ -98,13 +100,14 @@ Writer = TensorBoard | WandB
 WRITERS: dict[str, type[Writer]] = dict(tensorboard=TensorBoard, wandb=WandB)
 
 
-def make(folder: Path, config: dict, lane: Lane) -> list[Writer]:
-    """Return the writers of a lane; say which are not installed."""
-    made: list[Writer] = []
+def make(folder: Path, config: dict, lanes: list[Lane]) -> dict[Lane, list[Writer]]:
+    """Return the writers of each lane; say which are not installed."""
+    made: dict[Lane, list[Writer]] = {lane: [] for lane in lanes}
     for name in config["writers"]:
         try:
-            # Copies are a convenience: a run does not fail because a tool is not there.
-            made.append(WRITERS[name](folder, config, lane))
+            for lane in lanes:
+                made[lane].append(WRITERS[name](folder, config, lane))
         except ImportError as error:
+            # Copies are a convenience: a run does not fail because a tool is not there.
             print(f"config.writers: {name} is left out ({error}); metrics.jsonl has all rows.")
     return made
