@@ -33,13 +33,8 @@ def norms(layer: dict, **others: dict) -> dict[str, dict]:
 
 
 def scaled(config: ConfigDict, scales: dict[str, dict]) -> ConfigDict:
-    """Return the config with the values of its scale; an unknown scale raises KeyError.
-
-    The scale "paper" has the values as they are.
-    """
-    config.update(
-        ConfigDict(dict(scales, paper={}))[config.scale]
-    )  # the KeyError suggests the nearest scale
+    """Return the config with the values of its scale; an unknown scale raises KeyError."""
+    config.update(ConfigDict(scales)[config.scale])  # the KeyError suggests the nearest scale
     return config
 
 
