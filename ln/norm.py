@@ -583,8 +583,8 @@ class Norm:
                 f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
             ) from None
         fixed = (*GIVEN, *(fields_of(Dense) if issubclass(module, Dense) else ()))
-        # What Norm decides by the site is no option: a second bias would make the gradients of both
-        # noise.
+        # A field that Norm sets by the site is no option: a second bias would make the gradients of
+        # both noise.
         known = {name: name for name in fields_of(module) if name not in fixed}
         for name in options:
             choose(f"{self.name} norm option", name, known)

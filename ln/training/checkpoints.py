@@ -100,7 +100,7 @@ def save(manager, step: int, saved: Saved) -> None:
     copy = jax.tree.map(np.array, flax.serialization.to_state_dict(saved.state))
     record: dict[str, Any] = {name: values.tolist() for name, values in saved.sums.items()}
     record[FILES] = {name: list(extent) for name, extent in saved.files.items()}
-    # Of the copy in memory: what the disk or orbax does to it later does not match.
+    # The digest is that of the copy in memory, so it also covers what orbax and the disk do to it.
     record[DIGEST] = digest(copy, record)
     items = ocp.args.Composite(state=ocp.args.StandardSave(copy), sums=ocp.args.JsonSave(record))
     with storing():
@@ -121,7 +121,7 @@ def restore(manager, step: int, state: Any) -> Saved:
     """
     import orbax.checkpoint as ocp
 
-    # Arrays of the host, without a sharding: a run of four devices goes on with one.
+    # Arrays of the host, without a sharding: a run of four devices continues on one.
     like = flax.serialization.to_state_dict(jax.device_get(state))
     items = ocp.args.Composite(state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore())
     try:

@@ -100,7 +100,7 @@ class Spread(NamedTuple):
 
         def put(leaf):
             whole = np.asarray(leaf)
-            # Each process puts the shards of its own devices there, from its copy of the whole.
+            # Each process has the whole, and puts the shards of its devices there.
             return jax.make_array_from_callback(whole.shape, by_lane, whole.__getitem__)
 
         return jax.tree.map(put, state)

@@ -28,7 +28,7 @@ def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTrans
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, grads)
         correction = jnp.sqrt(1 - (1 - b2) ** t) / (1 - (1 - b1) ** t)
-        # The root of v alone has no correction of its own: it is in the common factor.
+        # v is not corrected within the root: the common factor has the corrections of both.
         direction = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu)
         return direction, optax.ScaleByAdamState(t, mu, nu)
 
@@ -54,7 +54,7 @@ def clip_root(above: float) -> optax.GradientTransformation:
     """
 
     def clip(grads, params=None):
-        # Of all arrays together, as one vector.
+        # The norm is that of all arrays together, as one vector.
         norm = optax.tree.norm(grads)
         scale = jnp.sqrt(above / jnp.maximum(norm, above))
         return jax.tree.map(lambda grad: scale * grad, grads)

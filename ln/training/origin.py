@@ -41,7 +41,7 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        # Results are collected while runs go on, and no number depends on them.
+        # Results are collected while runs train, and no number depends on them.
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -461,7 +461,7 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
     return choose(f"checkpoint of {folder}", which, steps)
 
 
-# What makes a run survive kill -9 and power failures, in the order in which it happens:
+# A run survives kill -9 and power failures by this protocol:
 #
 #     write     rows are appended to metrics.jsonl and flushed: a kill can cut the last line only
 #     diverge   a lane that is not finite is noted, before a checkpoint can contain it
@@ -585,7 +585,7 @@ class Run(contextlib.ExitStack):
 
         Scores come from metrics.jsonl alone, so that this is the best of all readers.
         """
-        # Of two checkpoints one may be damaged, so there are two of the newest.
+        # A kill or the disk may damage the newest one, so the one before it is kept, too.
         best = self._stored.best(steps=steps)
         return {*steps[-2:], *(best or ())[:1]}
 

@@ -182,7 +182,7 @@ def lane(tree, n: int | np.ndarray):
 
 def init_lanes(task: Task, optimizer, lanes: list[tuple[int, float]]) -> State:
     """Return the state of every (seed, learning rate) before its first step."""
-    # Each lane draws from the key of its own seed, so it begins as it would alone.
+    # Each lane draws from the key of its seed, so it begins as it would alone.
     seeds, rates = (jnp.array(column) for column in zip(*lanes, strict=True))
     return jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
 
@@ -380,7 +380,7 @@ class Plan:
             stop = min(
                 step + self.steps_per_call, self.steps, *(step - step % e + e for e in every)
             )
-            # A program has one shape, and each length of a call is a program of its own.
+            # A program has one shape, and each length of a call is another program.
             stop = next((k for k in range(step + 1, stop) if shape(k) != shape(step)), stop)
             if shape(step) is not None and stop - step < self.steps_per_call:
                 stop = step + 1
@@ -462,7 +462,7 @@ class Interrupt(contextlib.ExitStack):
 def bad_losses(steps: range, loss: np.ndarray) -> dict[int, runs.Divergence]:
     """Return the lanes of a call in which a loss ``[K, lanes]`` is not finite."""
     bad = ~np.isfinite(loss)
-    # Of booleans: the first step that is not finite.
+    # argmax of booleans is the first step that is not finite.
     first = bad.argmax(0)
     return {
         n: runs.Divergence(steps[first[n]] + 1, f"the loss is {loss[first[n], n]}")

@@ -30,7 +30,7 @@ class TensorBoard:
         from tensorboard.plugins.hparams import plugin_data_pb2 as hparams_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        # A folder for each lane, which TensorBoard shows as a curve of its own. It is written anew,
+        # A folder for each lane, which TensorBoard shows as a separate curve. It is written anew,
         # since rows beyond the checkpoint of a resumed run would stay in the file.
         place = folder / "events" / "seed={},lr={}".format(*lane)
         shutil.rmtree(place, ignore_errors=True)
