@@ -69,8 +69,7 @@ class Spread(NamedTuple):
     def outputs(self):
         """Return the shardings of the state ``[lanes, ...]`` and the metrics ``[K, lanes]``."""
         # The state leaves a call as it came: so its memory is reused, and the next call needs no
-        # other program. XLA would choose a sharding of its own for leaves that both axes could
-        # share.
+        # other program. XLA alone might choose another sharding.
         return None if self.mesh is None else (self.sharding(LANES), self.sharding())
 
     @property
