@@ -431,9 +431,17 @@ class Dense(Checked):
         centred = at_least_float32(W)
         return (centred - centred.mean(-1, keepdims=True)).astype(W.dtype)
 
-    def product(self, x: Num[AnyArray, "*B D"]) -> Num[Array, "*B H"]:
-        """Return W x. `rnn.scan` replaces this method inside its loops."""
-        return matmul(x, self.weights(x.shape[-1]), self.dtype)
+    def product(self, x: Num[AnyArray, "*B D"], *others: "Dense") -> Num[Array, "*B nH"]:
+        """Return W x, and behind it the products of other modules with the same x.
+
+        `rnn.scan` replaces this method inside its loops.
+        """
+        return matmul(x, self.joint_weights(x.shape[-1], *others), self.dtype)
+
+    def joint_weights(self, D: int, *others: "Dense") -> Float[AnyArray, "D nH"]:
+        """Return the matrices of this and other modules side by side, for one product."""
+        matrices = [dense.weights(D) for dense in (self, *others)]
+        return jnp.concatenate(matrices, -1) if others else matrices[0]
 
     def __call__(
         self, x: Num[AnyArray, "*B D"], bias: Float[AnyArray, " H"] | None = None

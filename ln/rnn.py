@@ -286,7 +286,7 @@ class GRU(Cell):
 
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B H3"]:
         """Return the products with W_h and U ``[B, 3H]``."""
-        return jnp.concatenate([self.W_h(h), self.U(h)], -1)
+        return self.W_h.product(h, self.U)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 26-28."""
@@ -433,7 +433,7 @@ def _fast_loop(step: Callable, module: nn.Module) -> Callable:
     # the loops with the product of `fused.scan`: forward it multiplies by W_k, backward it returns
     # what the forward loop kept.
     def apply(product, params, stats, carry, x, *shared):
-        """Do one step in which every product W x of a Dense is product(dense, x)."""
+        """Do one step in which every product W x of a Dense is product(dense, x, *others)."""
 
         def intercept(call, arguments, options, context):
             if context.method_name == "product" and isinstance(context.module, Dense):
@@ -448,7 +448,7 @@ def _fast_loop(step: Callable, module: nn.Module) -> Callable:
         (params, shared), (stats, x) = theta, inputs
         number = itertools.count()  # a product is known by its place in the order of calls
         carry, y, new = apply(
-            lambda dense, x: product(next(number), x, dense.dtype),
+            lambda dense, x, *others: product(next(number), x, dense.dtype),
             *(params, jax.lax.stop_gradient(stats), carry, x, *shared),
         )
         return carry, (y, new)
@@ -456,10 +456,10 @@ def _fast_loop(step: Callable, module: nn.Module) -> Callable:
     def loop(params, shared, carry, inputs, schedule):
         weights = []
 
-        def collect(dense, x):
+        def collect(dense, x, *others):
             # Centred, or divided by its norm, as the module wants it: here, once, and not in the
             # loop. Autodiff continues from the gradient of this matrix to the parameters behind it.
-            weights.append(dense.weights(x.shape[-1]))
+            weights.append(dense.joint_weights(x.shape[-1], *others))
             return matmul(x, weights[-1], dense.dtype)
 
         # The step on the side is traced for its matrices; the compiler drops its results.
