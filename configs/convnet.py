@@ -14,15 +14,13 @@ def get_config(scale="paper"):
     config.dataset = "mnist"  # or "cifar10"; "digits", built in
     config.train_cases = 60_000  # of the training set, at most
 
-    config.norms = dict(
-        none={},
-        batch=dict(kind="batch", sites=("conv", "a")),
+    config.norms = base.norms(
         # All units of a layer together, as eqs. 3-4 have it; a gain for each channel, or each unit.
         layer=dict(kind="layer", sites=("conv", "a"), over="layer", gains="channel"),
         layer_units=dict(kind="layer", sites=("conv", "a"), over="layer", gains="unit"),
         # Not the paper's: each position by itself, as later work does.
         layer_channels=dict(kind="layer", sites=("conv", "a"), over="position", gains="channel"),
-        rms=dict(kind="rms", sites=("conv", "a"), gain=1.0),  # not in the paper
+        batch=dict(kind="batch", sites=("conv", "a")),
     )
     config.channels = (32, 64)
     config.hidden = 128
@@ -30,16 +28,12 @@ def get_config(scale="paper"):
     config.batch_size = 128
     config.steps = "20 epochs"
 
-    config.log_every = "1 epoch"
-    config.eval_every = "1 epoch"
     config.save_every = "5 epochs"
-    config.select = dict(split="valid", metric="error", mode="min")
     config.steps_per_call = 33
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     # The built-in digits and a small network: seconds a norm on a CPU.
     small=dict(
         dataset="digits",
@@ -57,6 +51,5 @@ SECONDS = 7  # of a run at scale small on a core: scripts.reproduce trains the l
 
 
 def sweep():
-    """Yield the three norms that §6.7 compares and two further forms of layer norm; three seeds."""
-    for norm in ("none", "batch", "layer", "layer_units", "layer_channels"):
-        yield dict(norm=norm, seeds=(0, 1, 2))
+    """Return the three norms of §6.7 and two further forms of layer norm; three seeds."""
+    return base.runs("none batch layer layer_units layer_channels", seeds=(0, 1, 2))

@@ -17,14 +17,12 @@ def get_config(scale="paper"):
     config = base.get_config("draw", scale)
     config.dataset = "binarized_mnist"  # or "binarized_digits", built in
 
-    config.norms = dict(
-        none={},
+    config.norms = base.norms(
         layer=dict(kind="layer", sites=("c",), gain=1.0),  # eqs. 29-31
         # In figure 4, nowhere in the text; on all matrices, gain 1: ours.
         weight=dict(kind="weight", sites=("x", "h", "out")),
         # Not in the paper; sites and gain are those of an LSTM in Cooijmans et al.
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),
-        rms=dict(kind="rms", sites=("c",), gain=1.0),  # not in the paper
     )
     config.hidden = 256  # paper
     config.glimpses = 64  # paper
@@ -35,20 +33,13 @@ def get_config(scale="paper"):
 
     config.batch_size = 128  # paper
     config.steps = "200 epochs"  # paper
-    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam's defaults
-    config.lr = (1e-3,)  # Adam's default
+    # Paper: Adam; the optimizer and its rate in base.py are Adam's defaults.
     config.clip = 10.0  # code: norm of the gradient
-
-    config.log_every = "1 epoch"
-    config.eval_every = "1 epoch"
-    config.save_every = "1 epoch"
-    config.select = dict(split="valid", metric="bound", mode="min")
-    config.steps_per_call = 10
+    config.select.metric = "bound"
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     # The built-in digits with a small model: minutes on a CPU. A window of 2 x 2 begins at the
     # four corners, which are black in all images, and few glimpses are not enough to move it:
     # nothing is encoded then (divergence 0).
@@ -61,9 +52,7 @@ SCALES = dict(
         batch_size=32,
         lr=(2e-3,),
         steps="20 epochs",
-        eval_every="2 epochs",
-        log_every="2 epochs",
-        save_every="10 epochs",
+        **base.every(log="2 epochs", evaluate="2 epochs", save="10 epochs"),
     ),
     tiny=dict(base.TINY, dataset="binarized_digits", hidden=8, glimpses=2, latent=3, write_size=3),
 )
@@ -72,6 +61,5 @@ SECONDS = 30  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
-    for norm in ("none", "weight", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the curves of figure 4, in the paper of one seed, it seems; and batch norm, ours."""
+    return base.runs("none weight layer batch", seeds=(0, 1))

@@ -19,11 +19,9 @@ def get_config(scale="paper"):
     config.buckets = 5  # ours: lines are padded to multiples of length / buckets
     config.bucket_run = 10  # ours: batches of one padded length that follow one another
 
-    config.norms = dict(
-        none={},
+    config.norms = base.norms(
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # eqs. 20-22, all three layers
-        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),  # not in the paper
     )
     config.hidden = 400  # Graves
     config.components = 10  # Graves: K
@@ -33,20 +31,16 @@ def get_config(scale="paper"):
 
     config.batch_size = 8  # paper
     config.steps = "191000 steps"  # paper: where the curves of figure 5 end
-    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # paper: Adam
-    config.lr = (1e-3,)  # Adam's default
+    # Paper: Adam; the optimizer and its rate in base.py are Adam's defaults.
     config.clip = 10.0  # ours: norm of the gradient
 
     config.log_every = "200 steps"  # paper: a unit of figure 5's x axis
-    config.eval_every = "1000 steps"
-    config.save_every = "1000 steps"
-    config.select = dict(split="valid", metric="nll", mode="min")
-    config.steps_per_call = 10
+    config.eval_every = config.save_every = "1000 steps"
+    config.select.metric = "nll"
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     # The built-in pen with a small model: minutes on a CPU. Its writing is legible after 800 or
     # 1,200 steps; the rate is high, since at 1e-3 it takes five times as long.
     small=dict(
@@ -60,9 +54,7 @@ SCALES = dict(
         batch_size=8,
         lr=(1e-2,),
         steps="300 steps",
-        log_every="50 steps",
-        eval_every="50 steps",
-        save_every="150 steps",
+        **base.every(log="50 steps", evaluate="50 steps", save="150 steps"),
     ),
     tiny=dict(base.TINY, dataset="pen", length=20, buckets=2, hidden=6, components=2, mixtures=2),
 )
@@ -71,6 +63,5 @@ SECONDS = 36  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the two curves of figure 5, and batch norm, which is ours; two seeds: ours."""
-    for norm in ("none", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the two curves of figure 5, and batch norm, which is ours; two seeds: ours."""
+    return base.runs("none layer batch", seeds=(0, 1))

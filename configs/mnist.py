@@ -15,30 +15,24 @@ def get_config(scale="paper"):
     config = base.get_config("mnist", scale)
     config.dataset = "mnist"  # §6.6: 55,000 training examples; or "digits", built in
 
-    config.norms = dict(
-        none={},
+    config.norms = base.norms(
         batch=dict(kind="batch", sites=("a", "out"), gain=1.0, unbiased=False),  # §6.6: all layers
         layer=dict(kind="layer", sites=("a",), gain=1.0),  # §6.6: not on the logits; §6: gain 1
         weight=dict(kind="weight", sites=("a",), gain=1.0),  # not in figure 6
-        rms=dict(kind="rms", sites=("a",), gain=1.0),  # not in the paper
     )
     config.hidden = 1000  # figure 6: 784-1000-1000-10; ReLU: ours
     config.init = "he_normal"  # ours
 
     config.batch_size = 128  # §6.6: also 4
     config.steps = "65 epochs"  # figure 6: epochs 0 to 64
-    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)  # §6.6: Adam; rest ours
+    # §6.6: Adam; the optimizer and its rate in base.py are Adam's defaults.
 
-    config.log_every = "1 epoch"
-    config.eval_every = "1 epoch"
     config.save_every = "5 epochs"
-    config.select = dict(split="valid", metric="error", mode="min")  # the best checkpoint
     config.steps_per_call = 11  # divides an epoch at batch sizes 128 and 4
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     small=dict(dataset="digits", hidden=100, steps_per_call=108),
     tiny=dict(base.TINY, dataset="digits", hidden=8),
 )

@@ -20,11 +20,9 @@ def get_config(scale="paper"):
     config.buckets = 1
     config.pad_to = 8
 
-    config.norms = dict(
-        none={},
+    config.norms = base.norms(
         batch=dict(kind="batch", sites=("x", "h"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h"), gain=1.0),  # eqs. 26-28
-        rms=dict(kind="rms", sites=("x", "h"), gain=1.0),  # not in the paper
     )
     config.embedding_dim = 300  # code
     config.hidden = 1024  # code
@@ -32,24 +30,19 @@ def get_config(scale="paper"):
 
     config.batch_size = 128  # code
     config.steps = "81000 steps"  # paper: where the longer curve of figure 1 ends
-    # As Adam's paper has it. The code's, which figure 1 was made with, corrects the moments by
-    # 1 - 0.1^t and 1 - 0.001^t: "adam_uncorrected".
-    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
-    config.lr = (1e-3,)  # code
-    config.clip = 0.0  # norm of the gradient; none, but
-    config.clip_each = 2.0  # code: that of each array's gradient
+    # Base's Adam, at the code's rate, is that of Adam's paper. The code's, which figure 1 was made
+    # with, corrects the moments by 1 - 0.1^t and 1 - 0.001^t: "adam_uncorrected".
+    config.clip_each = 2.0  # code: norm of each array's gradient, not of all together
 
     config.fold = 1000  # code: images that are ranked among each other
-    config.log_every = "300 steps"
-    config.eval_every = "300 steps"  # code; a unit of figure 1's x axis
+    config.log_every = config.eval_every = "300 steps"  # code; a unit of figure 1's x axis
     config.save_every = "1500 steps"
     config.select = dict(split="valid", metric="sum", mode="max")  # code: R@1 + R@5 + R@10
     config.steps_per_call = 1
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     # The built-in scenes with a small model: a minute a norm on a CPU.
     small=dict(
         dataset="scenes",
@@ -58,9 +51,7 @@ SCALES = dict(
         hidden=64,
         batch_size=32,
         steps="1500 steps",
-        log_every="100 steps",
-        eval_every="100 steps",
-        save_every="1000 steps",
+        **base.every(log="100 steps", evaluate="100 steps", save="1000 steps"),
         steps_per_call=50,
     ),
     tiny=dict(base.TINY, dataset="scenes", pad_to=16, embedding_dim=5, hidden=8, fold=20),
@@ -70,6 +61,5 @@ SECONDS = 22  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the two curves of figure 1, and batch norm, which is ours; two seeds: ours."""
-    for norm in ("none", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the two curves of figure 1, and batch norm, which is ours; two seeds: ours."""
+    return base.runs("none layer batch", seeds=(0, 1))

@@ -20,11 +20,9 @@ def get_config(scale="paper"):
     config.permuted = False  # paper: both
     config.permutation_seed = 0  # ours; a true permutation, the code's was drawn with replacement
 
-    config.norms = dict(
-        none={},
+    config.norms = base.norms(
         batch=dict(kind="batch", sites=("x", "h", "c"), gain=0.1),  # paper
         layer=dict(kind="layer", sites=("x", "h", "c"), gain=1.0),  # LN: eqs. 20-22; §6: gain 1
-        rms=dict(kind="rms", sites=("x", "h", "c"), gain=1.0),  # not in the paper
     )
     config.hidden = 100  # paper
     # A single pixel x leaves layer norm as sign(x) LN(w): its intensity is lost, black or not is
@@ -35,27 +33,19 @@ def get_config(scale="paper"):
     config.batch_size = 100  # code
     config.steps = "200 epochs"  # code: 100,000 updates
     config.optimizer = dict(kind="rmsprop", decay=0.9, eps=1e-5)  # paper: RMSProp, 0.9; code: eps
-    config.lr = (1e-3,)  # paper
     config.clip = 1.0  # paper: norm of the gradient
-
-    config.log_every = "1 epoch"
-    config.eval_every = "1 epoch"  # code
-    config.save_every = "1 epoch"
-    config.select = dict(split="valid", metric="error", mode="min")  # paper
-    config.steps_per_call = 10
+    # The paper's rate, the code's evaluation every epoch, and the paper's choice of the best
+    # checkpoint are those of base.py.
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     small=dict(  # the built-in digits of 8 x 8 pixels, 8 pixels at a time: seconds, not days
         dataset="digits",
         pixels_per_step=8,
         valid_cases=200,
         steps="40 epochs",
-        eval_every="2 epochs",
-        log_every="2 epochs",
-        save_every="20 epochs",
+        **base.every(log="2 epochs", evaluate="2 epochs", save="20 epochs"),
         steps_per_call=26,
     ),
     tiny=dict(base.TINY, dataset="digits", valid_cases=200, pixels_per_step=16, hidden=8),

@@ -19,11 +19,9 @@ def get_config(scale="paper"):
     config.dataset = "books"  # or "docs", built in
     config.tasks = "sentences"  # or "library", built in; "": evaluation without any
 
-    config.norms = dict(
-        none={},
+    config.norms = base.norms(
         batch=dict(kind="batch", sites=("x", "h"), gain=0.1),  # ours, as Cooijmans et al.
         layer=dict(kind="layer", sites=("x", "h"), gain=1.0),  # eqs. 26-28
-        rms=dict(kind="rms", sites=("x", "h"), gain=1.0),  # not in the paper
     )
     config.vocab_size = 20_000  # code; END and unknown words are two of them
     config.embedding_dim = 620  # code
@@ -32,8 +30,8 @@ def get_config(scale="paper"):
 
     config.batch_size = 64  # code; Kiros et al.: 128
     config.steps = "1000000 steps"  # paper; the last row of table 3: 1700000
-    # As Adam's paper has it. The code's corrects the moments otherwise: "adam_uncorrected".
-    config.optimizer = dict(kind="adam", b1=0.9, b2=0.999, eps=1e-8)
+    # Base's Adam is that of Adam's paper. The code corrects the moments otherwise:
+    # "adam_uncorrected".
     config.lr = (2e-4,)  # code, which ignores the 0.01 that it is given
     config.clip = 5.0  # code: of the sum over the batch; Kiros et al.: 10
 
@@ -47,13 +45,12 @@ def get_config(scale="paper"):
     config.log_every = "1000 steps"
     config.eval_every = "50000 steps"  # paper: a unit of figure 3's x axis
     config.save_every = "10000 steps"
-    config.select = dict(split="valid", metric="nll", mode="min")
+    config.select.metric = "nll"
     config.steps_per_call = 4
     return base.scaled(config, SCALES)
 
 
-SCALES = dict(
-    paper={},
+SCALES = base.scales(
     # Python's own documentation and a small model: a minute a norm on a CPU.
     small=dict(
         dataset="docs",
@@ -67,9 +64,7 @@ SCALES = dict(
         bucket_run=25,
         valid_triples=256,
         steps="300 steps",
-        log_every="100 steps",
-        eval_every="150 steps",
-        save_every="150 steps",
+        **base.every(log="100 steps", evaluate="150 steps", save="150 steps"),
         steps_per_call=25,
     ),
     tiny=dict(
@@ -91,6 +86,5 @@ SECONDS = 40  # of a run at scale small on a core: scripts.reproduce trains the 
 
 
 def sweep():
-    """Yield the two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
-    for norm in ("none", "layer", "batch"):
-        yield dict(norm=norm, seeds=(0, 1))
+    """Return the two curves of figure 3, and batch norm, which is ours; two seeds: ours."""
+    return base.runs("none layer batch", seeds=(0, 1))

@@ -16,6 +16,7 @@ __version__ = "0.2.0"
 __all__ = ["GRU", "LSTM", "RNN", "BatchNorm", "LayerNorm", "Norm", "RMSNorm", "layer_norm"]
 __all__ += ["scan", "unroll"]
 
+# jax takes a second to import, and commands print their help and their errors without it.
 _MODULES = dict.fromkeys(["BatchNorm", "LayerNorm", "Norm", "RMSNorm", "layer_norm"], "ln.norm")
 _MODULES |= dict.fromkeys(["GRU", "LSTM", "RNN", "scan", "unroll"], "ln.rnn")
 

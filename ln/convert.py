@@ -14,25 +14,35 @@ The GRUs of both call 1 − z what the paper calls z, so the gate changes its si
 from collections.abc import Mapping
 from typing import Any
 
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 import numpy as np
 
 from ln.errors import InputError, nearest
 from ln.rnn import GRU, LSTM, Cell
 
 Weights = Mapping[str, Any]
+Layout = dict[str, str]
+Blocks = dict[tuple[str, str], np.ndarray]
 
-GATES = {LSTM: 4, GRU: 3}
-TORCH_LSTM = (1, 0, 3, 2)  # f, i, o, g among PyTorch's i, f, g, o, and the other way round
-LAYERS_MATRICES = {  # our matrix -> theirs
-    LSTM: {"W_x": "W", "W_h": "U"},
-    GRU: {"W_x": "W", "W_h": "U", "W": "Wx", "U": "Ux"},
+# Every array consists of blocks of H units, side by side, one for each of its gates. A layout says
+# what each array is (x and h: the matrices of input and state; b: the bias), and its gates in their
+# order. So a conversion splits the arrays of one layout, and joins the blocks to those of another.
+# The gates are f, i, o, g of an LSTM, and z, r, n of a GRU, whose candidate is n.
+OURS = {
+    LSTM: dict(W_x="x fiog", W_h="h fiog", b="b fiog"),
+    GRU: dict(W_x="x zr", W="x n", W_h="h zr", U="h n", b="b zrn"),
 }
-LAYERS_NORMS = {  # our norm -> number of its gain s and bias b
-    LSTM: {"norm_x": 1, "norm_h": 2, "norm_c": 3},
-    GRU: {"norm_zr_x": 1, "norm_x": 2, "norm_zr_h": 3, "norm_h": 4},
+LAYERS_PY = {
+    LSTM: dict(W="x ifog", U="h ifog", b="b ifog"),
+    GRU: dict(W="x rz", Wx="x n", U="h rz", Ux="h n", b="b rz", bx="b n"),
 }
-SINGLE = {LSTM: ("norm_c",), GRU: ("W", "U", "norm_x", "norm_h")}  # parameters of one gate
+# Our gates of each norm, and theirs. Norm n has the gain s<n> and the bias b<n> in layers.py.
+NORMS = {
+    LSTM: dict(norm_x="fiog ifog", norm_h="fiog ifog", norm_c="c c"),
+    GRU: dict(norm_zr_x="zr rz", norm_x="n n", norm_zr_h="zr rz", norm_h="n n"),
+}
+TORCH_GATES = {LSTM: "ifgo", GRU: "rzn"}
+TORCH = dict(weight_ih="x", weight_hh="h", bias_ih="b", bias_hh="b_h")
 
 
 def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
@@ -51,24 +61,19 @@ def from_torch(weights: Weights, cell: type[Cell], suffix: str = "_l0") -> dict:
         InputError: a weight is missing or has a wrong shape, the cell is neither an LSTM nor a GRU,
             or the GRU has a bias within the reset gate, which the paper's GRU does not have.
     """
-    gates = GATES[_checked(cell)]
+    layout = _torch_layout(cell, suffix)
     H = _get(weights, f"weight_hh{suffix}", None, None).shape[1]
-    W_x = _get(weights, f"weight_ih{suffix}", gates * H, None).T
-    W_h = _get(weights, f"weight_hh{suffix}", gates * H, H).T
-    b_x, b_h = (_get(weights, f"bias_{side}{suffix}", gates * H) for side in ("ih", "hh"))
-    if cell is LSTM:
-        W_x, W_h, b = (_select(a, TORCH_LSTM) for a in (W_x, W_h, b_x + b_h))
-        return {"W_x": {"kernel": W_x}, "W_h": {"kernel": W_h}, "b": b}
-    if np.any(np.split(b_h, 3)[2]):
+    blocks = _split(weights, H, layout, transposed=True)
+    # PyTorch computes n = tanh(W x + b + r (U h + b_h)): with b_h, r multiplies a bias.
+    if cell is GRU and np.any(blocks["b_h", "n"]):
         raise InputError(
             f"bias_hh{suffix} of the candidate is not 0. It is multiplied by the reset gate, and "
             f"the paper's GRU has no such bias. Set it to 0, and train without it."
         )
-    (r, z, n), (r_h, z_h, n_h) = np.split(W_x, 3, -1), np.split(W_h, 3, -1)
-    b_r, b_z, b_n = np.split(b_x + b_h, 3)
-    kernels = {"W_x": (-z, r), "W_h": (-z_h, r_h), "W": (n,), "U": (n_h,)}
-    params = {name: {"kernel": np.concatenate(parts, -1)} for name, parts in kernels.items()}
-    return params | {"b": np.concatenate([-b_z, b_r, b_n])}
+    for gate in TORCH_GATES[cell]:
+        # Everywhere else both biases are added to one sum.
+        blocks["b", gate] = blocks["b", gate] + blocks["b_h", gate]
+    return unflatten_dict(_join(_with_other_z(blocks), _layouts(cell)[0]), sep=".")
 
 
 def to_torch(params: Mapping, cell: type[Cell], suffix: str = "_l0") -> dict[str, np.ndarray]:
@@ -86,21 +91,13 @@ def to_torch(params: Mapping, cell: type[Cell], suffix: str = "_l0") -> dict[str
         InputError: a parameter is missing or has a wrong shape, the cell has norms, or is neither
             an LSTM nor a GRU.
     """
-    _check_params(params, cell)
+    layout = _torch_layout(cell, suffix)
+    blocks = _with_other_z(_split(*_flat(params), _layouts(cell)[0]))
     if norms := sorted(name for name in params if name.startswith("norm_")):
         raise InputError(f"PyTorch's layers have no norm; the cell has {', '.join(norms)}.")
-    kernels = {name: np.asarray(leaf["kernel"]) for name, leaf in params.items() if name != "b"}
-    b = np.asarray(params["b"])
-    if cell is LSTM:
-        W_x, W_h, b = (_select(a, TORCH_LSTM) for a in (kernels["W_x"], kernels["W_h"], b))
-    else:
-        (z, r), (z_h, r_h) = (np.split(kernels[name], 2, -1) for name in ("W_x", "W_h"))
-        W_x = np.concatenate([r, -z, kernels["W"]], -1)
-        W_h = np.concatenate([r_h, -z_h, kernels["U"]], -1)
-        b_z, b_r, b_n = np.split(b, 3)
-        b = np.concatenate([b_r, -b_z, b_n])
-    arrays = {"weight_ih": W_x.T, "weight_hh": W_h.T, "bias_ih": b, "bias_hh": np.zeros_like(b)}
-    return {f"{name}{suffix}": array for name, array in arrays.items()}
+    for gate in TORCH_GATES[cell]:
+        blocks["b_h", gate] = np.zeros_like(blocks["b", gate])
+    return {name: array.T for name, array in _join(blocks, layout).items()}
 
 
 def from_layers_py(weights: Weights, cell: type[Cell], prefix: str) -> dict:
@@ -119,22 +116,12 @@ def from_layers_py(weights: Weights, cell: type[Cell], prefix: str) -> dict:
     Raises:
         InputError: a weight is missing or has a wrong shape, or the cell is neither.
     """
-    norms, has_norms = LAYERS_NORMS[_checked(cell)], f"{prefix}_s1" in weights
+    _check_cell(cell)
     H = _get(weights, f"{prefix}_U", None, None).shape[0]
-    sizes = dict.fromkeys(SINGLE[cell], H)  # of all other parameters: joint
-    joint = 4 * H if cell is LSTM else 2 * H
-    params: dict[str, Any] = {}
-    for ours, theirs in LAYERS_MATRICES[cell].items():
-        shape = (None if ours in ("W_x", "W") else H, sizes.get(ours, joint))
-        params[ours] = {"kernel": _get(weights, f"{prefix}_{theirs}", *shape)}
-    biases = {"b": joint} if cell is LSTM else {"b": joint, "bx": H}
-    params["b"] = np.concatenate([_get(weights, f"{prefix}_{b}", n) for b, n in biases.items()])
-    if has_norms:
-        for name, n in norms.items():
-            size = sizes.get(name, joint)
-            gain, bias = (_get(weights, f"{prefix}_{letter}{n}", size) for letter in "sb")
-            params[name] = {"gain": gain, "bias": bias}
-    return _with_gates(params, cell, has_norms, z_at=0)
+    has_norms = f"{prefix}_s1" in weights
+    ours, theirs = _layouts(cell, has_norms, prefix)
+    blocks = _split(weights, H, theirs)
+    return unflatten_dict(_join(_with_other_z(blocks, has_norms), ours), sep=".")
 
 
 def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np.ndarray]:
@@ -152,55 +139,81 @@ def to_layers_py(params: Mapping, cell: type[Cell], prefix: str) -> dict[str, np
         InputError: a parameter is missing or has a wrong shape, the cell is neither an LSTM nor a
             GRU, or has norms at some of its sites.
     """
-    _check_params(params, cell)
-    norms = LAYERS_NORMS[cell]
-    present = [name for name in norms if "gain" in params.get(name, {})]
-    if present and present != list(norms):
-        raise InputError(f"layers.py has layer norm at all sites or none: {', '.join(norms)}.")
-    params = _with_gates(params, cell, bool(present), z_at=1)
-    weights = {theirs: params[ours]["kernel"] for ours, theirs in LAYERS_MATRICES[cell].items()}
-    H = weights["U"].shape[0]
-    joint = 4 * H if cell is LSTM else 2 * H
-    weights |= dict(b=params["b"][:joint]) | ({} if cell is LSTM else dict(bx=params["b"][joint:]))
-    for name in present:
-        weights |= {
-            f"s{norms[name]}": params[name]["gain"],
-            f"b{norms[name]}": params[name]["bias"],
-        }
-    return {f"{prefix}_{name}": np.asarray(array) for name, array in weights.items()}
+    _check_cell(cell)
+    flat, H = _flat(params)
+    present = [name for name in NORMS[cell] if f"{name}.gain" in flat]
+    if present and present != list(NORMS[cell]):
+        raise InputError(
+            f"layers.py has layer norm at all sites or none: {', '.join(NORMS[cell])}."
+        )
+    ours, theirs = _layouts(cell, bool(present), prefix)
+    return _join(_with_other_z(_split(flat, H, ours), bool(present)), theirs)
 
 
-def _with_gates(params: Mapping, cell, has_norms: bool, z_at: int) -> dict:
-    """Return the parameters with the first two gates of every array exchanged.
+def _torch_layout(cell: type[Cell], suffix: str) -> Layout:
+    _check_cell(cell)
+    return {f"{name}{suffix}": f"{kind} {TORCH_GATES[cell]}" for name, kind in TORCH.items()}
 
-    In a GRU, z is then at the place z_at, and changes its sign: with layer norm in gains and
-    biases, which act after the norm; without, in matrices and b.
+
+def _layouts(cell: type[Cell], has_norms: bool = False, prefix: str = "") -> tuple[Layout, Layout]:
+    """Return our layout, and that of layers.py."""
+    ours = {name if name == "b" else f"{name}.kernel": row for name, row in OURS[cell].items()}
+    theirs = dict(LAYERS_PY[cell])
+    for n, (name, row) in enumerate(NORMS[cell].items() if has_norms else (), start=1):
+        our_gates, their_gates = row.split()
+        for leaf, letter in (("gain", "s"), ("bias", "b")):
+            kind = f"{leaf}_{name[-1]}"
+            ours[f"{name}.{leaf}"] = f"{kind} {our_gates}"
+            theirs[f"{letter}{n}"] = f"{kind} {their_gates}"
+    return ours, {f"{prefix}_{name}": row for name, row in theirs.items()}
+
+
+def _split(weights: Weights, H: int, layout: Layout, transposed: bool = False) -> Blocks:
+    """Return the blocks of arrays; raise InputError if one is missing or has a wrong shape.
+
+    Args:
+        weights: the arrays by name.
+        H: number of units.
+        layout: of the arrays.
+        transposed: whether the gates are along the first axis, as in PyTorch.
     """
+    blocks: Blocks = {}
+    inputs: dict[str, tuple[int | None, ...]] = {"x": (None,), "h": (H,)}
+    for name, row in layout.items():
+        kind, gates = row.split()
+        shape = (*inputs.get(kind, ()), len(gates) * H)
+        array = _get(weights, name, *(shape[::-1] if transposed else shape))
+        parts = np.split(array.T if transposed else array, len(gates), -1)
+        blocks |= {(kind, gate): part for gate, part in zip(gates, parts, strict=True)}
+    return blocks
 
-    def rearrange(name: str, array):
-        array = np.asarray(array)
-        if name in SINGLE[cell]:
-            return array
-        if cell is LSTM:
-            return _select(array, (1, 0, 2, 3))
-        first, second, *rest = np.split(array, 3 if name == "b" else 2, -1)
-        gates = [second, first, *rest]
-        if name.startswith("norm") == has_norms:
-            gates[z_at] = -gates[z_at]
-        return np.concatenate(gates, -1)
 
+def _join(blocks: Blocks, layout: Layout) -> dict[str, np.ndarray]:
+    """Return the arrays of a layout."""
+    arrays = {}
+    for name, row in layout.items():
+        kind, gates = row.split()
+        arrays[name] = np.concatenate([blocks[kind, gate] for gate in gates], -1)
+    return arrays
+
+
+def _with_other_z(blocks: Blocks, has_norms: bool = False) -> Blocks:
+    """Return the blocks with σ(−a) = 1 − σ(a) for the gate z of a GRU.
+
+    Without norm the matrices and b change their sign. With layer norm the gains and biases do,
+    since they act after the norm.
+    """
     return {
-        name: {key: rearrange(name, array) for key, array in leaf.items()}
-        if isinstance(leaf, Mapping)
-        else rearrange(name, leaf)
-        for name, leaf in params.items()
+        (kind, gate): -block if gate == "z" and (kind in ("x", "h", "b")) != has_norms else block
+        for (kind, gate), block in blocks.items()
     }
 
 
-def _select(array, order: tuple[int, ...]):
-    """Return the gates of an array in another order."""
-    gates = np.split(np.asarray(array), len(order), -1)
-    return np.concatenate([gates[n] for n in order], -1)
+def _flat(params: Mapping) -> tuple[dict[str, Any], int]:
+    """Return the parameters of a cell by their joined names, and H."""
+    # Something else than a mapping has no parameter, and the check below says so.
+    flat = flatten_dict(params, sep=".") if isinstance(params, Mapping) else {}
+    return flat, _get(flat, "W_h.kernel", None, None).shape[0]
 
 
 def _get(weights: Weights, name: str, *shape: int | None) -> np.ndarray:
@@ -208,6 +221,7 @@ def _get(weights: Weights, name: str, *shape: int | None) -> np.ndarray:
     if not isinstance(weights, Mapping) or name not in weights:
         names = list(weights) if isinstance(weights, Mapping) else []
         raise InputError(f"The weights have no {name!r}.{nearest(name, names)}")
+    # numpy reads tensors of PyTorch, too, as long as they are on the CPU and without gradient.
     array = np.asarray(weights[name])
     sizes = zip(array.shape, shape, strict=False)
     if array.ndim != len(shape) or any(n not in (None, size) for size, n in sizes):
@@ -216,18 +230,6 @@ def _get(weights: Weights, name: str, *shape: int | None) -> np.ndarray:
     return array
 
 
-def _check_params(params: Mapping, cell: type[Cell]) -> None:
-    """Raise InputError if the matrices or b of a cell are missing or have wrong shapes."""
-    gates = GATES[_checked(cell)]
-    flat = flatten_dict(params, sep=".") if isinstance(params, Mapping) else {}
-    H = _get(flat, "W_h.kernel", None, None).shape[0]
-    _get(flat, "b", gates * H)
-    for name in LAYERS_MATRICES[cell]:
-        size = H if name in SINGLE[cell] else 4 * H if cell is LSTM else 2 * H
-        _get(flat, f"{name}.kernel", None if name in ("W_x", "W") else H, size)
-
-
-def _checked(cell: type[Cell]) -> type[Cell]:
+def _check_cell(cell: type[Cell]) -> None:
     if cell is not LSTM and cell is not GRU:
         raise InputError(f"cell must be ln.LSTM or ln.GRU, the class; got {cell!r}.")
-    return cell

@@ -1,6 +1,6 @@
 """Errors that a user can act on."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import difflib
 import errno
@@ -55,6 +55,7 @@ def writing(place: Path | str, flag: str, then: str = "") -> Iterator[None]:
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'layer'?" if one of the choices is close to the name, else ""."""
+    # A cutoff of .5 offers "layer" for "layernorm", and nothing for an unrelated word.
     close = difflib.get_close_matches(
         str(name), [str(choice) for choice in choices], n=1, cutoff=0.5
     )
@@ -78,19 +79,28 @@ def choose(what: str, name: Any, choices: Mapping):
     raise InputError(f"Unknown {what} {name!r}.{nearest(name, choices)} Known: {known}.")
 
 
-def check_whole(what: str, value: Any) -> None:
-    """Raise InputError if the value is not a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise InputError(f"{what} must be a whole number of 1 or more; got {value!r}.")
+def must(is_valid: Callable[[Any], bool], words: str) -> Callable[[str, Any], None]:
+    """Return a check (what, value) that raises InputError if a value is not as the words say."""
+
+    def check(what: str, value: Any) -> None:
+        if not is_valid(value):
+            raise InputError(f"{what} must be {words}; got {value!r}.")
+
+    return check
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether the value is a whole number of 1 or more, and no bool."""
+    return isinstance(value, numbers.Integral) and is_number(value, 1)
 
 
 def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
     """Return whether the value is a finite real number from least to most, and no bool."""
+    # bool is a number to Python, and True for a size or a rate is a mistake.
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value) and least <= value <= most
 
 
-def check_flag(what: str, value: Any) -> None:
-    """Raise InputError if the value is not a bool."""
-    if not isinstance(value, bool):
-        raise InputError(f"{what} must be True or False; got {value!r}.")
+check_whole = must(is_whole, "a whole number of 1 or more")
+check_flag = must(lambda value: isinstance(value, bool), "True or False")
+check_positive = must(lambda value: is_number(value, 0), "a finite number, 0 or more")

@@ -1,4 +1,4 @@
-"""Fast loops for `rnn.unroll` and `rnn.scan`: custom gradients that do only what is recurrent.
+"""A fast loop for `rnn.scan`, hence for `rnn.unroll`: a custom gradient of what is recurrent.
 
 Autodiff of `jax.lax.scan` keeps every intermediate value of a step for the reverse loop, and adds
 the gradients of the weight matrices up in every turn of it. Both are work and memory traffic that
@@ -17,9 +17,8 @@ The transpose is autodiff's, of the cell's own equations: they are not written a
 product as well. Layer norm's mean is also taken out of the loop, by centring both matrices
 (`norm.Norm.centred`).
 
-Two functions: `recurrence` for cells, and `scan` for any step with products h W, which are known by
-the order in which the step asks for them. On accelerators `recurrence` linearizes all time steps at
-once before the reverse loop (`_ahead`).
+`scan` takes any step with products h W, which are known by the order in which the step asks for
+them. On accelerators it linearizes all time steps at once before the reverse loop.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from ln.norm import at_least_float32
 from ln.product import AnyArray, is_explicit, matmul, vary_alike, weight_gradient
@@ -77,6 +76,7 @@ def default() -> Schedule:
 
 def hidden(carry: Any) -> Any:
     """Return h of a carry, which is (c, h) or h."""
+    # jax.tree keeps the order of a tuple, so h is the last leaf of (c, h) as of h alone.
     return jax.tree.leaves(carry)[-1]
 
 
@@ -84,47 +84,9 @@ def keep(mask: Bool[AnyArray, " B"] | None, new: Any, old: Any) -> Any:
     """Return the new carry where mask ``[B]`` is true, else the old one."""
     if mask is None:
         return new
+    # A choice, not a sum with weights 0 and 1: a step on padding may return infinity, and 0 times
+    # infinity is NaN.
     return jax.tree.map(lambda new, old: jnp.where(mask[:, None], new, old), new, old)
-
-
-def recurrence(
-    update: Callable[..., tuple[Any, Any]],
-    theta: Any,
-    W_h: Float[AnyArray, "H nH"],
-    carry: Any,
-    a_x: Float[AnyArray, "T B nH"],
-    mask: Bool[AnyArray, "T B"] | None,
-    stats: Any,
-    dtype: Any = None,
-    schedule: Schedule | None = None,
-) -> tuple[Float[Array, "T B H"], Any, Any]:
-    """Run ``carry, stats = update(theta, stats, carry, a_x, W_h h, mask)`` over all time steps.
-
-    Args:
-        update: a pure function that closes over no array.
-        theta: its parameters, the same at all steps.
-        W_h: ``[H, n H]``.
-        carry: before the first step; the last leaf is h ``[B, H]``.
-        a_x: ``[T, B, n H]``.
-        mask: ``[T, B]`` or None; where false, the carry does not change.
-        stats: leaves ``[T, ...]``, not differentiated.
-        dtype: of the operands of matrix products, see `product.matmul`.
-        schedule: None: the schedule for the default device.
-
-    Returns:
-        hs ``[T, B, H]``, the last carry, and the new stats ``[T, ...]``. Reverse differentiation
-        works, also repeatedly; forward differentiation (jvp) raises jax's TypeError.
-    """
-
-    def step(product, theta, carry, x):
-        a_x, mask, stats = x
-        a_h = product(0, hidden(carry), dtype)
-        new, stats = update(theta, jax.lax.stop_gradient(stats), carry, a_x, a_h, mask)
-        new = keep(mask, new, carry)
-        return new, (hidden(new), stats)
-
-    last, (hs, stats) = scan(step, [W_h], theta, carry, (a_x, mask, stats), schedule)
-    return hs, last, stats
 
 
 def scan(
@@ -151,7 +113,8 @@ def scan(
         schedule: None: the schedule for the default device.
 
     Returns:
-        The last carry, and the ys, which must be floats. Differentiable like `recurrence`.
+        The last carry, and the ys, which must be floats. Reverse differentiation works, also
+        repeatedly; forward differentiation (jvp) raises jax's TypeError.
     """
     # Each loop computes and keeps, for products a_k = h_k W_k of a step:
     #
@@ -168,6 +131,8 @@ def scan(
     dtypes: dict = {}  # k -> dtype of product k
     operands: dict = {}  # k -> index of the input h of product k, see `backward`
     in_carry: list = []  # structure of the ys, and for each leaf its index in the carry or None
+    # Below, everything is an argument of the custom gradient, also constants such as words and
+    # masks: a tracer that it closed over would belong to another level of vmap or grad, and leak.
     Ws, theta, carry, xs = vary_alike(Ws, theta, carry, xs)
     theta, constants, whole_theta = split(theta)
     xs, others, whole_x = split(xs)
@@ -194,6 +159,9 @@ def scan(
         last, (carries, rest, products) = loop(body, carry, (xs, others))
         rest, stacked = iter(rest), jax.tree.leaves(carries)
         ys = [next(rest) if n is None else stacked[n] for n in in_carry[1]]
+        # The memory of training: T carries and products, the inputs, and no gate and no normalized
+        # value. Those are recomputed in the reverse pass; they are elementwise, and cost less than
+        # their traffic.
         residuals = Ws, theta, carry, xs, constants, others, carries, products
         return (last, in_carry[0].unflatten(ys)), residuals
 
@@ -225,6 +193,9 @@ def scan(
 
             # A tap is a zero that is added to a product: its gradient is d a_k.
             taps = jax.tree.map(jnp.zeros_like, products)
+            # The step runs forward once more here, with the kept products in place of its matrix
+            # products, and jax.vjp transposes it. So a change of a cell's equations needs no change
+            # of a gradient.
             _, transposed, made = jax.vjp(known_step, theta, carry, x, taps, has_aux=True)
             return transposed, made
 
@@ -265,6 +236,8 @@ def scan(
 
             def body(d_carry, inputs):
                 d_y, step = inputs
+                # The gradients of θ and x are not used here, so the compiler removes them from the
+                # loop.
                 _, d_before, _, d_products = at(step)((d_carry, d_y))
                 return d_before, (d_carry, d_products)
 
@@ -281,12 +254,15 @@ def scan(
         d_theta = jax.tree.map(lambda d, leaf: d.astype(leaf.dtype), d_theta, theta)
         stacked = jax.tree.leaves(before) + made
 
+        # One product [D, T B] x [T B, n] for each matrix. Autodiff of the loop would do T products
+        # [D, B] x [B, n], and read and write the sum [D, n] in each turn.
         def gradient(k):
             return weight_gradient(stacked[operands[k]], d_products[k], Ws[k], dtypes[k])
 
         d_Ws = [gradient(k) for k in range(len(Ws))]
         return d_Ws, d_theta, d_carry, d_xs, None, None
 
+    # Without differentiation nothing reads the residuals, and the compiler drops their stacks.
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     run.defvjp(forward, backward)
     return run(Ws, theta, carry, xs, constants, others)

@@ -32,9 +32,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Num
-import numpy as np
 
-from ln.errors import InputError, check_flag, check_whole, choose, is_number
+from ln.errors import InputError, check_flag, check_positive, check_whole, choose, is_number, must
 from ln.product import AnyArray, matmul
 
 EPSILON = 1e-5  # inside the root, as in the authors' layers.py; the paper's equations have none
@@ -45,13 +44,6 @@ _DECLARED: list[str] = []  # by `declare_site`
 # later work; and how many of the last axes the gains and biases have.
 OVER = {"layer": 3, "position": 1}
 GAINS = {"channel": 1, "unit": 3}
-# Fields of norms that are names, and those that are numbers: least, greatest, and both in words.
-NAMED = {"over": OVER, "gains": GAINS}
-RANGES = {
-    "gain": (-np.inf, np.inf, "a finite number"),
-    "epsilon": (0.0, np.inf, "a finite number, 0 or more"),
-    "momentum": (0.0, 1.0, "a number from 0 to 1"),
-}
 
 Initializer = Callable[..., jax.Array]
 Mask = Bool[AnyArray, "*B"] | None  # true at the examples that count; None: at all
@@ -78,9 +70,12 @@ def layer_norm(
     """
     dtype = jnp.result_type(a, gain, bias)
     a, gain, bias = map(at_least_float32, (a, gain, bias))
+    # One rounding, at the end: gain and bias, too, act in float32 on inputs of half precision.
     return (gain * standardize(a, epsilon, axes) + bias).astype(dtype)
 
 
+# A custom jvp rather than a vjp: the map of tangents is linear, so jax transposes it for the
+# reverse pass, and forward differentiation, which the "plain" schedules promise, works as well.
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def standardize(a, epsilon: float, axes):
     """Return (a − μ) / σ, with the mean and variance of every example over its units (eq. 4)."""
@@ -98,6 +93,8 @@ def _standardize(a, epsilon, axes):
 def _standardize_jvp(epsilon, axes, primals, tangents):
     # Autodiff would take the mean of the gradient only after it has the gradient of σ. Both sums
     # are independent of each other, since the mean of â is 0: on a GPU that is a kernel fewer.
+    # With â = (a − μ) / σ:   dâ = (d − mean(d) − â mean(â d)) / σ. It is symmetric, so the reverse
+    # pass is the same formula. ε is within σ, and so changes nothing in it.
     (a,), (d,) = primals, tangents
     a_hat, one_over_sigma = _standardize(a, epsilon, axes)
     mean = partial(jnp.mean, axis=axes, keepdims=True)
@@ -122,6 +119,7 @@ def rms_norm(
     """
     dtype = jnp.result_type(a, gain)
     a, gain = map(at_least_float32, (a, gain))
+    # One reduction, where layer norm needs two that follow one another.
     one_over_rms = jax.lax.rsqrt((a**2).mean(axes, keepdims=True) + epsilon)
     return jnp.asarray(gain * (a * one_over_rms), dtype)
 
@@ -162,6 +160,7 @@ def batch_norm(
     """
     dtype = jnp.result_type(a, gain, bias)
     a, gain, bias = map(at_least_float32, (a, gain, bias))
+    # mu and var may be averages of other batches, so there is no gradient formula to share.
     return jnp.asarray(gain * (a - mu) / jnp.sqrt(var + epsilon) + bias, dtype)
 
 
@@ -169,6 +168,7 @@ def weight_norm(v: Num[AnyArray, "D H"], gain: Gain) -> Float[Array, "D H"]:
     """Return W = gain v / ‖v‖ (§5.1) for ``v [D, H]``, one column for each unit."""
     dtype = jnp.result_type(v, gain)
     v, gain = map(at_least_float32, (v, gain))
+    # Axis 0 has the weights of one unit.
     return (gain * v / jnp.linalg.norm(v, axis=0)).astype(dtype)
 
 
@@ -191,9 +191,11 @@ def batch_moments(
     check_mask(mask, a.shape[:-1])
     a = at_least_float32(a)
     m = jnp.ones(a.shape[:-1], a.dtype) if mask is None else mask.astype(a.dtype)
+    # At least 1: a time step past every sequence has no example, and 0/0 would spread as NaN.
     n, leading = jnp.maximum(m.sum(), 1), tuple(range(a.ndim - 1))
     a = jnp.where(m[..., None] > 0, a, 0)  # padding may hold anything, also NaN
     mu = a.sum(leading) / n
+    # Two passes, as in `_standardize`.
     squares = (m[..., None] * (a - mu) ** 2).sum(leading)
     return mu, squares / (jnp.maximum(n - 1, 1) if unbiased else n)
 
@@ -208,27 +210,42 @@ def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
         raise InputError(f"mask must be booleans {shape}; got {mask.dtype} {mask.shape}.")
 
 
-def check_options(module: nn.Module, names: list[str] | None = None) -> None:
-    """Check fields of a norm by the tables `NAMED` and `RANGES`; a field in neither is a flag.
+def is_float_type(value: Any) -> bool:
+    """Return whether a value names a type of floats."""
+    try:
+        return jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        return False
 
-    Args:
-        module: the norm.
-        names: of the fields; None: all.
 
-    Raises:
-        InputError: a value is none of the known names, out of its range, or no bool.
-    """
-    where = type(module).__name__
-    for name in fields_of(type(module)) if names is None else names:
-        value = getattr(module, name)
-        if name in NAMED:
-            choose(f"{name} of {where}", value, NAMED[name])
-        elif name in RANGES:
-            least, most, words = RANGES[name]
-            if not is_number(value, least, most):
-                raise InputError(f"{where}: {name} must be {words}; got {value!r}.")
-        else:
-            check_flag(f"{where}: {name}", value)
+_FLAGS = "averages bias bias_inside centre centred spatial train unbiased"
+# Checks of the fields of all modules of the layers, by their names.
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(_FLAGS.split(), check_flag),
+    **dict.fromkeys(("features", "units"), check_whole),
+    **dict.fromkeys(("gain", "forget_bias"), must(is_number, "a finite number")),
+    **dict.fromkeys(("init_W_x", "init_W_h"), must(callable, "an initializer")),
+    "activation": must(callable, "a function"),
+    "dtype": must(
+        lambda value: value is None or is_float_type(value),
+        "None or a float type, such as jnp.bfloat16",
+    ),
+    "epsilon": check_positive,
+    "gains": partial(choose, choices=GAINS),
+    "momentum": must(lambda value: is_number(value, 0, 1), "a number from 0 to 1"),
+    "norm": must(lambda value: isinstance(value, Norm), "a Norm, such as ln.Norm()"),
+    "over": partial(choose, choices=OVER),
+}
+
+
+class Checked(nn.Module):
+    """Base class of modules whose fields are checked at construction, by `CHECKS`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in fields_of(type(self)):
+            if name in CHECKS:
+                CHECKS[name](f"{type(self).__name__}: {name}", getattr(self, name))
 
 
 def fields_of(module: type[nn.Module]) -> list[str]:
@@ -247,7 +264,7 @@ class Identity(nn.Module):
         return a + self.param("bias", nn.initializers.zeros, a.shape[-1:]) if self.bias else a
 
 
-class ExampleNorm(nn.Module):
+class ExampleNorm(Checked):
     """Base class of norms that normalize every example by itself, whatever the batch.
 
     There is no use for the mask, and no training mode.
@@ -269,10 +286,6 @@ class ExampleNorm(nn.Module):
     over: str = "layer"
     gains: str = "channel"
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self)
-
     def spans(self, a) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the axes of ``a`` that are normalized together, and the shape of the gains."""
         over, gains = (OVER[self.over], GAINS[self.gains]) if self.spatial else (1, 1)
@@ -286,22 +299,16 @@ class ExampleNorm(nn.Module):
 
 
 class LayerNorm(ExampleNorm):
-    """Layer normalization of ``a [..., H]`` (eqs. 3-4), with the attributes of `ExampleNorm`.
-
-    Attributes:
-        centred: whether the mean of ``a`` over the units is known to be 0 (see `Norm.centred`).
-    """
-
-    centred: bool = False
+    """Layer normalization of ``a [..., H]`` (eqs. 3-4), with the attributes of `ExampleNorm`."""
 
     @nn.compact
     def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
         """Return the normalized summed inputs."""
         axes, shape = self.spans(a)
+        # The names of parameters, here and below, are those of stored checkpoints, and initial
+        # values depend on them: they never change.
         gain = self.param("gain", nn.initializers.constant(self.gain), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        if self.centred:
-            return rms_norm(a, gain, self.epsilon, axes) + bias
         return layer_norm(a, gain, bias, self.epsilon, axes)
 
 
@@ -323,7 +330,7 @@ class RMSNorm(ExampleNorm):
         return a + self.param("bias", nn.initializers.zeros, shape) if self.bias else a
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Checked):
     """Batch normalization of ``a [B, H]``: batch statistics in training, running ones in test.
 
     The running averages ("stats": mean, var, count) start as a plain mean over the first batches,
@@ -356,10 +363,6 @@ class BatchNorm(nn.Module):
     epsilon: float = EPSILON
     spatial: bool = False
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self)
-
     @nn.compact
     def __call__(self, a: Num[AnyArray, "*B H"], mask: Mask = None) -> Float[Array, "*B H"]:
         """Return the normalized summed inputs, and in training update the running averages."""
@@ -369,6 +372,8 @@ class BatchNorm(nn.Module):
 
     def normalized(self, a, mask=None):
         """Return the normalized ``a [B, H]``, or ``[T, B, H]`` with a mask ``[T, B]``."""
+        # [T, B, H] needs a mask: over padded sequences, the mean of all positions would be wrong,
+        # and nothing would show it.
         if 0 in a.shape or (a.ndim != 2 and (a.ndim != 3 or mask is None)):
             raise InputError(f"BatchNorm needs summed inputs [B, H], one batch; got {a.shape}.")
         units = a.shape[-1:]
@@ -385,6 +390,8 @@ class BatchNorm(nn.Module):
         if self.averages and self.train and not self.is_initializing():
             # A time step past the end of every sequence has no example, and teaches nothing.
             seen = jnp.bool_(True) if mask is None else mask.any()
+            # n/(n+1) makes the average of the first batches a plain mean, in which the initial 0
+            # and 1 have no weight; from the 99th batch on it is exponential.
             keep = jnp.minimum(self.momentum, count.value / (count.value + 1))
             keep = jnp.where(seen, keep, 1.0)
             mean.value = keep * mean.value + (1 - keep) * mu
@@ -393,7 +400,7 @@ class BatchNorm(nn.Module):
         return batch_norm(a, mu, s2, gain, bias, self.epsilon)
 
 
-class Dense(nn.Module):
+class Dense(Checked):
     """Matrix product ``a = W x [..., H]`` of x ``[..., D]``, without a bias.
 
     Attributes:
@@ -410,10 +417,6 @@ class Dense(nn.Module):
     dtype: Any = None
     centre: bool = False
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_whole(f"{type(self).__name__}: features", self.features)
-
     @nn.compact
     def weights(self, D: int) -> Float[AnyArray, "D H"]:
         """Return W ``[D, H]`` as the product uses it."""
@@ -423,17 +426,28 @@ class Dense(nn.Module):
         """Return W, or a bias, minus its mean over the units if the module centres it."""
         if not self.centre:
             return W
+        # In bfloat16 the mean would have three digits, and the rest of it would stay in every a.
+        # Autodiff centres the gradient in turn, so training moves W as if a were centred.
         centred = at_least_float32(W)
         return (centred - centred.mean(-1, keepdims=True)).astype(W.dtype)
 
-    def product(self, x: Num[AnyArray, "*B D"]) -> Num[Array, "*B H"]:
-        """Return W x. `rnn.scan` replaces this method inside its loops."""
-        return matmul(x, self.weights(x.shape[-1]), self.dtype)
+    def product(self, x: Num[AnyArray, "*B D"], *others: "Dense") -> Num[Array, "*B nH"]:
+        """Return W x, and behind it the products of other modules with the same x.
+
+        `rnn.scan` replaces this method inside its loops.
+        """
+        return matmul(x, self.joint_weights(x.shape[-1], *others), self.dtype)
+
+    def joint_weights(self, D: int, *others: "Dense") -> Float[AnyArray, "D nH"]:
+        """Return the matrices of this and other modules side by side, for one product."""
+        matrices = [dense.weights(D) for dense in (self, *others)]
+        return jnp.concatenate(matrices, -1) if others else matrices[0]
 
     def __call__(
         self, x: Num[AnyArray, "*B D"], bias: Float[AnyArray, " H"] | None = None
     ) -> Num[Array, "*B H"]:
         """Return W x, plus a bias ``[H]`` under the norm if a cell has one (`Cell.bias_inside`)."""
+        # The bias is outside of `product`, which in a loop is the kept product of a matrix.
         a = self.product(x)
         return a if bias is None else a + self.centred(bias)
 
@@ -446,10 +460,6 @@ class WeightNormDense(Dense):
     """
 
     gain: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self, ["gain"])
 
     @nn.compact
     def weights(self, D: int) -> Float[AnyArray, "D H"]:
@@ -467,7 +477,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "weight": WeightNormDense,
 }
 # Fields that `Norm` sets if a module has them; all other fields are options.
-GIVEN = ("train", "bias", "centred", "spatial")
+GIVEN = ("train", "bias", "spatial")
 
 
 def find_kind(kind: str | type) -> type[nn.Module]:
@@ -482,6 +492,7 @@ def find_kind(kind: str | type) -> type[nn.Module]:
     if isinstance(kind, str) and ":" not in kind:
         return choose("norm kind", kind, KINDS)
     if isinstance(kind, str):
+        # By name, since a config is data: it is stored as JSON, and read by other processes.
         module, _, name = kind.partition(":")
         try:
             kind = getattr(importlib.import_module(module), name)
@@ -497,6 +508,7 @@ def find_kind(kind: str | type) -> type[nn.Module]:
 
 def choose_site(site: str) -> str:
     """Return the name of a site; raise InputError if no model has such a site."""
+    # A site that no model has is misspelt, and would mean no normalization at all.
     return choose("norm site", site, {name: name for name in (*SITES, *_DECLARED)})
 
 
@@ -531,10 +543,9 @@ class Norm:
         norm = Norm(MyNorm, ("x", "h", "c"), {"gain": 0.1})
 
     Its fields are its options, except for those in `GIVEN`, which Norm sets if the class has them:
-    ``train``; ``bias``, whether the norm owns the bias at its site; ``centred``, whether the mean
-    of ``a`` over the units is 0 already; ``spatial``, whether ``a`` is an image. Statistics belong
-    in the collection "stats". A subclass of `Dense` replaces the matrix before the site instead, as
-    weight norm does.
+    ``train``; ``bias``, whether the norm owns the bias at its site; ``spatial``, whether ``a`` is
+    an image. Statistics belong in the collection "stats". A subclass of `Dense` replaces the matrix
+    before the site instead, as weight norm does.
 
     Attributes:
         kind: "none", "layer", "rms", "batch", "weight", "package.module:Class", or a class.
@@ -580,13 +591,14 @@ class Norm:
                 f"Norm options must be a dict, such as {{'gain': 1.0}}; got {self.options!r}."
             ) from None
         fixed = (*GIVEN, *(fields_of(Dense) if issubclass(module, Dense) else ()))
+        # A field that Norm sets by the site is no option: a second bias would make the gradients of
+        # both noise.
         known = {name: name for name in fields_of(module) if name not in fixed}
-        if options and not known:
-            raise InputError(f"{self.name} norm has no options; got {options!r}.")
         for name in options:
             choose(f"{self.name} norm option", name, known)
         for name in ("train", "centred"):
             check_flag(f"Norm {name}", getattr(self, name))
+        # The class is frozen; this is its construction.
         # One form of equal norms: jit and Flax compare and hash attributes.
         object.__setattr__(self, "sites", tuple(sorted(set(sites))))
         object.__setattr__(self, "options", tuple(sorted(options.items())))
@@ -597,6 +609,7 @@ class Norm:
     @property
     def name(self) -> str:
         """Return the kind as messages show it."""
+        # A class has no name in a config, but messages and the report need one.
         return self.kind if isinstance(self.kind, str) else self.kind.__name__
 
     def module(self, site: str) -> type[nn.Module]:
@@ -605,7 +618,7 @@ class Norm:
 
     def centres(self, site: str) -> bool:
         """Return whether the matrix before a site is centred, and its norm need not be."""
-        return self.centred and site in ("x", "h") and "centred" in fields_of(self.module(site))
+        return self.centred and site in ("x", "h") and self.module(site) is LayerNorm
 
     def __call__(self, site: str, **fields) -> nn.Module:
         """Return the module of a site, which normalizes its summed inputs: norm(a, mask) -> a."""
@@ -615,8 +628,11 @@ class Norm:
         # norm brings it, also the norm "none".
         if module is Identity or issubclass(module, Dense):
             return Identity(bias=site not in ("x", "h", "c"), **fields)
-        given = dict(train=self.train, centred=self.centres(site))
-        given |= dict(bias=site not in ("x", "h"), spatial=site == "conv")
+        given = dict(train=self.train, bias=site not in ("x", "h"), spatial=site == "conv")
+        # With a mean of 0 layer norm is RMSNorm and a bias, with the same parameters: a reduction
+        # fewer at every time step.
+        if self.centres(site):
+            module, given = RMSNorm, given | dict(bias=True)
         given = {name: given[name] for name in fields_of(module) if name in given}
         return module(**given, **dict(self.options), **fields)
 
@@ -628,7 +644,7 @@ class Norm:
         return Dense(features, centre=self.centres(site), **fields)
 
 
-class Linear(nn.Module):
+class Linear(Checked):
     """Output layer W h + b ``[..., features]`` of h ``[..., H]``; site out.
 
     Attributes:
@@ -638,12 +654,6 @@ class Linear(nn.Module):
 
     features: int
     norm: Norm
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_whole("Linear: features", self.features)
-        if not isinstance(self.norm, Norm):
-            raise InputError(f"Linear: norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
 
     @nn.compact
     def __call__(self, h: Num[AnyArray, "*B H"], mask: Mask = None) -> Num[Array, "*B features"]:

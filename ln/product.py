@@ -21,6 +21,7 @@ import numpy as np
 
 AnyArray = jax.Array | np.ndarray  # what layers accept; they return jax.Array
 
+# Each thread has its own value: one may trace a model while another times plain autodiff.
 _PLAIN = ContextVar("plain", default=False)
 _BITS: ContextVar[int | None] = ContextVar("bits", default=None)  # of mantissas that are rounded
 
@@ -92,6 +93,7 @@ def matmul(
 
 def _multiply(x, W, dtype):
     result = jnp.result_type(x, W)
+    # Only the operands are rounded: a sum of bfloat16 products in bfloat16 would lose its digits.
     x, W = _rounded(x, dtype), _rounded(W, dtype)
     return jnp.matmul(x, W, preferred_element_type=result)
 
@@ -107,6 +109,7 @@ def _product_forward(dtype, x, W):
 
 def _product_backward(dtype, residuals, d_a):
     x, W = residuals
+    # A custom gradient must have the dtype of its primal, whatever the product was computed in.
     return _multiply(d_a, W.T, dtype).astype(x.dtype), weight_gradient(x, d_a, W, dtype)
 
 
@@ -163,6 +166,7 @@ def vary_alike(*trees):
     axes = frozenset().union(*map(_varying, jax.tree.leaves(trees)))
 
     def cast(leaf):
+        # Sorted, since a set has no order, and every process must compile the same program.
         missing = tuple(sorted(axes - _varying(leaf)))
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 

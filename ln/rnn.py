@@ -21,7 +21,6 @@ backwards in time.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from functools import partial
 import itertools
 from typing import Any, ClassVar
 
@@ -34,8 +33,8 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from ln import fused
-from ln.errors import InputError, check_flag, check_whole, is_number
-from ln.norm import Dense, Initializer, Mask, Norm, check_mask
+from ln.errors import InputError, check_flag, check_positive, check_whole
+from ln.norm import Checked, Dense, Initializer, Mask, Norm, check_mask
 from ln.product import AnyArray, is_plain, matmul, vary_alike
 from ln.product import plain_by_default as plain_by_default
 
@@ -71,17 +70,16 @@ def orthogonal_blocks(
 
 def uniform(limit: float) -> Initializer:
     """Return an initializer that draws from -limit to limit; raise InputError if it is below 0."""
-    if not is_number(limit, 0):
-        raise InputError(f"limit must be a finite number, 0 or more; got {limit!r}.")
+    check_positive("limit", limit)
     return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-class Cell(nn.Module):
+class Cell(Checked):
     """Base class of the three cells.
 
     A cell defines `setup`, which makes W_x, W_h and b, and `update`; of its parameters `update` may
-    use ``b`` and those of modules named ``norm_…``. With further matrices it overrides `project`,
-    `recurrent` and `recur`.
+    use ``b`` and those of modules named ``norm_…``. With further matrices it overrides `project`
+    and `recur`.
 
     Attributes:
         units: H.
@@ -113,25 +111,10 @@ class Cell(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        check_whole("units", self.units)
-        if not isinstance(self.norm, Norm):
-            raise InputError(f"norm must be a Norm, such as ln.Norm(); got {self.norm!r}.")
         named = isinstance(self.learned, tuple) and all(part in self.PARTS for part in self.learned)
         if not named:
             raise InputError(
                 f"learned must be a tuple of names from {self.PARTS}; got {self.learned!r}."
-            )
-        check_flag("bias_inside", self.bias_inside)
-        for name in ("init_W_x", "init_W_h"):
-            if not callable(getattr(self, name)):
-                raise InputError(f"{name} must be an initializer; got {getattr(self, name)!r}.")
-        try:
-            floating = self.dtype is None or jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating)
-        except TypeError:
-            floating = False
-        if not floating:
-            raise InputError(
-                f"dtype must be None or a float type, such as jnp.bfloat16; got {self.dtype!r}."
             )
 
     def input_matrix(self, n: int) -> nn.Module:
@@ -163,6 +146,9 @@ class Cell(nn.Module):
         check_whole("B, the number of examples,", B)
         zeros = jnp.zeros((B, self.units))
         if like is not None:
+            # Zeros made of the input are sharded as its examples are, on Auto and Explicit meshes,
+            # and vary over the same axes under jax.shard_map; new zeros would be the same
+            # everywhere.
             zeros = jnp.broadcast_to(jnp.zeros_like(like[:, :1]), zeros.shape)
         parts = tuple(zeros + self.first.get(part, 0.0) for part in self.PARTS)
         return parts if len(parts) > 1 else parts[0]
@@ -174,10 +160,6 @@ class Cell(nn.Module):
     def project(self, x: Float[AnyArray, "*B D"]) -> Float[Array, "*B nH"]:
         """Return a_x = W_x x ``[..., n H]`` for x ``[..., D]``."""
         return self.W_x(x, self.b if self.bias_inside else None)
-
-    def recurrent(self) -> Float[AnyArray, "H nH"]:
-        """Return W_h ``[H, n H]`` of all gates."""
-        return self.W_h.weights(self.units)
 
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B nH"]:
         """Return a_h = W_h h ``[B, n H]`` for h ``[B, H]``."""
@@ -208,11 +190,6 @@ class RNN(Cell):
 
     activation: Callable = tanh
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not callable(self.activation):
-            raise InputError(f"activation must be a function; got {self.activation!r}.")
-
     def setup(self):
         """Make the matrices, the norms and b."""
         self.W_x, self.W_h = self.input_matrix(1), self.recurrent_matrix(1)
@@ -222,6 +199,8 @@ class RNN(Cell):
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eq. 4."""
+        # Without norms at x and h these are identities, and only the sum is normalized, as in eq.
+        # 4.
         a = self.norm_h(a_h, mask) + self.norm_x(a_x, mask)
         h = self.activation(self.norm_a(a, mask))
         return h, h
@@ -241,11 +220,6 @@ class LSTM(Cell):
 
     PARTS: ClassVar[tuple[str, ...]] = ("c", "h")
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not is_number(self.forget_bias):
-            raise InputError(f"forget_bias must be a finite number; got {self.forget_bias!r}.")
-
     def setup(self):
         """Make the matrices, the norms and b."""
         self.W_x, self.W_h = self.input_matrix(4), self.recurrent_matrix(4)
@@ -255,12 +229,15 @@ class LSTM(Cell):
 
     def init_b(self, key, shape):
         """Return the initial b ``[4H]``, which is 0 except at the gate f."""
+        # f is the first of the four gates.
         return jnp.zeros(shape).at[: self.units].set(self.forget_bias)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 20-22."""
         c, _ = carry
         f, i, o, g = gates(self.norm_h(a_h, mask) + self.norm_x(a_x, mask) + self.b)
+        # The carried c is that of eq. 21, without the norm. Some libraries carry LN(c) instead:
+        # their cell then forgets the size of its state at every step.
         c = f * c + i * g
         h = o * tanh(self.norm_c(c, mask))
         return (c, h), h
@@ -271,6 +248,7 @@ def gates(a: Float[Array, "B H4"]) -> list[Float[Array, "B H"]]:
     # σ(a) = ½ + ½ tanh(½ a), so that there is one tanh of the whole array. XLA for CPUs compiles it
     # to a vectorized loop; four functions of slices take four times as long.
     H = a.shape[-1] // 4
+    # A numpy constant: the compiler folds it, and no gradient is taken.
     half = np.repeat(np.array([0.5, 1.0], a.dtype), (3 * H, H))  # at f, i, o; at g
     return jnp.split((1 - half) + half * tanh(half * a), 4, axis=-1)
 
@@ -306,17 +284,15 @@ class GRU(Cell):
         b_zr, b = self.split(self.b) if self.bias_inside else (None, None)
         return jnp.concatenate([self.W_x(x, b_zr), self.W(x, b)], -1)
 
-    def recurrent(self) -> Float[AnyArray, "H H3"]:
-        """Return W_h and U, ``[H, 3H]``."""
-        return jnp.concatenate([self.W_h.weights(self.units), self.U.weights(self.units)], -1)
-
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B H3"]:
         """Return the products with W_h and U ``[B, 3H]``."""
-        return jnp.concatenate([self.W_h(h), self.U(h)], -1)
+        return self.W_h.product(h, self.U)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
         """Return the next carry, and h, by eqs. 26-28."""
         h = carry
+        # r multiplies U h, not h (eq. 27). So U h does not wait for r, and all products of h come
+        # first.
         (W_x_x, W_x), (W_h_h, U_h) = self.split(a_x), self.split(a_h)
         b_zr, b = (0.0, 0.0) if self.bias_inside else self.split(self.b)
         zr = self.norm_zr_h(W_h_h, mask) + self.norm_zr_x(W_x_x, mask) + b_zr
@@ -332,7 +308,7 @@ def scan(
     carry: Any,
     xs: Any,
     *shared: Any,
-    schedule: str | None = None,
+    schedule: fused.Schedule | str | None = None,
 ) -> tuple[Any, Any]:
     """Run carry, y = step(module, carry, x, *shared) over xs, for a step that uses modules.
 
@@ -369,13 +345,15 @@ def scan(
             a carry of another structure, or the module has collections besides "params" and
             "stats".
     """
-    if schedule not in (None, "plain"):
-        raise InputError(f"schedule must be None or 'plain'; got {schedule!r}.")
-    _check_scan(step, module, carry, xs)
+    _check_scan(step, module, carry, xs, schedule)
+    step = _with_checked_carry(step)
+    # A loop returns its carry in the dtypes in which it got it. A step on a float16 carry and
+    # float32 parameters returns float32, so the loop must begin with float32.
     if module.is_initializing() or _dtypes(carry) - {jnp.result_type(float)}:
         carry = _promoted(step, module, carry, xs, shared)
     carry, xs, shared = vary_alike(carry, xs, shared)
-    if schedule == "plain" or is_plain() or module.is_initializing():
+    # Flax's own loop makes variables, which pure functions cannot; all further loops are ours.
+    if module.is_initializing():  # make the parameters, and the statistics of every time step
         lifted = nn.scan(
             step,
             variable_broadcast="params",
@@ -385,6 +363,8 @@ def scan(
         )
         return lifted(module, carry, xs, *shared)
 
+    # From here on the module is a pure function of its variables. Its statistics are inputs and
+    # outputs of each time step, and are put back into the caller's module after the loop.
     scope, train = module.scope, module.is_mutable_collection("stats")
     module, variables = module.unbind()
     if unknown := sorted(set(variables) - {"params", "stats"}):
@@ -393,9 +373,54 @@ def scan(
             f"{type(module).__name__} has {', '.join(unknown)}. Use flax.linen.scan."
         )
     if isinstance(norm := getattr(module, "norm", None), Norm):
-        module, train = module.clone(norm=dataclasses.replace(norm, centred=True)), norm.train
+        train = norm.train
     params, stats = variables.get("params", {}), variables.get("stats", {})
-    at_steps = _stats_at_steps(stats, len(jax.tree.leaves(xs)[0]), train)
+    inputs = _stats_at_steps(stats, len(jax.tree.leaves(xs)[0]), train), xs
+    if _is_plain(schedule):
+
+        def body(carry, inputs):
+            stats, x = inputs
+            (carry, y), new = _apply(module, params, stats, step, carry, x, *shared)
+            return carry, (y, new)
+
+        carry, (ys, new) = jax.lax.scan(body, carry, inputs)
+    else:
+        loop = _fast_loop(step, _centred(module))
+        carry, (ys, new) = loop(params, shared, carry, inputs, schedule)
+    if train and stats:
+        _put_stats(scope, new, stats)
+    return carry, ys
+
+
+def _with_checked_carry(step: Callable) -> Callable:
+    """Return the step with a check, whenever it is traced, of the carry that it returns."""
+
+    # Within the step, so that one check serves the first call of a model and all others, every
+    # schedule, and models whose carry depends on their input; it costs nothing once compiled.
+    def checked(module, carry, x, *shared):
+        new, y = step(module, carry, x, *shared)
+        before, after = (jax.tree.map(np.shape, tree) for tree in (carry, new))
+        if before != after:
+            raise InputError(f"step must return a carry like the first one, {before}; got {after}.")
+        return new, y
+
+    return checked
+
+
+def _is_plain(schedule) -> bool:
+    return schedule == "plain" or (schedule is None and is_plain())
+
+
+def _centred(module: nn.Module) -> nn.Module:
+    """Return a module whose matrices are centred, once, in place of their products at each step."""
+    norm = getattr(module, "norm", None)
+    if not isinstance(norm, Norm):
+        return module
+    return module.clone(norm=dataclasses.replace(norm, centred=True))
+
+
+def _fast_loop(step: Callable, module: nn.Module) -> Callable:
+    """Return the loop over a step of an unbound module by `fused.scan`."""
 
     # Three layers of functions turn the user's step into one that `fused.scan` can take apart:
     #
@@ -408,7 +433,7 @@ def scan(
     # the loops with the product of `fused.scan`: forward it multiplies by W_k, backward it returns
     # what the forward loop kept.
     def apply(product, params, stats, carry, x, *shared):
-        """Do one step in which every product W x of a Dense is product(dense, x)."""
+        """Do one step in which every product W x of a Dense is product(dense, x, *others)."""
 
         def intercept(call, arguments, options, context):
             if context.method_name == "product" and isinstance(context.module, Dense):
@@ -419,29 +444,32 @@ def scan(
             (carry, y), new = _apply(module, params, stats, step, carry, x, *shared)
         return carry, y, new
 
-    weights = []
-
-    def collect(dense, x):
-        weights.append(dense.weights(x.shape[-1]))
-        return matmul(x, weights[-1], dense.dtype)
-
-    # The step on the side is traced for its matrices; the compiler drops its results.
-    stats_of_first, first = jax.tree.map(lambda leaf: leaf[0], (at_steps, xs))
-    apply(collect, params, stats_of_first, carry, first, *shared)
-
     def turn(product, theta, carry, inputs):
         (params, shared), (stats, x) = theta, inputs
         number = itertools.count()  # a product is known by its place in the order of calls
         carry, y, new = apply(
-            lambda dense, x: product(next(number), x, dense.dtype),
+            lambda dense, x, *others: product(next(number), x, dense.dtype),
             *(params, jax.lax.stop_gradient(stats), carry, x, *shared),
         )
         return carry, (y, new)
 
-    carry, (ys, new) = fused.scan(turn, weights, (params, shared), carry, (at_steps, xs))
-    if train and stats:
-        _put_stats(scope, new, stats)
-    return carry, ys
+    def loop(params, shared, carry, inputs, schedule):
+        weights = []
+
+        def collect(dense, x, *others):
+            # Centred, or divided by its norm, as the module wants it: here, once, and not in the
+            # loop. Autodiff continues from the gradient of this matrix to the parameters behind it.
+            weights.append(dense.joint_weights(x.shape[-1], *others))
+            return matmul(x, weights[-1], dense.dtype)
+
+        # The step on the side is traced for its matrices; the compiler drops its results.
+        # Shapes are those of every step, and only shapes matter here.
+        stats, x = jax.tree.map(lambda leaf: leaf[0], inputs)
+        apply(collect, params, stats, carry, x, *shared)
+        with fused.explained_jvp():
+            return fused.scan(turn, weights, (params, shared), carry, inputs, schedule)
+
+    return loop
 
 
 def _apply(module: nn.Module, params, stats, method: Callable | str, *arguments):
@@ -453,6 +481,7 @@ def _apply(module: nn.Module, params, stats, method: Callable | str, *arguments)
 
 def _put_stats(scope, new, stats):
     """Write the statistics of the first time steps, and keep those of the later ones."""
+    # A loop over fewer steps than were known leaves the rest of the statistics as they are.
     for name, leaf in new.items():
         if isinstance(leaf, Mapping):
             _put_stats(scope.push(name, reuse=True), leaf, stats[name])
@@ -498,102 +527,42 @@ def unroll(
             known, which they are not under jit).
     """
     check_flag("batch_major", batch_major)
-    if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
-        raise InputError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}.")
     _check(cell, xs, mask)
     if batch_major:
         xs, mask = jnp.swapaxes(xs, 0, 1), None if mask is None else jnp.swapaxes(mask, 0, 1)
     if lengths is not None:
         mask = _as_mask(lengths, mask, *xs.shape[:2])
     _check_ends(mask)
-    if carry is not None:
+    if carry is None:
+        carry = cell.initial(xs.shape[1], like=xs[0])
+    else:
         _check_carry(cell, carry, xs.shape[1])
-    hs, carry = _unroll(cell, xs, mask, carry, schedule)
+    if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
+        xs = jnp.where(mask[..., None], xs, 0)
+    step: Callable = _whole_step
+    inputs: Any = xs, mask
+    if not (cell.is_initializing() or _is_plain(schedule)):
+        # W_x x does not depend on h: one product for all time steps, before the loop.
+        module, variables = cell.unbind()
+        with fused.explained_jvp():
+            a_x = _centred(module).apply(variables, xs, method="project")
+        step, inputs = _recurrent_step, (a_x, mask)
+    carry, hs = scan(step, cell, carry, inputs, schedule=schedule)
     return (jnp.swapaxes(hs, 0, 1) if batch_major else hs), carry
 
 
-def _unroll(cell: Cell, xs, mask, carry, schedule):
-    """Do what `unroll` says, with checked arguments and time-major arrays."""
-    carry = cell.initial(xs.shape[1], like=xs[0]) if carry is None else carry
-    params = {} if cell.is_initializing() else cell.variables["params"]
-    # A step returns the result type of all that it sees, and a loop must begin with it.
-    dtype = jnp.result_type(xs, *jax.tree.leaves((params or jnp.zeros(()), carry)))
-    carry = jax.tree.map(lambda part: jnp.asarray(part, dtype), carry)
-    if cell.is_initializing():  # make the parameters, and the statistics of every time step
-        carry, hs = scan(_masked_call, cell, carry, (xs, mask))
-        return hs, carry
-
-    T = len(xs)
-    if mask is not None:  # padding may hold NaN, and NaN times 0 is not 0
-        xs = jnp.where(mask[..., None], xs, 0)
-    module, variables = cell.unbind()
-    stats = variables.get("stats", {})
-    at_steps = _stats_at_steps(stats, T, cell.norm.train)
-    params, at_steps, xs, mask, carry = vary_alike(params, at_steps, xs, mask, carry)
-    arguments = module, params, at_steps, xs, mask, carry
-    if schedule == "plain" or (schedule is None and is_plain()):
-        hs, carry, new = _plain(*arguments)
-    else:
-        with fused.explained_jvp():
-            hs, carry, new = _fused(*arguments, schedule)
-    if cell.norm.train:
-        _put_stats(cell.scope, new, stats)
-    return hs, carry
-
-
-def _masked_call(cell, carry, inputs):
+def _whole_step(cell, carry, inputs):
     """Do one time step that keeps the carry where the mask is false."""
-    x, m = inputs
-    carry = fused.keep(m, cell(carry, x, m)[0], carry)
+    x, mask = inputs
+    carry = fused.keep(mask, cell(carry, x, mask)[0], carry)
     return carry, fused.hidden(carry)
 
 
-def _plain(module, params, stats, xs, mask, carry):
-    def step(carry, inputs):
-        x, m, stats = inputs
-        (carry, h), new = _apply(module, params, stats, _masked_call, carry, (x, m))
-        return carry, (h, new)
-
-    carry, (hs, new) = jax.lax.scan(step, carry, (xs, mask, stats))
-    return hs, carry, new
-
-
-def _fused(module, params, stats, xs, mask, carry, schedule):
-    # Everything that does not depend on h is outside of the loop: W_x x of all time steps, and the
-    # centring of both matrices, which takes layer norm's mean out of it (`Norm.centred`).
-    # `update` alone is called in the loop, so no part of the initial carry is asked for.
-    module = module.clone(norm=dataclasses.replace(module.norm, centred=True), learned=())
-    a_x = module.apply({"params": params}, xs, method="project")
-    W_h = module.apply({"params": params}, method="recurrent")
-
-    def update(params, stats, carry, a_x, a_h, mask):
-        (carry, _), new = _apply(module, params, stats, "update", carry, a_x, a_h, mask)
-        return carry, new
-
-    a_h = jax.eval_shape(partial(matmul, dtype=module.dtype), fused.hidden(carry), W_h)
-    first = jax.tree.map(lambda leaf: leaf[0], (stats, a_x, mask))
-    theta, whole = _used(update, params, first[0], carry, first[1], a_h, first[2])
-
-    def update_by(theta, *arguments):
-        return update(whole(theta), *arguments)
-
-    return fused.recurrence(update_by, theta, W_h, carry, a_x, mask, stats, module.dtype, schedule)
-
-
-def _used(update: Callable, params, *arguments):
-    """Return the parameters that update uses, and a function that makes whole parameters of them.
-
-    The matrices W_x and W_h are not among them, so the loop does not sum zeros for their gradients.
-    """
-    leaves, treedef = jax.tree.flatten(params)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, *arguments))
-    jaxpr = jax.make_jaxpr(update)(*shapes).jaxpr
-    read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
-    is_used = [id(v) in read for v in jaxpr.invars[: len(leaves)]]
-    # Flax wants every parameter of the cell to be there. The values of the others are never read.
-    used, unused, join = fused.partition(leaves, is_used)
-    zeros = [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in unused]
-    return used, lambda theta: jax.tree.unflatten(treedef, join(theta, zeros))
+def _recurrent_step(cell, carry, inputs):
+    """Do a `_whole_step` whose summed inputs a_x are known."""
+    a_x, mask = inputs
+    carry = fused.keep(mask, cell.step(carry, a_x, mask)[0], carry)
+    return carry, fused.hidden(carry)
 
 
 def _stats_at_steps(stats, T: int, train: bool):
@@ -609,6 +578,7 @@ def _stats_at_steps(stats, T: int, train: bool):
                 f"xs has {T} time steps, but the cell's statistics were made for {len(leaf)}: "
                 f"initialize the model with a batch as long as the longest in training"
             )
+        # T and the number of known steps are shapes, so the places are constants of the program.
         return leaf[np.minimum(np.arange(T), len(leaf) - 1)]
 
     return jax.tree.map(select, stats)
@@ -619,10 +589,10 @@ def _as_mask(lengths, mask, T: int, B: int):
     if mask is not None:
         raise InputError("Give unroll a mask or lengths, not both.")
     if not isinstance(lengths, AnyArray) or lengths.shape != (B,) or lengths.dtype.kind not in "iu":
-        got = f"{lengths.dtype} {lengths.shape}" if isinstance(lengths, AnyArray) else repr(lengths)
-        raise InputError(f"lengths must be an array of integers ({B},); got {got}.")
+        raise InputError(f"lengths must be an array of integers ({B},); got {_described(lengths)}.")
     if _is_known(lengths) and not ((lengths >= 1) & (lengths <= T)).all():
         raise InputError(f"lengths must be from 1 to {T}, the time steps of xs; got {lengths}.")
+    # The first steps of each example count: padding is at the end, as in all of our batches.
     return jnp.arange(T)[:, None] < jnp.asarray(lengths)
 
 
@@ -637,9 +607,8 @@ def _check(cell: Any, xs: Any, mask: Any) -> None:
         raise InputError(f"cell must be an RNN, LSTM or GRU; got {cell!r}.")
     if cell.scope is None:
         raise InputError("unroll needs a cell with parameters: call it inside a Flax module.")
-    if not isinstance(xs, AnyArray) or not jnp.issubdtype(xs.dtype, jnp.floating):
-        got = xs.dtype if isinstance(xs, AnyArray) else type(xs).__name__
-        raise InputError(f"xs must be an array of floats [T, B, D]; got {got}.")
+    if not _is_float(xs):
+        raise InputError(f"xs must be an array of floats [T, B, D]; got {_described(xs)}.")
     if xs.ndim != 3 or 0 in xs.shape:
         raise InputError(f"xs must be [T, B, D], none of them 0; got {xs.shape}.")
     check_mask(mask, xs.shape[:2])
@@ -647,6 +616,7 @@ def _check(cell: Any, xs: Any, mask: Any) -> None:
 
 def _check_ends(mask) -> None:
     """Raise InputError if an example of a mask ``[T, B]`` has no time step."""
+    # Such an example would end in the initial carry, which looks like a result.
     if mask is not None and _is_known(mask) and not np.asarray(mask).any(0).all():
         examples = np.flatnonzero(~np.asarray(mask).any(0)).tolist()
         raise InputError(f"mask is false at every step of example(s) {examples}.")
@@ -654,6 +624,8 @@ def _check_ends(mask) -> None:
 
 def _check_carry(cell: Cell, carry: Any, B: int) -> None:
     """Raise InputError if a carry is not of the form of `Cell.initial`."""
+    # By hand rather than by a comparison of trees, so that the message names the part that is
+    # wrong.
     names, shape = cell.PARTS, (B, cell.units)
     form = f"({', '.join(names)})" if len(names) > 1 else names[0]
     wanted = f"carry must be {form}, each an array of floats [B, H] = {shape}"
@@ -661,14 +633,24 @@ def _check_carry(cell: Cell, carry: Any, B: int) -> None:
     if not isinstance(parts, tuple) or len(parts) != len(names):
         raise InputError(f"{wanted}, in a tuple of {len(names)}; got {type(carry).__name__}.")
     for name, part in zip(names, parts, strict=True):
-        if not isinstance(part, AnyArray):
-            raise InputError(f"{wanted}; got {type(part).__name__} for {name}.")
-        if part.shape != shape or not jnp.issubdtype(part.dtype, jnp.floating):
-            raise InputError(f"{wanted}; got {part.dtype} {part.shape} for {name}.")
+        if not _is_float(part) or part.shape != shape:
+            raise InputError(f"{wanted}; got {_described(part)} for {name}.")
 
 
-def _check_scan(step: Any, module: Any, carry: Any, xs: Any) -> None:
+def _is_float(array: Any) -> bool:
+    return isinstance(array, AnyArray) and jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _described(value: Any) -> str:
+    """Return the dtype and shape of an array, the type of anything else."""
+    is_array = isinstance(value, AnyArray)
+    return f"{value.dtype} {value.shape}" if is_array else type(value).__name__
+
+
+def _check_scan(step: Any, module: Any, carry: Any, xs: Any, schedule: Any) -> None:
     """Check the arguments of `scan`."""
+    if not (schedule is None or schedule == "plain" or isinstance(schedule, fused.Schedule)):
+        raise InputError(f"schedule must be None, 'plain' or a fused.Schedule; got {schedule!r}.")
     if not callable(step):
         raise InputError(f"step must be a function (module, carry, x, ...); got {step!r}.")
     if not isinstance(module, nn.Module) or module.scope is None:
@@ -687,15 +669,12 @@ def _dtypes(tree: Any) -> set:
 
 
 def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tuple) -> Any:
-    """Return the carry of `scan` in the dtypes with which a step returns it.
-
-    Raises:
-        InputError: a step returns a carry of another structure or other shapes.
-    """
+    """Return the carry of `scan` in the dtypes with which a step returns it."""
     unbound, variables = module.unbind()
 
     def once(carry, xs, *shared):
         x, rngs = jax.tree.map(lambda leaf: leaf[0], xs), {"params": jax.random.key(0)}
+        # mutable: without parameters yet, as at init, this makes some, and drops them.
         params = {"params": variables.get("params", {})}
         (carry, _), _ = unbound.apply(
             params, carry, x, *shared, mutable=True, rngs=rngs, method=step
@@ -703,7 +682,4 @@ def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tu
         return carry
 
     after = jax.eval_shape(once, carry, xs, *shared)
-    before, then = (jax.tree.map(np.shape, tree) for tree in (carry, after))
-    if before != then:
-        raise InputError(f"step must return a carry like the first one, {before}; got {then}.")
     return jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), carry, after)

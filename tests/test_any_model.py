@@ -43,9 +43,6 @@ class Leaky(Cell):
     def project(self, x):
         return self.W_x(x)
 
-    def recurrent(self):
-        return self.W_h.weights(self.units)
-
     def update(self, carry, a_x, a_h, mask=None):
         h = nn.tanh(self.tau * self.scale(a_h + a_x, mask) + self.mix(carry))
         return h, h
@@ -152,12 +149,20 @@ def test_a_carry_of_any_float_type_works(schedule):
         (dict(start=ZEROS.astype(int)), "carry must have leaves of floats; got int"),
         (dict(start=(ZEROS, ZEROS)), "step must return a carry like the first one"),
         (dict(start=ZEROS[:, :1]), "step must return a carry like the first one"),
-        (dict(schedule="plane"), "schedule must be None or 'plain'; got 'plane'"),
+        (dict(schedule="plane"), "schedule must be None, 'plain' or a fused.Schedule; got 'plane'"),
     ],
 )
 def test_a_wrong_argument_of_scan_raises_one_line(arguments, words):
     with pytest.raises(InputError, match=words):
         Loop(**arguments).init(jax.random.key(0), XS)
+
+
+@pytest.mark.parametrize("schedule", [None, "plain"])
+def test_a_carry_that_changes_raises_after_init_too(schedule):
+    """The module was initialized with a carry that fits."""
+    variables = init(Loop(), XS)
+    with pytest.raises(InputError, match="like the first one, .3, 1.; got .3, "):
+        jax.jit(Loop(schedule, ZEROS[:, :1]).apply)(variables, XS)
 
 
 # --- Flax's RNN, NNX ---

@@ -41,6 +41,7 @@ def digest(state: dict, record: Mapping) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         array = np.asarray(leaf)
         result.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        # As bytes: hashlib reads no bfloat16, and an array without an axis has no view as bytes.
         result.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return result.hexdigest()
 
@@ -51,6 +52,7 @@ def storing() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        # orbax writes in threads, and its errors surface at the next call, as texts.
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
             raise
@@ -68,6 +70,8 @@ def manager(folder: Path, keep: Callable | None = None):
 
     options: dict[str, Any] = {}
     if keep is not None:
+        # Process 0 alone writes, and the others may not see the disk: by default orbax would wait
+        # for all of them.
         options["preservation_policy"] = Policy(keep)
         options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
@@ -96,9 +100,11 @@ def save(manager, step: int, saved: Saved) -> None:
     copy = jax.tree.map(np.array, flax.serialization.to_state_dict(saved.state))
     record: dict[str, Any] = {name: values.tolist() for name, values in saved.sums.items()}
     record[FILES] = {name: list(extent) for name, extent in saved.files.items()}
+    # The digest is that of the copy in memory, so it also covers what orbax and the disk do to it.
     record[DIGEST] = digest(copy, record)
     items = ocp.args.Composite(state=ocp.args.StandardSave(copy), sums=ocp.args.JsonSave(record))
     with storing():
+        # force: when to save is decided by the plan of the trainer, not by orbax.
         manager.save(step, args=items, force=True)
 
 
@@ -115,6 +121,7 @@ def restore(manager, step: int, state: Any) -> Saved:
     """
     import orbax.checkpoint as ocp
 
+    # Arrays of the host, without a sharding: a run of four devices continues on one.
     like = flax.serialization.to_state_dict(jax.device_get(state))
     items = ocp.args.Composite(state=ocp.args.StandardRestore(like), sums=ocp.args.JsonRestore())
     try:
@@ -122,6 +129,7 @@ def restore(manager, step: int, state: Any) -> Saved:
         record = dict(stored["sums"])
         if record.pop(DIGEST, None) not in (None, digest(stored["state"], record)):
             raise ValueError("its contents are not what was saved")
+        # Checkpoints of earlier versions have no digest, and count the rows of one file.
         files = {name: Extent(*extent) for name, extent in record.pop(FILES, {}).items()}
         if rows := record.pop(ROWS, 0):
             files["metrics.jsonl"] = Extent(None, rows, None)

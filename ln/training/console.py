@@ -26,6 +26,7 @@ class Output(io.TextIOBase):
         """Write a text; from the first error on, write nothing."""
         if self.stream is not None:
             try:
+                # Flushed at once: behind a pipe, lines of progress would come in blocks of 8 kB.
                 self.stream.write(text)
                 self.stream.flush()
             except (OSError, ValueError):
@@ -42,6 +43,7 @@ class Output(io.TextIOBase):
 
 def say(text: str, end: str = "\n") -> None:
     """Print a line, in place of the live line if there is one."""
+    # To the start of the line, and erase it: a shorter text would leave the end of the longer one.
     clear = "\r\033[K" if sys.stdout.isatty() else ""
     print(f"{clear}{text}", end=end, flush=True)
 
@@ -92,6 +94,7 @@ class Progress:
         if now - self.shown < EVERY[not is_live] and not last:
             return
         self.shown = now
+        # Work between steps has moved `began` forward, so it is no part of the rate.
         rate = max(step - self.first, 1) / max(now - self.began, 1e-9)  # of this session only
         rest = sum(seconds * self.left.get(kind, 0) for kind, seconds in self.seconds.items())
         eta = datetime.timedelta(seconds=round((self.steps - step) / rate + rest))

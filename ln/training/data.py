@@ -24,6 +24,7 @@ def remember_epochs(function: Callable[..., Result]) -> Callable[..., Result]:
     grows with the number of lanes, not of epochs, and no lane evicts the order of another.
     """
 
+    # Two levels: the first keeps every lane, the second two epochs of each.
     @cache
     def for_lane(*key):
         return lru_cache(maxsize=2)(partial(function, *key))
@@ -44,6 +45,7 @@ def schedule_seed(data_seed: int) -> int:
 
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order ``[n]`` in which an epoch visits n examples: each epoch has its own."""
+    # Seeded by the pair, so that the order of an epoch needs none of those before it.
     order = np.random.default_rng((seed, epoch)).permutation(n)
     order.setflags(write=False)  # shared by all callers of epoch_order
     return order
@@ -62,6 +64,7 @@ def batch_cases(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
     """
     if not 1 <= batch_size <= n:
         raise InputError(f"config.batch_size is {batch_size}; this data set has {n} examples.")
+    # The rest of an epoch, less than a batch, is dropped; it is another rest in each epoch.
     epoch, k = divmod(step, n // batch_size)
     return epoch_order(n, seed, epoch)[k * batch_size :][:batch_size]
 
@@ -89,6 +92,7 @@ class Buckets:
         self.bounds, self.batch_size, self.run, self.seed = bounds, batch_size, run, seed
         self.bucket = np.searchsorted(bounds, lengths)
         counts = np.bincount(self.bucket, minlength=len(bounds))
+        # Incomplete batches are dropped, so that a bucket has one shape, hence one program.
         self.batches = counts // batch_size if batch_size > 0 else np.zeros_like(counts)
         self.steps_per_epoch = int(self.batches.sum())
         if not self.steps_per_epoch:
@@ -106,12 +110,14 @@ class Buckets:
             for k, batches in enumerate(self.batches)
             for first in range(0, batches, self.run)
         ]
+        # The 1 separates these numbers from those of `permutation` with the same seed and epoch.
         shuffled = np.random.default_rng((self.seed, epoch, 1)).permutation(len(runs))
         return np.array([batch for n in shuffled for batch in runs[n]])
 
     def _filling(self, seed: int, epoch: int) -> list[np.ndarray]:
         """Return the examples of each bucket in the order in which they fill its batches."""
         order = permutation(len(self.bucket), seed, epoch)
+        # Stable, so that within a bucket the examples keep the random order.
         by_bucket = order[np.argsort(self.bucket[order], kind="stable")]
         ends = np.cumsum(np.bincount(self.bucket, minlength=len(self.bounds)))
         return np.split(by_bucket, ends[:-1])
@@ -148,6 +154,7 @@ def blocks(arrays: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarr
     def cut(array):
         return fill(array, count * size).reshape(count, size, *array.shape[1:])
 
+    # Padded and weighted, since a last block of another shape would compile a second program.
     return {k: cut(v) for k, v in arrays.items()}, cut(np.ones(n, np.float32))
 
 
@@ -158,9 +165,11 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
+            # One item is with the caller and one in work: more would only hold memory.
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:  # the caller may stop early
+        # Without this, a thread that prepares a batch would keep an interrupted process alive.
         pool.shutdown(cancel_futures=True)

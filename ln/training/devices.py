@@ -40,6 +40,8 @@ class Spread(NamedTuple):
         Raises:
             InputError: there are several processes, of which one might have no share.
         """
+        # Lanes first, as many as divide: they never communicate, while devices that share a batch
+        # add their gradients up at every step.
         n = most(len(devices), lanes, batch_size)
         if n < len(devices) and jax.process_count() > 1:
             raise InputError(
@@ -66,6 +68,8 @@ class Spread(NamedTuple):
     @property
     def outputs(self):
         """Return the shardings of the state ``[lanes, ...]`` and the metrics ``[K, lanes]``."""
+        # The state leaves a call as it came: so its memory is reused, and the next call needs no
+        # other program. XLA alone might choose another sharding.
         return None if self.mesh is None else (self.sharding(LANES), self.sharding())
 
     @property
@@ -81,8 +85,10 @@ class Spread(NamedTuple):
         """Return which part of an axis the devices of this process hold; it is contiguous."""
         if self.mesh is None:
             return slice(None)
+        # Asked of jax rather than computed: the order of devices over processes is its own.
         parts = self.sharding(axis).addressable_devices_indices_map((size,))
         ends = [part.indices(size) for index in parts.values() for part in index or ()]
+        # The parts of one process are next to each other, since `over` keeps the order of devices.
         return slice(min(start for start, _, _ in ends), max(stop for _, stop, _ in ends))
 
     def state(self, state: Any) -> Any:
@@ -93,6 +99,7 @@ class Spread(NamedTuple):
 
         def put(leaf):
             whole = np.asarray(leaf)
+            # Each process has the whole, and puts the shards of its devices there.
             return jax.make_array_from_callback(whole.shape, by_lane, whole.__getitem__)
 
         return jax.tree.map(put, state)
@@ -109,14 +116,11 @@ class Spread(NamedTuple):
         if self.mesh is None:
             return jax.device_put(batches)
 
+        axes = (None, LANES, CASES) if lanes else (None, CASES)
+
         def put(leaf):
-            axes: list[str | None] = [None]
-            sizes = [leaf.shape[0]]
-            for axis, size in ((LANES, lanes), (CASES, self.batch_size)):
-                if size and len(sizes) < leaf.ndim:
-                    axes, sizes = [*axes, axis], [*sizes, size]
-            sizes += leaf.shape[len(sizes) :]
-            return jax.make_array_from_process_local_data(self.sharding(*axes), leaf, tuple(sizes))
+            sharding = self.sharding(*axes[: leaf.ndim])
+            return jax.make_array_from_process_local_data(sharding, leaf)
 
         return jax.tree.map(put, batches)
 
@@ -132,12 +136,15 @@ ALONE = Spread()
 
 def most(count: int, lanes: int, batch_size: int) -> int:
     """Return the largest number of devices, at most count, on which lanes and batch fit."""
+    # n devices are gcd(lanes, n) groups along the lanes; the devices of a group share a batch and
+    # must divide it.
     return next(n for n in range(count, 0, -1) if batch_size % (n // math.gcd(lanes, n)) == 0)
 
 
 def remedy(count: int, lanes: int, batch_size: int) -> str:
     """Say how many lanes, or which batch sizes, fit on all devices."""
     sharing = count // math.gcd(lanes, count)
+    # The nearest sizes on both sides.
     below = batch_size - batch_size % sharing
     sizes = " or ".join(str(size) for size in (below, below + sharing) if size)
     return (
@@ -180,6 +187,7 @@ def accelerated() -> bool:
 
 def unseen_gpu() -> bool:
     """Return whether this machine has an NVIDIA GPU that jax does not see, unless it is hidden."""
+    # Someone who hides the GPU knows that it is there.
     hidden = os.environ.get("JAX_PLATFORMS") or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     return not hidden and not accelerated() and Path("/dev/nvidia0").exists()
 
@@ -189,6 +197,7 @@ def unseen_gpu() -> bool:
 
 def check_same(text: str) -> None:
     """Raise InputError, in every process, if the processes have different texts."""
+    # Processes exchange arrays of numbers, of one size in all of them.
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
     digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
     if differing := [n for n, row in enumerate(digests) if (row != digests[0]).any()]:

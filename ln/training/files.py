@@ -21,9 +21,8 @@ Item = TypeVar("Item")
 
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and keeps their names in a journal
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    # A file needs no open for writing to be synced, and a folder allows none.
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -34,6 +33,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file that is there whole or not at all, also after a power failure."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # of this process alone
     try:
+        # The contents before the name: after a power failure a rename could be on the disk without
+        # the bytes that it is about. Then the folder, without which the rename itself may be lost.
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         sync(unfinished)
         os.replace(unfinished, path)
@@ -56,6 +57,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def append_rows(path: Path, rows: list[Row]) -> None:
     """Append rows to a file to which several processes may append at once."""
+    # These files are short, so each is written anew as a whole: a half-written line cannot be.
     with filelock.FileLock(path.with_suffix(".lock")):
         write_rows(path, [*read_rows(path), *rows])
 
@@ -97,6 +99,8 @@ def read_rows(path: Path, make: Callable[[Any], Any] = dict) -> list:
         try:
             rows.append(make(json.loads(line)))
         except MALFORMED as error:
+            # Rows are appended, so a kill leaves at most the last line unfinished. Any other bad
+            # line is damage, and to skip it would be a silent hole.
             half_written = isinstance(error, json.JSONDecodeError) and number == len(lines)
             if not half_written:
                 message = f"{path} line {number} is damaged ({error!r}). {RESTORE}"
@@ -122,6 +126,7 @@ class Extent(NamedTuple):
 
     def check(self, path: Path, step: int) -> None:
         """Raise InputError if the file no longer begins with what the checkpoint of `step` saw."""
+        # Only the beginning: rows after the checkpoint are not its own, and will be written again.
         content = path.read_bytes() if path.exists() else b""
         now = Extent.measure(content[: self.size])
         if now.rows < self.rows or (self.digest and now != self):

@@ -28,6 +28,7 @@ def scale_by_adam_uncorrected(b1=0.9, b2=0.999, eps=1e-8) -> optax.GradientTrans
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, grads)
         correction = jnp.sqrt(1 - (1 - b2) ** t) / (1 - (1 - b1) ** t)
+        # v is not corrected within the root: the common factor has the corrections of both.
         direction = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu)
         return direction, optax.ScaleByAdamState(t, mu, nu)
 
@@ -38,6 +39,7 @@ def clip_each(most: float) -> optax.GradientTransformation:
     """Clip the gradient of each array separately, to an L2 norm of at most ``most``."""
 
     def clip(grad):
+        # A quotient of 1 or more, so that small gradients stay as they are, bit for bit.
         return grad / jnp.maximum(1, jnp.linalg.norm(grad.ravel()) / most)
 
     return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
@@ -52,6 +54,7 @@ def clip_root(above: float) -> optax.GradientTransformation:
     """
 
     def clip(grads, params=None):
+        # The norm is that of all arrays together, as one vector.
         norm = optax.tree.norm(grads)
         scale = jnp.sqrt(above / jnp.maximum(norm, above))
         return jax.tree.map(lambda grad: scale * grad, grads)
@@ -85,6 +88,7 @@ def make_schedule(config) -> optax.Schedule | None:
     schedule = config.get("schedule") or dict(kind="constant", tau=0.0)
     kinds, tau = dict(constant=None, inverse_sqrt=inverse_sqrt), schedule["tau"]
     make = choose("config.schedule.kind", schedule["kind"], kinds)
+    # A tau that has no effect is an error, like every setting that would be ignored.
     if bool(make) != (tau > 0):
         raise InputError(
             f"config.schedule.tau is {tau}; inverse_sqrt needs a positive number of updates, and a "
@@ -115,6 +119,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
             f"config.optimizer: {kind} does not take all of {', '.join(options)} ({error}). Give "
             f"only options of {kind} in the config file."
         ) from error
+    # Clips come before the moments, which would otherwise remember the gradient that is clipped.
     clips = [clip(most) for key, clip in CLIPS.items() if (most := config.get(key, 0.0))]
     # A constant rate adds nothing, so that its state is that of checkpoints without a schedule.
     factor = [optax.scale_by_schedule(schedule)] if schedule else []

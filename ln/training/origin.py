@@ -52,6 +52,7 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)
+        # Results are collected while runs train, and no number depends on them.
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -64,6 +65,8 @@ def code() -> str:
     digest = hashlib.sha256()
     for path in sorted(path for name in CODE for path in (ROOT / name).rglob("*.py")):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
+        # With names, and with / on every system: a moved file is another code, another folder is
+        # not.
         digest.update(f"{path.relative_to(ROOT).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 import math
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
 from ln.errors import InputError, is_number
 
 LARGEST = 3.4e38  # anything above is infinite in float32
@@ -60,17 +63,15 @@ def check(config: Mapping) -> None:
             raise InputError(f"config.{key} is {value!r}; it must be {allowed}{bits}.")
 
 
-def numbers(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def numbers(tree: Mapping) -> Iterator[tuple[str, Any]]:
     """Yield the numbers of a config, behind their keys, and whatever is in place of one.
 
     Those of a tuple come one by one.
     """
-    for key in tree:
-        value = tree[key]
-        if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is no Mapping
-            yield from numbers(value, f"{prefix}{key}.")
-            continue
+    # A ConfigDict is no Mapping, and its tuples are one value each until here.
+    flat = tree.to_dict() if isinstance(tree, ConfigDict) else tree
+    for key, value in flatten_dict(flat, sep=".").items():
         for item in value if isinstance(value, tuple | list) else [value]:
             is_a_number = isinstance(item, int | float) and not isinstance(item, bool)
-            if is_a_number or prefix + key in RANGES:
-                yield prefix + key, item
+            if is_a_number or key in RANGES:
+                yield key, item

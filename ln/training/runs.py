@@ -129,6 +129,7 @@ def as_json(config) -> dict:
 
 def differences(old: Mapping, new: Mapping) -> list[str]:
     """Return one string like "lr: 0.1 -> 0.2" for each key that differs between two configs."""
+    # Flat, so that a change within config.norms is one line and not two tables.
     before, after = flatten_dict(dict(old), sep="."), flatten_dict(dict(new), sep=".")
     pairs = {key: (before.get(key, "(none)"), after.get(key, "(none)")) for key in before | after}
     changed = sorted(key for key, (a, b) in pairs.items() if a != b)
@@ -230,6 +231,8 @@ class Stored:
         Args:
             lanes: default: those in `remaining`.
         """
+        # Without the diverged lanes, of which some steps have no reading: a mean over other lanes
+        # at every step could not be compared.
         chosen, select = set(self.remaining if lanes is None else lanes), self.config["select"]
         values: dict[int, dict[Lane, float]] = {}
         for row in self.rows:
@@ -465,11 +468,25 @@ def _step(folder: Path, which: str, saved: list[int]) -> int:
     best = read(folder).best(steps=saved)
     if which == "best" and best is None:
         raise InputError(f"No checkpoint of {folder} has a score: take the newest.")
+    # All are texts, as a flag gives them, and `choose` suggests the nearest.
     steps = {"best": best and best[0], "newest": max(saved)} | {str(step): step for step in saved}
     return choose(f"checkpoint of {folder}", which, steps)
 
 
-class Run(contextlib.AbstractContextManager):
+# A run survives kill -9 and power failures by this protocol:
+#
+#     write     rows are appended to metrics.jsonl and flushed: a kill can cut the last line only
+#     diverge   a lane that is not finite is noted, before a checkpoint can contain it
+#     save      1. wait until the checkpoint before is committed, and sync its files
+#               2. sync the logs and their folder, and measure them: bytes, rows, digest (`Extent`)
+#               3. write state, sums and extents; orbax commits them by renaming a folder
+#     restore   from the newest checkpoint to the oldest: read it, verify its digest, and compare
+#               the logs with its extents; take the first that passes, move newer ones to damaged/
+#     start     drop all rows beyond its step; training writes them again, with the same numbers
+#
+# So no checkpoint counts on rows that may be lost, and whatever a failure takes away is computed
+# again: batches and random keys are functions of seed and step alone.
+class Run(contextlib.ExitStack):
     """A run folder opened for writing, by this process alone.
 
     Args:
@@ -491,10 +508,12 @@ class Run(contextlib.AbstractContextManager):
     def __init__(
         self, folder: Path | str, config, lanes: list[Lane], data: Mapping[str, str] | None = None
     ):
+        super().__init__()
         self.folder = Path(folder).absolute()  # orbax needs an absolute path
         self.lanes = lanes
         wanted = as_json(config)
         check(wanted)
+        # If a check raises, this stack closes what is open already, the lock first of all.
         with contextlib.ExitStack() as opened:
             self._claim()
             opened.callback(self._lock.release)
@@ -507,14 +526,15 @@ class Run(contextlib.AbstractContextManager):
             self._checkpoints = checkpoints.manager(place, self._keep)
             opened.callback(self._checkpoints.close)
             opened.callback(self._wait)
-            self._opened = opened.pop_all()  # all that close() lets go of
+            self.push(opened.pop_all())  # close() goes through all of it, whatever raises
         self._file: TextIO | None = None
-        self._writers: list[writers.Writer] = []
+        self._writers: dict[Lane, list[writers.Writer]] = {}
         self._stored: Stored  # of the rows only those that config.select is about
 
     def _claim(self) -> None:
         path = self.folder / "config.json"
         names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
+        # A kill before config.json was renamed leaves its temporary file, and that folder is ours.
         unknown = {n for n in names if n != "lock" and not re.fullmatch(r"config\.json.*\.tmp", n)}
         if unknown and not path.exists():
             raise InputError(
@@ -544,6 +564,7 @@ class Run(contextlib.AbstractContextManager):
             if is_former(stored) and defaults == (0, -1):  # before and now
                 config = config | dict(data_seed=0)
                 print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
+            # A new norm in the config file is no other config for a run that does not use it.
             known, config = (with_norm(c, known.get("norm")) for c in (known, config))
             aside = dict.fromkeys((*PLACES, LENGTH))
             if changes := differences(known | aside, config | aside):
@@ -553,6 +574,8 @@ class Run(contextlib.AbstractContextManager):
                 )
         self.data_seed = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
+            # Before the config: a longer run must not look finished, whenever this process is
+            # killed.
             (self.folder / "finished.json").unlink(missing_ok=True)
             stored = stored | {LENGTH: config[LENGTH]}  # under the names that it was written with
             write_atomically(path, json.dumps(stored, indent=2) + "\n")
@@ -574,6 +597,7 @@ class Run(contextlib.AbstractContextManager):
 
         Scores come from metrics.jsonl alone, so that this is the best of all readers.
         """
+        # A kill or the disk may damage the newest one, so the one before it is kept, too.
         best = self._stored.best(steps=steps)
         return {*steps[-2:], *(best or ())[:1]}
 
@@ -610,6 +634,7 @@ class Run(contextlib.AbstractContextManager):
         for step, error in errors.items():
             place = self.folder / "damaged" / f"{step}.{uuid.uuid4().hex[:8]}"
             place.parent.mkdir(exist_ok=True)
+            # Moved and not deleted, since it may be the only copy of days of training.
             os.replace(self.folder / "checkpoints" / str(step), place)
             print(
                 f"The checkpoint of step {step:,} is damaged, or rows before it are ({error}). "
@@ -628,10 +653,12 @@ class Run(contextlib.AbstractContextManager):
         self._write_diverged()
         config = stored.config | dict(writers=self._wanted)
         self._writers = writers.make(self.folder, config, self.lanes)
-        for writer in self._writers:
-            self._opened.callback(writer.close)
+        for writer in itertools.chain(*self._writers.values()):
+            self.callback(writer.close)
+        # Once as a whole, which also drops a last line that a kill has cut; from here on it only
+        # grows.
         write_rows(path, [row.row for row in rows])
-        self._file = self._opened.enter_context(path.open("a"))
+        self._file = self.enter_context(path.open("a"))
         for row in rows:
             self._note(row)
         session = provenance(step)
@@ -645,8 +672,8 @@ class Run(contextlib.AbstractContextManager):
         if row.split == self._stored.config["select"]["split"]:
             self._stored.rows.append(row)
         values = {f"{row.split}/{name}": value for name, value in row.values.items()}
-        for writer in self._writers:
-            writer.write(row.lane, row.step, values)
+        for writer in self._writers.get(row.lane, ()):
+            writer.write(row.step, values)
 
     def write(self, step: int, epoch: float | None, split: str, metrics: Mapping) -> None:
         """Append a row for each lane that has not diverged.
@@ -699,11 +726,9 @@ class Run(contextlib.AbstractContextManager):
     @property
     def steps_per_call(self) -> int:
         """Return how many steps this run has in a call on an accelerator; 0: not yet measured."""
-        path = self.folder / "calls.json"
-        remedy = "Delete it, and it is measured again."
-        if not path.exists():
-            return 0
-        return files.read_object(path, remedy, lambda calls: int(calls["steps"]))
+        path, remedy = self.folder / "calls.json", "Delete it, and it is measured again."
+        measured = path.exists()
+        return files.read_object(path, remedy, lambda row: int(row["steps"])) if measured else 0
 
     def keep_steps_per_call(self, steps: int) -> None:
         """Keep the measured number of steps for all sessions."""
@@ -749,24 +774,20 @@ class Run(contextlib.AbstractContextManager):
             self._checkpoints.wait_until_finished()
         if (step := self._checkpoints.latest_step()) is not None:
             place = self.folder / "checkpoints" / str(step)
+            # orbax syncs the arrays, not its own metadata and not the folders: a power failure
+            # would take the names of files whose contents are on the disk.
             for path in (*place.rglob("*"), place, place.parent):  # orbax syncs the arrays alone
                 files.sync(path)
 
-    def close(self) -> None:
-        """Let go of everything, even if some of it can no longer be written."""
-        self._opened.close()  # from the last to the first
 
-    def __exit__(self, *_):
-        self.close()
-
-
-class Elsewhere(contextlib.AbstractContextManager):
+class Elsewhere(contextlib.ExitStack):
     """A run whose folder another process writes: this process has nothing to do."""
 
     data_seed = steps_per_call = 0  # process 0 knows them
     diverged: frozenset[int] = frozenset()
 
     def __init__(self, folder: Path | str, lanes: list[Lane]):
+        super().__init__()
         self.folder, self.lanes = Path(folder).absolute(), lanes
 
     def restore(self, state):
@@ -775,11 +796,9 @@ class Elsewhere(contextlib.AbstractContextManager):
     def kept(self) -> str:
         return "process 0 prints what is kept"
 
-    def nothing(self, *_) -> None:
-        pass
-
-    start = write = diverge = save = finish = best = summary = keep_steps_per_call = nothing
-    __exit__ = nothing
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return what every other method of `Run` does here: nothing."""
+        return lambda *_: None
 
 
 def open_run(folder: Path | str, config, lanes, data=None) -> Run | Elsewhere:

@@ -169,6 +169,7 @@ def products(config) -> Iterator[None]:
 
 def train_step(task: Task, optimizer, state: State, batch: Batch):
     """Return the state of one lane after an update, and scalars: the loss and the task's own."""
+    # A function of seed and step: a resumed run has no generator to restore.
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
     def loss(params):
@@ -176,6 +177,7 @@ def train_step(task: Task, optimizer, state: State, batch: Batch):
 
     (value, (stats, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     direction, opt = optimizer.update(grads, state.opt, state.params)
+    # The rate is in the state and not in the optimizer, so that lanes can differ in it.
     params = jax.tree.map(lambda p, d: p - state.lr * d, state.params, direction)
     new = state.replace(step=state.step + 1, params=params, stats=stats, opt=opt)
     return new, {"loss": value, **metrics}
@@ -188,6 +190,7 @@ def lane(tree, n: int | np.ndarray):
 
 def init_lanes(task: Task, optimizer, lanes: list[tuple[int, float]]) -> State:
     """Return the state of every (seed, learning rate) before its first step."""
+    # Each lane draws from the key of its seed, so it begins as it would alone.
     seeds, rates = (jnp.array(column) for column in zip(*lanes, strict=True))
     return jax.jit(jax.vmap(partial(init_state, task, optimizer)))(seeds, rates)
 
@@ -236,6 +239,7 @@ def make_call(task: Task, optimizer, spread: Spread = ALONE, own_batches: bool =
         metrics = jax.tree.map(lambda values: values[:, None], metrics)
         return jax.tree.map(lambda leaf: leaf[None], state), metrics
 
+    # Donated: parameters and moments are updated in place, so there is one copy of them, not two.
     options: dict = dict(donate_argnums=0, static_argnames="shape", out_shardings=spread.outputs)
     return jax.jit(call, **options)
 
@@ -272,6 +276,7 @@ def batches_of(
     if len(seeds) == 1:
         batches = [make(step, seeds[0], rows) for step in steps]
     else:
+        # Lanes of one seed and several rates have equal batches, which are made once.
         mine, batches, lanes = seeds[spread.lanes(len(seeds))], [], len(seeds)
         for step in steps:
             by_seed = {seed: make(step, seed, rows) for seed in set(mine)}
@@ -308,6 +313,7 @@ def average(per_case: Callable, arrays: Batch, block: int = 1000) -> Callable:
     total = float(weights.sum())
 
     def means(variables):
+        # float32 within a block of examples, float64 over blocks: a long split loses no digits.
         blocks = jax.device_get(sums(variables, batches, weights))
         return {name: float(s.sum(dtype=np.float64)) / total for name, s in blocks.items()}
 
@@ -382,6 +388,7 @@ class Plan:
             stop = min(
                 step + self.steps_per_call, self.steps, *(step - step % e + e for e in every)
             )
+            # A program has one shape, and each length of a call is another program.
             stop = next((k for k in range(step + 1, stop) if shape(k) != shape(step)), stop)
             if shape(step) is not None and stop - step < self.steps_per_call:
                 stop = step + 1
@@ -415,6 +422,7 @@ class Means:
         """Add metrics ``[K, lanes]`` of K updates."""
         counted = {**metrics, "count": np.ones_like(metrics["loss"])}
         for name, values in counted.items():
+            # On the host, in float64, and saved: a row after a resume has the same digits.
             self.sums[name] = self.sums.get(name, 0.0) + values.sum(0, dtype=np.float64)
 
     def take(self) -> dict[str, np.ndarray]:
@@ -428,11 +436,10 @@ class Interrupted(KeyboardInterrupt):
     """Training was stopped by the user and saved; the same command continues."""
 
 
-# A closed terminal or lost connection hangs up; Windows has no such signal.
-STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # a lost connection hangs up
 
 
-class Interrupt:
+class Interrupt(contextlib.ExitStack):
     """Turn Ctrl-C, SIGTERM or SIGHUP into a request to save and stop after the current call.
 
     A second Ctrl-C ends the process. A second SIGTERM does not: a cluster and the command that
@@ -440,15 +447,16 @@ class Interrupt:
     """
 
     def __init__(self):
+        super().__init__()
         self.asked = False
-        self.before: dict = {}
 
     def __enter__(self):
+        # Python sets handlers in the main thread only. In another, `fit` trains on without them.
         if threading.current_thread() is threading.main_thread():
             for s in STOPPING:
                 ignored = signal.getsignal(s) == signal.SIG_IGN  # SIGHUP under nohup
                 if s == signal.SIGINT or not ignored:
-                    self.before[s] = signal.signal(s, self._ask)
+                    self.callback(signal.signal, s, signal.signal(s, self._ask))
         return self
 
     def _ask(self, number, frame):
@@ -458,14 +466,11 @@ class Interrupt:
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
-    def __exit__(self, *_):
-        for s, handler in self.before.items():
-            signal.signal(s, handler)
-
 
 def bad_losses(steps: range, loss: np.ndarray) -> dict[int, runs.Divergence]:
     """Return the lanes of a call in which a loss ``[K, lanes]`` is not finite."""
     bad = ~np.isfinite(loss)
+    # argmax of booleans is the first step that is not finite.
     first = bad.argmax(0)
     return {
         n: runs.Divergence(steps[first[n]] + 1, f"the loss is {loss[first[n], n]}")
@@ -480,6 +485,7 @@ def bad_states(state: State, step: int) -> dict[int, runs.Divergence]:
         cause = f"State{jax.tree_util.keystr(path)} is not finite"
         for n, part in enumerate(np.asarray(leaf)):
             if not np.isfinite(part).all():
+                # The first bad leaf names the cause; the others follow from it.
                 divergences.setdefault(n, runs.Divergence(step, cause))
     return divergences
 
@@ -533,6 +539,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
     optimizer = make_optimizer(config)
     usable = machine.visible(devices)
     spread = Spread.over(usable, len(lanes), config.batch_size)
+    # Before any other collective: processes that differ would wait for each other without end.
     same = {k: v for k, v in runs.as_json(config).items() if k not in runs.PLACES}
     machine.check_same(json.dumps([same, dict(task.data)], sort_keys=True))
     with (
@@ -630,10 +637,18 @@ class Training:
         calls = partial(self.plan.calls, first, self.task.shape)
         self.programs = {self.program(steps) for steps in itertools.islice(calls(), 300)}
         waiting = None
+        # The device never waits for the host, which is always a call ahead of it and a call late:
+        #
+        #     thread    prepares the batches of call k + 1
+        #     here      dispatches call k, which returns at once; then waits for the metrics of
+        #               call k - 1, and writes their row
+        #
+        # Only to evaluate and to save does it wait for call k itself.
         for steps, batches in data.ahead(prepare, calls()):
             state, metrics = self.dispatch(state, steps, batches)
             self.settle(waiting)
             waiting, step = (steps, metrics), steps[-1] + 1
+            # One process may get the signal, and all must leave the loop after the same call.
             stopping = machine.any_of(interrupt.asked)
             evaluating = self.plan.due(self.plan.eval_every, step)
             saving = self.plan.due(self.plan.save_every, step) or stopping
@@ -645,6 +660,8 @@ class Training:
                     self.evaluate(whole, step)
             if saving:
                 with self.progress.between("saving"):
+                    # A loss may be finite although a moment is not. No checkpoint is written before
+                    # that is noted, so a resumed run leaves out the same lanes.
                     self.mark(bad_states(whole, step))
                     self.run.save(step, whole, self.means.sums)
             if stopping and step < self.plan.steps:
@@ -659,6 +676,7 @@ class Training:
         It may take a quarter of the memory, and its indices must fit into 32 bits.
         """
         arrays = {k: v for k, v in self.task.arrays.items() if v.dtype.kind in "biuf"}
+        # A task that overrides `batch` has no arrays to gather from.
         gathers = arrays and type(self.task).batch is Task.batch and jax.process_count() == 1
         memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
         fits = sum(array.nbytes for array in arrays.values()) < memory / 4
@@ -677,16 +695,20 @@ class Training:
         if K or not machine.accelerated() or first == self.plan.steps:
             return dataclasses.replace(self.plan, steps_per_call=K or self.plan.steps_per_call)
         steps, batches = prepare(next(self.plan.calls(first, shape)))
+        # On a copy, since a call consumes its state, and measuring must not train.
         for _ in range(2):  # the first one compiles
             copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
             began = time.monotonic()
             jax.block_until_ready(self.dispatch(copy, steps, batches))
         per_step = (time.monotonic() - began) / len(steps)
+        # Longer calls need more memory for their batches, and with several lengths of batches they
+        # would have to be cut at every change of the length.
         most = ROOM // (1 + sum(leaf.nbytes for leaf in jax.tree.leaves(batches)) // len(steps))
         if len({shape(step) for step in range(min(1000, self.plan.steps))}) > 1:
             most = min(most, self.task.config.get("bucket_run", self.plan.steps_per_call))
         K = max(1, min(round(CALL / per_step), most))
         every = min(self.plan.log_every, self.plan.eval_every, self.plan.save_every)
+        # Equal calls up to the next row: one program, and not a second, shorter one.
         calls = -(-every // K)  # of the same length until something is due
         K = int(machine.from_first(np.int32(-(-every // calls))))
         self.run.keep_steps_per_call(K)
@@ -714,6 +736,7 @@ class Training:
         steps, metrics = call[0], jax.device_get(call[1])
         self.mark(bad_losses(steps, metrics["loss"]))
         step = steps[-1] + 1
+        # 0 in place of NaN: these lanes get no row, and the saved sums stay numbers.
         left_out = np.isin(np.arange(len(self.run.lanes)), list(self.diverged))
         self.means.add({name: np.where(left_out, 0.0, x) for name, x in metrics.items()})
         if self.plan.due(self.plan.log_every, step):
