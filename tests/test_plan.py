@@ -13,7 +13,7 @@ import pytest
 from ln.errors import InputError
 from ln.training import runs
 from scripts import cli
-from scripts.engines import collect, jobs, plan, stages
+from scripts.engines import jobs, plan, stages
 from tests.test_scripts import run as run_command
 
 PROJECT = Path(__file__).parent.parent
@@ -104,7 +104,7 @@ def names(wave):
 )
 def test_a_wrong_stage_raises(make, changes, message, tmp_path):
     with pytest.raises(InputError, match=message) as error:
-        list(make(tmp_path, **changes).waves())
+        make(tmp_path, **changes).check()
     assert "\n" not in str(error.value)
 
 
@@ -146,7 +146,7 @@ def test_a_later_stage_takes_the_choice(tmp_path):
     path = tmp_path / "plan.toml"
     path.write_text(first + second)
     with pytest.raises(InputError, match="paste the .stage.choice."):
-        plan.check(stages.read(path, tmp_path)[1])
+        stages.read(path, tmp_path)[1].check()
     path.write_text(first + "[stage.choice]\noptimizer.b2 = 0.5\n" + second)
     (wave,) = stages.read(path, tmp_path)[1].waves()
     assert wave[0].resolved().optimizer.b2 == 0.5
@@ -297,7 +297,7 @@ def test_ties_prefer_the_middle(losses, best, tmp_path):
 def train(tmp_path, monkeypatch):
     """Train a sweep whose jobs only pretend: status(name, attempt) -> exit status."""
     monkeypatch.setattr(jobs, "LOOK", 0)
-    monkeypatch.setattr(plan, "check", lambda stage: None)
+    monkeypatch.setattr(stages.Stage, "check", lambda stage: None)
     attempts = collections.Counter()
 
     def train(status, stage):
@@ -387,12 +387,12 @@ def finished(tmp_path):
 
 def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     stage, place = finished
-    collect.collect([stage], tmp_path / "results", dry_run=True)
+    stages.collect([stage], tmp_path / "results", dry_run=True)
     assert f"-> {place}" in capsys.readouterr().out and not place.exists()
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not the run"):
-        collect.collect([stage], tmp_path / "results")
+        stages.collect([stage], tmp_path / "results")
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
@@ -401,25 +401,25 @@ def test_collect_drops_update_rows(finished, tmp_path):
     path = stage.folder / "norm=none" / "metrics.jsonl"
     rows = runs.read_rows(path)
     runs.write_rows(path, [rows[0] | dict(split="update"), *rows])
-    collect.collect([stage], tmp_path / "results")
+    stages.collect([stage], tmp_path / "results")
     assert [path.name for path in place.parent.iterdir()] == ["norm=none"]
     assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
 def test_collect_updates_documents(finished, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(collect.documents, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(collect.documents, "write", lambda: written.append(finished[1].exists()))
-    collect.collect([finished[0]], tmp_path / "results", dry_run=True)
+    monkeypatch.setattr(stages.documents, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(stages.documents, "write", lambda: written.append(finished[1].exists()))
+    stages.collect([finished[0]], tmp_path / "results", dry_run=True)
     assert not written
-    collect.collect([finished[0]], tmp_path / "results")
+    stages.collect([finished[0]], tmp_path / "results")
     assert written == [True]
 
 
 def test_collect_keeps_results_small(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "LARGEST", 100)
+    monkeypatch.setattr(stages, "LARGEST", 100)
     with pytest.raises(InputError, match="would have .* MB"):
-        collect.collect([finished[0]], tmp_path / "results")
+        stages.collect([finished[0]], tmp_path / "results")
     assert not finished[1].exists()
 
 
@@ -429,12 +429,12 @@ def test_collect_keeps_results_small(finished, tmp_path, monkeypatch):
 )
 def test_collect_keeps_another_or_longer_run(file, old, new, finished, tmp_path):
     stage, place = finished
-    collect.collect([stage], tmp_path / "results")
+    stages.collect([stage], tmp_path / "results")
     text = (place / file).read_text()
     assert old in text
     (place / file).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match="not the run"):
-        collect.collect([stage], tmp_path / "results")
+        stages.collect([stage], tmp_path / "results")
 
 
 # --- The plan of the results ---

@@ -32,7 +32,7 @@ def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Sto
     for number, stage in enumerate(stages, start=1):
         place = f"stage {number} of {len(stages)}:"
         try:
-            check(stage)
+            stage.check()
             for wave in stage.waves():
                 if stopping.asked:
                     break
@@ -55,21 +55,6 @@ def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Sto
     return cli.INTERRUPTED if stopping.by_signal else 1 if failed else status
 
 
-def check(stage) -> None:
-    """Check the known runs of a stage that have not begun.
-
-    Raises:
-        InputError: the stage needs a choice, or a run cannot be trained.
-    """
-    if stage.settings_of:
-        raise InputError(
-            f"It needs the choice of {stage.settings_of}, which is not recorded yet. "
-            f"Train that stage, and paste the [stage.choice] that it prints into the plan."
-        )
-    for run in {run.folder: run for run in stage.known() if not run.begun}.values():
-        jobs.checked(run.folder.name, run.resolved(), {})
-
-
 def minutes_left(stage) -> float:
     """Return the minutes that the known runs take; 0 if one is damaged: `train` says so."""
     try:
@@ -88,7 +73,6 @@ def describe(stage, later: float, clock: jobs.Clock) -> str:
 def run(root: Path, shares: Callable[[], list[Environment]], dry_run: bool) -> int:
     """Do what --plan and the flags beside it say; return the exit status of the command."""
     # jax takes a second: not before the flags are known to be right.
-    from scripts.engines import collect
     from scripts.engines import stages as kinds
 
     file = Path(str(PLAN.value))
@@ -96,7 +80,7 @@ def run(root: Path, shares: Callable[[], list[Environment]], dry_run: bool) -> i
     if not stages:
         raise InputError(f"--only={ONLY.value}: no stage of {PLAN.value} begins with this.")
     if COLLECT.value:
-        collect.collect(stages, file.parent, dry_run)
+        kinds.collect(stages, file.parent, dry_run)
         return 0
     if dry_run:
         for number, stage in enumerate(stages, start=1):

@@ -27,25 +27,14 @@ SPACE = flags.DEFINE_multi_string(
     "space", [], "optuna: KEY=log:LOW:HIGH, float:..., int:..., logint:..., or KEY=VALUE,VALUE,..."
 )
 TRIALS = flags.DEFINE_integer("trials", 20, "optuna: how many in all", lower_bound=1)
-SAMPLER = flags.DEFINE_string("sampler", "tpe", "optuna: tpe, random, or grid")
-PRUNER = flags.DEFINE_string("pruner", "asha", "optuna: asha, hyperband, or none")
+SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid"], "optuna: of the settings")
+PRUNER = flags.DEFINE_enum("pruner", "asha", ["asha", "hyperband", "none"], "optuna: of bad runs")
 STUDY = flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
 STORAGE = flags.DEFINE_string(
     "storage", None, "optuna: postgresql://USER@HOST/NAME; default: $OPTUNA_STORAGE, or a file"
 )
 
-SAMPLERS: dict[str, tuple[str, dict]] = {
-    "tpe": ("TPESampler", {"constant_liar": True}),  # avoids the values of unfinished trials
-    "random": ("RandomSampler", {}),
-    "grid": ("RandomSampler", {}),  # unused: all points are in the queue of the study
-}
-PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
-    "asha": ("SuccessiveHalvingPruner", {"min_resource": 1}),
-    "hyperband": ("HyperbandPruner", {}),
-    "none": ("NopPruner", {}),
-}
 JOURNAL = "journal.log"
-LARGEST = {float: 1e30, int: 2**31}  # of the ends of an interval
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
 
@@ -83,8 +72,6 @@ def read_distribution(key: str, text: str):
     make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[number]
     try:
         low, high = map(number, ends.split(":"))
-        if not max(abs(low), abs(high)) < LARGEST[number]:
-            raise ValueError(f"below {LARGEST[number]:g}")
         return make(low, high, log=log)
     except (ValueError, OverflowError) as error:
         form = f"write {key}={kind}:LOW:HIGH"
@@ -107,26 +94,6 @@ def check_runs(config, space: dict[str, Any]) -> None:
 # --- The study ---
 
 
-class JournalLock:
-    """The lock of a journal; the system releases it when its holder dies.
-
-    Before the holder appends, it removes a line that is half-written because a launcher was killed
-    or the disk was full. Optuna would append to that line.
-    """
-
-    def __init__(self, journal: Path):
-        self.journal, self._lock = journal, filelock.FileLock(journal.with_suffix(".lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        with self.journal.open("rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
 def open_study(folder: Path, mode: str):
     """Return the optuna study in a folder or in a data base, a new one if there is none.
 
@@ -141,8 +108,15 @@ def open_study(folder: Path, mode: str):
             "OPTUNA_STORAGE to that URL instead, or put the password in ~/.pgpass."
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler, sampler_options = SAMPLERS[SAMPLER.value]
-    pruner, pruner_options = PRUNERS[PRUNER.value]
+    samplers, pruners = optuna.samplers, optuna.pruners
+    # TPE avoids the values of unfinished trials. The points of a grid are in the study's queue.
+    tpe = SAMPLER.value == "tpe"
+    sampler = samplers.TPESampler(constant_liar=True) if tpe else samplers.RandomSampler()
+    pruner = dict(  # a resource is an evaluation
+        asha=pruners.SuccessiveHalvingPruner(min_resource=1),
+        hyperband=pruners.HyperbandPruner(),
+        none=pruners.NopPruner(),
+    )
     url = STORAGE.value or os.environ.get("OPTUNA_STORAGE") or ""
     driven = url.replace("postgresql://", "postgresql+psycopg://")
     try:
@@ -151,8 +125,8 @@ def open_study(folder: Path, mode: str):
             study_name=STUDY.value,
             direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
-            sampler=getattr(optuna.samplers, sampler)(**sampler_options),
-            pruner=getattr(optuna.pruners, pruner)(**pruner_options),
+            sampler=sampler,
+            pruner=pruner[PRUNER.value],
         )
     except (OSError, InputError):  # a full disk: `run` says so
         raise
@@ -184,7 +158,11 @@ def open_journal(folder: Path):
             f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty. "
             f"Restore that file, or give another --study."
         )
-    lock: Any = JournalLock(path)  # a class of optuna's, which is imported here only
+    lock: Any = filelock.FileLock(path.with_suffix(".lock"))  # ends with its holder
+    with lock, path.open("ab+") as file:
+        # Optuna would append to a line that a full disk left half-written.
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
     return JournalStorage(journal.JournalFileBackend(str(path), lock))
 
 
@@ -216,6 +194,7 @@ class Trial:
         self.process = search.begin([self.job])[0]
 
     def stop(self) -> None:
+        """Ask the run to save and end."""
         self.stopped = True
         self.process.stop()
 
@@ -266,6 +245,7 @@ class Trial:
         self.tell(state, best[1] if best and state == "COMPLETE" else None)
 
     def tell(self, state: str, value: float | None = None) -> None:
+        """Tell the study how the trial ended, and print it."""
         from optuna.trial import TrialState
 
         self.open = False
@@ -337,11 +317,11 @@ class Search:
     def ask(self) -> bool:
         """Begin a trial, if one is due."""
         trials = self.study.get_trials(deepcopy=False)
-        waiting = sum(trial.state.name == "WAITING" for trial in trials)
-        due = waiting if SAMPLER.value == "grid" else TRIALS.value - len(trials) + waiting
-        if due > 0:
+        begun = sum(trial.state.name != "WAITING" for trial in trials)
+        due = begun < (len(trials) if SAMPLER.value == "grid" else TRIALS.value)
+        if due:
             self.study.ask()
-        return due > 0
+        return due
 
     def run(self) -> int:
         """Search until enough trials have ended; return the exit status."""
@@ -375,8 +355,6 @@ def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     """
     if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(STUDY.value)):
         raise InputError(f"--study={STUDY.value}: write letters and digits; it names a folder.")
-    choose("--sampler", SAMPLER.value, SAMPLERS)
-    choose("--pruner", PRUNER.value, PRUNERS)
     try:
         space = read_space(SPACE.value, config)
     except ImportError:

@@ -12,18 +12,19 @@ import itertools
 import json
 import math
 from pathlib import Path
-import statistics
 import tomllib
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 import numpy as np
 
+import experiments
 from experiments.curves import PUBLISHED, published
-from ln.errors import InputError, choose
+from ln.errors import InputError, choose, writing
 from ln.training import runs
 from scripts import cli
 from scripts.engines import jobs
+from scripts.pages import documents
 
 Point = dict[str, Any]  # config key -> value
 SHORT_SEEDS = [0, 1]  # at which learning rates are compared
@@ -35,32 +36,25 @@ WIDENINGS = 2  # of a grid of learning rates, at most
 
 def read_length(text: Any) -> tuple[float, str]:
     """Return the number and the unit, "epoch" or "step", of "65 epochs" or "300 steps"."""
-    number, _, unit = str(text).strip().partition(" ")
+    number, _, unit = str(text).partition(" ")
     try:
-        return float(number), unit.strip().removesuffix("s") or "step"
+        return float(number), unit.removesuffix("s") or "step"
     except ValueError as error:
-        message = f'{text!r} is not a length; write "300 steps" or "65 epochs".'
-        raise InputError(message) from error
+        raise InputError(f'{text!r} is not a length; write "300 steps" or "65 epochs".') from error
 
 
 def flat(table: dict) -> Point:
+    """Return a table of a plan with keys such as "optimizer.b2"."""
     return flatten_dict(table, sep=".")
 
 
 def product(grid: dict | list[dict]) -> list[Point]:
-    """Return the points of a grid, or of several, the last key varying fastest.
-
-    Raises:
-        InputError: two points are the same.
-    """
+    """Return the points of a grid, or of several, the last key varying fastest."""
     points = []
     for table in grid if isinstance(grid, list) else [grid]:
         axes = flat(table)
         values = [v if isinstance(v, list) else [v] for v in axes.values()]
         points += [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
-    point, times = collections.Counter(map(str, points)).most_common(1)[0]
-    if times > 1:
-        raise InputError(f"the grid has {times} times {point}.")
     return points
 
 
@@ -85,33 +79,32 @@ class Run(NamedTuple):
 
     @property
     def job(self) -> jobs.Job:
+        """Return the run as a job, which takes the minutes that are left."""
         return jobs.Job(self.folder, self.resolved().to_json(), self.left)
 
     @property
-    def begun(self) -> bool:
-        return (self.folder / "config.json").is_file()
+    def stored(self) -> runs.Stored | None:
+        """Return the run as it is on the disk; None if it has not begun."""
+        return runs.read(self.folder) if (self.folder / "config.json").is_file() else None
 
     @property
     def settled(self) -> bool:
         """Return whether nothing is left to train: the length is reached, or the run diverged."""
-        if not self.begun:
-            return False
-        stored = runs.read(self.folder)
+        if (stored := self.stored) is None or stored.diverged:
+            return stored is not None
         planned, count = (read_length(text)[0] for text in (stored.config["steps"], self.steps))
-        return bool(stored.diverged) or (
-            stored.finished if planned == count else planned > count and self.done >= 1
-        )
-
-    @property
-    def done(self) -> float:
-        """Return the share of its length that the run has reached."""
-        count, unit = read_length(self.steps)
-        return runs.read(self.folder).progress(unit) / count if self.begun else 0.0
+        return stored.finished if planned == count else planned > count and self.done >= 1
 
     @property
     def left(self) -> float:
         """Return the minutes that it takes from its last step on, by the plan's file."""
         return self.minutes * max(0.0, 1.0 - self.done)
+
+    @property
+    def done(self) -> float:
+        """Return the share of its length that the run has reached."""
+        count, unit = read_length(self.steps)
+        return stored.progress(unit) / count if (stored := self.stored) else 0.0
 
     def readings(self) -> list[runs.Reading]:
         """Return the readings up to this length, none of a run that has not reached it."""
@@ -172,6 +165,7 @@ class Stage:
 
     @property
     def folder(self) -> Path:
+        """Return the folder of the runs."""
         return self.root / self.name
 
     def known(self) -> list[Run]:
@@ -184,12 +178,29 @@ class Stage:
         return [run for run in self.known() if not run.settled]
 
     def run(self, point: Point, steps: str, minutes: float) -> Run:
-        # The norm comes first in the name.
+        """Return the run of a point, whose name has its varying values, the norm first."""
         keys = sorted(self.varying & point.keys(), key=["norm", *point].index)
         name = ",".join(f"{key}={point[key]}" for key in keys).replace(" ", "") or "run"
         settings = flat(self.settings) | point
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         return Run(self.folder / name, self.config, values, steps, minutes)
+
+    def check(self) -> None:
+        """Check the runs that have not begun.
+
+        Raises:
+            InputError: the stage needs a choice, two runs are the same, or a run cannot be trained.
+        """
+        if self.settings_of:
+            raise InputError(
+                f"It needs the choice of {self.settings_of}, which is not recorded yet. "
+                f"Train that stage, and paste the [stage.choice] that it prints into the plan."
+            )
+        point, times = collections.Counter(map(str, self.points())).most_common(1)[0]
+        if times > 1:
+            raise InputError(f"the grid has {times} times {point}.")
+        for run in {run.folder: run for run in self.known() if run.stored is None}.values():
+            jobs.checked(run.folder.name, run.resolved(), {})
 
 
 # --- Stages that choose ---
@@ -264,7 +275,7 @@ class Halving(Stage):
                 ratio = values.get(quantity["metric"], 0) / theirs
                 distance = abs(math.log(ratio)) if ratio > 0 else math.inf
                 cells.append(quantity["weight"] * distance)
-        return statistics.fmean(cells)
+        return float(np.mean(cells))
 
     def chosen(self) -> Point | None:
         """Return the setting with the best score after the last rung, if it has one."""
@@ -296,6 +307,7 @@ def curves_of(rung: dict) -> Iterator[tuple[Point, dict]]:
 
 @functools.cache
 def published_curves(name: str):
+    """Return the published curves of a figure."""
     return published(PUBLISHED / f"{name}.csv")
 
 
@@ -361,9 +373,8 @@ class Fair(Stage):
     def order(self, norm: str, rates: list[float]) -> list[float]:
         """Return the rates of a norm from the best to the worst; [] if all diverged."""
         sign = runs.SIGNS[cli.read_config_file(self.config).select.mode]
-        scores = {rate: self.scores(norm, rate, self.length_short) for rate in rates}
-        means = {rate: sign * statistics.fmean(values) for rate, values in scores.items()}
-        losses = {rate: math.inf if math.isnan(mean) else mean for rate, mean in means.items()}
+        means = [sign * np.mean(self.scores(norm, rate, self.length_short)) for rate in rates]
+        losses = dict(zip(rates, np.nan_to_num(means, nan=math.inf), strict=True))
         return ranked(losses) if min(losses.values()) < math.inf else []
 
     def best(self, norm: str, rates: list[float]) -> float | None:
@@ -403,8 +414,10 @@ def following(a: float, b: float, c: float) -> float:
     return float(f"{c * b / a:.6g}")
 
 
-# --- The file ---
+# --- The file, and the folder of results beside it ---
 
+COPIED = ("config.json", "sessions.jsonl", "finished.json", "diverged.jsonl", "dead.jsonl")
+LARGEST = 20e6  # bytes of the folder of results, which each clone downloads
 KINDS = {"sweep": Stage, "halving": Halving, "fair": Fair}
 
 
@@ -429,3 +442,60 @@ def read(path: Path, root: Path) -> list[Stage]:
     except (OSError, TypeError, ValueError) as error:  # InputError, too
         raise InputError(f"--plan={path} cannot be used: {name}{error}") from error
     return list(stages.values())
+
+
+def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
+    """Copy finished and diverged runs to results/<experiment>/<stage>/<run>.
+
+    Other files of these folders stay as they are. Then the tables in documents are written anew.
+
+    Raises:
+        InputError: something else than an earlier state of the run has that folder, or the folder
+            of results would be too large.
+    """
+    texts = dict[Path, str]()
+    for run in (runs.read(folder) for stage in stages for folder in runs.find(stage.folder)):
+        if run.finished or run.diverged:
+            folder = results / run.config["experiment"] / Path(*run.folder.parts[-2:])
+            check_place(run, folder)
+            texts |= {folder / name: text for name, text in contents(run).items()}
+            if dry_run:
+                print(f"{run.folder} -> {folder}")
+    others = [p for p in results.rglob("*") if p.is_file() and p not in texts]
+    size = sum(p.stat().st_size for p in others) + sum(len(t.encode()) for t in texts.values())
+    if size > LARGEST:
+        raise InputError(
+            f"{results} would have {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB is the most: "
+            f"take fewer stages with --only, or move old runs away."
+        )
+    copied = len({path.parent for path in texts})
+    print(f"{copied} runs {'would be' if dry_run else 'are'} copied to {results}.")
+    if dry_run:
+        return
+    with writing(results, "folder for the plan's file"):
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_atomically(path, text)
+    if results.resolve() == documents.RESULTS:
+        documents.write()
+
+
+def check_place(run: runs.Stored, folder: Path) -> None:
+    """Raise InputError if a folder holds something else than an earlier state of the run."""
+    if not folder.exists():
+        return
+    known = runs.read(folder) if (folder / "config.json").is_file() else None
+    aside = {key: run.config[key] for key in (*runs.PLACES, runs.LENGTH)}
+    if not known or known.config | aside != run.config or known.progress() > run.progress():
+        raise InputError(f"{folder} is not the run in {run.folder}; move one of them away.")
+
+
+def contents(run: runs.Stored) -> dict[str, str]:
+    """Return the files to copy; of the metrics those of updates only if a figure shows them."""
+    file = experiments.part(run.config["experiment"], "figures")
+    panels = [panel for figure in getattr(file, "FIGURES", ()) for panel in figure.panels]
+    drawn = any(panel.split == "update" for panel in panels)
+    kept = [row.row for row in run.rows if row.split != "update" or drawn]
+    files = (run.folder / name for name in COPIED)
+    texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.exists()}
+    return texts | {"metrics.jsonl": "".join(map(runs.to_line, kept))}
