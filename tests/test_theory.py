@@ -101,4 +101,4 @@ def test_the_page_shows_all_checks_and_pictures(tmp_path):
     for word, holds in (("contradicted", False), ("not decided", None)):  # each is there twice
         assert words.count(word) == 2 * list(EXCEPTIONS.values()).count(holds)
     assert page.count("Erratum:") == 5 and not re.search(r"[ >]nan\b", page)
-    assert page.count("<figure>") == 3 and page.count('<div class="chart"') == 4 + 4 + 8
+    assert page.count("<figure>") == 2 and page.count('<div class="chart"') == 4 + 8

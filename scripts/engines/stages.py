@@ -25,6 +25,7 @@ from ln.training import runs
 from scripts import cli
 from scripts.engines import jobs
 from scripts.pages import documents
+from scripts.pages.sections import read_length
 
 Point = dict[str, Any]  # config key -> value
 SHORT_SEEDS = [0, 1]  # at which learning rates are compared
@@ -32,15 +33,6 @@ WIDENINGS = 2  # of a grid of learning rates, at most
 
 
 # --- What a plan is made of ---
-
-
-def read_length(text: Any) -> tuple[float, str]:
-    """Return the number and the unit, "epoch" or "step", of "65 epochs" or "300 steps"."""
-    number, _, unit = str(text).partition(" ")
-    try:
-        return float(number), unit.removesuffix("s") or "step"
-    except ValueError as error:
-        raise InputError(f'{text!r} is not a length; write "300 steps" or "65 epochs".') from error
 
 
 def flat(table: dict) -> Point:

@@ -54,12 +54,14 @@ def styles_of(norms: Iterable[str]) -> dict[str, Style]:
     return {norm: style for norm, style in STYLES.items() if norm in norms} | further
 
 
-def lanes_of(name: str, who: str, x: np.ndarray, lanes: Iterable[Any]) -> list[dict]:
-    """Return a row of data for each lane of a curve, rounded and thinned."""
+def curve_row(name: str, who: str, x: np.ndarray, lanes: Any) -> dict:
+    """Return the data of a curve and its lanes, rounded and thinned."""
     kept = spread(len(x), POINTS)
-    marks = [int(n in spread(len(kept), MARKS)) for n in range(len(kept))]
-    rows = [dict(x=rounded(x[kept]), y=rounded(np.asarray(y)[kept]), mark=marks) for y in lanes]
-    return [dict(name=name, who=who, lane=n, lanes=len(rows), **row) for n, row in enumerate(rows)]
+    marked = spread(len(kept), MARKS)
+    y = [rounded(np.asarray(lane)[kept]) for lane in lanes]
+    marks = [int(n in marked) for n in range(len(kept))]
+    row = dict(name=name, who=who, lane=list(range(len(y))), lanes=len(y))
+    return row | dict(x=rounded(x[kept]), y=y, mark=marks)
 
 
 def spread(length: int, count: int) -> np.ndarray:
@@ -84,7 +86,7 @@ def lines(
 
     Args:
         axes: labels of x and y.
-        rows: made by `lanes_of`.
+        rows: made by `curve_row`.
         log: whether x and y are logarithmic.
         domains: of a "linear" and of a "log" y axis; without them, the data's.
     """
@@ -113,7 +115,7 @@ def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Sty
             curve = curves[norm]
             kept = (curve.x > 0) | (not log[0])  # a logarithmic axis has no 0
             lanes = panel.times * curve.lanes[:, kept]
-            rows += lanes_of(known[norm][0], who, curve.x[kept], lanes)
+            rows.append(curve_row(known[norm][0], who, curve.x[kept], lanes))
     both = [*mine.values(), *papers.values()]
     domains = dict(linear=y_limits(panel, False, mine.values()), log=y_limits(panel, True, both))
     title = panel.title + ("" if mine else " (no run of ours)")
@@ -171,6 +173,7 @@ def svg(chart: Chart) -> str:
     """Return a chart as a picture for paper, and for browsers without JavaScript."""
     text = tool().vegalite_to_svg(still(chart) | dict(config=CONFIG))
     text = re.sub(r' ((aria-\w+|class|pointer-events)="[^"]*|(opacity|stroke-width)="1)"', "", text)
+    text = re.sub(r'<(line|text)[^>]* opacity="0"[^>]*(/>|></text>)', "", text)  # not to be seen
     return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), text)
 
 
@@ -208,13 +211,10 @@ def shown(chart: Chart, alt: str, draw: bool = True) -> dict[str, Any]:
 
 def described(chart: Chart) -> str:
     """Return what a chart of curves shows, for those who cannot see it."""
-    if "layer" not in chart:
-        return f"{chart['title']}: a matrix as colours."
-    ends: dict[str, list] = {}
+    texts = []
     for row in chart["data"]["values"]:
-        curve = ends.setdefault(f"{row['name']}, {row['who']}".rstrip(", "), [])
-        curve.append((row["y"][0] or 0, row["y"][-1] or 0))
-    means = {name: np.mean(pairs, axis=0) for name, pairs in ends.items()}
-    texts = [f"{name} from {first:.3g} to {last:.3g}" for name, (first, last) in means.items()]
+        first, last = (np.mean([lane[n] or 0 for lane in row["y"]]) for n in (0, -1))
+        name = f"{row['name']}, {row['who']}".rstrip(", ")
+        texts.append(f"{name} from {first:.3g} to {last:.3g}")
     x, y = (chart["encoding"][axis]["title"] for axis in "xy")
     return f"{y} against {x}, {chart['title']}: {'; '.join(texts) or 'no curve'}."

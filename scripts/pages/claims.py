@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterable, Mapping
 import dataclasses
 import inspect
-import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,15 +50,18 @@ class Entry(NamedTuple):
 
     @property
     def shown(self) -> list[Finding]:
+        """Return the findings of what was tested."""
         return [f for f in self.findings if f.verdict.word != rules.NOT_TESTED]
 
     @property
     def group(self) -> str:
+        """Return the best kind of evidence."""
         groups = {finding.group for finding in self.shown} or {f.group for f in self.findings}
         return next((group for group in (ANALYSIS, TIMING, FULL) if group in groups), REDUCED)
 
     @property
     def word(self) -> str:
+        """Return the verdict of its group."""
         return overall(f.verdict.word for f in self.findings if f.group == self.group)
 
     @property
@@ -106,12 +108,12 @@ def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
         s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs
     )
     configs = [[run.stored.config for run in section.runs] or [{}] for section, _ in pairs]
-    cells = [Cell(c[0], p[1].ours | p[1].times) for c, p in zip(configs, pairs, strict=True)]
+    cells = [Cell(c[0], curves.ours) for c, (_, curves) in zip(configs, pairs, strict=True)]
     verdict = rules.decide(claim, cells, panels_of(section), full)
     if claim.is_timing:
         return Finding(TIMING, verdict, "the benchmark in results/speed")
     source = section.source if len(pairs) == 1 else f"runs in {' and '.join(section.folders)}"
-    if any(config.get("data_seed", 0) >= 0 for config in itertools.chain(*configs)):
+    if any(config.get("data_seed", 0) >= 0 for some in configs for config in some):
         source += ", all seeds with one order of the data"
     details = " ".join(f"python -m scripts.report --runs={place}" for place in section.folders)
     return Finding(FULL if full else REDUCED, verdict, source, details)
@@ -167,10 +169,12 @@ def checks_of(results: Mapping[str, Result]) -> list[Check]:
 
 
 def checks_as_json(results: Mapping[str, Result]) -> str:
+    """Return the checks of all demonstrations as JSON."""
     return json.dumps(checks_of(results), indent=1, ensure_ascii=False)
 
 
 def read_checks(path: Path) -> list[Check]:
+    """Return the checks in a file that `checks_as_json` made."""
     return [Check(*check) for check in json.loads(path.read_text(encoding="utf-8"))]
 
 

@@ -63,7 +63,7 @@ def write() -> None:
         section = section_in(folder)
         curves = gather(section)
         (figure,) = (figure for figure in section.figures if figure.name == name)
-        drawn[file] = charts.side_by_side(figure, curves.ours, curves.theirs)
+        drawn[file] = charts.side_by_side(figure, *curves)
     for file, chart in drawn.items():
         runs.write_atomically(FIGURES / f"{file}.png", charts.png(chart))
 
@@ -179,8 +179,7 @@ def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
     section = section_in(folder)
     landmarks = tuple(map(float, places.split(","))) if places else ()
     panel = dataclasses.replace(panel_in(section, name), landmarks=landmarks)
-    ours, theirs, _ = gather(section)
-    table = table_of(panel, ours, theirs)
+    table = table_of(panel, *gather(section))
     return grid([table["title"], *table["head"]], table["rows"])
 
 
@@ -195,7 +194,7 @@ def falls(folder: str, name: str, _at: str, levels: str) -> str:
     panel, rows, head = panel_in(section, name), [], ["", "seeds"]
     for level in places:
         head += [f"{panel.x_label} when {panel.times * level:g} is reached", "the paper"]
-    ours, theirs = (by_norm(panel, curves) for curves in gather(section)[:2])
+    ours, theirs = (by_norm(panel, curves) for curves in gather(section))
     for norm, (label, *_) in styles_of(ours).items():
         curve, cells = ours[norm], [label, str(len(ours[norm].lanes))]
         for level in places:

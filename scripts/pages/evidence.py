@@ -16,7 +16,15 @@ from experiments.rules import Gains, Part
 from scripts.pages import charts
 from scripts.pages.charts import PAPER, SPECS, Chart
 from scripts.pages.claims import panels_of
-from scripts.pages.sections import RESULTS, Gathered, Section, at_rates, gather, papers_of
+from scripts.pages.sections import (
+    RESULTS,
+    Gathered,
+    Section,
+    at_rates,
+    gather,
+    papers_of,
+    read_length,
+)
 from scripts.pages.tables import as_line
 
 NORM, BASELINE = "layer", "none"
@@ -49,6 +57,7 @@ class Study:
 
     @functools.cached_property
     def curves(self) -> dict[float, Gathered]:
+        """Return the curves at each rate."""
         return {rate: gather(section) for rate, section in self.sections.items()}
 
     @functools.cached_property
@@ -69,14 +78,17 @@ class Study:
 
     @property
     def title(self) -> str:
+        """Return the title of the figure."""
         return next(f.title for f in self.section.figures if self.panel in f.panels)
 
     @property
     def faster(self) -> Part:
+        """Return the comparison of how fast the two norms are."""
         return against(rules.faster, self.panel.name, NORM, BASELINE)
 
     @property
     def better(self) -> Part:
+        """Return the comparison of the ends of the two norms."""
         return against(rules.better, self.end_panel.name, NORM, BASELINE)
 
     def gains(self, part: Part, rate: float, baseline_rate: float) -> Gains | None:
@@ -154,12 +166,10 @@ class Study:
         if self.is_full:
             return f"{self.data}, the paper’s size and length"
         configs = self.section.runs[0].stored.config, papers_of(self.section.experiment)[0]
-        (ours, _, unit), (paper, _, paper_unit) = (
-            str(config["steps"]).rstrip("s").partition(" ") for config in configs
-        )
+        (ours, unit), (paper, paper_unit) = (read_length(config["steps"]) for config in configs)
         if unit != paper_unit or not any(figure.source for figure in self.section.figures):
             return f"{self.data}, reduced"  # the share is not known
-        return f"{self.data}, reduced, {100 * float(ours) / float(paper):.2g} % of the updates"
+        return f"{self.data}, reduced, {100 * ours / paper:.2g} % of the updates"
 
     @property
     def cells(self) -> list[str]:
@@ -188,6 +198,7 @@ class Study:
 
 
 def studies(sections: Iterable[Section]) -> list[Study]:
+    """Return the runs of sections, grouped into studies."""
     groups: dict[tuple, dict[float, Section]] = {}
     for section in sections:
         name, scale, changes = section.experiment, section.scale, without_rate(section.changes)
@@ -199,6 +210,7 @@ def studies(sections: Iterable[Section]) -> list[Study]:
 
 
 def without_rate(changes: list[str]) -> list[str]:
+    """Return the changes but for that of the learning rate."""
     return [text for text in changes if not text.startswith("lr:")]
 
 
@@ -231,7 +243,8 @@ def speeds_chart(shown: list[Study]) -> Chart:
                 row = dict(y=n + place, who=who, full=who == PAPER or study.is_full)
                 rows.append(row | factors(gain))
     texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
-    chart["layer"][1]["data"] = dict(values=texts)
+    for layer in chart["layer"][:2]:  # the line at 1, between the texts, and these
+        layer["data"] = dict(values=texts)
     chart["encoding"]["y"]["scale"]["domain"] = [0, len(shown)]
     return chart | dict(data=dict(values=rows), height=96 * len(shown))
 
@@ -263,6 +276,6 @@ def rates_chart(shown: list[Study]) -> Chart:
         factors = {rate: np.exp(gains.values) for rate, gains in study.measured.items()}
         count = min(map(len, factors.values()))  # of pairs that all rates have
         lanes = np.array([values[:count] for values in factors.values()]).T
-        rows += charts.lanes_of(styles[-1][0], charts.OURS, np.array(list(factors)), lanes)
+        rows.append(charts.curve_row(styles[-1][0], charts.OURS, np.array(list(factors)), lanes))
     axes = "learning rate of both norms", "speed-up of layer norm"
     return charts.lines("", axes, rows, styles, (True, True))

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import itertools
 import json
 import math
 from pathlib import Path
@@ -32,6 +31,15 @@ Curves = dict[tuple[str, str], Curve]  # (panel or column, norm) -> curve
 # --- From run folders to sections ---
 
 
+def read_length(text: Any) -> tuple[float, str]:
+    """Return the number and the unit, "epoch" or "step", of "65 epochs" or "300 steps"."""
+    number, _, unit = str(text).partition(" ")
+    try:
+        return float(number), unit.removesuffix("s") or "step"
+    except ValueError as error:
+        raise InputError(f'{text!r} is not a length; write "300 steps" or "65 epochs".') from error
+
+
 @dataclasses.dataclass
 class Shown:
     """A run, or several that differ in nothing but their seeds, and the part that the page shows.
@@ -49,6 +57,7 @@ class Shown:
 
     @functools.cached_property
     def readings(self) -> list[Reading]:
+        """Return the readings of these lanes."""
         return [reading for reading in self.stored.rows if reading.lane in self.lanes]
 
     @functools.cached_property
@@ -64,12 +73,13 @@ class Shown:
 
     @property
     def progress(self) -> str:
+        """Return how far the run has come, in words."""
         planned = str(self.stored.config["steps"])
-        unit = "epoch" if "epoch" in planned else "step"
-        return f"{self.stored.progress(unit):,g} of {planned}"
+        return f"{self.stored.progress(read_length(planned)[1]):,g} of {planned}"
 
     @property
     def versions(self) -> str:
+        """Return the versions of all sessions."""
         pairs = [pair for session in self.stored.sessions for pair in session["versions"].items()]
         return ", ".join(dict.fromkeys(f"{name} {version}" for name, version in pairs))
 
@@ -105,6 +115,7 @@ class Section:
 
     @property
     def tables(self) -> tuple[Table, ...]:
+        """Return the tables of figures.py."""
         return getattr(self.figures_file, "TABLES", ())
 
     @property
@@ -115,6 +126,7 @@ class Section:
 
     @property
     def name(self) -> str:
+        """Return the experiment in words."""
         return self.experiment.replace("_", " ")
 
     @property
@@ -126,6 +138,7 @@ class Section:
 
     @property
     def setting(self) -> str:
+        """Return what was changed, in words."""
         return "; ".join(self.changes).replace("->", "→") or "the paper’s setting"
 
     def differs(self, main: "Section") -> str:
@@ -137,11 +150,13 @@ class Section:
 
     @property
     def seeds(self) -> str:
+        """Return the seeds of the runs, in words."""
         texts = (", ".join(map(str, shown.stored.config["seeds"])) for shown in self.runs)
         return " or ".join(dict.fromkeys(texts))
 
     @property
     def norms(self) -> str:
+        """Return the norms of the runs, in words."""
         return ", ".join(dict.fromkeys(shown.stored.config["norm"] for shown in self.runs))
 
     @property
@@ -259,14 +274,13 @@ def default_figure(section: Section) -> Figure:
     """Return a panel for every metric of every split, that of config.select first."""
     select = section.runs[0].stored.config["select"]
     main = select["split"], select["metric"]
-    readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
-    others = sorted({(reading.split, name) for reading in readings for name in reading.values})
+    rows = [row for shown in section.runs for row in shown.stored.rows]
+    others = sorted({(row.split, metric) for row in rows for metric in row.values})
     style: dict[str, Any] = dict(digits=".4g", summaries=(("mean", 1), ("min", 0), ("max", 0)))
     panels = []
     for split, metric in dict.fromkeys([main, *others]):
-        falling = (split, metric) != main or select["mode"] == "min"
-        name = f"{split} {metric}"
-        panels.append(Panel(name, split, split, metric, metric, **style, falling=falling))
+        style["falling"] = (split, metric) != main or select["mode"] == "min"
+        panels.append(Panel(f"{split} {metric}", split, split, metric, metric, **style))
     file = f"experiments/{section.experiment}/figures.py"
     caption = f"Every metric of every split. A file {file} would choose and describe them."
     return Figure(name="metrics", title="All metrics", caption=caption, panels=tuple(panels))
@@ -278,16 +292,15 @@ def default_figure(section: Section) -> Figure:
 class Gathered(NamedTuple):
     """The curves of a section: of its panels, and of one reading for the columns of its tables.
 
-    Attributes:
-        times: of training steps, by a benchmark, ("seconds", norm) -> curve.
+    The times of training steps by a benchmark are ("seconds", norm) -> curve.
     """
 
     ours: Curves
     theirs: Curves
-    times: Curves
 
 
 def gather(section: Section) -> Gathered:
+    """Return the curves of a section."""
     ours: dict[tuple[str, str], Curve | None] = {}
     theirs: Curves = {}
     for figure in section.figures:
@@ -302,9 +315,9 @@ def gather(section: Section) -> Gathered:
             for column in table.columns:
                 curve = curves.at_best(run.readings, run.best, column, run.stored.finished)
                 ours[column.name, norm] = curve
-    speed = getattr(section.figures_file, "SPEED", None)
-    drawn = {key: curve for key, curve in ours.items() if curve is not None}
-    return Gathered(drawn, theirs, seconds(**speed) if speed else {})
+    if speed := getattr(section.figures_file, "SPEED", None):
+        ours |= seconds(**speed)
+    return Gathered({key: curve for key, curve in ours.items() if curve is not None}, theirs)
 
 
 def by_norm(panel: Panel, curves: Curves) -> dict[str, Curve]:

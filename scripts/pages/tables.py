@@ -1,7 +1,6 @@
 """Numbers of curves as cells: ours beside the paper's."""
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -79,19 +78,11 @@ def evaluations(section: Section) -> list[tuple]:
     keys = ("seed", "step", "split", "metric", "samples")
     rows = []
     for shown in section.runs:
+        label = styles_of([shown.stored.config["norm"]]).popitem()[1][0]
         for row in shown.stored.evaluations:
             # Rows without samples repeat the scores of training.
             if row.get("samples") and (row["seed"], row["lr"]) in shown.lanes:
-                texts = estimate(row["value"], row["error"]), f"{row['cases']:,}"
-                rows.append((shown.stored.config["norm"], *(row[key] for key in keys), *texts))
-    styles = styles_of(norm for norm, *_ in rows)
-    rows.sort(key=lambda row: (list(styles).index(row[0]), *row[1:]))
-    return [(styles[norm][0], *cells) for norm, *cells in rows]
-
-
-def estimate(value: float, error: float | None) -> str:
-    """Return an estimate to the second digit of its standard error: "82.36 ± 0.11"."""
-    if not error:  # of a single example there is none
-        return f"{value:.2f}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+                error = f" ± {row['error']:.2g}" if row["error"] else ""  # none of one example
+                texts = f"{row['value']:.5g}{error}", f"{row['cases']:,}"
+                rows.append((label, *(row[key] for key in keys), *texts))
+    return sorted(rows)

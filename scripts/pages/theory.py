@@ -1,7 +1,6 @@
 """Section 5 as numbers: what its template shows, and the charts of its demonstrations."""
 
 from collections.abc import Mapping
-import copy
 import itertools
 from typing import Any
 
@@ -20,12 +19,13 @@ COLOURS = "#7e4fb0", "#4778c4", "#2a9d8f", "#7ab648", "#d9a520"  # in order, in 
 
 def lines(title: str, x: str, y: str, at: np.ndarray, curves: Mapping[str, Any], **more) -> Chart:
     """Return a chart of curves, name -> y."""
-    rows = [row for name, lane in curves.items() for row in charts.lanes_of(name, "", at, [lane])]
+    rows = [charts.curve_row(name, "", at, [lane]) for name, lane in curves.items()]
     styles = list(zip(curves, COLOURS, SYMBOLS, strict=False))
     return charts.lines(title, (x, y), rows, styles, **more)
 
 
 def growth(n: dict[str, Any]) -> list[Chart]:
+    """Return charts of the length and the turns of the weights, and of the losses."""
     steps = np.arange(len(n["losses"][1]))
     tens = {name: angles.reshape(-1, 10).mean(1) for name, angles in n["angles"].items()}
     losses = {"the same learning rate for all k": "losses", "k² times the learning rate": "scaled"}
@@ -38,26 +38,6 @@ def growth(n: dict[str, Any]) -> list[Chart]:
             for title, key in losses.items()
         ),
     ]
-
-
-def fisher(n: dict[str, Any]) -> list[Chart]:
-    F, formula = n["F"]
-    matrices = {"F, brute force": F, "eq. 13": formula, "eq. 13 − F": formula - F}
-    widths, errors = zip(*n["by_width"].items(), strict=True)
-    curve = {"mean of 10 layers": errors}
-    title, y = "layer norm, wider layers", "relative error of eq. 13"
-    limit = abs(F).max() / 2  # so that small values show
-    pictures = [matrix(title, values, limit) for title, values in matrices.items()]
-    return [*pictures, lines(title, "units H", y, np.array(widths), curve, log=(True, False))]
-
-
-def matrix(title: str, values: np.ndarray, limit: float) -> Chart:
-    """Return a chart of a matrix; red is positive, blue negative, full colours at the limit."""
-    chart = copy.deepcopy(charts.SPECS["matrix"])
-    chart["encoding"]["color"]["scale"]["domain"] = [-limit, limit]
-    columns = list(range(len(values)))
-    rows = [dict(row=n, column=columns, value=row.tolist()) for n, row in enumerate(values)]
-    return chart | dict(title=title, data=dict(values=rows))
 
 
 def dynamics(n: dict[str, Any]) -> list[Chart]:
@@ -78,7 +58,7 @@ def dynamics(n: dict[str, Any]) -> list[Chart]:
 
 
 LOG = False, True
-FIGURES = dict(growth=growth, fisher=fisher, dynamics=dynamics)
+FIGURES = dict(growth=growth, dynamics=dynamics)
 
 
 def page() -> dict[str, Any]:
