@@ -86,25 +86,30 @@ def benchmarks() -> dict[str, dict[str, Callable]]:
     """Return benchmark -> case -> a function of a folder for random data, which makes the peers."""
     from scripts.benchmarks import rnn, step
 
-    def setting(name: str, scale: str, norm: str | None = NORM.value, size: int | None = None):
-        return step.Setting(name, scale, norm, size, DATA_DIR.value)
-
-    full = {name: setting(name, SCALE.value) for name in step.experiments.names()}
+    names, scale = step.experiments.names(), SCALE.value
+    full = {name: dict(experiment=name, scale=scale, norm=NORM.value) for name in names}
+    mnist = dict(experiment="mnist", norm=NORM.value)
     sizes = {
-        "mnist-4": setting("mnist", SCALE.value, size=4),
-        "mnist-small": setting("mnist", "small"),
-        "mnist-small-4": setting("mnist", "small", size=4),
+        "mnist-4": mnist | dict(scale=scale, batch_size=4),
+        "mnist-small": mnist | dict(scale="small"),
+        "mnist-small-4": mnist | dict(scale="small", batch_size=4),
     }
-    tiny = [setting(name, "tiny", norm) for name in full for norm in step.norms(name)]
-    tiny.sort(key=lambda case: case.norm != "layer")
-    small = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
-    return {
-        "rnn": {name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},
-        "step": {name: partial(step.step_peers, case) for name, case in (full | sizes).items()},
-        "lanes": {name: partial(step.lanes_peers, case) for name, case in small.items()},
-        "memory": {name: partial(step.memory_peers, case) for name, case in full.items()},
-        "device": {f"{c.experiment}-{c.norm}": partial(step.device_peers, c) for c in tiny},
+    several = {f"{name}-small": dict(experiment=name, scale="small", norm=NORM.value)
+               for name in ("mnist", "sequential_mnist")}  # fmt: skip
+    tiny = {f"{name}-{norm}": dict(experiment=name, scale="tiny", norm=norm)
+            for name in names for norm in step.norms(name)}  # fmt: skip
+    tiny = dict(sorted(tiny.items(), key=lambda case: case[1]["norm"] != "layer"))
+    settings = dict(step=full | sizes, lanes=several, memory=full, device=tiny)
+
+    def peers(benchmark: str, setting: dict, folder: str):
+        config = step.make_config(folder, **setting, data_dir=DATA_DIR.value)
+        return step.PEERS[benchmark](config)
+
+    known = {
+        benchmark: {name: partial(peers, benchmark, setting) for name, setting in cases.items()}
+        for benchmark, cases in settings.items()
     }
+    return {"rnn": {n: partial(rnn.make_peers, case) for n, case in rnn.CASES.items()}} | known
 
 
 def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:

@@ -17,7 +17,7 @@ import experiments
 from ln import fused
 from scripts.benchmarks import jax_peers, random_data, rnn, timing
 from scripts.benchmarks.flops import count_flops
-from scripts.benchmarks.step import NO_NORM, PLAIN, Setting, make_config
+from scripts.benchmarks.step import NO_NORM, PLAIN, make_config
 from scripts.benchmarks.timing import Numbers, Options, Peer
 from tests.products import exhaustive
 
@@ -81,7 +81,7 @@ QUICK = ("convnet", "draw", "mnist", "order_embeddings", "sequential_mnist")
     "experiment", [name if name in QUICK else exhaustive(name) for name in experiments.names()]
 )
 def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
-    config = make_config(Setting(experiment, "tiny", data_dir=str(tmp_path)), str(tmp_path))
+    config = make_config(str(tmp_path), experiment, "tiny", data_dir=str(tmp_path))
     peers = {
         name: partial(jax_peers.trainer_peer, config, plain=name == PLAIN)
         for name in ("ours", PLAIN)
@@ -101,7 +101,7 @@ def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
     ],
 )
 def test_random_data_have_the_sizes_of_the_paper(experiment, sizes, tmp_path):
-    config = make_config(Setting(experiment), str(tmp_path))
+    config = make_config(str(tmp_path), experiment)
     task, vocabulary = experiments.load(config), random_data.KINDS[config.dataset][2]
     assert task.config.data_dir == str(tmp_path)
     assert getattr(task, "vocabulary", None) == vocabulary.get("vocab_size")

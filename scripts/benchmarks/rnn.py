@@ -59,6 +59,7 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(self, xs, mask):
+        """Return the states of all steps."""
         kind, norm = {"lstm": LSTM, "gru": GRU}[self.case.cell], Norm("layer", ("x", "h", "c"))
         for n in range(self.case.layers):
             cell = kind(self.case.H, norm, name=f"layer_{n}")
@@ -67,6 +68,7 @@ class Layers(nn.Module):
 
 
 def flax_norm(name: str) -> nn.Module:
+    """Return layer norm as Flax has it, computed as ours."""
     return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)
 
 
@@ -77,6 +79,7 @@ class FlaxLSTM(nn.Module):
 
     @nn.compact
     def __call__(self, carry, x, mask):
+        """Return the states of all steps."""
         c, h = carry
         dense = partial(nn.Dense, 4 * self.H, use_bias=False)
         a = flax_norm("norm_x")(dense(name="W_x")(x)) + flax_norm("norm_h")(dense(name="W_h")(h))
@@ -95,6 +98,7 @@ class FlaxLayers(nn.Module):
 
     @nn.compact
     def __call__(self, xs, mask):
+        """Return the states of all steps."""
         carry = (jnp.zeros((self.case.B, self.case.H)),) * 2
         scan = nn.scan(FlaxLSTM, variable_broadcast="params", split_rngs={"params": False})
         for n in range(self.case.layers):
@@ -128,6 +132,7 @@ def vary(path, leaf, noise):
 
 
 def make_params(case: Case) -> dict:
+    """Return the parameters of all implementations."""
     batch, key = make_batch(case), jax.random.key(0)
     params = jax.jit(Layers(case).init)(key, batch["x"], batch["mask"])["params"]
     noise = optax.tree.random_like(key, params)
@@ -136,7 +141,6 @@ def make_params(case: Case) -> dict:
 
 def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
     """Return a function of the loss and its gradients, and arguments for it."""
-
     rename = jax_peers.as_flax if isinstance(model, FlaxLayers) else lambda params: params
 
     def loss(params, x, mask, R):
@@ -150,6 +154,7 @@ def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
 
 
 def in_jax(case: Case, model: nn.Module) -> Peer:
+    """Return an implementation in jax."""
     function, arguments = gradients(case, model)
     jitted = jax.jit(function)
     compiled, facts = jax_peers.compile_for(jitted, *arguments)
@@ -163,6 +168,7 @@ def in_jax(case: Case, model: nn.Module) -> Peer:
 
 
 def in_torch(case: Case, norm: bool) -> Peer:
+    """Return an implementation in PyTorch."""
     from scripts.benchmarks import torch_peers
 
     return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)

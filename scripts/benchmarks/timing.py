@@ -130,6 +130,7 @@ def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
     Args:
         case: for the lines of progress.
         makers: functions that make the peers. An error of the first one is raised.
+        options: how to measure.
 
     Returns:
         A row for each peer: by how much it differs from the first one (None: not compared), its

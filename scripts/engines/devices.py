@@ -57,6 +57,7 @@ def share(devices: Devices, workers: int | None, per_run: int | None = None) -> 
     """Return the environment of each worker. Workers share devices only if there are too few.
 
     Args:
+        devices: of this machine.
         workers: how many runs train at a time; None: as many as have separate devices.
         per_run: devices of each run; None: all of them, shared out evenly among workers.
 

@@ -92,6 +92,7 @@ class Prefixed(io.TextIOBase):
         self._stream, self._prefix, self._line = stream, prefix, ""
 
     def write(self, text: str) -> int:
+        """Print the whole lines."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._stream.write(f"{self._prefix} | {line}\n")
@@ -166,6 +167,7 @@ class Worker:
         self._share, self._train = share, train
 
     def begin(self, job: Job) -> "Worker":
+        """Start to train a job."""
         if self._process is None:
             self._pipe, theirs = CONTEXT.Pipe()
             given = theirs, self._train, self._share, sys.orig_argv
@@ -192,6 +194,7 @@ class Worker:
         return self.status
 
     def wait(self) -> int:
+        """Return the exit status of the job once it has ended."""
         while (status := self.poll()) is None:
             time.sleep(LOOK)
         return status
@@ -292,6 +295,7 @@ def watch(
     Args:
         start: starts at most so many jobs, and returns what `Start` returns.
         slots: how many are at work at a time.
+        stopping: asks them to save and end.
     """
     working: list = []
     stopping.working = working
@@ -327,6 +331,9 @@ def train(
 
     Args:
         jobs: each with a separate folder.
+        start: starts jobs.
+        clock: estimates how long they take.
+        stopping: asks them to save and end.
         is_done: whether there is nothing left to do.
         later: minutes of what this command does afterwards, as estimated.
 

@@ -57,6 +57,7 @@ class Submitted:
 
     @property
     def place(self) -> str:
+        """Return the number of the job, and its log."""
         return f": job {self.submitted.job_id}, {self.submitted.paths.stdout}"
 
     def poll(self) -> int | None:

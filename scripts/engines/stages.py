@@ -326,6 +326,7 @@ class Fair(Stage):
         return product(dict(norm=self.norms, lr=self.rates, seeds=SHORT_SEEDS))
 
     def runs(self, norm: str, rates, seeds, steps: str) -> list[Run]:
+        """Return the runs of a norm."""
         minutes = self.minutes * read_length(steps)[0] / read_length(self.steps)[0]
         points = [dict(norm=norm, lr=lr, seeds=seed) for lr in rates for seed in seeds]
         return [self.run(point, steps, minutes) for point in points]

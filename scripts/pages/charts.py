@@ -85,8 +85,10 @@ def lines(
     """Return a chart of curves.
 
     Args:
+        title: of the chart.
         axes: labels of x and y.
         rows: made by `curve_row`.
+        styles: name, colour and shape of each curve.
         log: whether x and y are logarithmic.
         domains: of a "linear" and of a "log" y axis; without them, the data's.
     """
@@ -203,6 +205,8 @@ def shown(chart: Chart, alt: str, draw: bool = True) -> dict[str, Any]:
     """Return what templates show of a chart: its picture, and its own part of the specification.
 
     Args:
+        chart: the whole specification.
+        alt: what it shows, in words.
         draw: whether to draw the picture, too, which is for paper.
     """
     own = {key: value for key, value in chart.items() if value is not CURVES.get(key)}

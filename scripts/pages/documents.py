@@ -103,10 +103,12 @@ def panel_in(section: Section, name: str) -> Panel:
 
 @functools.cache
 def studied() -> list[Study]:
+    """Return the studies of all stored runs."""
     return evidence.studies(read_sections(RESULTS, apart=True)[0])
 
 
 def compared() -> list[Study]:
+    """Return the strongest study of each experiment."""
     return evidence.by_experiment(studied(), evidence.strength)
 
 
@@ -129,6 +131,7 @@ def all_claims() -> str:
 
 
 def stored_analysis() -> list[Check]:
+    """Return the checks in results/theory.json."""
     return claims.read_checks(ANALYSIS)
 
 

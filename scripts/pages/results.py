@@ -53,6 +53,8 @@ def show(section: Section, published: Rows, differs: str) -> dict[str, Any]:
     """Return what the template shows of a section: all of it, or what its runs have drawn.
 
     Args:
+        section: the runs.
+        published: published curves that the page has, to which those of this section are added.
         differs: in what it differs from the section that is shown in full; "" for this one.
     """
     gathered = gather(section)

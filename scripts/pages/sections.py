@@ -203,6 +203,7 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
     """Return the sections of all runs below root, and the errors of broken runs; print these.
 
     Args:
+        root: folder of the runs, at any depth.
         apart: whether runs in different folders always belong to different sections.
 
     Raises:
@@ -339,6 +340,7 @@ def seconds(case: str, peers: dict[str, str]) -> Curves:
     """Return the times of training steps in results/speed/step.json, a lane for each round.
 
     Args:
+        case: of the benchmark.
         peers: norm -> its name in the file.
     """
     path = RESULTS / "speed" / "step.json"
