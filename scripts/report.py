@@ -92,10 +92,10 @@ def main(_):
         raise InputError(f"{file} is not a page of this command. Choose another --out.")
 
     from ln.training import runs
-    from scripts.pages import claims, documents, results, theory
+    from scripts.pages import claims, documents, results
 
     if kind == "theory":
-        shown = theory.page()
+        shown = claims.analysis_page()
     elif kind == "claims":
         by_default = Path("runs") if any(runs.find(Path("runs"))) else None
         stored = Path(CHECKS.value or "")

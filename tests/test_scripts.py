@@ -122,7 +122,6 @@ def test_a_number_out_of_range_raises(values, message):
         ("def get_config(:", "line 1: SyntaxError"),
         ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
         ("x = 1", "get_config"),
-        ("def get_config():\n    return dict(experiment='mnist')", "lacks scale, seeds"),
     ],
 )
 def test_a_config_file_with_an_error_raises(text, message, tmp_path):

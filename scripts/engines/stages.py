@@ -219,6 +219,7 @@ class Halving(Stage):
             self.targets(curve, table["epochs"])  # before any training: raises if one is missing
 
     def points(self):
+        """Return what the runs differ in."""
         curves = [curve for rung in self.rungs for curve, _ in curves_of(rung)]
         return [curve | setting for curve in curves for setting in product(self.grid)]
 
@@ -246,6 +247,7 @@ class Halving(Stage):
             settings = settings[: rung.get("keep")]
 
     def waves(self):
+        """Yield the runs in the order in which they become known."""
         for rung, settings in self.rounds():
             wave = [
                 self.run(curve | setting, table["steps"], table["minutes"])
@@ -276,6 +278,7 @@ class Halving(Stage):
         return settings[n] if score < math.inf else None
 
     def table(self):
+        """Return what the finished stage shows."""
         chosen = self.chosen()
         if chosen is None:
             return f"{self.name}: no setting has readings of all cells; change its grid."
@@ -323,6 +326,7 @@ class Fair(Stage):
     check_ranking: bool = False
 
     def points(self):
+        """Return what the runs differ in."""
         return product(dict(norm=self.norms, lr=self.rates, seeds=SHORT_SEEDS))
 
     def runs(self, norm: str, rates, seeds, steps: str) -> list[Run]:
@@ -332,6 +336,7 @@ class Fair(Stage):
         return [self.run(point, steps, minutes) for point in points]
 
     def waves(self):
+        """Yield the runs in the order in which they become known."""
         for times in range(WIDENINGS + 1):
             short = SHORT_SEEDS, self.length_short
             grids = [(norm, self.widened(norm, times)) for norm in self.norms]
@@ -382,6 +387,7 @@ class Fair(Stage):
         return ranked(ranks)[0] if orders else None
 
     def table(self):
+        """Return what the finished stage shows."""
         lines = [f"{self.name}: config.select, seeds {SHORT_SEEDS}"]
         lengths = [self.length_short, self.steps] if self.check_ranking else [self.length_short]
         for norm, steps in itertools.product(self.norms, lengths):

@@ -12,12 +12,14 @@ from experiments import rules, theory
 from experiments.claims import CLAIMS
 from experiments.curves import Panel
 from experiments.rules import Cell, Claim, Row, Verdict
-from experiments.theory.checks import Check, Result
+from experiments.theory.checks import Check, Result, sci
 from ln.errors import InputError
 from scripts.pages.sections import Gathered, Section, gather, read_sections
 
 ANALYSIS, TIMING = "Analysis", "Timing"
 FULL, REDUCED = "Training at the paper’s scale", "Training at reduced scale"
+
+WORDS = {True: rules.CONFIRMED, False: rules.CONTRADICTED, None: rules.NOT_DECIDED}
 
 Pair = tuple[Section, Gathered]  # runs with the same settings, norms apart, and their curves
 
@@ -87,9 +89,10 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
     """Return what the checks of a claim's number say: all must hold."""
     checks = [check for check in checks if check.number == claim.number]
     holds = {check.holds for check in checks}
-    word = rules.CONFIRMED if holds == {True} else rules.NOT_DECIDED if holds else rules.NOT_TESTED
-    if False in holds:
-        word = rules.ERRATUM if claim.is_erratum else rules.CONTRADICTED
+    worst = False if False in holds else None if None in holds else True
+    word = WORDS[worst] if holds else rules.NOT_TESTED
+    if worst is False and claim.is_erratum:
+        word = rules.ERRATUM
     verdict = Verdict(word, " ".join(check.because for check in checks))
     return Finding(ANALYSIS, verdict, "the analysis", "python -m scripts.report --theory")
 
@@ -119,9 +122,8 @@ def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
     return Finding(FULL if full else REDUCED, verdict, source, details)
 
 
-def in_paper(claim: Claim, pair: Pair) -> list[Row]:
+def in_paper(claim: Claim, section: Section, curves: Gathered) -> list[Row]:
     """Return the estimates from the paper's own curves and tables."""
-    section, curves = pair
     return rules.in_paper(claim, curves.theirs, panels_of(section))
 
 
@@ -129,7 +131,7 @@ def claims_of(section: Section, curves: Gathered) -> list[tuple[Claim, Verdict, 
     """Return the claims of a section's experiment, their verdicts and the paper's numbers."""
     claims = [c for c in CLAIMS if c.experiment == section.experiment and not c.is_trend]
     pair = section, curves
-    return [(claim, by_runs(claim, [pair]).verdict, in_paper(claim, pair)) for claim in claims]
+    return [(claim, by_runs(claim, [pair]).verdict, in_paper(claim, *pair)) for claim in claims]
 
 
 # --- The page ---
@@ -196,8 +198,15 @@ def collect(sections: list[Section], checks: list[Check]) -> list[Entry]:
         for pair in [paper] if claim.is_timing else pairs:
             sets[tuple(pair[0].folders) if claim.is_trend else id(pair)].append(pair)
         findings = [by_runs(claim, group) for group in sets.values()]
-        entries.append(Entry(claim, findings, in_paper(claim, paper)))
+        entries.append(Entry(claim, findings, in_paper(claim, *paper)))
     return entries
+
+
+def analysis_page() -> dict[str, Any]:
+    """Return what the template shows of section 5."""
+    claims = {claim.number: claim for claim in CLAIMS}
+    results = theory.analysis()
+    return dict(results=results, claims=claims, words=WORDS, sci=sci, seed=theory.SEED)
 
 
 def page(root: Path | None, checks: list[Check] | None = None) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from scripts.pages.charts import styles_of
 from scripts.pages.evidence import Study
 from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_sections
 from scripts.pages.tables import as_line, first, number, rows_of, table_of
-from scripts.pages.theory import WORDS
 
 ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
@@ -138,7 +137,10 @@ def stored_analysis() -> list[Check]:
 def analysis() -> str:
     """Return the statements that the analysis checks."""
     texts: dict[int | None, str] = {claim.number: claim.text for claim in CLAIMS}
-    rows = [(c.statement or texts[c.number], WORDS[c.holds], c.because) for c in stored_analysis()]
+    rows = [
+        (c.statement or texts[c.number], claims.WORDS[c.holds], c.because)
+        for c in stored_analysis()
+    ]
     return grid(("statement", "verdict", "numbers"), rows, texts=3)
 
 
@@ -212,12 +214,10 @@ def waiting(times: np.ndarray) -> str:
     count, reached = len(times), int(np.isfinite(times).sum())
     if not reached:
         return f"never in {count}"
-    ordered = np.sort(np.where(np.isfinite(times), times, np.inf))
-    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    ordered = np.sort(np.nan_to_num(times, nan=np.inf))
     outside = int(stats.binom.ppf(0.025, count, 0.5))  # sorted times on each side to leave out
-    low, high = (ordered[outside - 1], ordered[-outside]) if outside else (np.nan, np.nan)
-    span = f" [{low:g}, {high:g}]".replace("inf", "never") if outside else ""
-    return f"{middle:g}{span}, {reached} of {count}".replace("inf", "never")
+    span = f" [{ordered[outside - 1]:g}, {ordered[-outside]:g}]" if outside else ""
+    return f"{np.median(ordered):g}{span}, {reached} of {count}".replace("inf", "never")
 
 
 def table(folder: str) -> str:

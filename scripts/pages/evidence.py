@@ -13,31 +13,15 @@ from experiments import datasets, rules
 from experiments.claims import CLAIMS, against
 from experiments.curves import Panel
 from experiments.rules import Gains, Part
-from scripts.pages import charts
+from scripts.pages import charts, sections
 from scripts.pages.charts import PAPER, SPECS, Chart
 from scripts.pages.claims import panels_of
-from scripts.pages.sections import (
-    RESULTS,
-    Gathered,
-    Section,
-    at_rates,
-    gather,
-    papers_of,
-    read_length,
-)
+from scripts.pages.sections import RESULTS, Gathered, Section, gather, papers_of
 from scripts.pages.tables import as_line
 
 NORM, BASELINE = "layer", "none"
-HEAD = (
-    "experiment",
-    "data, share of the paper’s updates",
-    "speed-up: paper",
-    "ours, at one rate",
-    "ours, each norm at its best",
-    "end: paper",
-    "end: ours",
-    "end of",
-)
+HEAD = ("experiment", "data, share of the paper’s updates", "speed-up: paper", "ours, at one rate")
+HEAD += ("ours, each norm at its best", "end: paper", "end: ours", "end of")
 
 
 @dataclasses.dataclass
@@ -63,9 +47,8 @@ class Study:
     @functools.cached_property
     def panel(self) -> Panel:
         """Return the first panel with finished curves of both norms."""
-        panels = list(self.section.panels.values())
-        curves = [item for gathered in self.curves.values() for item in gathered.ours.items()]
-        known = {key for key, curve in curves if curve.complete}
+        panels, curves = list(self.section.panels.values()), self.curves.values()
+        known = {key for both in curves for key, curve in both.ours.items() if curve.complete}
         both = (p for p in panels if {(p.name, NORM), (p.name, BASELINE)} <= known)
         return next(both, panels[0])
 
@@ -93,13 +76,8 @@ class Study:
 
     def gains(self, part: Part, rate: float, baseline_rate: float) -> Gains | None:
         """Return the gains of layer norm at a rate over no norm at another; None without pairs."""
-        rates = {NORM: rate, BASELINE: baseline_rate}
-        curves = {
-            key: curve
-            for norm, at in rates.items()
-            for key, curve in self.curves[at].ours.items()
-            if key[1] == norm
-        }
+        both = ((NORM, self.curves[rate]), (BASELINE, self.curves[baseline_rate]))
+        curves = {key: c for norm, at in both for key, c in at.ours.items() if key[1] == norm}
         gains = rules.measure(part, curves, panels_of(self.section))
         return gains if gains and gains.seeds else None
 
@@ -125,9 +103,8 @@ class Study:
     @property
     def at_best(self) -> Gains | None:
         """Return the speed-up with each norm at its best rate; None if only one rate was run."""
-        several = len(self.sections) > 1
         rates = self.best_rate(NORM), self.best_rate(BASELINE)
-        return self.gains(self.faster, *rates) if several else None
+        return self.gains(self.faster, *rates) if len(self.sections) > 1 else None
 
     def best_rate(self, norm: str) -> float:
         """Return a norm's best rate by config.select, of those with the most remaining lanes."""
@@ -166,7 +143,7 @@ class Study:
         if self.is_full:
             return f"{self.data}, the paper’s size and length"
         configs = self.section.runs[0].stored.config, papers_of(self.section.experiment)[0]
-        (ours, unit), (paper, paper_unit) = (read_length(config["steps"]) for config in configs)
+        (ours, unit), (paper, paper_unit) = (sections.read_length(c["steps"]) for c in configs)
         if unit != paper_unit or not any(figure.source for figure in self.section.figures):
             return f"{self.data}, reduced"  # the share is not known
         return f"{self.data}, reduced, {100 * ours / paper:.2g} % of the updates"
@@ -197,14 +174,14 @@ class Study:
 # --- From runs to studies ---
 
 
-def studies(sections: Iterable[Section]) -> list[Study]:
+def studies(some: Iterable[Section]) -> list[Study]:
     """Return the runs of sections, grouped into studies."""
     groups: dict[tuple, dict[float, Section]] = {}
-    for section in sections:
+    for section in some:
         name, scale, changes = section.experiment, section.scale, without_rate(section.changes)
         for run in section.runs:
             rates = groups.setdefault((name, scale, run.stored.folder.parent, *changes), {})
-            for shown in at_rates(run.stored, without_rate(run.changes)):
+            for shown in sections.at_rates(run.stored, without_rate(run.changes)):
                 rates.setdefault(shown.lr, Section(name, scale, changes, [])).runs.append(shown)
     return [Study(rates) for rates in groups.values()]
 
@@ -224,8 +201,7 @@ def by_experiment(known: list[Study], key: Callable[[Study], tuple]) -> list[Stu
     """Return the study with the largest key of each of the paper's experiments, in its order."""
     tested = [claim.experiment for claim in CLAIMS if not claim.is_trend]
     kept = [study for study in known if study.by_rate and study.section.experiment in tested]
-    kept.sort(key=key)
-    largest = {study.section.experiment: study for study in kept}
+    largest = {study.section.experiment: study for study in sorted(kept, key=key)}
     return sorted(largest.values(), key=lambda study: study.section.place)
 
 

@@ -57,18 +57,15 @@ def show(section: Section, published: Rows, differs: str) -> dict[str, Any]:
         published: published curves that the page has, to which those of this section are added.
         differs: in what it differs from the section that is shown in full; "" for this one.
     """
-    gathered = gather(section)
-    figures = [show_figure(figure, gathered.ours, gathered.theirs, published, bool(differs))
-               for figure in section.figures]  # fmt: skip
+    curves = gather(section)
+    figures = [show_figure(figure, *curves, published, bool(differs)) for figure in section.figures]
     entry = dict(section=section, differs=differs, title=section.figures[0].title)
     entry |= dict(figures=[shown for shown in figures if shown["charts"]])
     if differs:
         return entry
-    return entry | dict(
-        tables=[dict(table=t, rows=rows_of(t, gathered.ours)) for t in section.tables],
-        evaluations=evaluations(section),
-        claims=claims_of(section, gathered),
-    )
+    tables = [dict(table=table, rows=rows_of(table, curves.ours)) for table in section.tables]
+    more = dict(evaluations=evaluations(section), claims=claims_of(section, curves))
+    return entry | dict(tables=tables) | more
 
 
 def show_figure(figure: Figure, ours: Curves, theirs: Curves, published: Rows, brief: bool) -> dict:
