@@ -27,7 +27,7 @@ from absl import flags
 import experiments
 from ln.errors import InputError
 from scripts import cli
-from scripts.engines import devices, grid, jobs
+from scripts.engines import devices, jobs
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
@@ -58,7 +58,7 @@ def main(argv):
     for name, config in configs.items():
         seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
         try:
-            left = grid.unfinished(config, grid.listed(config), root / name)
+            left = jobs.unfinished(config, jobs.listed(config), root / name)
             todo += [job._replace(minutes=seconds / 60) for job in left]
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -115,7 +115,7 @@ def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
     shares = devices.share(here, workers)
     known = 1.0 if SCALE.value == "small" else None
     clock = jobs.Clock(len(shares), known)
-    return grid.train(todo, jobs.start_here(shares), clock, stopping)
+    return jobs.train_all(todo, jobs.start_here(shares), clock, stopping)
 
 
 # --- Pages ---

@@ -46,7 +46,7 @@ from ml_collections import config_flags
 
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.engines import devices, grid, jobs, plan, search, slurm
+from scripts.engines import devices, jobs, plan, search, slurm
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
@@ -92,8 +92,8 @@ def main(_):
         if GRID.value or DRY_RUN.value:
             raise InputError("--engine=optuna takes --space instead of --grid, and no --dry_run.")
         sys.exit(search.run(config, root, shares))
-    points = grid.read(GRID.value) if GRID.value else grid.listed(config)
-    todo = grid.unfinished(config, points, root)
+    points = jobs.read_grid(GRID.value) if GRID.value else jobs.listed(config)
+    todo = jobs.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")
     if not todo:
@@ -104,7 +104,7 @@ def main(_):
         places = shares()
         start, slots = jobs.start_here(places), len(places)
     with jobs.Stopping() as stopping:
-        sys.exit(grid.train(todo, start, jobs.Clock(slots), stopping))
+        sys.exit(jobs.train_all(todo, start, jobs.Clock(slots), stopping))
 
 
 if __name__ == "__main__":

@@ -309,7 +309,7 @@ def train(tmp_path, monkeypatch):
                 ended = status(job.folder.name, attempts[job.folder.name])
                 if ended == 0:
                     write_run(by_folder[job.folder], {})
-                yield types.SimpleNamespace(job=job, place="", poll=lambda ended=ended: ended)
+                yield types.SimpleNamespace(job=job, poll=lambda ended=ended: ended)
 
         start_all = lambda some: list(start(some))  # noqa: E731
         ended = plan.train([stage], start_all, jobs.Clock(1, 1.0), jobs.Stopping())

@@ -1,6 +1,7 @@
 """The runner of a plan: trains the runs of its stages in order, for as long as it may."""
 
 from collections.abc import Callable
+import itertools
 import math
 from pathlib import Path
 import sys
@@ -33,14 +34,11 @@ def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Sto
         place = f"stage {number} of {len(stages)}:"
         try:
             stage.check()
-            for wave in stage.waves():
-                if stopping.asked:
-                    break
-                later = sum(map(minutes_left, stages[number - 1 :]))
-                print(place, describe(stage, later, clock), flush=True)
+            for wave in itertools.takewhile(lambda _: not stopping.asked, stage.waves()):
+                print(place, describe(stage, stages[number - 1 :], clock), flush=True)
                 left = {r.folder: r for r in wave if not (r.settled or r.folder in lost)}
                 todo = [run.job for run in left.values()]
-                later -= sum(job.minutes for job in todo)
+                later = sum(map(minutes_left, stages[number - 1 :])) - sum(j.minutes for j in todo)
                 is_done = lambda job, left=left: left[job.folder].settled  # noqa: E731
                 lost |= jobs.train(todo, start, clock, stopping, is_done, later)
             if not stage.unsettled():
@@ -63,10 +61,10 @@ def minutes_left(stage) -> float:
         return 0.0
 
 
-def describe(stage, later: float, clock: jobs.Clock) -> str:
+def describe(stage, plan: list, clock: jobs.Clock) -> str:
     """Return how many of the known runs are done, and how long the rest and the plan take."""
     known, left = stage.known(), stage.unsettled()
-    eta = clock.eta(minutes_left(stage)) + clock.eta(later, "of the plan")
+    eta = clock.eta(minutes_left(stage)) + clock.eta(sum(map(minutes_left, plan)), "of the plan")
     return f"{stage.name}, {len(known) - len(left)}/{len(known)} runs{eta}"
 
 
@@ -84,7 +82,7 @@ def run(root: Path, shares: Callable[[], list[Environment]], dry_run: bool) -> i
         return 0
     if dry_run:
         for number, stage in enumerate(stages, start=1):
-            text = describe(stage, minutes_left(stage), jobs.Clock(1, 1.0))
+            text = describe(stage, stages[number - 1 :], jobs.Clock(1, 1.0))
             print(f"stage {number} of {len(stages)}: {text}")
             if ONLY.value:
                 print(*(f"  {run.folder}, {run.steps}" for run in stage.unsettled()), sep="\n")

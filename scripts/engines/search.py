@@ -20,7 +20,7 @@ import filelock
 
 from ln.errors import InputError, choose, writing
 from scripts import cli
-from scripts.engines import grid, jobs
+from scripts.engines import jobs
 from scripts.engines.devices import Environment
 
 SPACE = flags.DEFINE_multi_string(
@@ -47,7 +47,7 @@ def read_space(texts: list[str], config) -> dict[str, Any]:
     Raises:
         InputError: the text has another form, or there is not one learning rate.
     """
-    space = grid.read_pairs(texts, "--space", "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...")
+    space = jobs.read_pairs(texts, "--space", "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...")
     if "seeds" in space:
         raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
     if "lr" not in space and len(config.lr) > 1:
@@ -176,8 +176,6 @@ class Trial:
         number: of the trial in its study.
         open: whether the study does not know yet how the trial ended.
     """
-
-    place = ""
 
     def __init__(self, search: "Search", frozen, lock: filelock.FileLock):
         import optuna

@@ -14,7 +14,7 @@ from absl import flags
 
 from ln.errors import InputError
 from scripts import cli
-from scripts.engines import grid, jobs
+from scripts.engines import jobs
 
 CLUSTER = flags.DEFINE_string(
     "cluster", "slurm", "slurm: what submitit submits to: slurm, or local for processes here"
@@ -55,11 +55,6 @@ class Submitted:
     def __init__(self, job: jobs.Job, submitted):
         self.job, self.submitted, self.stopped = job, submitted, False
 
-    @property
-    def place(self) -> str:
-        """Return the number of the job, and its log."""
-        return f": job {self.submitted.job_id}, {self.submitted.paths.stdout}"
-
     def poll(self) -> int | None:
         """Return the exit status of the run; that of an interrupted one if there is no result."""
         if self.stopped:
@@ -84,7 +79,7 @@ def options(words: list[str]) -> dict[str, str | int]:
     Raises:
         InputError: a word has another form.
     """
-    pairs = grid.read_pairs(words, "--slurm", "KEY=VALUE, as in timeout_min=600")
+    pairs = jobs.read_pairs(words, "--slurm", "KEY=VALUE, as in timeout_min=600")
     return {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
 
 
@@ -121,6 +116,10 @@ def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple
 
     def start(some: list[jobs.Job]) -> list[Submitted]:
         with executor.batch():
-            return [Submitted(job, executor.submit(Training(job))) for job in some]
+            begun = [Submitted(job, executor.submit(Training(job))) for job in some]
+        for job in begun:
+            log = job.submitted.paths.stdout
+            print(f"{job.job.folder}: job {job.submitted.job_id}, {log}", flush=True)
+        return begun
 
     return start, sys.maxsize if at_once else workers
