@@ -116,9 +116,8 @@ def compile_for_h200(jitted, arguments) -> str:
     import jax
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=H200.read_text(), topology="1x1x1"
-    )
+    target = dict(target_config=H200.read_text(), topology="1x1x1")
+    topology = topologies.get_topology_desc(platform="cuda", **target)
     mesh = topologies.make_mesh(topology, (1,), ("device",))
     everywhere = jax.NamedSharding(mesh, jax.sharding.PartitionSpec())
     shapes = jax.tree.map(
@@ -140,10 +139,7 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder, schedule:
         config = step.make_config(folder, EXPERIMENT.value, SCALE.value)
         if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
-            raise InputError(
-                "jax's CUDA plugin is not installed here. Python 3.12 and a separate environment "
-                'with "jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
-            )
+            raise InputError('Install "jax[cuda13]==0.11.2" in another environment; see --help.')
         print(f"{EXPERIMENT.value}, {SCALE.value}", flush=True)
         text = compile_for_h200(*jax_peers.trainer_call(config, jax_peers.load(config)))
     report(text, config.steps_per_call, fused.ACCELERATOR.unroll)

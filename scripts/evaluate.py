@@ -25,12 +25,8 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select),
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 SAMPLES = flags.DEFINE_integer("samples", None, "K: samples for each example", **cli.COUNT)
 SPLIT = flags.DEFINE_string("split", "test", "with --samples: the split of the examples")
-CASES = flags.DEFINE_integer(
-    "cases", None, "with --samples: only so many, spread evenly over the split", **cli.COUNT
-)
-BLOCK = flags.DEFINE_integer(
-    "block", 100, "with --samples: examples at a time; more need more memory", **cli.COUNT
-)
+CASES = flags.DEFINE_integer("cases", None, "with --samples: so many of the split", **cli.COUNT)
+BLOCK = flags.DEFINE_integer("block", 100, "with --samples: examples at a time", **cli.COUNT)
 
 
 def main(_):

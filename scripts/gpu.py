@@ -50,19 +50,12 @@ MINUTES = flags.DEFINE_float("minutes", None, "time after which everything has s
 OUT = flags.DEFINE_string("out", None, "folder of the archive")
 WORK = flags.DEFINE_string("work", "runs/gpu", "folder of run folders, logs and measurements")
 SCALE = flags.DEFINE_enum("scale", "paper", ["paper", "tiny"], "sizes of models and of training")
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", "data", "folder of the data sets to compare on; training reads data/"
-)
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets to compare on")
 ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; default: all")
 
 BENCHMARK, SWEEP = ["-m", "scripts.benchmark"], ["-m", "scripts.sweep"]
 PLAN = [*SWEEP, "--plan=results/plan.toml", "--only=figure_6_batch", "--workers=3"]
-REHEARSAL = [
-    *SWEEP,
-    "--config=configs/mnist.py:tiny",
-    "--grid=norm=layer",
-    "--grid=batch_size=4,128",
-]
+TINY = "--config=configs/mnist.py:tiny", "--grid=norm=layer", "--grid=batch_size=4,128"
 
 
 def train(folder: Path) -> list[Part]:
@@ -71,7 +64,7 @@ def train(folder: Path) -> list[Part]:
     names = ONLY.value or (experiments.names() if tiny else [])
     compare = [*BENCHMARK, "device", f"--data_dir={DATA_DIR.value}", f"--out={folder}"]
     compare += [f"--case={name}-layer" for name in names]
-    words = [*REHEARSAL, f"--config.data_dir={DATA_DIR.value}"] if tiny else PLAN
+    words = [*SWEEP, *TINY, f"--config.data_dir={DATA_DIR.value}"] if tiny else PLAN
     return [("device", 1 / 4, compare), ("figure_6", 1, [*words, f"--root={folder}/figure_6"])]
 
 

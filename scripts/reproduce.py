@@ -31,15 +31,12 @@ from scripts.engines import devices, jobs
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
-WORKERS = flags.DEFINE_integer(
-    "workers", None, "runs to train at a time; default: one per GPU, or up to 4", lower_bound=1
-)
+WORKERS = flags.DEFINE_integer("workers", None, "runs to train at a time [one per GPU, or 4]", 1)
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
 PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("experiments", "ln", "scripts")
-CHECKS = "checks.json"  # of the theory page, which the claims page takes instead of a minute
 
 
 def main(argv):
@@ -51,9 +48,8 @@ def main(argv):
     root, out = Path("runs", place), Path(OUT.value or f"report/{place}")
     pages = {out: [f"--runs={root}"]}
     if not argv[1:]:
-        checks = f"--checks={out}/theory/{CHECKS}"
         pages |= {out / "theory": ["--theory"]}
-        pages |= {out / "claims": ["--claims", f"--runs={root}", checks]}
+        pages |= {out / "claims": ["--claims", f"--runs={root}"]}
     todo, failed = list[jobs.Job](), list[str]()
     for name, config in configs.items():
         seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
@@ -123,9 +119,8 @@ def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
 
 def start(out: Path, words: list[str], **options) -> subprocess.Popen:
     """Start to draw a page in another process."""
-    return subprocess.Popen(
-        (sys.executable, "-m", "scripts.report", *words, f"--out={out}"), **options
-    )
+    command = (sys.executable, "-m", "scripts.report", *words, f"--out={out}")
+    return subprocess.Popen(command, **options)
 
 
 def is_old(page: Path, root: Path) -> bool:

@@ -71,9 +71,7 @@ def main(argv):
     # A killed process may have left unfinished files, and no record.
     in_use = out.is_file() or any(path.suffix != ".tmp" for path in out.glob("*"))
     if in_use and not (out / RECORD).is_file():
-        raise InputError(
-            f"--out={out} is not empty and was not made by this command. Choose another folder."
-        )
+        raise InputError(f"--out={out} is not empty and has no {RECORD}. Choose another folder.")
     flags.FLAGS["out"].value = str(out)
     options = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(samples.Options)}
     workdir, n = WORKDIR.value, LANE.value

@@ -44,7 +44,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
 from scripts.engines import devices, jobs, plan, search, slurm
 
@@ -52,12 +52,12 @@ CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
 WORKERS = flags.DEFINE_integer(
-    "workers", None, "runs to train at a time; default: as many as get devices", lower_bound=1
+    "workers", None, "runs to train at a time [as many as get devices]", 1
 )
 DEVICES = flags.DEFINE_integer(
-    "devices_per_run", None, "devices of each run; default: all, shared out evenly", lower_bound=1
+    "devices_per_run", None, "devices of a run [all, shared out evenly]", 1
 )
-ENGINE = flags.DEFINE_string("engine", "local", "local, optuna, or slurm")
+ENGINE = flags.DEFINE_enum("engine", "local", ["local", "optuna", "slurm"], "what trains the runs")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
 
 for engine in (plan, search, slurm):
@@ -84,7 +84,6 @@ def main(_):
         raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")
     if (config := CONFIG.value) is None:
         raise InputError("Give --config=FILE[:SCALE] or --plan=FILE; --help has examples.")
-    choose("--engine", ENGINE.value, dict.fromkeys(("local", "optuna", "slurm")))
     if (ENGINE.value == "optuna") != bool(search.SPACE.value):
         raise InputError("--engine=optuna and --space belong together; --help has examples.")
     root = Path(ROOT.value or f"runs/{config.scale}") / config.experiment

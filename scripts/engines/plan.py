@@ -16,9 +16,7 @@ from scripts.engines.devices import Environment
 PLAN = flags.DEFINE_string("plan", None, "plan: a file of stages, such as results/plan.toml")
 ONLY = flags.DEFINE_string("only", "", "plan: only the stages whose names begin with this")
 MINUTES = flags.DEFINE_float("minutes", math.inf, "plan: time after which runs save and end", 0)
-COLLECT = flags.DEFINE_bool(
-    "collect", False, "plan: copies finished runs beside the plan's file, and updates documents"
-)
+COLLECT = flags.DEFINE_bool("collect", False, "plan: copies finished runs beside the plan's file")
 
 
 def train(stages: list, start: jobs.Start, clock: jobs.Clock, stopping: jobs.Stopping) -> int:

@@ -23,16 +23,12 @@ from scripts import cli
 from scripts.engines import jobs
 from scripts.engines.devices import Environment
 
-SPACE = flags.DEFINE_multi_string(
-    "space", [], "optuna: KEY=log:LOW:HIGH, float:..., int:..., logint:..., or KEY=VALUE,VALUE,..."
-)
+SPACE = flags.DEFINE_multi_string("space", [], "optuna: KEY=KIND:LOW:HIGH, or KEY=VALUE,VALUE,...")
 TRIALS = flags.DEFINE_integer("trials", 20, "optuna: how many in all", lower_bound=1)
 SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid"], "optuna: of the settings")
 PRUNER = flags.DEFINE_enum("pruner", "asha", ["asha", "hyperband", "none"], "optuna: of bad runs")
 STUDY = flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
-STORAGE = flags.DEFINE_string(
-    "storage", None, "optuna: postgresql://USER@HOST/NAME; default: $OPTUNA_STORAGE, or a file"
-)
+STORAGE = flags.DEFINE_string("storage", None, "optuna: postgresql://USER@HOST/NAME; [a file]")
 
 JOURNAL = "journal.log"
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
@@ -103,10 +99,10 @@ def open_study(folder: Path, mode: str):
     import optuna
 
     if hide_password(STORAGE.value or "") != (STORAGE.value or ""):
-        raise InputError(
-            "--storage has a password, which lists of processes show: set the variable "
-            "OPTUNA_STORAGE to that URL instead, or put the password in ~/.pgpass."
+        message = (
+            "lists of processes would show the password: set the variable OPTUNA_STORAGE instead"
         )
+        raise InputError(f"--storage: {message}.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers, pruners = optuna.samplers, optuna.pruners
     # TPE avoids the values of unfinished trials. The points of a grid are in the study's queue.
@@ -132,11 +128,9 @@ def open_study(folder: Path, mode: str):
         raise
     except Exception as error:  # optuna's, SQLAlchemy's or the driver's
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise InputError(
-            f"The study in {hide_password(url or str(folder / JOURNAL))} cannot be opened "
-            f"({hide_password(reason)}). Move it away or give another --study; --storage is "
-            f"postgresql://USER@HOST/NAME."
-        ) from error
+        message = hide_password(f"{url or folder / JOURNAL} cannot be opened ({reason}).")
+        remedy = "Move it away or give another --study; --storage is postgresql://USER@HOST/NAME."
+        raise InputError(f"The study in {message} {remedy}") from error
 
 
 def hide_password(text: str) -> str:
@@ -154,10 +148,8 @@ def open_journal(folder: Path):
 
     path = folder / JOURNAL
     if any(folder.glob("trial=*")) and not (path.exists() and path.stat().st_size):
-        raise InputError(
-            f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty. "
-            f"Restore that file, or give another --study."
-        )
+        message = f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty."
+        raise InputError(f"{message} Restore that file, or give another --study.")
     lock: Any = filelock.FileLock(path.with_suffix(".lock"))  # ends with its holder
     with lock, path.open("ab+") as file:
         # Optuna would append to a line that a full disk left half-written.
@@ -287,10 +279,8 @@ class Search:
             del wanted[key]
         known = self.study.user_attrs.get("settings", wanted)
         if changes := runs.differences(known, wanted):
-            raise InputError(
-                f"The study {STUDY.value!r} in {self.folder} is of another search "
-                f"({'; '.join(changes)}). Give the same settings, or another --study."
-            )
+            message = f"The study in {self.folder} is of another search ({'; '.join(changes)})."
+            raise InputError(f"{message} Give the same settings, or another --study.")
         self.study.set_user_attr("settings", wanted)
 
     def start(self, room: int) -> list[Trial]:
@@ -356,10 +346,7 @@ def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     try:
         space = read_space(SPACE.value, config)
     except ImportError:
-        raise InputError(
-            "--engine=optuna needs optuna, which is not installed: "
-            "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
-        ) from None
+        raise InputError("optuna is not installed: pip install 'optuna>=4.5,<6'") from None
     check_runs(config, space)
     folder, places = root / STUDY.value, shares()
     with writing(folder, "--root", "; the same command continues from there"):

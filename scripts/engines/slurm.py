@@ -16,11 +16,9 @@ from ln.errors import InputError
 from scripts import cli
 from scripts.engines import jobs
 
-CLUSTER = flags.DEFINE_string(
-    "cluster", "slurm", "slurm: what submitit submits to: slurm, or local for processes here"
-)
+CLUSTER = flags.DEFINE_string("cluster", "slurm", "slurm: submit to slurm, or local processes")
 SLURM = flags.DEFINE_multi_string(
-    "slurm", [], "slurm: KEY=VALUE for submitit: timeout_min=600, gpus_per_node=1, ..."
+    "slurm", [], "slurm: KEY=VALUE for submitit: timeout_min=600, ..."
 )
 
 REQUEUES = 1000  # of a job, each time it gets on
@@ -99,9 +97,7 @@ def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple
     try:
         import submitit
     except ImportError:
-        raise InputError(
-            "--engine=slurm needs submitit, which is not installed: pip install 'submitit>=1.5'"
-        ) from None
+        raise InputError("submitit is not installed: pip install 'submitit>=1.5'") from None
     cluster, given = CLUSTER.value, options(SLURM.value)
     at_once = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
     gpus = {"gpus_per_node": per_run} if per_run else {}  # a job is one task on one node
@@ -110,9 +106,8 @@ def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple
         executor = submitit.AutoExecutor(folder, cluster=cluster, **often)
         executor.update_parameters(**at_once | gpus | given)
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
-        raise InputError(
-            f"--engine=slurm: {error}. Start it where jobs are submitted, or with --cluster=local."
-        ) from error
+        remedy = "Start it where jobs are submitted, or with --cluster=local."
+        raise InputError(f"--engine=slurm: {error}. {remedy}") from error
 
     def start(some: list[jobs.Job]) -> list[Submitted]:
         with executor.batch():

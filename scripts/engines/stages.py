@@ -184,10 +184,8 @@ class Stage:
             InputError: the stage needs a choice, two runs are the same, or a run cannot be trained.
         """
         if self.settings_of:
-            raise InputError(
-                f"It needs the choice of {self.settings_of}, which is not recorded yet. "
-                f"Train that stage, and paste the [stage.choice] that it prints into the plan."
-            )
+            remedy = "Train that stage, and paste the [stage.choice] that it prints into the plan."
+            raise InputError(f"It needs the choice of {self.settings_of}, not yet made. {remedy}")
         point, times = collections.Counter(map(str, self.points())).most_common(1)[0]
         if times > 1:
             raise InputError(f"the grid has {times} times {point}.")
@@ -463,10 +461,8 @@ def collect(stages: list[Stage], results: Path, dry_run: bool = False) -> None:
     others = [p for p in results.rglob("*") if p.is_file() and p not in texts]
     size = sum(p.stat().st_size for p in others) + sum(len(t.encode()) for t in texts.values())
     if size > LARGEST:
-        raise InputError(
-            f"{results} would have {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB is the most: "
-            f"take fewer stages with --only, or move old runs away."
-        )
+        message = f"{results} would have {size / 1e6:.1f} MB; {LARGEST / 1e6:.0f} MB is the most."
+        raise InputError(f"{message} Take fewer stages with --only, or move old runs away.")
     copied = len({path.parent for path in texts})
     print(f"{copied} runs {'would be' if dry_run else 'are'} copied to {results}.")
     if dry_run:

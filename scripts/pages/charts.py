@@ -157,9 +157,7 @@ def tool() -> Any:
     try:
         import vl_convert
     except ImportError as error:
-        raise InputError(
-            "Pages and figures need vl-convert-python. Install it: pip install vl-convert-python"
-        ) from error
+        raise InputError("Pages need vl_convert: pip install vl-convert-python") from error
     return vl_convert
 
 

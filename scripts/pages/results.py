@@ -24,14 +24,9 @@ def page(root: Path) -> dict[str, Any]:
     ]
     compared = [study for main, _ in groups for study in main["studies"]]
     speeds = [evidence.speeds_chart(compared)] if compared else []
-    return dict(
-        groups=groups,
-        speeds=[charts.shown(chart, evidence.described(compared)) for chart in speeds],
-        head=evidence.HEAD,
-        published=published,
-        broken=broken,
-        root=root.as_posix(),
-    )
+    lead = [charts.shown(chart, evidence.described(compared)) for chart in speeds]
+    shown = dict(groups=groups, speeds=lead, head=evidence.HEAD, published=published)
+    return shown | dict(broken=broken, root=root.as_posix())
 
 
 def show_experiment(sections: list[Section], published: Rows) -> tuple[dict, list[dict]]:

@@ -20,10 +20,8 @@ from ln.training.runs import Lane, Reading, Stored
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
-ASIDE = (
-    *(*runs.PLACES, "scale", "seeds", "data_seed", "norm", "steps_per_call", "pad_to"),
-    *("log_every", "save_every"),
-)
+ASIDE = {*runs.PLACES, "scale", "seeds", "data_seed", "norm"}
+ASIDE |= {"steps_per_call", "pad_to", "log_every", "save_every"}
 
 Curves = dict[tuple[str, str], Curve]  # (panel or column, norm) -> curve
 
@@ -187,10 +185,9 @@ def merge(group: list[Shown]) -> Shown:
     first, stored = group[0], [shown.stored for shown in group]
     seeds = [seed for run in stored for seed in run.config["seeds"]]
     if len(set(seeds)) < len(seeds) or any(shown.changes != first.changes for shown in group):
-        raise InputError(
-            f"{' and '.join(str(run.folder) for run in stored)} are the same curve of the same "
-            f"figure. Use --runs to name a folder that contains only one of them."
-        )
+        folders = " and ".join(str(run.folder) for run in stored)
+        message = f"{folders} are the same curve of the same figure."
+        raise InputError(f"{message} Use --runs to name a folder that contains only one of them.")
     merged = dataclasses.replace(
         first.stored,
         rows=[reading for shown in group for reading in shown.readings],
@@ -225,10 +222,10 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
         key = (name, scale, *changes, folder.parent if apart else None)
         sections.setdefault(key, Section(name, scale, changes, [])).runs.append(shown)
     if not sections:
-        raise InputError(
-            f"There is no run to report in {root}. {' '.join(broken) or 'First train some:'} "
-            f"python -m scripts.sweep --config=configs/mnist.py:small --root={root.as_posix()}"
+        remedy = (
+            " ".join(broken) or "First train some: python -m scripts.sweep; --help has examples."
         )
+        raise InputError(f"There is no run to report in {root}. {remedy}")
     return sorted(sections.values(), key=lambda section: section.place), broken
 
 
@@ -344,9 +341,6 @@ def seconds(case: str, peers: dict[str, str]) -> Curves:
         peers: norm -> its name in the file.
     """
     path = RESULTS / "speed" / "step.json"
-    measured = json.loads(path.read_text())[case] if path.is_file() else {}
-    return {
-        ("seconds", norm): Curve(np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None])
-        for norm, peer in peers.items()
-        if peer in measured
-    }
+    rows = json.loads(path.read_text())[case] if path.is_file() else {}
+    known = {norm: rows[peer]["seconds_per_step"] for norm, peer in peers.items() if peer in rows}
+    return {("seconds", norm): Curve(np.zeros(1), np.c_[times]) for norm, times in known.items()}
