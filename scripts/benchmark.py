@@ -86,47 +86,44 @@ def benchmarks() -> dict[str, dict[str, Callable]]:
     """Return benchmark -> case -> a function of a folder for random data, which makes the peers."""
     from scripts.benchmarks import rnn, step
 
-    names, scale = step.experiments.names(), SCALE.value
-    full = {name: dict(experiment=name, scale=scale, norm=NORM.value) for name in names}
-    mnist = dict(experiment="mnist", norm=NORM.value)
-    sizes = {
-        "mnist-4": mnist | dict(scale=scale, batch_size=4),
-        "mnist-small": mnist | dict(scale="small"),
-        "mnist-small-4": mnist | dict(scale="small", batch_size=4),
-    }
-    several = {f"{name}-small": dict(experiment=name, scale="small", norm=NORM.value)
-               for name in ("mnist", "sequential_mnist")}  # fmt: skip
-    tiny = {f"{name}-{norm}": dict(experiment=name, scale="tiny", norm=norm)
-            for name in names for norm in step.norms(name)}  # fmt: skip
-    tiny = dict(sorted(tiny.items(), key=lambda case: case[1]["norm"] != "layer"))
-    settings = dict(step=full | sizes, lanes=several, memory=full, device=tiny)
+    def cases(benchmark: str, settings: dict[str, dict]) -> dict[str, Callable]:
+        common = dict(norm=NORM.value, data_dir=DATA_DIR.value)
+        return {name: partial(step.make_peers, benchmark, **common | setting)
+                for name, setting in settings.items()}  # fmt: skip
 
-    def peers(benchmark: str, setting: dict, folder: str):
-        config = step.make_config(folder, **setting, data_dir=DATA_DIR.value)
-        return step.PEERS[benchmark](config)
+    def setting(name: str, scale: str = SCALE.value, **more) -> dict:
+        return dict(experiment=name, scale=scale, **more)
 
-    known = {
-        benchmark: {name: partial(peers, benchmark, setting) for name, setting in cases.items()}
-        for benchmark, cases in settings.items()
-    }
-    return {"rnn": {n: partial(rnn.make_peers, case) for n, case in rnn.CASES.items()}} | known
+    full = {name: setting(name) for name in step.experiments.names()}
+    sizes = {"mnist-4": setting("mnist", batch_size=4), "mnist-small": setting("mnist", "small")}
+    sizes["mnist-small-4"] = setting("mnist", "small", batch_size=4)
+    several = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
+    norms = sorted(
+        ((n, norm) for n in full for norm in step.norms(n)), key=lambda p: p[1] != "layer"
+    )
+    tiny = {f"{name}-{norm}": setting(name, "tiny", norm=norm) for name, norm in norms}
+    return dict(
+        rnn={name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},
+        step=cases("step", full | sizes),
+        lanes=cases("lanes", several),
+        memory=cases("memory", full),
+        device=cases("device", tiny),
+    )
 
 
 def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:
     """Measure cases, and return whether none failed."""
     from ln.training import runs
-    from scripts.benchmarks.timing import Options, compare, table
+    from scripts.benchmarks.timing import compare, table
 
     rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
-    options = Options(
-        0 if benchmark in ("memory", "device") else rounds, seconds, tuple(PEER.value)
-    )
+    rounds = 0 if benchmark in ("memory", "device") else rounds
     path, succeeded = OUT.value and Path(OUT.value, f"{benchmark}.json"), True
     stored = json.loads(path.read_text()) if path and path.exists() else {}
     for name, make_peers in cases.items():
         conditions = environment()
         try:
-            rows = compare(name, make_peers(folder), options)
+            rows = compare(name, make_peers(folder=folder), rounds, seconds, PEER.value)
         except InputError:
             raise
         except Exception:  # such as too little memory: the others continue

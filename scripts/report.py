@@ -51,14 +51,12 @@ MARK = '<meta name="generator" content="scripts.report">'  # in every page of th
 def write_tables(root: Path, out: Path, words: list[str]) -> None:
     """Write the final results in the formats of these flags, and with "csv" all metrics too."""
     from ln.training import runs
+    from scripts.pages.tables import markdown
 
     results = runs.results(root)
-    lines = [results.columns, ["---"] * results.shape[1], *results.itertuples(index=False)]
-    texts = dict(
-        csv=results.to_csv(index=False),
-        latex=results.to_latex(index=False, escape=True),
-        markdown="".join(f"| {' | '.join(map(str, line))} |\n" for line in lines),
-    )
+    lines = markdown(results.columns, results.itertuples(index=False), texts=6)
+    texts = dict(csv=results.to_csv(index=False), markdown=f"{lines}\n")
+    texts["latex"] = results.to_latex(index=False, escape=True)
     files = {TABLES[word]: texts[word] for word in words}
     if "csv" in words:
         files["metrics.csv"] = runs.table(root).to_csv(index=False)

@@ -73,11 +73,9 @@ def main(_):
     """Train the runs that the flags ask for."""
     given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
     if plan.PLAN.value:
-        modules = (search, slurm)
-        foreign = {f.name for m in modules for f in flags.FLAGS.get_key_flags_for_module(m)}
-        if wrong := sorted(
-            f"--{name}" for name in given & (foreign | {"config", "grid", "engine"})
-        ):
+        modules, own = (search, slurm), {"config", "grid", "engine"}
+        foreign = {f.name for m in modules for f in flags.FLAGS.get_key_flags_for_module(m)} | own
+        if wrong := sorted(f"--{name}" for name in given & foreign):
             raise InputError(f"--plan takes no {', '.join(wrong)}; its stages say what to train.")
         sys.exit(plan.run(Path(ROOT.value or "runs/plan"), shares, bool(DRY_RUN.value)))
     if given & {"only", "minutes", "collect"}:

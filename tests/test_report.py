@@ -471,8 +471,8 @@ def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path):
     )
 
 
-def test_a_setting_without_a_known_length_or_data_set(tmp_path):
+def test_a_setting_names_an_unknown_data_set(tmp_path):
     for norm in ("none", "layer"):
         write_order_embeddings(tmp_path, norm, 1, dataset="mine", steps="18000")
     (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
-    assert study.setting == "mine, reduced"
+    assert study.setting == "mine, reduced, 22 % of the updates"

@@ -32,10 +32,6 @@ class Case(NamedTuple):
     layers: int = 1
     d_x: bool = True  # also the gradient by the inputs
 
-    def __str__(self):
-        count = f"{self.layers} layers, " if self.layers > 1 else ""
-        return f"{self.cell.upper()}, {count}T={self.T}, B={self.B}, H={self.H}, D={self.D}"
-
 
 CASES = {
     "draw": Case("lstm", T=64, B=128, H=256, D=256),

@@ -189,3 +189,8 @@ def in_torch(config) -> Peer:
 
 
 PEERS = dict(step=step_peers, lanes=lanes_peers, memory=memory_peers, device=device_peers)
+
+
+def make_peers(benchmark: str, **setting) -> Makers:
+    """Return the implementations of a benchmark; see `make_config`."""
+    return PEERS[benchmark](make_config(**setting))

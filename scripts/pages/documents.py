@@ -8,7 +8,6 @@ The words after "generated:" are the name of one of the BLOCKS below and its arg
 below results/.
 """
 
-from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import json
@@ -30,7 +29,7 @@ from scripts.pages import charts, claims, evidence
 from scripts.pages.charts import styles_of
 from scripts.pages.evidence import Study
 from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_sections
-from scripts.pages.tables import as_line, first, number, rows_of, table_of
+from scripts.pages.tables import as_line, first, markdown, number, rows_of, table_of
 
 ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
@@ -81,12 +80,6 @@ def fill(text: str, path: Path) -> str:
     return BLOCK.sub(block, text)
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """Return a Markdown table; its first columns are texts, the others numbers."""
-    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
-
-
 def section_in(folder: str) -> Section:
     """Return the first section of the runs in a folder of results/."""
     return read_sections(RESULTS / folder)[0][0]
@@ -120,7 +113,7 @@ def results() -> str:
         (f"[{study.title}](docs/results/{study.section.experiment}.md)", *study.cells)
         for study in compared()
     ]
-    return grid(evidence.HEAD, rows, texts=2)
+    return markdown(evidence.HEAD, rows, texts=2)
 
 
 def all_claims() -> str:
@@ -141,7 +134,7 @@ def analysis() -> str:
         (c.statement or texts[c.number], claims.WORDS[c.holds], c.because)
         for c in stored_analysis()
     ]
-    return grid(("statement", "verdict", "numbers"), rows, texts=3)
+    return markdown(("statement", "verdict", "numbers"), rows, texts=3)
 
 
 def settings(folder: str) -> str:
@@ -149,7 +142,7 @@ def settings(folder: str) -> str:
     changes = section_in(folder).changes
     pairs = (text.split(": ", 1) for text in changes if not text.startswith("eval_every"))
     rows = [(f"`{key}`", *values.split(" -> ")) for key, values in pairs]
-    return grid(("setting", "the paper", "ours"), rows)
+    return markdown(("setting", "the paper", "ours"), rows)
 
 
 def curves(folder: str, *words: str) -> str:
@@ -176,7 +169,7 @@ def curves(folder: str, *words: str) -> str:
                     texts = [number(lanes, panel.digits) for lanes in values]
                 rows.append([title + label + many, *texts])
     head = f"{COUNTS[panel.x]}s" if at > 1 else f"{panel.label}, after … {COUNTS[panel.x]}s"
-    return grid([head, *(f"{x:,g}" for x in places)], rows)
+    return markdown([head, *(f"{x:,g}" for x in places)], rows)
 
 
 def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
@@ -185,7 +178,7 @@ def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
     landmarks = tuple(map(float, places.split(","))) if places else ()
     panel = dataclasses.replace(panel_in(section, name), landmarks=landmarks)
     table = table_of(panel, *gather(section))
-    return grid([table["title"], *table["head"]], table["rows"])
+    return markdown([table["title"], *table["head"]], table["rows"])
 
 
 def falls(folder: str, name: str, _at: str, levels: str) -> str:
@@ -206,7 +199,7 @@ def falls(folder: str, name: str, _at: str, levels: str) -> str:
             paper = first(as_line(theirs[norm]), level, panel.falling) if norm in theirs else "–"
             cells += [waiting(curve.first(level, panel.falling)), paper]
         rows.append(cells)
-    return grid(head, rows)
+    return markdown(head, rows)
 
 
 def waiting(times: np.ndarray) -> str:
@@ -226,7 +219,7 @@ def table(folder: str) -> str:
     (shown,) = section.tables
     head = ["", *(column.label for column in shown.columns), "seeds", "updates"]
     rows = rows_of(shown, gather(section).ours)
-    return grid(head, [(row["model"], *row["cells"]) for row in rows])
+    return markdown(head, [(row["model"], *row["cells"]) for row in rows])
 
 
 def speed(benchmark: str) -> str:

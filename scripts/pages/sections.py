@@ -146,16 +146,11 @@ class Section:
         back = (text.partition(":")[0] for text in main.changes)
         return "; ".join([*texts, *(f"{key} as in the paper" for key in back if key not in keys)])
 
-    @property
-    def seeds(self) -> str:
-        """Return the seeds of the runs, in words."""
-        texts = (", ".join(map(str, shown.stored.config["seeds"])) for shown in self.runs)
+    def values(self, key: str) -> str:
+        """Return the values of a key in the configs of the runs, in words."""
+        values = (shown.stored.config[key] for shown in self.runs)
+        texts = (v if isinstance(v, str) else ", ".join(map(str, v)) for v in values)
         return " or ".join(dict.fromkeys(texts))
-
-    @property
-    def norms(self) -> str:
-        """Return the norms of the runs, in words."""
-        return ", ".join(dict.fromkeys(shown.stored.config["norm"] for shown in self.runs))
 
     @property
     def folders(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Numbers of curves as cells: ours beside the paper's."""
 
+from collections.abc import Iterable, Sequence
 import dataclasses
 
 import numpy as np
@@ -7,6 +8,12 @@ import numpy as np
 from experiments.curves import Curve, Panel, Table
 from scripts.pages.charts import styles_of
 from scripts.pages.sections import Curves, Section, by_norm
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """Return a Markdown table; its first columns are texts, the others numbers."""
+    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
 
 
 def number(lanes: np.ndarray, digits: str) -> str:
