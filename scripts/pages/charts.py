@@ -35,7 +35,7 @@ SYMBOLS = {  # of shapes, in texts
     **{"cross": "✚", "triangle-right": "▶", "stroke": "━"},
 }
 OURS, PAPER = "ours", "the paper"
-POINTS, MARKS = 80, 9  # of a curve, at most: more than a screen shows; and with a symbol
+POINTS, MARKS = 60, 9  # of a curve, at most: more than a screen shows; and with a symbol
 SIZE = dict(width=340, height=230)
 # Colours of texts and axes are those around the chart, in light and dark. Rows of data are lanes:
 # a thin line each, for a mean hides that one has not fallen yet, within a band around the mean.
@@ -71,7 +71,8 @@ def spread(length: int, count: int) -> np.ndarray:
 
 def rounded(values: np.ndarray) -> list[float | None]:
     """Return values to four digits; None where one is not finite."""
-    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.tolist()]
+    numbers = [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.tolist()]
+    return [int(v) if v is not None and v == int(v) else v for v in numbers]
 
 
 def lines(
