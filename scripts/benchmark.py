@@ -98,9 +98,8 @@ def benchmarks() -> dict[str, dict[str, Callable]]:
     sizes = {"mnist-4": setting("mnist", batch_size=4), "mnist-small": setting("mnist", "small")}
     sizes["mnist-small-4"] = setting("mnist", "small", batch_size=4)
     several = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
-    norms = sorted(
-        ((n, norm) for n in full for norm in step.norms(n)), key=lambda p: p[1] != "layer"
-    )
+    pairs = [(name, norm) for name in full for norm in step.norms(name)]
+    norms = sorted(pairs, key=lambda pair: pair[1] != "layer")
     tiny = {f"{name}-{norm}": setting(name, "tiny", norm=norm) for name, norm in norms}
     return dict(
         rnn={name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},

@@ -13,6 +13,7 @@ other packages of requirements.txt.
 """
 
 import dataclasses
+from functools import partial
 import importlib.util
 import os
 from pathlib import Path
@@ -120,9 +121,8 @@ def compile_for_h200(jitted, arguments) -> str:
     topology = topologies.get_topology_desc(platform="cuda", **target)
     mesh = topologies.make_mesh(topology, (1,), ("device",))
     everywhere = jax.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), arguments
-    )
+    shaped = partial(jax.ShapeDtypeStruct, sharding=everywhere)
+    shapes = jax.tree.map(lambda a: shaped(a.shape, a.dtype), arguments)
     return jitted.lower(*shapes).compile().as_text()
 
 

@@ -66,9 +66,7 @@ def main(_):
     for n, split, metric, result in numbers:
         seed, lr = trained.lanes[n]
         about = ", ".join(f"{k} {v:.6g}" for k, v in result.items() if v is not None)
-        print(
-            f"seed {seed}, lr {lr:g}  {split} {metric} {about.removeprefix('value ')}", flush=True
-        )
+        print(f"seed {seed}, lr {lr:g}  {split} {metric}: {about}", flush=True)
         rows.append(dict(step=step, split=split, metric=metric, seed=seed, lr=lr) | result)
     origin = runs.provenance(step)
     runs.append_rows(folder / "evaluations.jsonl", [row | origin for row in rows])

@@ -49,10 +49,8 @@ def main(_):
 def write(counts: Counter) -> None:
     """Write the table of inputs and their results."""
     rows = [HEAD, "|---|---:|---:|"]
-    rows += [
-        f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'rejected']:,} |"
-        for what in sorted({what for what, _ in counts})
-    ]
+    for what in sorted({what for what, _ in counts}):
+        rows.append(f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'rejected']:,} |")
     path = Path(OUT.value)
     before = path.read_text(encoding="utf-8").split(HEAD)[0] if path.is_file() else ""
     path.write_text(before + "\n".join([*rows, ""]), encoding="utf-8")

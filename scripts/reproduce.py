@@ -48,8 +48,7 @@ def main(argv):
     root, out = Path("runs", place), Path(OUT.value or f"report/{place}")
     pages = {out: [f"--runs={root}"]}
     if not argv[1:]:
-        pages |= {out / "theory": ["--theory"]}
-        pages |= {out / "claims": ["--claims", f"--runs={root}"]}
+        pages[out / "claims"] = ["--claims", f"--runs={root}"]
     todo, failed = list[jobs.Job](), list[str]()
     for name, config in configs.items():
         seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
@@ -61,20 +60,18 @@ def main(argv):
             failed.append(name)
     todo.sort(key=lambda job: -job.minutes)
     todo = todo[-1:] + todo[:-1]  # a quick run first, for the first figure
-    drawn = dict[Path, subprocess.Popen]()
+    theory, drawn = out / "theory", dict[Path, subprocess.Popen]()
     with jobs.Stopping() as stopping, drawing(out, pages[out], root):
-        if out / "theory" in pages and is_old(out / "theory", Path("none")):
-            drawn[out / "theory"] = start(out / "theory", pages[out / "theory"])
+        if not argv[1:] and is_old(theory, Path("none")):
+            drawn[theory] = start(theory, ["--theory"])
         status = train(todo, stopping) if todo else 0
     if stopping.asked:
         sys.exit(cli.INTERRUPTED)
-    for page, words in pages.items():
-        if page.name == "claims" and out / "theory" in drawn:
-            drawn[out / "theory"].wait()
-        if page.name != "theory" and is_old(page, root):
-            drawn[page] = start(page, words)
+    for process in drawn.values():
+        process.wait()  # the page of claims takes its checks
+    drawn |= {page: start(page, words) for page, words in pages.items() if is_old(page, root)}
     failed += [str(page) for page, process in drawn.items() if process.wait()]
-    print(*(f"The page: {page / 'index.html'}" for page in pages), sep="\n")
+    print(*(f"The page: {page / 'index.html'}" for page in {**pages, **drawn}), sep="\n")
     if failed:
         print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
     sys.exit(1 if failed else status)

@@ -27,12 +27,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; d
 LANE = flags.DEFINE_integer("lane", 0, "number of a pair of seed and learning rate of the run")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
-KINDS: dict[Any, Any] = {  # type of an option -> how its flag is made; others are texts
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-    list[str] | None: flags.DEFINE_multi_string,
-}
+# Type of an option -> how its flag is made; others are texts.
+KINDS: dict[Any, Any] = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+KINDS |= {bool: flags.DEFINE_bool, list[str] | None: flags.DEFINE_multi_string}
 RECORD = "samples.json"  # marks a folder as made by this command
 
 

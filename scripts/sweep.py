@@ -51,12 +51,8 @@ from scripts.engines import devices, jobs, plan, search, slurm
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
-WORKERS = flags.DEFINE_integer(
-    "workers", None, "runs to train at a time [as many as get devices]", 1
-)
-DEVICES = flags.DEFINE_integer(
-    "devices_per_run", None, "devices of a run [all, shared out evenly]", 1
-)
+WORKERS = flags.DEFINE_integer("workers", None, "runs at a time [as many as get devices]", 1)
+DEVICES = flags.DEFINE_integer("devices_per_run", None, "devices of a run [an even share]", 1)
 ENGINE = flags.DEFINE_enum("engine", "local", ["local", "optuna", "slurm"], "what trains the runs")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
 

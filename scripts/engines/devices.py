@@ -10,10 +10,7 @@ from ln.errors import InputError
 
 Environment = dict[str, str]
 
-ASK = """
-import json, jax
-print(json.dumps([jax.default_backend(), len(jax.local_devices())]))
-"""
+ASK = "import json, jax; print(json.dumps([jax.default_backend(), len(jax.local_devices())]))"
 FORCED = "--xla_force_host_platform_device_count"
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")  # why there may be no device
 MEMORY = 0.9  # of a device, for all runs on it
@@ -68,6 +65,7 @@ def share(devices: Devices, workers: int | None, per_run: int | None = None) -> 
     if len(names) == 1 and not devices.variable:
         return [{}] * (workers or 1)
     workers = workers or places
+    places = min(places, workers)
     groups = [names[n * per_run : (n + 1) * per_run] for n in range(places)]
     together = [len(range(n, workers, places)) for n in range(places)]  # runs on a group
     shares = [environment(devices.variable, *both) for both in zip(groups, together, strict=True)]

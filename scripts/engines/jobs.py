@@ -89,11 +89,9 @@ def listed(config: ConfigDict) -> list[dict]:
 def names(points: list[dict]) -> list[str]:
     """Return a folder name for each run, made of its values; of lane keys only those that vary."""
     vary = [k for k in LANE_KEYS if len({str(point.get(k)) for point in points}) > 1]
-    words = [
-        ",".join(f"{k}={v}" for k, v in point.items() if k not in LANE_KEYS or k in vary)
-        for point in points
-    ]
-    folders = [word.replace(" ", "") or "run" for word in words]
+    aside = set(LANE_KEYS) - set(vary)
+    pairs = [[f"{k}={v}" for k, v in point.items() if k not in aside] for point in points]
+    folders = [",".join(words).replace(" ", "") or "run" for words in pairs]
     if len(set(folders)) < len(folders):
         raise InputError(f"Two runs of this sweep are the same: {', '.join(folders)}.")
     return folders

@@ -99,10 +99,8 @@ def open_study(folder: Path, mode: str):
     import optuna
 
     if hide_password(STORAGE.value or "") != (STORAGE.value or ""):
-        message = (
-            "lists of processes would show the password: set the variable OPTUNA_STORAGE instead"
-        )
-        raise InputError(f"--storage: {message}.")
+        message = "lists of processes would show its password; set OPTUNA_STORAGE instead."
+        raise InputError(f"--storage: {message}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers, pruners = optuna.samplers, optuna.pruners
     # TPE avoids the values of unfinished trials. The points of a grid are in the study's queue.
@@ -231,7 +229,6 @@ class Trial:
         run = runs.read(self.job.folder) if begun else None
         best = run.best(run.lanes) if run and status == 0 else None
         state = "PRUNED" if run and run.diverged else "COMPLETE" if best else "FAIL"
-        self.search.failed += state == "FAIL"
         self.tell(state, best[1] if best and state == "COMPLETE" else None)
 
     def tell(self, state: str, value: float | None = None) -> None:
@@ -258,7 +255,7 @@ class Search:
     def __init__(self, folder: Path, config, space: dict[str, Any], shares: list[Environment]):
         self.folder, self.config, self.space, self.shares = folder, config, space, shares
         self.begin = jobs.start_here(shares)
-        self.kills, self.failed = collections.Counter[int](), 0
+        self.kills = collections.Counter[int]()
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         # Held from the choice of a trial until its own lock is held.
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
@@ -320,7 +317,8 @@ class Search:
             print("Stopped; the same command continues from here.", flush=True)
             return cli.INTERRUPTED
         print(*self.summary(), sep="\n", flush=True)
-        return 1 if self.failed else 0
+        states = {trial.state.name for trial in self.study.get_trials(deepcopy=False)}
+        return 1 if "FAIL" in states else 0
 
     def summary(self) -> Iterator[str]:
         """Yield lines on what the study knows: the states of its trials, and the best ones."""

@@ -17,9 +17,7 @@ from scripts import cli
 from scripts.engines import jobs
 
 CLUSTER = flags.DEFINE_string("cluster", "slurm", "slurm: submit to slurm, or local processes")
-SLURM = flags.DEFINE_multi_string(
-    "slurm", [], "slurm: KEY=VALUE for submitit: timeout_min=600, ..."
-)
+SLURM = flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE for submitit, as timeout_min=600")
 
 REQUEUES = 1000  # of a job, each time it gets on
 

@@ -99,17 +99,15 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
 
 def panels_of(section: Section) -> dict[str, Panel]:
     """Return the panels and columns of an experiment by name."""
-    return section.panels | {
-        column.name: column for table in section.tables for column in table.columns
-    }
+    columns = (column for table in section.tables for column in table.columns)
+    return section.panels | {column.name: column for column in columns}
 
 
 def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
     """Return what a set of runs says, or all sets of a claim about a trend."""
     section = pairs[0][0]
-    full = claim.is_timing or all(
-        s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs
-    )
+    same = [s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs]
+    full = claim.is_timing or all(same)
     configs = [[run.stored.config for run in section.runs] or [{}] for section, _ in pairs]
     cells = [Cell(c[0], curves.ours) for c, (_, curves) in zip(configs, pairs, strict=True)]
     verdict = rules.decide(claim, cells, panels_of(section), full)

@@ -109,10 +109,8 @@ def compared() -> list[Study]:
 
 def results() -> str:
     """Return layer norm's speed-up by experiment."""
-    rows = [
-        (f"[{study.title}](docs/results/{study.section.experiment}.md)", *study.cells)
-        for study in compared()
-    ]
+    known = [(study, f"docs/results/{study.section.experiment}.md") for study in compared()]
+    rows = [(f"[{study.title}]({page})", *study.cells) for study, page in known]
     return markdown(evidence.HEAD, rows, texts=2)
 
 
@@ -130,10 +128,8 @@ def stored_analysis() -> list[Check]:
 def analysis() -> str:
     """Return the statements that the analysis checks."""
     texts: dict[int | None, str] = {claim.number: claim.text for claim in CLAIMS}
-    rows = [
-        (c.statement or texts[c.number], claims.WORDS[c.holds], c.because)
-        for c in stored_analysis()
-    ]
+    words, checks = claims.WORDS, stored_analysis()
+    rows = [(c.statement or texts[c.number], words[c.holds], c.because) for c in checks]
     return markdown(("statement", "verdict", "numbers"), rows, texts=3)
 
 
@@ -249,7 +245,6 @@ def environment():
         lstrip_blocks=True,
     )
     known.policies["json.dumps_kwargs"] = dict(separators=(",", ":"), ensure_ascii=False)
-    known.globals |= dict(
-        curves=charts.CURVES, config=charts.CONFIG, symbols=charts.SYMBOLS, library=charts.library
-    )
+    known.globals |= dict(curves=charts.CURVES, config=charts.CONFIG, symbols=charts.SYMBOLS)
+    known.globals["library"] = charts.library
     return known

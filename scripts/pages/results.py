@@ -18,10 +18,8 @@ def page(root: Path) -> dict[str, Any]:
     charts.tool()
     sections, broken = read_sections(root)
     published: Rows = {}
-    groups = [
-        show_experiment(list(group), published)
-        for _, group in itertools.groupby(sections, key=lambda section: section.experiment)
-    ]
+    grouped = itertools.groupby(sections, key=lambda section: section.experiment)
+    groups = [show_experiment(list(group), published) for _, group in grouped]
     compared = [study for main, _ in groups for study in main["studies"]]
     speeds = [evidence.speeds_chart(compared)] if compared else []
     lead = [charts.shown(chart, evidence.described(compared)) for chart in speeds]

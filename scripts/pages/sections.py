@@ -183,11 +183,9 @@ def merge(group: list[Shown]) -> Shown:
         folders = " and ".join(str(run.folder) for run in stored)
         message = f"{folders} are the same curve of the same figure."
         raise InputError(f"{message} Use --runs to name a folder that contains only one of them.")
-    merged = dataclasses.replace(
-        first.stored,
-        rows=[reading for shown in group for reading in shown.readings],
-        finished=all(run.finished for run in stored),
-    )
+    rows = [reading for shown in group for reading in shown.readings]
+    finished = all(run.finished for run in stored)
+    merged = dataclasses.replace(first.stored, rows=rows, finished=finished)
     return Shown(merged, first.lr, [lane for shown in group for lane in shown.lanes], first.changes)
 
 
@@ -217,9 +215,7 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
         key = (name, scale, *changes, folder.parent if apart else None)
         sections.setdefault(key, Section(name, scale, changes, [])).runs.append(shown)
     if not sections:
-        remedy = (
-            " ".join(broken) or "First train some: python -m scripts.sweep; --help has examples."
-        )
+        remedy = " ".join(broken) or "First train some: python -m scripts.sweep --help shows how."
         raise InputError(f"There is no run to report in {root}. {remedy}")
     return sorted(sections.values(), key=lambda section: section.place), broken
 

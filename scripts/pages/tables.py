@@ -32,9 +32,8 @@ def as_line(curve: Curve) -> Curve:
 def table_of(panel: Panel, ours: Curves, theirs: Curves) -> dict:
     """Return ours beside the paper's, at the panel's landmarks and in its summaries."""
     labels = [f"{panel.x_label} = {x:g}" for x in panel.landmarks]
-    labels += [
-        f"{name} of {f'last {count}' if count else 'all'}" for name, count in panel.summaries
-    ]
+    spans = [(name, f"last {count}" if count else "all") for name, count in panel.summaries]
+    labels += [f"{name} of {span}" for name, span in spans]
     labels += [f"{panel.x_label} when {panel.times * level:g} is reached" for level in panel.levels]
     mine, papers = by_norm(panel, ours), by_norm(panel, theirs)
     head, columns = [], []
