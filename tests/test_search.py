@@ -16,9 +16,10 @@ from configs import mnist
 from ln.errors import InputError
 from ln.training import runs
 from scripts import cli, sweep  # noqa: F401  the latter defines the flags
-from scripts.engines import jobs, search
+from scripts.engines import jobs
 
 optuna = pytest.importorskip("optuna")
+search = pytest.importorskip("scripts.engines.search")
 PROJECT = Path(__file__).parent.parent
 TINY = "--config=configs/mnist.py:tiny"
 
@@ -95,8 +96,8 @@ def make_search(folder, *space, config=None, workers=1, **values):
     for name, value in dict(space=list(space), **values).items():
         setattr(flags.FLAGS, name, value)
     config = config or make_config()
-    axes = search.read_space(search.SPACE.value, config)
-    return search.Search(folder / search.STUDY.value, config, axes, [{}] * workers)
+    axes = search.read_space(flags.FLAGS.space, config)
+    return search.Search(folder / flags.FLAGS.study, config, axes, [{}] * workers)
 
 
 def trials_of(launcher):

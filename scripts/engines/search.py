@@ -17,19 +17,18 @@ from typing import Any
 
 from absl import flags
 import filelock
+import optuna
+from optuna import distributions
+from optuna.storages import JournalStorage, journal
+from optuna.trial import TrialState
 
 from ln.errors import InputError, choose, writing
+from ln.training import runs
 from scripts import cli
 from scripts.engines import jobs
 from scripts.engines.devices import Environment
 
-SPACE = flags.DEFINE_multi_string("space", [], "optuna: KEY=KIND:LOW:HIGH, or KEY=VALUE,VALUE,...")
-TRIALS = flags.DEFINE_integer("trials", 20, "optuna: how many in all", lower_bound=1)
-SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid"], "optuna: of the settings")
-PRUNER = flags.DEFINE_enum("pruner", "asha", ["asha", "hyperband", "none"], "optuna: of bad runs")
-STUDY = flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
-STORAGE = flags.DEFINE_string("storage", None, "optuna: postgresql://USER@HOST/NAME; [a file]")
-
+FLAGS = flags.FLAGS  # of scripts.sweep
 JOURNAL = "journal.log"
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
@@ -57,12 +56,10 @@ def read_distribution(key: str, text: str):
     Raises:
         InputError: the text has another form.
     """
-    from optuna import distributions
-
     kind, colon, ends = text.partition(":")
     if not colon:
         return distributions.CategoricalDistribution(text.split(","))
-    if SAMPLER.value == "grid":
+    if FLAGS.sampler == "grid":
         raise InputError(f"--space {key}={text}: in a grid, list the values: {key}=VALUE,VALUE.")
     number, log = choose(f"kind of --space {key}", kind, KINDS)
     make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[number]
@@ -96,31 +93,29 @@ def open_study(folder: Path, mode: str):
     Raises:
         InputError: the journal is lost or damaged, or the data base does not answer.
     """
-    import optuna
-
-    if hide_password(STORAGE.value or "") != (STORAGE.value or ""):
+    if hide_password(FLAGS.storage or "") != (FLAGS.storage or ""):
         message = "lists of processes would show its password; set OPTUNA_STORAGE instead."
         raise InputError(f"--storage: {message}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers, pruners = optuna.samplers, optuna.pruners
     # TPE avoids the values of unfinished trials. The points of a grid are in the study's queue.
-    tpe = SAMPLER.value == "tpe"
+    tpe = FLAGS.sampler == "tpe"
     sampler = samplers.TPESampler(constant_liar=True) if tpe else samplers.RandomSampler()
     pruner = dict(  # a resource is an evaluation
         asha=pruners.SuccessiveHalvingPruner(min_resource=1),
         hyperband=pruners.HyperbandPruner(),
         none=pruners.NopPruner(),
     )
-    url = STORAGE.value or os.environ.get("OPTUNA_STORAGE") or ""
+    url = FLAGS.storage or os.environ.get("OPTUNA_STORAGE") or ""
     driven = url.replace("postgresql://", "postgresql+psycopg://")
     try:
         return optuna.create_study(
             storage=optuna.storages.RDBStorage(driven) if driven else open_journal(folder),
-            study_name=STUDY.value,
+            study_name=FLAGS.study,
             direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
             sampler=sampler,
-            pruner=pruner[PRUNER.value],
+            pruner=pruner[FLAGS.pruner],
         )
     except (OSError, InputError):  # a full disk: `run` says so
         raise
@@ -142,8 +137,6 @@ def open_journal(folder: Path):
     Raises:
         InputError: the journal is lost, though there are runs.
     """
-    from optuna.storages import JournalStorage, journal
-
     path = folder / JOURNAL
     if any(folder.glob("trial=*")) and not (path.exists() and path.stat().st_size):
         message = f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty."
@@ -168,7 +161,6 @@ class Trial:
     """
 
     def __init__(self, search: "Search", frozen, lock: filelock.FileLock):
-        import optuna
 
         self.search, self.number, self.lock = search, frozen.number, lock
         self.open, self.stopped = True, False
@@ -198,8 +190,6 @@ class Trial:
 
     def report(self, prune: bool) -> None:
         """Tell the study the new scores, each the mean over seeds; stop the run if it lags."""
-        from ln.training import runs
-
         metrics = self.job.folder / "metrics.jsonl"
         size = metrics.stat().st_size if metrics.exists() else 0
         if not self.open or size == self.size:  # to read a long file takes longer than LOOK
@@ -219,8 +209,6 @@ class Trial:
         A run that was killed is taken up once. A run that another process is training, which a
         killed launcher left, is tried until that ends. A stopped run waits for the next command.
         """
-        from ln.training import runs
-
         killed = status < 0 or status == cli.INTERRUPTED
         self.search.kills[self.number] += killed
         if status == cli.BUSY or (killed and (self.stopped or self.search.kills[self.number] == 1)):
@@ -233,8 +221,6 @@ class Trial:
 
     def tell(self, state: str, value: float | None = None) -> None:
         """Tell the study how the trial ended, and print it."""
-        from optuna.trial import TrialState
-
         self.open = False
         self.search.study.tell(self.number, value, TrialState[state])
         params = ", ".join(f"{key} {value}" for key, value in self.trial.params.items())
@@ -262,16 +248,14 @@ class Search:
         with self.asking:
             self.study = open_study(folder, config.select.mode)
             self.check_settings()
-            if SAMPLER.value == "grid":
+            if FLAGS.sampler == "grid":
                 for values in itertools.product(*map(extremes, space.values())):
                     point = dict(zip(space, values, strict=True))
                     self.study.enqueue_trial(point, skip_if_exists=True)
 
     def check_settings(self) -> None:
         """Raise InputError if the study belongs to another search."""
-        from ln.training import runs
-
-        wanted = runs.as_json(self.config) | dict(space=sorted(SPACE.value))
+        wanted = runs.as_json(self.config) | dict(space=sorted(FLAGS.space))
         for key in runs.PLACES:
             del wanted[key]
         known = self.study.user_attrs.get("settings", wanted)
@@ -290,8 +274,6 @@ class Search:
 
     def take(self) -> Trial | None:
         """Return a trial that has begun and that no launcher holds: it is new, or was left."""
-        from optuna.trial import TrialState
-
         for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             lock = filelock.FileLock(self.folder / "claims" / f"trial={frozen.number}.lock")
             with contextlib.suppress(filelock.Timeout):
@@ -303,7 +285,7 @@ class Search:
         """Begin a trial, if one is due."""
         trials = self.study.get_trials(deepcopy=False)
         begun = sum(trial.state.name != "WAITING" for trial in trials)
-        due = begun < (len(trials) if SAMPLER.value == "grid" else TRIALS.value)
+        due = begun < (len(trials) if FLAGS.sampler == "grid" else FLAGS.trials)
         if due:
             self.study.ask()
         return due
@@ -339,13 +321,10 @@ def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     Raises:
         InputError: a flag cannot be used; nothing was started.
     """
-    if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(STUDY.value)):
-        raise InputError(f"--study={STUDY.value}: write letters and digits; it names a folder.")
-    try:
-        space = read_space(SPACE.value, config)
-    except ImportError:
-        raise InputError("optuna is not installed: pip install 'optuna>=4.5,<6'") from None
+    if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(FLAGS.study)):
+        raise InputError(f"--study={FLAGS.study}: write letters and digits; it names a folder.")
+    space = read_space(FLAGS.space, config)
     check_runs(config, space)
-    folder, places = root / STUDY.value, shares()
+    folder, places = root / FLAGS.study, shares()
     with writing(folder, "--root", "; the same command continues from there"):
         return Search(folder, config, space, places).run()

@@ -16,9 +16,6 @@ from ln.errors import InputError
 from scripts import cli
 from scripts.engines import jobs
 
-CLUSTER = flags.DEFINE_string("cluster", "slurm", "slurm: submit to slurm, or local processes")
-SLURM = flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE for submitit, as timeout_min=600")
-
 REQUEUES = 1000  # of a job, each time it gets on
 
 
@@ -96,7 +93,7 @@ def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple
         import submitit
     except ImportError:
         raise InputError("submitit is not installed: pip install 'submitit>=1.5'") from None
-    cluster, given = CLUSTER.value, options(SLURM.value)
+    cluster, given = flags.FLAGS.cluster, options(flags.FLAGS.slurm)
     at_once = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
     gpus = {"gpus_per_node": per_run} if per_run else {}  # a job is one task on one node
     often = {f"{cluster}_max_num_timeout": REQUEUES}
