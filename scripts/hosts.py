@@ -32,11 +32,13 @@ def are_several() -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Run what is inside in all processes at once; only process 0 prints.
+    """Run what is inside in all processes at once, if there are several; only process 0 prints.
 
     Raises:
         InputError: flags are missing or invalid.
     """
+    if not are_several():
+        return (yield)
     import jax
 
     host = str(COORDINATOR.value).rpartition(":")[0]

@@ -63,13 +63,15 @@ def run(parts: list[Part], folder: Path, archive: Path, minutes: float) -> None:
     began, done = time.monotonic(), list[dict]()
     for place in (archive.parent, folder / "logs"):
         place.mkdir(parents=True, exist_ok=True)
-    for name, share, words in parts:
-        start = time.monotonic()
-        left = began + 60 * minutes - MARGIN - start
-        outcome = run_for(share * left, words, folder / "logs" / f"{name}.txt")
-        ended = time.monotonic()
-        row = dict(ended=round(ended - began, 1), seconds=round(ended - start, 1), words=words)
-        print(f"{name}: {outcome} after {row['seconds']} s", flush=True)
-        done.append(dict(part=name, outcome=outcome) | row)
-        write(folder, archive, done)
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(write, folder, archive, done)  # also what an interrupted part has left
+        for name, share, words in parts:
+            start = time.monotonic()
+            left = began + 60 * minutes - MARGIN - start
+            outcome = run_for(share * left, words, folder / "logs" / f"{name}.txt")
+            ended = time.monotonic()
+            row = dict(ended=round(ended - began, 1), seconds=round(ended - start, 1), words=words)
+            print(f"{name}: {outcome} after {row['seconds']} s", flush=True)
+            done.append(dict(part=name, outcome=outcome) | row)
+            write(folder, archive, done)
     print(f"Wrote {archive}", flush=True)

@@ -20,8 +20,8 @@ from scripts.pages.sections import RESULTS, Gathered, Section, gather, papers_of
 from scripts.pages.tables import as_line
 
 NORM, BASELINE = "layer", "none"
-HEAD = ("experiment", "data, share of the paper’s updates", "speed-up: paper", "ours, at one rate")
-HEAD += ("ours, each norm at its best", "end: paper", "end: ours", "end of")
+HEAD = ["experiment", "data, share of the paper’s updates", "speed-up: paper", "ours, at one rate"]
+HEAD += ["ours, each norm at its best", "end: paper", "end: ours", "end of"]
 
 
 @dataclasses.dataclass
