@@ -41,6 +41,8 @@ def main(_):
                 done = subprocess.run(command, env=os.environ | variables, timeout=left)
                 wrong = f"An input was mishandled with {seed}." if done.returncode else ""
         lines = path.read_text().splitlines() if path.is_file() else []
+    if not lines:
+        raise InputError(f"--minutes={MINUTES.value:g} is too short to try anything.")
     write(Counter(tuple(json.loads(line)) for line in lines))
     if wrong:
         raise InputError(wrong)

@@ -30,13 +30,11 @@ class Finding(NamedTuple):
     Attributes:
         group: one of the four kinds of evidence above.
         source: where its numbers come from, in words.
-        details: the command that shows more of them, or "".
     """
 
     group: str
     verdict: Verdict
     source: str
-    details: str = ""
 
 
 class Entry(NamedTuple):
@@ -94,7 +92,7 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
     if worst is False and claim.is_erratum:
         word = rules.ERRATUM
     verdict = Verdict(word, " ".join(check.because for check in checks))
-    return Finding(ANALYSIS, verdict, "the analysis", "python -m scripts.report --theory")
+    return Finding(ANALYSIS, verdict, "the analysis")
 
 
 def panels_of(section: Section) -> dict[str, Panel]:
@@ -116,8 +114,7 @@ def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
     source = section.source if len(pairs) == 1 else f"runs in {' and '.join(section.folders)}"
     if any(config.get("data_seed", 0) >= 0 for some in configs for config in some):
         source += ", all seeds with one order of the data"
-    details = " ".join(f"python -m scripts.report --runs={place}" for place in section.folders)
-    return Finding(FULL if full else REDUCED, verdict, source, details)
+    return Finding(FULL if full else REDUCED, verdict, source)
 
 
 def in_paper(claim: Claim, section: Section, curves: Gathered) -> list[Row]:
@@ -146,9 +143,6 @@ def read_sets(root: Path) -> tuple[list[Section], list[str]]:
         n = next((n for n, known in enumerate(sets) if is_complement(known, section)), len(sets))
         runs = [run for known in sets[n : n + 1] for run in known.runs]
         sets[n : n + 1] = [dataclasses.replace(section, runs=[*runs, *section.runs])]
-    count = collections.Counter(section.source for section in sets)
-    for n, section in enumerate(sets, start=1):
-        section.mark = f", set {n}" if count[section.source] > 1 else ""
     return sets, broken
 
 

@@ -84,17 +84,12 @@ class Shown:
 
 @dataclasses.dataclass
 class Section:
-    """The runs of one experiment that differ from the paper in the same way, norms apart.
-
-    Attributes:
-        mark: distinguishes sections of the same source.
-    """
+    """The runs of one experiment that differ from the paper in the same way, norms apart."""
 
     experiment: str
     scale: str
     changes: list[str]
     runs: list[Shown]
-    mark: str = ""
 
     @property
     def figures_file(self):
@@ -160,7 +155,7 @@ class Section:
     @property
     def source(self) -> str:
         """Return where its numbers come from, in words."""
-        return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}{self.mark}"
+        return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}"
 
     def series(self, where) -> dict[str, Shown]:
         """Return norm -> the runs whose config agrees with where, merged."""
