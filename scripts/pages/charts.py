@@ -35,7 +35,7 @@ SYMBOLS = {  # of shapes, in texts
     **{"cross": "✚", "triangle-right": "▶", "stroke": "━"},
 }
 OURS, PAPER = "ours", "the paper"
-POINTS, MARKS = 60, 9  # of a curve, at most: more than a screen shows; and with a symbol
+POINTS, MARKS = 66, 9  # of a curve, at most: all 65 epochs of figure 6; and with a symbol
 SIZE = dict(width=340, height=230)
 # Colours of texts and axes are those around the chart, in light and dark. Rows of data are lanes:
 # a thin line each, for a mean hides that one has not fallen yet, within a band around the mean.
