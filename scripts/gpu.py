@@ -92,7 +92,7 @@ def main(argv):
     make = choose("command", name, COMMANDS)
     for experiment in ONLY.value:
         choose("experiment in --only", experiment, dict.fromkeys(experiments.names()))
-    # What the processes of jax depend on, unless the user has set it.
+    # The processes of jax depend on these variables, which the user may have set.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "cache"))
     if name == "train":  # on a GPU the default is TensorFloat-32

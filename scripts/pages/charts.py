@@ -175,7 +175,7 @@ def svg(chart: Chart) -> str:
     text = tool().vegalite_to_svg(still(chart) | dict(config=CONFIG))
     text = re.sub(r' ((aria-\w+|class|pointer-events)="[^"]*|(opacity|stroke-width)="1)"', "", text)
     text = re.sub(r'<(line|text)[^>]* opacity="0"[^>]*(/>|></text>)', "", text)  # not to be seen
-    return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), text)
+    return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.3g}", text)  # a tenth of a pixel, or one
 
 
 def png(chart: Chart) -> bytes:
