@@ -15,7 +15,7 @@ import shutil
 import tempfile
 
 from flax.traverse_util import flatten_dict
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 import jax
 import numpy as np
@@ -170,6 +170,7 @@ def folder(tmp_path_factory):
 
 
 @tries(15)
+@example(which=0.0, kind="junk only", place=0.0, junk=b'"\\ud83d"')
 @given(which=PLACES, kind=KINDS, place=PLACES, junk=JUNKS)
 def test_damaged_runs_are_resumed_or_raise(folder, which, kind, place, junk):
     """The restored state is one that was saved."""
