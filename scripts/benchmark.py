@@ -86,42 +86,43 @@ def benchmarks() -> dict[str, dict[str, Callable]]:
     """Return benchmark -> case -> a function of a folder for random data, which makes the peers."""
     from scripts.benchmarks import rnn, step
 
-    def setting(name: str, scale: str, norm: str | None = NORM.value, size: int | None = None):
-        return step.Setting(name, scale, norm, size, DATA_DIR.value)
+    def cases(benchmark: str, settings: dict[str, dict]) -> dict[str, Callable]:
+        common = dict(norm=NORM.value, data_dir=DATA_DIR.value)
+        return {name: partial(step.make_peers, benchmark, **common | setting)
+                for name, setting in settings.items()}  # fmt: skip
 
-    full = {name: setting(name, SCALE.value) for name in step.experiments.names()}
-    sizes = {
-        "mnist-4": setting("mnist", SCALE.value, size=4),
-        "mnist-small": setting("mnist", "small"),
-        "mnist-small-4": setting("mnist", "small", size=4),
-    }
-    tiny = [setting(name, "tiny", norm) for name in full for norm in step.norms(name)]
-    tiny.sort(key=lambda case: case.norm != "layer")
-    small = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
-    return {
-        "rnn": {name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},
-        "step": {name: partial(step.step_peers, case) for name, case in (full | sizes).items()},
-        "lanes": {name: partial(step.lanes_peers, case) for name, case in small.items()},
-        "memory": {name: partial(step.memory_peers, case) for name, case in full.items()},
-        "device": {f"{c.experiment}-{c.norm}": partial(step.device_peers, c) for c in tiny},
-    }
+    def setting(name: str, scale: str = SCALE.value, **more) -> dict:
+        return dict(experiment=name, scale=scale, **more)
+
+    full = {name: setting(name) for name in step.experiments.names()}
+    sizes = {"mnist-4": setting("mnist", batch_size=4), "mnist-small": setting("mnist", "small")}
+    sizes["mnist-small-4"] = setting("mnist", "small", batch_size=4)
+    several = {f"{name}-small": setting(name, "small") for name in ("mnist", "sequential_mnist")}
+    pairs = [(name, norm) for name in full for norm in step.norms(name)]
+    norms = sorted(pairs, key=lambda pair: pair[1] != "layer")
+    tiny = {f"{name}-{norm}": setting(name, "tiny", norm=norm) for name, norm in norms}
+    return dict(
+        rnn={name: partial(rnn.make_peers, case) for name, case in rnn.CASES.items()},
+        step=cases("step", full | sizes),
+        lanes=cases("lanes", several),
+        memory=cases("memory", full),
+        device=cases("device", tiny),
+    )
 
 
 def measure(benchmark: str, cases: dict[str, Callable], folder: str) -> bool:
     """Measure cases, and return whether none failed."""
     from ln.training import runs
-    from scripts.benchmarks.timing import Options, compare, table
+    from scripts.benchmarks.timing import compare, table
 
     rounds, seconds = (2, 0.05) if QUICK.value else (ROUNDS.value, 0.5)
-    options = Options(
-        0 if benchmark in ("memory", "device") else rounds, seconds, tuple(PEER.value)
-    )
+    rounds = 0 if benchmark in ("memory", "device") else rounds
     path, succeeded = OUT.value and Path(OUT.value, f"{benchmark}.json"), True
     stored = json.loads(path.read_text()) if path and path.exists() else {}
     for name, make_peers in cases.items():
         conditions = environment()
         try:
-            rows = compare(name, make_peers(folder), options)
+            rows = compare(name, make_peers(folder=folder), rounds, seconds, PEER.value)
         except InputError:
             raise
         except Exception:  # such as too little memory: the others continue

@@ -26,12 +26,6 @@ FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSE
 # A full disk, a full quota (which some systems do not have), a read-only file system.
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS}
 
-# Keys of a config that the commands read before its experiment does.
-NEEDED = (
-    *("experiment", "scale", "seeds", "lr", "norm", "norms", "batch_size", "data_dir", "select"),
-    *("optimizer", "steps", "log_every", "eval_every", "save_every", "steps_per_call"),
-)
-
 COUNT: dict[str, Any] = dict(lower_bound=1, upper_bound=2**31 - 1)  # of flags that count
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
@@ -57,16 +51,11 @@ def read_config_file(word: str):
         known = [file.as_posix() for file in path.parent.glob("*.py") if file.stem != "__init__"]
         raise InputError(f"There is no config file {name!r}, in Python.{nearest(name, known)}")
     try:
-        get_config = runpy.run_path(name)["get_config"]
-        config = get_config(*[scale] * bool(colon))
-        lacking = [key for key in NEEDED if key not in config]
+        return runpy.run_path(name)["get_config"](*[scale] * bool(colon))
     except Exception as error:
         if isinstance(error, KeyError) and repr(scale) in str(error.args[0]):
             raise as_input_error(error) from error
         raise InputError(f"--config={word}: {place_of(error, path)}{error!r}.") from error
-    if lacking:
-        raise InputError(f"--config={word}: its config lacks {', '.join(lacking)}.")
-    return config
 
 
 def read_config(name: str, scale: str):

@@ -1,7 +1,6 @@
 r"""Count the kernels that XLA makes of a training step on a GPU, without a GPU.
 
-    python -m scripts.count_kernels --experiment=draw           64 glimpses, 2 minutes
-    python -m scripts.count_kernels --experiment=mnist --names  names the kernels of each loop
+    python -m scripts.count_kernels --experiment=draw      64 glimpses, 2 minutes
 
 The trainer's call is compiled ahead of time for an H200. On a GPU the time of a small step is the
 time to start its kernels, so their number predicts it; `ln.fused.ACCELERATOR` was chosen by it. For
@@ -14,6 +13,7 @@ other packages of requirements.txt.
 """
 
 import dataclasses
+from functools import partial
 import importlib.util
 import os
 from pathlib import Path
@@ -28,7 +28,6 @@ from scripts import cli
 
 EXPERIMENT = flags.DEFINE_string("experiment", None, "the name of a file in configs/")
 SCALE = flags.DEFINE_string("scale", "paper", "of the experiment")
-NAMES = flags.DEFINE_bool("names", False, "list the kernels of every loop in their order")
 
 PLUGIN = "jax_plugins.xla_cuda13"
 
@@ -38,7 +37,7 @@ H200 = Path(__file__).with_name("h200.txtpb")  # its data sheet, as a protocol b
 # --- The compiled program: blocks of instructions, the body of a loop before the loop ---
 
 BLOCK = re.compile(r"(?:ENTRY )?%(\S+) .*\{$")
-INSTRUCTION = re.compile(r" +(?:ROOT )?%(\S+) = .*? ([a-z-]+)\(")
+INSTRUCTION = re.compile(r" +(?:ROOT )?%\S+ = .*? ([a-z-]+)\(")
 BODY = re.compile(r"body=%([\w.-]+)")
 TURNS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 COPIES_MEMORY = ("copy", "copy-start", "fusion-start")  # the last one from a computed place
@@ -53,20 +52,20 @@ class Block:
     Attributes:
         way: "forward", "backward" or, around these, UPDATES; "" for the program.
         turns: of the loop; 1 if their number is unknown.
-        kernels, copies: the names of those of a turn, without those of the loops inside.
+        kernels, copies: their numbers in a turn, without those of the loops inside.
         inside: the loops in it.
     """
 
     way: str = ""
     turns: int = 1
-    kernels: list[str] = dataclasses.field(default_factory=list)
-    copies: list[str] = dataclasses.field(default_factory=list)
+    kernels: int = 0
+    copies: int = 0
     inside: list["Block"] = dataclasses.field(default_factory=list)
 
     @property
     def launches(self) -> int:
         """Return the number of kernels of all turns, with those of the loops inside."""
-        return self.turns * (len(self.kernels) + sum(loop.launches for loop in self.inside))
+        return self.turns * (self.kernels + sum(loop.launches for loop in self.inside))
 
 
 def way(line: str) -> str:
@@ -86,29 +85,27 @@ def read_program(text: str) -> list[Block]:
         if match := BLOCK.match(line):
             block = blocks[match[1]] = Block()
         elif match := INSTRUCTION.match(line):
-            name, kind = match.groups()
+            kind = match[1]
             if kind == "while":
                 loop, turns = blocks[BODY.findall(line)[0]], TURNS.search(line)
                 loop.way, loop.turns = way(line), int(turns[1]) if turns else 1
                 block.inside.append(loop)
                 loops.append(loop)
             elif kind in COPIES_MEMORY:
-                block.copies.append(name)
+                block.copies += 1
             elif kind not in NO_KERNEL and not kind.endswith("-done"):
-                block.kernels.append(name)
+                block.kernels += 1
     return [*loops, block]
 
 
-def report(text: str, updates: int, unroll: int, names: bool) -> None:
+def report(text: str, updates: int, unroll: int) -> None:
     """Print a line for each loop, and the kernels of an update."""
     *loops, program = read_program(text)
     for loop in loops:
-        line = f"{loop.way}: {len(loop.kernels)} kernels and {len(loop.copies)} copies a turn"
+        line = f"{loop.way}: {loop.kernels} kernels and {loop.copies} copies a turn"
         if loop.way != UPDATES:
-            line += f" of {unroll} time step(s), {len(loop.kernels) / unroll:.1f} kernels a step"
+            line += f" of {unroll} time step(s), {loop.kernels / unroll:.1f} kernels a step"
         print(f"{line}; {loop.turns} turn(s)")
-        if names:
-            print("".join(f"    {name}\n" for name in loop.kernels), end="")
     print(f"{program.launches / updates:,.0f} kernels an update")
 
 
@@ -120,14 +117,12 @@ def compile_for_h200(jitted, arguments) -> str:
     import jax
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=H200.read_text(), topology="1x1x1"
-    )
+    target = dict(target_config=H200.read_text(), topology="1x1x1")
+    topology = topologies.get_topology_desc(platform="cuda", **target)
     mesh = topologies.make_mesh(topology, (1,), ("device",))
     everywhere = jax.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), arguments
-    )
+    shaped = partial(jax.ShapeDtypeStruct, sharding=everywhere)
+    shapes = jax.tree.map(lambda a: shaped(a.shape, a.dtype), arguments)
     return jitted.lower(*shapes).compile().as_text()
 
 
@@ -142,15 +137,12 @@ def main(_):
     # jax itself runs on a CPU here, for which the default is another schedule.
     schedule = mock.patch.object(fused, "default", return_value=fused.ACCELERATOR)
     with tempfile.TemporaryDirectory() as folder, schedule:
-        config = step.make_config(step.Setting(EXPERIMENT.value, SCALE.value), folder)
+        config = step.make_config(folder, EXPERIMENT.value, SCALE.value)
         if importlib.util.find_spec("jax_plugins") is None or not importlib.util.find_spec(PLUGIN):
-            raise InputError(
-                "jax's CUDA plugin is not installed here. Python 3.12 and a separate environment "
-                'with "jax[cuda13]==0.11.2" are needed, but no GPU; --help says more.'
-            )
+            raise InputError('Install "jax[cuda13]==0.11.2" in another environment; see --help.')
         print(f"{EXPERIMENT.value}, {SCALE.value}", flush=True)
         text = compile_for_h200(*jax_peers.trainer_call(config, jax_peers.load(config)))
-    report(text, config.steps_per_call, fused.ACCELERATOR.unroll, NAMES.value)
+    report(text, config.steps_per_call, fused.ACCELERATOR.unroll)
 
 
 if __name__ == "__main__":

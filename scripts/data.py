@@ -18,9 +18,7 @@ from absl import flags
 from ln.errors import InputError
 from scripts import cli
 
-FROM = flags.DEFINE_string(
-    "from", None, "Folder or archive with the original files; default: download them."
-)
+FROM = flags.DEFINE_string("from", None, "folder or archive of the original files [download them]")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
 LIST = flags.DEFINE_bool("list", False, "List the data sets and stop.")
 
@@ -53,10 +51,7 @@ def main(argv: list[str]) -> None:
             print(f"{name:<16}  {state(name, data_dir)}")
         return
     if len(argv) != 2:
-        raise InputError(
-            f"Give one data set, as in `python -m scripts.data mnist`, not {len(argv) - 1}. "
-            f"Known: {', '.join(datasets.table())}."
-        )
+        raise InputError(f"Give one data set. Known: {', '.join(datasets.table())}.")
     name = argv[1]
     datasets.prepare(name, data_dir, source)
     for key, array in datasets.arrays.manifest(data_dir, name)["arrays"].items():

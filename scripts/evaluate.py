@@ -25,12 +25,8 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by config.select),
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; default: the run's")
 SAMPLES = flags.DEFINE_integer("samples", None, "K: samples for each example", **cli.COUNT)
 SPLIT = flags.DEFINE_string("split", "test", "with --samples: the split of the examples")
-CASES = flags.DEFINE_integer(
-    "cases", None, "with --samples: only so many, spread evenly over the split", **cli.COUNT
-)
-BLOCK = flags.DEFINE_integer(
-    "block", 100, "with --samples: examples at a time; more need more memory", **cli.COUNT
-)
+CASES = flags.DEFINE_integer("cases", None, "with --samples: so many of the split", **cli.COUNT)
+BLOCK = flags.DEFINE_integer("block", 100, "with --samples: examples at a time", **cli.COUNT)
 
 
 def main(_):
@@ -58,20 +54,20 @@ def main(_):
             cause = trained.stored.diverged[seed, lr].cause
             print(f"seed {seed}, lr {lr:g} has diverged and is left out: {cause}", flush=True)
 
-    def note(n: int, split: str, metric: str, value: float, **more) -> None:
-        """Print a number, and keep its row."""
-        seed, lr = trained.lanes[n]
-        about = "".join(f", {name} {x:.2g}" for name, x in more.items() if x is not None)
-        print(f"seed {seed}, lr {lr:g}  {split} {metric} {value:.6g}{about}", flush=True)
-        place = dict(step=step, split=split, metric=metric, seed=seed, lr=lr)
-        rows.append(place | dict(value=value, **more))
-
-    for split, metrics in train.evaluate(task, trained.state, trained.lanes).items():
-        for metric, values in metrics.items():
-            for n, value in values.items():
-                note(n, split, metric, value=value)
+    numbers = [
+        (n, split, metric, dict(value=value))
+        for split, metrics in train.evaluate(task, trained.state, trained.lanes).items()
+        for metric, values in metrics.items()
+        for n, value in values.items()
+    ]
     for n in trained.lanes if K is not None else ():
-        note(n, SPLIT.value, task.objective, **estimate(task, trained.variables(n), x, K))
+        result = estimate(task, trained.variables(n), x, K)
+        numbers.append((n, SPLIT.value, task.objective, result))
+    for n, split, metric, result in numbers:
+        seed, lr = trained.lanes[n]
+        about = ", ".join(f"{k} {v:.6g}" for k, v in result.items() if v is not None)
+        print(f"seed {seed}, lr {lr:g}  {split} {metric}: {about}", flush=True)
+        rows.append(dict(step=step, split=split, metric=metric, seed=seed, lr=lr) | result)
     origin = runs.provenance(step)
     runs.append_rows(folder / "evaluations.jsonl", [row | origin for row in rows])
 

@@ -2,13 +2,13 @@
 
     python -m scripts.fuzz --minutes=30
 
-It runs tests/test_fuzz.py with one seed after another, and stops at the first input that is neither
-accepted nor rejected in one line: pytest shows it. The table of what was tried replaces the one at
-the end of --out.
+It runs tests/test_fuzz.py with one seed after another until the time is up, and stops at the first
+input that is neither accepted nor rejected in one line: pytest shows it. The table of what was
+tried replaces the one at the end of --out.
 """
 
 from collections import Counter
-import itertools
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -22,38 +22,37 @@ from absl import flags
 from ln.errors import InputError
 from scripts import cli
 
-MINUTES = flags.DEFINE_float("minutes", 10.0, "how long no further seed is begun", lower_bound=0)
+MINUTES = flags.DEFINE_float("minutes", 10.0, "time after which it ends", lower_bound=0)
 OUT = flags.DEFINE_string("out", "docs/robustness.md", "file that ends with the table")
 HEAD = "| input | accepted | rejected in one line |"
 TEST = Path(__file__).parents[1] / "tests" / "test_fuzz.py"
 
 
 def main(_):
-    end = time.monotonic() + 60 * MINUTES.value
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "counts.jsonl"
-        environment = dict(os.environ, FUZZ_EXAMPLES="200", FUZZ_COUNTS=str(path))
-        for seed in itertools.count(time.time_ns() % 2**31):
-            command = (sys.executable, "-m", "pytest", "-q", "-n", "0", f"--hypothesis-seed={seed}")
-            code = subprocess.run((*command, TEST), env=environment, check=False).returncode
-            counts: Counter = Counter()
-            for line in path.read_text().splitlines() if path.is_file() else ():
-                what, became, n = json.loads(line)
-                counts[what, became] += n
-            write(counts)
-            if code:
-                raise InputError(f"An input was mishandled with --hypothesis-seed={seed}.")
-            if time.monotonic() > end:
-                return
+    """Try inputs until the time is up, and write the table."""
+    end, wrong = time.monotonic() + 60 * MINUTES.value, ""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "counts.jsonl")
+        variables = dict(FUZZ_EXAMPLES="20", FUZZ_COUNTS=str(path), TMPDIR=folder)
+        while not wrong and (left := end - time.monotonic()) > 0:
+            seed = f"--hypothesis-seed={time.time_ns() % 2**31}"
+            command = (sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", seed, TEST)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = subprocess.run(command, env=os.environ | variables, timeout=left)
+                wrong = f"An input was mishandled with {seed}." if done.returncode else ""
+        lines = path.read_text().splitlines() if path.is_file() else []
+    if not lines:
+        raise InputError(f"--minutes={MINUTES.value:g} is too short to try anything.")
+    write(Counter(tuple(json.loads(line)) for line in lines))
+    if wrong:
+        raise InputError(wrong)
 
 
 def write(counts: Counter) -> None:
     """Write the table of inputs and their results."""
     rows = [HEAD, "|---|---:|---:|"]
-    rows += [
-        f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'rejected']:,} |"
-        for what in sorted({what for what, _ in counts})
-    ]
+    for what in sorted({what for what, _ in counts}):
+        rows.append(f"| {what} | {counts[what, 'accepted']:,} | {counts[what, 'rejected']:,} |")
     path = Path(OUT.value)
     before = path.read_text(encoding="utf-8").split(HEAD)[0] if path.is_file() else ""
     path.write_text(before + "\n".join([*rows, ""]), encoding="utf-8")

@@ -43,69 +43,60 @@ from absl import flags
 import experiments
 from ln.errors import InputError, choose
 from scripts import cli
-from scripts.engines.timed import Session
+from scripts.engines import timed
+from scripts.engines.timed import Part
 
 MINUTES = flags.DEFINE_float("minutes", None, "time after which everything has stopped", 0)
 OUT = flags.DEFINE_string("out", None, "folder of the archive")
 WORK = flags.DEFINE_string("work", "runs/gpu", "folder of run folders, logs and measurements")
 SCALE = flags.DEFINE_enum("scale", "paper", ["paper", "tiny"], "sizes of models and of training")
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", "data", "folder of the data sets to compare on; training reads data/"
-)
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets to compare on")
 ONLY = flags.DEFINE_list("only", [], "the experiments to compare and time; default: all")
 
-PLAN = ("--plan=results/plan.toml", "--only=figure_6_batch", "--workers=3")
-REHEARSAL = ("--config=configs/mnist.py:tiny", "--grid=norm=layer", "--grid=batch_size=4,128")
+BENCHMARK, SWEEP = ["-m", "scripts.benchmark"], ["-m", "scripts.sweep"]
+PLAN = [*SWEEP, "--plan=results/plan.toml", "--only=figure_6_batch", "--workers=3"]
+TINY = "--config=configs/mnist.py:tiny", "--grid=norm=layer", "--grid=batch_size=4,128"
 
 
-def train(session: Session) -> None:
-    """Compare with the CPU, and train figure 6."""
-    names = ONLY.value or (experiments.names() if SCALE.value == "tiny" else [])
-    cases = (f"--case={name}-layer" for name in names)
-    compare = "device", f"--data_dir={DATA_DIR.value}", f"--out={session.folder}", *cases
-    session.run("device", ("-m", "scripts.benchmark", *compare), share=1 / 4)
-    words: tuple[str, ...] = PLAN
-    if SCALE.value == "tiny":
-        words = *REHEARSAL, f"--config.data_dir={DATA_DIR.value}"
-    session.run("figure_6", ("-m", "scripts.sweep", *words, f"--root={session.folder}/figure_6"))
-
-
-def measure(session: Session) -> None:
-    """Time layers and training steps."""
+def train(folder: Path) -> list[Part]:
+    """Return the parts that compare with the CPU, and train figure 6."""
     tiny = SCALE.value == "tiny"
-    cases = ("--case=tiny",) if tiny else ("--case=draw", "--case=pixels")
-    names = (f"--case={name}" for name in ONLY.value or experiments.names())
-    step = *names, f"--scale={SCALE.value}", f"--data_dir={session.folder / 'data'}", "--peer=ours"
-    rounds = "--quick" if tiny else "--rounds=5"
-    for name, words, share in (("rnn", cases, 1 / 2), ("step", step, 1)):
-        words = (*words, rounds, f"--out={session.folder}")
-        session.run(name, ("-m", "scripts.benchmark", name, *words), share)
+    names = ONLY.value or (experiments.names() if tiny else [])
+    compare = [*BENCHMARK, "device", f"--data_dir={DATA_DIR.value}", f"--out={folder}"]
+    compare += [f"--case={name}-layer" for name in names]
+    words = [*SWEEP, *TINY, f"--config.data_dir={DATA_DIR.value}"] if tiny else PLAN
+    return [("device", 1 / 4, compare), ("figure_6", 1, [*words, f"--root={folder}/figure_6"])]
+
+
+def measure(folder: Path) -> list[Part]:
+    """Return the parts that time layers and training steps."""
+    tiny = SCALE.value == "tiny"
+    layers = ["--case=tiny"] if tiny else ["--case=draw", "--case=pixels"]
+    steps = [f"--case={name}" for name in ONLY.value or experiments.names()]
+    steps += [f"--scale={SCALE.value}", f"--data_dir={folder / 'data'}", "--peer=ours"]
+    rest = "--quick" if tiny else "--rounds=5", f"--out={folder}"
+    return [
+        ("rnn", 1 / 2, [*BENCHMARK, "rnn", *layers, *rest]),
+        ("step", 1, [*BENCHMARK, "step", *steps, *rest]),
+    ]
 
 
 COMMANDS = dict(train=train, time=measure)
-
-
-def set_up(command: str) -> None:
-    """Set what the processes of jax depend on, unless the user has."""
-    variables = {
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_COMPILATION_CACHE_DIR": str(Path(WORK.value).absolute() / "cache"),
-    }
-    if command == "train":  # on a GPU the default is TensorFloat-32
-        variables["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
 
 
 def main(argv):
     """Carry out one of the commands."""
     if len(argv) != 2 or not OUT.value:
         raise InputError("Give train or time, --minutes=N and --out=DIR; --help has examples.")
-    name, out = argv[1], Path(OUT.value)
-    command = choose("command", name, COMMANDS)
+    name, work = argv[1], Path(WORK.value).absolute()
+    make = choose("command", name, COMMANDS)
     for experiment in ONLY.value:
         choose("experiment in --only", experiment, dict.fromkeys(experiments.names()))
-    set_up(name)
+    # The processes of jax depend on these variables, which the user may have set.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "cache"))
+    if name == "train":  # on a GPU the default is TensorFloat-32
+        os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
     if not MINUTES.value:
         raise InputError(f"Give --minutes=N, the time that {name} may take.")
     if name == "train" and SCALE.value == "paper":
@@ -113,12 +104,8 @@ def main(argv):
 
         datasets.load("mnist", "data")  # raises if it is not prepared
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    session = Session(name, out, Path(WORK.value).absolute(), MINUTES.value)
-    try:
-        command(session)
-    finally:
-        session.write()
-        print(f"Wrote {session.archive}", flush=True)
+    folder = work / name
+    timed.run(make(folder), folder, Path(OUT.value) / f"gpu_{name}.tar.gz", MINUTES.value)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ from ln.errors import InputError
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT where process 0 listens")
 PROCESSES = flags.DEFINE_integer("processes", None, "how many processes train", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "number of this process, from 0", lower_bound=0)
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "take the three flags above from the environment of the cluster"
-)
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "take the others from the cluster")
 PATIENCE = flags.DEFINE_float("patience", 120, "seconds to wait for the others", lower_bound=1)
 
 LOST = 69  # exit status if another process is lost (BSD's EX_UNAVAILABLE)
@@ -34,11 +32,13 @@ def are_several() -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Run what is inside in all processes at once; only process 0 prints.
+    """Run what is inside in all processes at once, if there are several; only process 0 prints.
 
     Raises:
         InputError: flags are missing or invalid.
     """
+    if not are_several():
+        return (yield)
     import jax
 
     host = str(COORDINATOR.value).rpartition(":")[0]
@@ -46,12 +46,8 @@ def together() -> Iterator[None]:
     if host and {"http", "https", "all"} & proxies.keys() and not direct:
         print(f"A proxy is set: set the variable no_proxy={host}, too, or it may get in between.")
     # Said now, since jax often aborts a process before it can say anything about another one.
-    print(
-        f"If a process does not start within --patience={PATIENCE.value:g} seconds, or is lost "
-        f"later, all of them end. {AGAIN}",
-        file=sys.stderr,
-        flush=True,
-    )
+    late = f"does not start within --patience={PATIENCE.value:g} seconds, or is lost later"
+    print(f"If a process {late}, all of them end. {AGAIN}", file=sys.stderr, flush=True)
     jax.config.update("jax_enable_preemption_service", False)  # the trainer handles SIGTERM
     try:
         jax.distributed.initialize(
@@ -61,11 +57,8 @@ def together() -> Iterator[None]:
             shutdown_timeout_seconds=PARTING,
         )
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise InputError(
-            f"The processes of this run cannot meet ({error}). Give all of "
-            f"--coordinator=HOST:PORT, --processes and --process; or --distributed alone, if a "
-            f"cluster provides them."
-        ) from error
+        remedy = "Give all of --coordinator=HOST:PORT, --processes and --process; or --distributed."
+        raise InputError(f"The processes of this run cannot meet ({error}). {remedy}") from error
     with Path(os.devnull).open("w") as nowhere:
         try:
             with contextlib.redirect_stdout(nowhere if jax.process_index() else sys.stdout):
@@ -73,7 +66,6 @@ def together() -> Iterator[None]:
         except jax.errors.JaxRuntimeError as error:
             if not any(sign in str(error) for sign in SIGNS):
                 raise
-            print(
-                f"error: another process of this run is lost. {AGAIN}", file=sys.stderr, flush=True
-            )
+            message = "error: another process of this run is lost."
+            print(message, AGAIN, file=sys.stderr, flush=True)
             os._exit(LOST)  # a usual exit would wait for the lost process

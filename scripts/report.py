@@ -15,7 +15,8 @@ results/published/. The page contains all it needs; a chart's menu saves it as S
 --theory needs no runs: it checks the claims of section 5 (experiments/theory/) in less than a
 minute, and also writes checks.json. --claims shows all claims of the paper and their verdicts by
 the analysis and by the runs below --runs, if any; runs in different folders, or with different
-settings, are different tests of a claim.
+settings, are different tests of a claim. If the folder theory beside it has checks.json, the
+command takes these and saves a minute.
 
 --csv, --latex and --markdown write tables in place of a page: the final results of all runs, each
 lane at its best step by config.select, as results.csv, .tex and .md; with --csv also all rows of
@@ -34,35 +35,28 @@ from absl import flags
 from ln.errors import InputError, writing
 from scripts import cli
 
-RUNS = flags.DEFINE_string(
-    "runs", None, "folder of runs, at any depth [runs/small; --claims: runs]"
-)
+RUNS = flags.DEFINE_string("runs", None, "folder of runs, at any depth [runs/small]")
 THEORY = flags.DEFINE_bool("theory", False, "section 5 as numbers, instead of runs")
 CLAIMS = flags.DEFINE_bool("claims", False, "all claims of the paper, with verdicts")
-CHECKS = flags.DEFINE_string(
-    "checks", None, "--claims: checks.json of a theory page, if it exists, saves a minute"
-)
 DOCUMENTS = flags.DEFINE_bool("documents", False, "the tables of README.md and docs/, instead")
 TABLES = dict(csv="results.csv", latex="results.tex", markdown="results.md")  # flag -> file
 for word, name in TABLES.items():
     flags.DEFINE_bool(word, False, f"the final results as a table, {name}")
 OUT = flags.DEFINE_string("out", None, "folder of the page [report, report/theory, report/claims]")
 
-PAGE = "index.html"
+PAGE, CHECKS = "index.html", "checks.json"
 MARK = '<meta name="generator" content="scripts.report">'  # in every page of this command
 
 
 def write_tables(root: Path, out: Path, words: list[str]) -> None:
     """Write the final results in the formats of these flags, and with "csv" all metrics too."""
     from ln.training import runs
+    from scripts.pages.tables import markdown
 
     results = runs.results(root)
-    lines = [results.columns, ["---"] * results.shape[1], *results.itertuples(index=False)]
-    texts = dict(
-        csv=results.to_csv(index=False),
-        latex=results.to_latex(index=False, escape=True),
-        markdown="".join(f"| {' | '.join(map(str, line))} |\n" for line in lines),
-    )
+    lines = markdown(results.columns, results.itertuples(index=False), texts=6)
+    texts = dict(csv=results.to_csv(index=False), markdown=f"{lines}\n")
+    texts["latex"] = results.to_latex(index=False, escape=True)
     files = {TABLES[word]: texts[word] for word in words}
     if "csv" in words:
         files["metrics.csv"] = runs.table(root).to_csv(index=False)
@@ -92,15 +86,14 @@ def main(_):
         raise InputError(f"{file} is not a page of this command. Choose another --out.")
 
     from ln.training import runs
-    from scripts.pages import claims, documents, results, theory
+    from scripts.pages import claims, documents, results
 
     if kind == "theory":
-        shown = theory.page()
+        shown = claims.analysis_page()
     elif kind == "claims":
-        by_default = Path("runs") if any(runs.find(Path("runs"))) else None
-        stored = Path(CHECKS.value or "")
+        stored = out.parent / "theory" / CHECKS
         checks = claims.read_checks(stored) if stored.is_file() else None
-        shown = claims.page(Path(RUNS.value) if RUNS.value else by_default, checks)
+        shown = claims.page(Path(RUNS.value) if RUNS.value else None, checks)
     else:
         shown = results.page(Path(RUNS.value or "runs/small"))
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -108,7 +101,7 @@ def main(_):
     with writing(out, "--out"):
         out.mkdir(parents=True, exist_ok=True)
         if kind == "theory":
-            runs.write_atomically(out / "checks.json", claims.checks_as_json(shown["results"]))
+            runs.write_atomically(out / CHECKS, claims.checks_as_json(shown["results"]))
         for left in out.glob(f"{PAGE}.*.tmp"):  # by a report that was killed
             left.unlink()
         runs.write_atomically(file, template.render(**shown, made=made, mark=MARK))

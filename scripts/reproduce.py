@@ -27,19 +27,16 @@ from absl import flags
 import experiments
 from ln.errors import InputError
 from scripts import cli
-from scripts.engines import devices, grid, jobs
+from scripts.engines import devices, jobs
 
 SCALE = flags.DEFINE_string("scale", "small", "paper, small (minutes on a laptop) or tiny")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data sets")
-WORKERS = flags.DEFINE_integer(
-    "workers", None, "runs to train at a time; default: one per GPU, or up to 4", lower_bound=1
-)
+WORKERS = flags.DEFINE_integer("workers", None, "runs to train at a time [one per GPU, or 4]", 1)
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
 PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("experiments", "ln", "scripts")
-CHECKS = "checks.json"  # of the theory page, which the claims page takes instead of a minute
 
 
 def main(argv):
@@ -51,34 +48,30 @@ def main(argv):
     root, out = Path("runs", place), Path(OUT.value or f"report/{place}")
     pages = {out: [f"--runs={root}"]}
     if not argv[1:]:
-        checks = f"--checks={out}/theory/{CHECKS}"
-        pages |= {out / "theory": ["--theory"]}
-        pages |= {out / "claims": ["--claims", f"--runs={root}", checks]}
+        pages[out / "claims"] = ["--claims", f"--runs={root}"]
     todo, failed = list[jobs.Job](), list[str]()
     for name, config in configs.items():
         seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
         try:
-            left = grid.unfinished(config, grid.listed(config), root / name)
+            left = jobs.unfinished(config, jobs.listed(config), root / name)
             todo += [job._replace(minutes=seconds / 60) for job in left]
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             failed.append(name)
     todo.sort(key=lambda job: -job.minutes)
     todo = todo[-1:] + todo[:-1]  # a quick run first, for the first figure
-    drawn = dict[Path, subprocess.Popen]()
+    theory, drawn = out / "theory", dict[Path, subprocess.Popen]()
     with jobs.Stopping() as stopping, drawing(out, pages[out], root):
-        if out / "theory" in pages and is_old(out / "theory", Path("none")):
-            drawn[out / "theory"] = start(out / "theory", pages[out / "theory"])
+        if not argv[1:] and is_old(theory, Path("none")):
+            drawn[theory] = start(theory, ["--theory"])
         status = train(todo, stopping) if todo else 0
     if stopping.asked:
         sys.exit(cli.INTERRUPTED)
-    for page, words in pages.items():
-        if page.name == "claims" and out / "theory" in drawn:
-            drawn[out / "theory"].wait()
-        if page.name != "theory" and is_old(page, root):
-            drawn[page] = start(page, words)
+    for process in drawn.values():
+        process.wait()  # the page of claims takes its checks
+    drawn |= {page: start(page, words) for page, words in pages.items() if is_old(page, root)}
     failed += [str(page) for page, process in drawn.items() if process.wait()]
-    print(*(f"The page: {page / 'index.html'}" for page in pages), sep="\n")
+    print(*(f"The page: {page / 'index.html'}" for page in {**pages, **drawn}), sep="\n")
     if failed:
         print(f"Not everything worked: {'; '.join(failed)}. See above.", file=sys.stderr)
     sys.exit(1 if failed else status)
@@ -115,7 +108,7 @@ def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
     shares = devices.share(here, workers)
     known = 1.0 if SCALE.value == "small" else None
     clock = jobs.Clock(len(shares), known)
-    return grid.train(todo, jobs.start_here(shares), clock, stopping)
+    return jobs.train_all(todo, jobs.start_here(shares), clock, stopping)
 
 
 # --- Pages ---
@@ -123,9 +116,8 @@ def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
 
 def start(out: Path, words: list[str], **options) -> subprocess.Popen:
     """Start to draw a page in another process."""
-    return subprocess.Popen(
-        (sys.executable, "-m", "scripts.report", *words, f"--out={out}"), **options
-    )
+    command = (sys.executable, "-m", "scripts.report", *words, f"--out={out}")
+    return subprocess.Popen(command, **options)
 
 
 def is_old(page: Path, root: Path) -> bool:

@@ -27,12 +27,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the prepared data; d
 LANE = flags.DEFINE_integer("lane", 0, "number of a pair of seed and learning rate of the run")
 OUT = flags.DEFINE_string("out", None, "folder of the files; default: WORKDIR/samples")
 
-KINDS: dict[Any, Any] = {  # type of an option -> how its flag is made; others are texts
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-    list[str] | None: flags.DEFINE_multi_string,
-}
+# Type of an option -> how its flag is made; others are texts.
+KINDS: dict[Any, Any] = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+KINDS |= {bool: flags.DEFINE_bool, list[str] | None: flags.DEFINE_multi_string}
 RECORD = "samples.json"  # marks a folder as made by this command
 
 
@@ -71,9 +68,7 @@ def main(argv):
     # A killed process may have left unfinished files, and no record.
     in_use = out.is_file() or any(path.suffix != ".tmp" for path in out.glob("*"))
     if in_use and not (out / RECORD).is_file():
-        raise InputError(
-            f"--out={out} is not empty and was not made by this command. Choose another folder."
-        )
+        raise InputError(f"--out={out} is not empty and has no {RECORD}. Choose another folder.")
     options = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(samples.Options)}
     workdir, n = WORKDIR.value, LANE.value
     if (known := runs.read_config(workdir).experiment) != argv[1]:

@@ -38,30 +38,36 @@ sets options of submitit: timeout_min, cpus_per_task, mem_gb, slurm_partition, .
 sets the number of GPUs per job.
 """
 
+import math
 from pathlib import Path
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from ln.errors import InputError, choose
+from ln.errors import InputError
 from scripts import cli
-from scripts.engines import devices, grid, jobs, plan, search, slurm
+from scripts.engines import devices, jobs, slurm
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: an axis, instead of sweep()")
 ROOT = flags.DEFINE_string("root", None, "folder of the run folders; default: runs/<scale>")
-WORKERS = flags.DEFINE_integer(
-    "workers", None, "runs to train at a time; default: as many as get devices", lower_bound=1
-)
-DEVICES = flags.DEFINE_integer(
-    "devices_per_run", None, "devices of each run; default: all, shared out evenly", lower_bound=1
-)
-ENGINE = flags.DEFINE_string("engine", "local", "local, optuna, or slurm")
+WORKERS = flags.DEFINE_integer("workers", None, "runs at a time [as many as get devices]", 1)
+DEVICES = flags.DEFINE_integer("devices_per_run", None, "devices of a run [an even share]", 1)
+ENGINE = flags.DEFINE_enum("engine", "local", ["local", "optuna", "slurm"], "what trains the runs")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "lists the runs and stops")
-
-for engine in (plan, search, slurm):
-    flags.adopt_module_key_flags(engine)
+PLAN = flags.DEFINE_string("plan", None, "plan: a file of stages, such as results/plan.toml")
+ONLY = flags.DEFINE_string("only", "", "plan: only the stages whose names begin with this")
+MINUTES = flags.DEFINE_float("minutes", math.inf, "plan: time after which runs save and end", 0)
+COLLECT = flags.DEFINE_bool("collect", False, "plan: copies finished runs beside the plan's file")
+SPACE = flags.DEFINE_multi_string("space", [], "optuna: KEY=KIND:LOW:HIGH, or KEY=VALUE,VALUE,...")
+flags.DEFINE_integer("trials", 20, "optuna: how many in all", lower_bound=1)
+flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid"], "optuna: of the settings")
+flags.DEFINE_enum("pruner", "asha", ["asha", "hyperband", "none"], "optuna: of bad runs")
+flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
+flags.DEFINE_string("storage", None, "optuna: postgresql://USER@HOST/NAME; [a file]")
+flags.DEFINE_string("cluster", "slurm", "slurm: submit to slurm, or local processes")
+flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE for submitit, as timeout_min=600")
 
 
 def shares() -> list[devices.Environment]:
@@ -72,28 +78,31 @@ def shares() -> list[devices.Environment]:
 def main(_):
     """Train the runs that the flags ask for."""
     given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
-    if plan.PLAN.value:
-        modules = (search, slurm)
-        foreign = {f.name for m in modules for f in flags.FLAGS.get_key_flags_for_module(m)}
-        if wrong := sorted(
-            f"--{name}" for name in given & (foreign | {"config", "grid", "engine"})
-        ):
+    if PLAN.value:
+        own = (PLAN, ONLY, MINUTES, COLLECT, ROOT, WORKERS, DEVICES, DRY_RUN)
+        known = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+        if wrong := sorted(f"--{name}" for name in (given & known) - {flag.name for flag in own}):
             raise InputError(f"--plan takes no {', '.join(wrong)}; its stages say what to train.")
+        from scripts.engines import plan  # it imports jax, which takes a second
+
         sys.exit(plan.run(Path(ROOT.value or "runs/plan"), shares, bool(DRY_RUN.value)))
     if given & {"only", "minutes", "collect"}:
         raise InputError("--only, --minutes and --collect belong to a --plan=FILE.")
     if (config := CONFIG.value) is None:
         raise InputError("Give --config=FILE[:SCALE] or --plan=FILE; --help has examples.")
-    choose("--engine", ENGINE.value, dict.fromkeys(("local", "optuna", "slurm")))
-    if (ENGINE.value == "optuna") != bool(search.SPACE.value):
+    if (ENGINE.value == "optuna") != bool(SPACE.value):
         raise InputError("--engine=optuna and --space belong together; --help has examples.")
     root = Path(ROOT.value or f"runs/{config.scale}") / config.experiment
     if ENGINE.value == "optuna":
         if GRID.value or DRY_RUN.value:
             raise InputError("--engine=optuna takes --space instead of --grid, and no --dry_run.")
+        try:
+            from scripts.engines import search
+        except ImportError:
+            raise InputError("optuna is not installed: pip install 'optuna>=4.5,<6'") from None
         sys.exit(search.run(config, root, shares))
-    points = grid.read(GRID.value) if GRID.value else grid.listed(config)
-    todo = grid.unfinished(config, points, root)
+    points = jobs.read_grid(GRID.value) if GRID.value else jobs.listed(config)
+    todo = jobs.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")
     if not todo:
@@ -104,7 +113,7 @@ def main(_):
         places = shares()
         start, slots = jobs.start_here(places), len(places)
     with jobs.Stopping() as stopping:
-        sys.exit(grid.train(todo, start, jobs.Clock(slots), stopping))
+        sys.exit(jobs.train_all(todo, start, jobs.Clock(slots), stopping))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ writes the run folder. If a process is lost, the others end; the same commands, 
 processes, resume the run.
 """
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -50,7 +49,7 @@ def main(_):
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
     if name is not None:
         config = read_json(name)
-    with hosts.together() if hosts.are_several() else contextlib.nullcontext():
+    with hosts.together():
         train_run(config, workdir)
 
 

@@ -17,8 +17,8 @@ import experiments
 from ln import fused
 from scripts.benchmarks import jax_peers, random_data, rnn, timing
 from scripts.benchmarks.flops import count_flops
-from scripts.benchmarks.step import NO_NORM, PLAIN, Setting, make_config
-from scripts.benchmarks.timing import Numbers, Options, Peer
+from scripts.benchmarks.step import NO_NORM, PLAIN, make_config
+from scripts.benchmarks.timing import Numbers, Peer
 from tests.products import exhaustive
 
 ROOT = Path(__file__).parents[1]
@@ -81,12 +81,12 @@ QUICK = ("convnet", "draw", "mnist", "order_embeddings", "sequential_mnist")
     "experiment", [name if name in QUICK else exhaustive(name) for name in experiments.names()]
 )
 def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
-    config = make_config(Setting(experiment, "tiny", data_dir=str(tmp_path)), str(tmp_path))
+    config = make_config(str(tmp_path), experiment, "tiny", data_dir=str(tmp_path))
     peers = {
         name: partial(jax_peers.trainer_peer, config, plain=name == PLAIN)
         for name in ("ours", PLAIN)
     }
-    assert timing.compare(experiment, peers, Options(1, 0.01))[PLAIN]["differs_by"] < 1e-4
+    assert timing.compare(experiment, peers, 1, 0.01)[PLAIN]["differs_by"] < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
     ],
 )
 def test_random_data_have_the_sizes_of_the_paper(experiment, sizes, tmp_path):
-    config = make_config(Setting(experiment), str(tmp_path))
+    config = make_config(str(tmp_path), experiment)
     task, vocabulary = experiments.load(config), random_data.KINDS[config.dataset][2]
     assert task.config.data_dir == str(tmp_path)
     assert getattr(task, "vocabulary", None) == vocabulary.get("vocab_size")
@@ -168,7 +168,7 @@ def peer(loss=2.0, W=(1.0, -4.0), b=0.0, rounded=None):
 def check(rival, reference=None):
     """Return by how much the other peer differs; KeyError if it is not timed."""
     peers = {"ours": lambda: reference or peer(), "other": lambda: rival}
-    return timing.compare("a case", peers, Options(1, 1e-6))["other"]["differs_by"]
+    return timing.compare("a case", peers, 1, 1e-6)["other"]["differs_by"]
 
 
 def test_a_peer_may_differ_by_rounding():
@@ -198,13 +198,13 @@ def test_a_chaotic_model_may_differ_as_it_does_from_itself():
 
 def test_a_single_peer_is_timed_without_comparing():
     peers = {"ours": lambda: peer(loss=np.nan), "other": peer}
-    (row,) = timing.compare("a case", peers, Options(1, 1e-6, only=("ours",))).values()
+    (row,) = timing.compare("a case", peers, 1, 1e-6, only=("ours",)).values()
     assert row["differs_by"] is None and row["ratios"] == [1]
 
 
 def test_a_peer_that_fails_leaves_the_others(capsys):
     peers = {"ours": peer, "broken": lambda: 1 / 0, "last": peer}
-    assert timing.compare("a case", peers, Options(1, 1e-6)).keys() == {"ours", "last"}
+    assert timing.compare("a case", peers, 1, 1e-6).keys() == {"ours", "last"}
     assert "broken is missing: ZeroDivisionError" in capsys.readouterr().out
 
 

@@ -68,7 +68,7 @@ def test_claims_name_panels_and_norms_that_exist(claim):
 def test_the_paper_has_numbers_and_no_verdicts():
     numbers = {}
     for claim in TRAINED:
-        rows = claims.in_paper(claim, (empty := section(claim.experiment), gather(empty)))
+        rows = claims.in_paper(claim, empty := section(claim.experiment), gather(empty))
         assert all(row.interval == "–" for row in rows)
         numbers[claim.number] = [row.estimate for row in rows]
     assert [number for number, rows in numbers.items() if not rows] == [18, 19, 21, 27, 28, 29]

@@ -31,28 +31,28 @@ def outcomes(texts):
     return {part["part"]: part["outcome"] for part in json.loads(texts["report.json"])["parts"]}
 
 
-@pytest.fixture
-def session(tmp_path):
-    return lambda minutes: timed.Session("train", tmp_path / "out", tmp_path / "work", minutes)
-
-
 # --- Parts, deadlines and archives ---
 
 
-def test_the_archive_is_rewritten_after_each_part(session):
-    session = session(minutes=1)
-    assert outcomes(read(session.archive)) == {}
-    assert session.run("one", ("-c", "print('hello')"))
-    assert not session.run("two", ("-c", "raise SystemExit(3)"))
-    assert read(session.archive)["logs/one.txt"] == b"hello\n"
-    assert outcomes(read(session.archive)) == {"one": "finished", "two": "exit status 3"}
+def run_parts(tmp_path, minutes, *parts):
+    """Run parts, each a name and a program; return the texts of the archive."""
+    archive = tmp_path / "out" / "gpu_train.tar.gz"
+    todo = [(name, 1.0, ["-c", program]) for name, program in parts]
+    timed.run(todo, tmp_path / "work" / "train", archive, minutes)
+    assert [path.name for path in archive.parent.iterdir()] == [archive.name]
+    return read(archive)
+
+
+def test_the_archive_has_what_each_part_left(tmp_path):
     for name in ("checkpoints/400", "events", "layer-seeds-0"):
-        (session.folder / name).mkdir(parents=True)
-        (session.folder / name / "metrics.jsonl").write_text("{}")
-    session.write()
+        folder = tmp_path / "work" / "train" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text("{}")
+    texts = run_parts(tmp_path, 1, ("one", "print('hello')"), ("two", "raise SystemExit(3)"))
+    assert outcomes(texts) == {"one": "finished", "two": "exit status 3"}
+    assert texts["logs/one.txt"] == b"hello\n"
     logs = {"logs/one.txt", "logs/two.txt"}
-    assert set(read(session.archive)) == logs | {"report.json", "layer-seeds-0/metrics.jsonl"}
-    assert [path.name for path in session.archive.parent.iterdir()] == [session.archive.name]
+    assert set(texts) == logs | {"report.json", "layer-seeds-0/metrics.jsonl"}
 
 
 SAVE = """
@@ -66,19 +66,17 @@ time.sleep(60)
 """
 
 
-def test_a_part_may_save_when_its_time_is_up(session, monkeypatch):
+def test_a_part_may_save_when_its_time_is_up(tmp_path, monkeypatch):
     monkeypatch.setattr(timed, "LEAST", 0.1)
-    session = session(minutes=0.15)  # 4 seconds
-    assert session.run("save", ("-c", SAVE))
-    assert read(session.archive)["logs/save.txt"] == b"began\nsaved\n"
-    session.run("late", ("-c", ""))
-    assert outcomes(read(session.archive)) == {"save": "out of time", "late": "no time left"}
+    texts = run_parts(tmp_path, 0.15, ("save", SAVE), ("late", ""))  # 4 seconds
+    assert texts["logs/save.txt"] == b"began\nsaved\n"
+    assert outcomes(texts) == {"save": "out of time", "late": "no time left"}
 
 
-def test_the_deadline_ends_a_part_that_does_not_stop(session, monkeypatch):
+def test_the_deadline_ends_a_part_that_does_not_stop(tmp_path, monkeypatch):
     monkeypatch.setattr(timed, "GRACE", 0.5)
     stubborn, began = SAVE.replace("raise SystemExit(130)", "pass"), time.monotonic()
-    session(minutes=0.15).run("stubborn", ("-c", stubborn))
+    run_parts(tmp_path, 0.15, ("stubborn", stubborn))
     assert time.monotonic() - began < 15
 
 

@@ -13,7 +13,7 @@ import pytest
 from ln.errors import InputError
 from ln.training import runs
 from scripts import cli
-from scripts.engines import collect, jobs, plan, stages
+from scripts.engines import jobs, plan
 from tests.test_scripts import run as run_command
 
 PROJECT = Path(__file__).parent.parent
@@ -51,15 +51,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning
 
 
 def sweep(root, **changes):
-    return stages.Stage(**(SWEEP | changes), root=root)
+    return plan.Stage(**(SWEEP | changes), root=root)
 
 
 def halving(root, **changes):
-    return stages.Halving(**(HALVING | changes), root=root)
+    return plan.Halving(**(HALVING | changes), root=root)
 
 
 def fair(root, **changes):
-    return stages.Fair(**(FAIR | changes), root=root)
+    return plan.Fair(**(FAIR | changes), root=root)
 
 
 def write_run(run, values, split="valid", metric="error", finished=True):
@@ -104,7 +104,7 @@ def names(wave):
 )
 def test_a_wrong_stage_raises(make, changes, message, tmp_path):
     with pytest.raises(InputError, match=message) as error:
-        list(make(tmp_path, **changes).waves())
+        make(tmp_path, **changes).check()
     assert "\n" not in str(error.value)
 
 
@@ -130,7 +130,7 @@ def tiny(name, kind="sweep"):
 def test_a_broken_file_raises(text, message, tmp_path):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(InputError, match=message):
-        stages.read(tmp_path / "plan.toml", tmp_path)
+        plan.read(tmp_path / "plan.toml", tmp_path)
 
 
 def test_names_hold_what_varies(tmp_path):
@@ -146,9 +146,9 @@ def test_a_later_stage_takes_the_choice(tmp_path):
     path = tmp_path / "plan.toml"
     path.write_text(first + second)
     with pytest.raises(InputError, match="paste the .stage.choice."):
-        plan.check(stages.read(path, tmp_path)[1])
+        plan.read(path, tmp_path)[1].check()
     path.write_text(first + "[stage.choice]\noptimizer.b2 = 0.5\n" + second)
-    (wave,) = stages.read(path, tmp_path)[1].waves()
+    (wave,) = plan.read(path, tmp_path)[1].waves()
     assert wave[0].resolved().optimizer.b2 == 0.5
 
 
@@ -176,7 +176,7 @@ def test_settled_runs_reach_their_length(tmp_path):
 
 def write_factor(run, factors):
     """Write a run whose NLL is the published one times a factor in each epoch."""
-    theirs = stages.published_curves("figure_6")["nll_batch4", "layer"]
+    theirs = plan.published_curves("figure_6")["nll_batch4", "layer"]
     values = {e + 1: factor * theirs.at(e).mean() for e, factor in enumerate(factors)}
     write_run(run, values, "train", "nll")
 
@@ -196,7 +196,7 @@ def test_halving_keeps_the_best(tmp_path):
 
 def test_the_score_is_the_mean_distance(tmp_path):
     stage = halving(tmp_path, rungs=HALVING["rungs"][1:])
-    setting = stages.product(stage.grid)[0]
+    setting = plan.product(stage.grid)[0]
     run = next(stage.waves())[0]
     write_factor(run, [2.0, 0.25])
     expected = 2.0 * (math.log(2) + math.log(4)) / 2
@@ -297,7 +297,7 @@ def test_ties_prefer_the_middle(losses, best, tmp_path):
 def train(tmp_path, monkeypatch):
     """Train a sweep whose jobs only pretend: status(name, attempt) -> exit status."""
     monkeypatch.setattr(jobs, "LOOK", 0)
-    monkeypatch.setattr(plan, "check", lambda stage: None)
+    monkeypatch.setattr(plan.Stage, "check", lambda stage: None)
     attempts = collections.Counter()
 
     def train(status, stage):
@@ -309,7 +309,7 @@ def train(tmp_path, monkeypatch):
                 ended = status(job.folder.name, attempts[job.folder.name])
                 if ended == 0:
                     write_run(by_folder[job.folder], {})
-                yield types.SimpleNamespace(job=job, place="", poll=lambda ended=ended: ended)
+                yield types.SimpleNamespace(job=job, poll=lambda ended=ended: ended)
 
         start_all = lambda some: list(start(some))  # noqa: E731
         ended = plan.train([stage], start_all, jobs.Clock(1, 1.0), jobs.Stopping())
@@ -387,12 +387,12 @@ def finished(tmp_path):
 
 def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     stage, place = finished
-    collect.collect([stage], tmp_path / "results", dry_run=True)
+    plan.collect([stage], tmp_path / "results", dry_run=True)
     assert f"-> {place}" in capsys.readouterr().out and not place.exists()
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not the run"):
-        collect.collect([stage], tmp_path / "results")
+        plan.collect([stage], tmp_path / "results")
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
@@ -401,25 +401,25 @@ def test_collect_drops_update_rows(finished, tmp_path):
     path = stage.folder / "norm=none" / "metrics.jsonl"
     rows = runs.read_rows(path)
     runs.write_rows(path, [rows[0] | dict(split="update"), *rows])
-    collect.collect([stage], tmp_path / "results")
+    plan.collect([stage], tmp_path / "results")
     assert [path.name for path in place.parent.iterdir()] == ["norm=none"]
     assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
 def test_collect_updates_documents(finished, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(collect.documents, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(collect.documents, "write", lambda: written.append(finished[1].exists()))
-    collect.collect([finished[0]], tmp_path / "results", dry_run=True)
+    monkeypatch.setattr(plan.documents, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(plan.documents, "write", lambda: written.append(finished[1].exists()))
+    plan.collect([finished[0]], tmp_path / "results", dry_run=True)
     assert not written
-    collect.collect([finished[0]], tmp_path / "results")
+    plan.collect([finished[0]], tmp_path / "results")
     assert written == [True]
 
 
 def test_collect_keeps_results_small(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "LARGEST", 100)
+    monkeypatch.setattr(plan, "LARGEST", 100)
     with pytest.raises(InputError, match="would have .* MB"):
-        collect.collect([finished[0]], tmp_path / "results")
+        plan.collect([finished[0]], tmp_path / "results")
     assert not finished[1].exists()
 
 
@@ -429,12 +429,12 @@ def test_collect_keeps_results_small(finished, tmp_path, monkeypatch):
 )
 def test_collect_keeps_another_or_longer_run(file, old, new, finished, tmp_path):
     stage, place = finished
-    collect.collect([stage], tmp_path / "results")
+    plan.collect([stage], tmp_path / "results")
     text = (place / file).read_text()
     assert old in text
     (place / file).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match="not the run"):
-        collect.collect([stage], tmp_path / "results")
+        plan.collect([stage], tmp_path / "results")
 
 
 # --- The plan of the results ---
@@ -442,10 +442,10 @@ def test_collect_keeps_another_or_longer_run(file, old, new, finished, tmp_path)
 
 def test_the_recorded_choice_follows_from_the_stored_runs():
     """Every run behind the choice of figure 6's setting is in results/, and gives it again."""
-    planned = {stage.name: stage for stage in stages.read(PLAN, PLAN.parent / "mnist")}
+    planned = {stage.name: stage for stage in plan.read(PLAN, PLAN.parent / "mnist")}
     stage = planned["figure_6_setting"]
     assert not stage.unsettled()
-    assert stage.choice and stage.chosen() == stages.flat(stage.choice)
+    assert stage.choice and stage.chosen() == plan.flat(stage.choice)
     assert '[stage.choice]\noptimizer.kind = "adam_uncorrected"' in stage.table()
 
 

@@ -90,7 +90,7 @@ def test_stability_compares_both_ranges(decades, holds):
 
 
 @pytest.mark.slow
-def test_the_page_shows_all_checks_and_pictures(tmp_path):
+def test_the_page_shows_all_checks(tmp_path):
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(theory=True, out=str(tmp_path)):
         report.main([])
@@ -101,4 +101,3 @@ def test_the_page_shows_all_checks_and_pictures(tmp_path):
     for word, holds in (("contradicted", False), ("not decided", None)):  # each is there twice
         assert words.count(word) == 2 * list(EXCEPTIONS.values()).count(holds)
     assert page.count("Erratum:") == 5 and not re.search(r"[ >]nan\b", page)
-    assert page.count("<figure>") == 3 and page.count('<div class="chart"') == 4 + 4 + 8

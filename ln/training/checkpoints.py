@@ -77,7 +77,11 @@ def manager(folder: Path, keep: Callable | None = None):
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="run"
         )
     options_of_run = ocp.CheckpointManagerOptions(create=False, **options)
-    return ocp.CheckpointManager(folder, options=options_of_run)
+    try:
+        return ocp.CheckpointManager(folder, options=options_of_run)
+    except ValueError as error:  # of orbax: metadata that are JSON, but no object
+        message = f"A checkpoint in {folder} is damaged ({error})."
+        raise InputError(f"{message} Move it away, or choose another --workdir.") from error
 
 
 class Policy(NamedTuple):

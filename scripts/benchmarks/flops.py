@@ -6,8 +6,7 @@ scan by its length. No training step has a loop of unknown length, which would c
 
 import math
 
-import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
 
@@ -34,11 +33,5 @@ def equation_flops(equation) -> int:
         kernel = equation.invars[1].aval
         depth = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
         return 2 * depth * equation.outvars[0].aval.size
-    inner = [
-        count_flops(jaxpr) for jaxpr in filter(is_jaxpr, jax.tree.leaves(params, is_leaf=is_jaxpr))
-    ]
+    inner = [count_flops(jaxpr) for jaxpr in jaxprs_in_params(params)]
     return max(inner) if name == "cond" else params.get("length", 1) * sum(inner)
-
-
-def is_jaxpr(value) -> bool:
-    return isinstance(value, Jaxpr | ClosedJaxpr)

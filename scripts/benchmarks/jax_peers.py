@@ -62,6 +62,7 @@ def load(config, plain: bool = False) -> train.Task:
     longest.
 
     Args:
+        config: of the experiment.
         plain: differentiate recurrent layers by plain autodiff.
     """
     task = experiments.load(config)
@@ -84,6 +85,8 @@ def first_steps(
     """Return loss and gradients of the first steps along the gradient, in full precision.
 
     Args:
+        task: of the experiment.
+        count: how many steps.
         device: None for the default one. The initial parameters are the CPU's on all devices.
         change: a function of the initial parameters.
     """
@@ -109,6 +112,7 @@ def trainer_peer(config, plain: bool = False, compared: bool = True) -> Peer:
     """Return the trainer's call, K steps of all lanes of a config, always with the same batches.
 
     Args:
+        config: of the experiment.
         plain: see `load`.
         compared: False if the config makes it compute something else than the reference.
     """

@@ -4,7 +4,6 @@ A benchmark needs the sizes of the paper, but not its data. Sizes that decide th
 those of the data set: pixels, features, the vocabulary, and the lengths of texts and lines.
 """
 
-from collections.abc import Callable
 import contextlib
 import io
 from pathlib import Path
@@ -23,19 +22,20 @@ Random = np.random.Generator
 
 
 def images(random: Random, count: int, pixels: int) -> Split:
+    """Return images with labels of ten classes."""
     x = random.integers(256, size=(count, pixels), dtype=np.uint8)
     return dict(x=x, y=random.integers(10, size=count, dtype=np.int32))
 
 
 def binary_images(random: Random, count: int, pixels: int) -> Split:
+    """Return images of zeros and ones."""
     return dict(x=random.integers(2, size=(count, pixels), dtype=np.uint8))
 
 
-def texts(random: Random, count: int, shortest: int, longest: int, vocab_size: int):
+def texts(random: Random, count: int, length: int, vocab_size: int):
     """Return tokens and starts of texts with some frequent words and many rare ones."""
-    lengths = random.integers(shortest, longest, size=count, endpoint=True)
-    tokens = SPECIAL + (vocab_size - SPECIAL) ** random.random(lengths.sum()) - 1
-    return tokens.astype(np.int32), np.append(0, lengths.cumsum())
+    tokens = SPECIAL + (vocab_size - SPECIAL) ** random.random(count * length) - 1
+    return tokens.astype(np.int32), length * np.arange(count + 1)
 
 
 def words(vocab_size: int, entities: int = 0) -> np.ndarray:
@@ -45,33 +45,26 @@ def words(vocab_size: int, entities: int = 0) -> np.ndarray:
 
 
 def questions(random: Random, count: int, vocab_size: int, T: int, S: int) -> Split:
-    """Return passages of T/2 to T words with questions of S/2 to S words."""
-    entities = 500
-    passages, passage_starts = texts(random, count, T // 2, T, vocab_size)
-    asked, question_starts = texts(random, count, S // 2, S, vocab_size)
-    return dict(
-        passages=passages,
-        passage_starts=passage_starts,
-        questions=asked,
-        question_starts=question_starts,
-        answers=random.integers(SPECIAL, SPECIAL + entities, size=count, dtype=np.int32),
-        words=words(vocab_size, entities),
-    )
+    """Return passages of T words with questions of S words."""
+    entities, split = 500, dict[str, np.ndarray]()
+    for name, length in (("passage", T), ("question", S)):
+        split[f"{name}s"], split[f"{name}_starts"] = texts(random, count, length, vocab_size)
+    answers = random.integers(SPECIAL, SPECIAL + entities, size=count, dtype=np.int32)
+    return split | dict(answers=answers, words=words(vocab_size, entities))
 
 
 def captions(random: Random, count: int, vocab_size: int, D: int, T: int) -> Split:
     """Return images of D features with captions of T words, the end included."""
     features = np.maximum(random.normal(size=(count, D)) - 1, 0)  # most are 0, after a ReLU
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    tokens, starts = texts(random, CAPTIONS * count, T - 1, T - 1, vocab_size)
-    return dict(
-        images=features.astype(np.float32), tokens=tokens, starts=starts, words=words(vocab_size)
-    )
+    split = sentences(random, CAPTIONS * count, vocab_size, T - 1)
+    del split["books"]
+    return split | dict(images=features.astype(np.float32))
 
 
-def sentences(random: Random, count: int, vocab_size: int, longest: int) -> Split:
+def sentences(random: Random, count: int, vocab_size: int, length: int) -> Split:
     """Return a book of sentences."""
-    tokens, starts = texts(random, count, 1, longest, vocab_size)
+    tokens, starts = texts(random, count, length, vocab_size)
     return dict(tokens=tokens, starts=starts, books=np.array([0, count]), words=words(vocab_size))
 
 
@@ -96,7 +89,7 @@ KINDS: dict[Any, Any] = {
     "binarized_mnist": (binary_images, 1_000, dict(pixels=784)),
     "cnn": (questions, 1_000, dict(vocab_size=65_829, T=300, S=30)),
     "coco": (captions, 1_000, dict(vocab_size=10_000, D=4096, T=20)),
-    "books": (sentences, 20_000, dict(vocab_size=20_000, longest=29)),
+    "books": (sentences, 20_000, dict(vocab_size=20_000, length=29)),
     "iam": (lines, 1_000, dict(T=700, U=51)),
 }
 
@@ -105,7 +98,6 @@ def prepare(name: str, data_dir: str | Path) -> None:
     """Write random data as a prepared data set, unless it is there."""
     if arrays.is_prepared(data_dir, name):
         return
-    make: Callable[..., dict]
     (make, count, sizes), random = KINDS[name], np.random.default_rng(0)
     counts = dict(train=count, valid=count // 10, test=count // 10)
     splits = {split: make(random, n, **sizes) for split, n in counts.items()}

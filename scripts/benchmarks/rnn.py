@@ -32,10 +32,6 @@ class Case(NamedTuple):
     layers: int = 1
     d_x: bool = True  # also the gradient by the inputs
 
-    def __str__(self):
-        count = f"{self.layers} layers, " if self.layers > 1 else ""
-        return f"{self.cell.upper()}, {count}T={self.T}, B={self.B}, H={self.H}, D={self.D}"
-
 
 CASES = {
     "draw": Case("lstm", T=64, B=128, H=256, D=256),
@@ -59,6 +55,7 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(self, xs, mask):
+        """Return the states of all steps."""
         kind, norm = {"lstm": LSTM, "gru": GRU}[self.case.cell], Norm("layer", ("x", "h", "c"))
         for n in range(self.case.layers):
             cell = kind(self.case.H, norm, name=f"layer_{n}")
@@ -67,6 +64,7 @@ class Layers(nn.Module):
 
 
 def flax_norm(name: str) -> nn.Module:
+    """Return layer norm as Flax has it, computed as ours."""
     return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)
 
 
@@ -77,6 +75,7 @@ class FlaxLSTM(nn.Module):
 
     @nn.compact
     def __call__(self, carry, x, mask):
+        """Return the states of all steps."""
         c, h = carry
         dense = partial(nn.Dense, 4 * self.H, use_bias=False)
         a = flax_norm("norm_x")(dense(name="W_x")(x)) + flax_norm("norm_h")(dense(name="W_h")(h))
@@ -95,6 +94,7 @@ class FlaxLayers(nn.Module):
 
     @nn.compact
     def __call__(self, xs, mask):
+        """Return the states of all steps."""
         carry = (jnp.zeros((self.case.B, self.case.H)),) * 2
         scan = nn.scan(FlaxLSTM, variable_broadcast="params", split_rngs={"params": False})
         for n in range(self.case.layers):
@@ -128,6 +128,7 @@ def vary(path, leaf, noise):
 
 
 def make_params(case: Case) -> dict:
+    """Return the parameters of all implementations."""
     batch, key = make_batch(case), jax.random.key(0)
     params = jax.jit(Layers(case).init)(key, batch["x"], batch["mask"])["params"]
     noise = optax.tree.random_like(key, params)
@@ -136,7 +137,6 @@ def make_params(case: Case) -> dict:
 
 def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
     """Return a function of the loss and its gradients, and arguments for it."""
-
     rename = jax_peers.as_flax if isinstance(model, FlaxLayers) else lambda params: params
 
     def loss(params, x, mask, R):
@@ -150,6 +150,7 @@ def gradients(case: Case, model: nn.Module) -> tuple[Callable, tuple]:
 
 
 def in_jax(case: Case, model: nn.Module) -> Peer:
+    """Return an implementation in jax."""
     function, arguments = gradients(case, model)
     jitted = jax.jit(function)
     compiled, facts = jax_peers.compile_for(jitted, *arguments)
@@ -163,6 +164,7 @@ def in_jax(case: Case, model: nn.Module) -> Peer:
 
 
 def in_torch(case: Case, norm: bool) -> Peer:
+    """Return an implementation in PyTorch."""
     from scripts.benchmarks import torch_peers
 
     return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)

@@ -6,9 +6,7 @@ of the config. All peers begin with the same weights.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-import importlib
 import itertools
-from typing import NamedTuple
 
 import flax.linen as nn
 from flax.training.train_state import TrainState
@@ -30,40 +28,36 @@ LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a 
 PLAIN, NO_NORM = "plain autodiff", "ours without norm"
 
 
-class Setting(NamedTuple):
-    """The steps to time.
+def norms(experiment: str) -> list[str]:
+    """Return the norms of an experiment's config."""
+    return list(cli.read_config(experiment, "tiny").norms)
 
-    Attributes:
+
+def make_config(
+    folder: str,
+    experiment: str,
+    scale: str = "paper",
+    norm: str | None = None,
+    batch_size: int | None = None,
+    data_dir: str = "data",
+):
+    """Return the config of a step to time, with random data of the paper's sizes in a folder.
+
+    Args:
+        folder: for the random data.
         experiment: the name of a file in configs/.
         scale: of the config.
         norm: a key of config.norms; None for the config's own.
         batch_size: None for the config's own.
         data_dir: folder of the built-in data sets.
-    """
-
-    experiment: str
-    scale: str = "paper"
-    norm: str | None = None
-    batch_size: int | None = None
-    data_dir: str = "data"
-
-
-def norms(experiment: str) -> list[str]:
-    return list(importlib.import_module(f"configs.{experiment}").get_config("tiny").norms)
-
-
-def make_config(setting: Setting, folder: str):
-    """Return the config of a setting, with random data of the paper's sizes in a folder.
 
     Raises:
         InputError: there is no such experiment, scale or norm.
     """
-    config = cli.read_config(setting.experiment, setting.scale)
-    config.norm = setting.norm or config.norm
+    config = cli.read_config(experiment, scale)
+    config.norm, config.batch_size = norm or config.norm, batch_size or config.batch_size
     choose("norm", config.norm, config.norms)
-    config.batch_size = setting.batch_size or config.batch_size
-    config.lr, config.seeds = (LEARNING_RATE,), (0,)
-    config.data_dir = setting.data_dir
+    config.lr, config.seeds, config.data_dir = (LEARNING_RATE,), (0,), data_dir
     if "tasks" in config:
         config.tasks = ""  # data sets that only evaluation reads
     if config.dataset in random_data.KINDS:
@@ -75,9 +69,8 @@ def make_config(setting: Setting, folder: str):
 # --- Any experiment ---
 
 
-def step_peers(setting: Setting, folder: str) -> Makers:
+def step_peers(config) -> Makers:
     """Return the training steps to compare."""
-    config = make_config(setting, folder)
     without = config.copy_and_resolve_references()
     without.norm = "none"
     peers: dict[str, Callable[[], Peer]] = {
@@ -94,15 +87,14 @@ def step_peers(setting: Setting, folder: str) -> Makers:
     return peers | {name: partial(make, config) for name, make in usual.items()}
 
 
-def memory_peers(setting: Setting, folder: str) -> Makers:
+def memory_peers(config) -> Makers:
     """Return ours and plain autodiff, also where the model has no recurrent layer."""
-    make = partial(trainer_peer, make_config(setting, folder), compared=False)
+    make = partial(trainer_peer, config, compared=False)
     return {"ours": make, PLAIN: partial(make, plain=True)}
 
 
-def device_peers(setting: Setting, folder: str) -> Makers:
+def device_peers(config) -> Makers:
     """Return the second step along the gradient on the CPU and on this device, to compare them."""
-    config = make_config(setting, folder)
     if "noise" in config:
         config.noise = 0.1  # the first pixels are black
     task, devices = experiments.load(config), (jax.devices("cpu")[0], jax.devices()[0])
@@ -111,12 +103,13 @@ def device_peers(setting: Setting, folder: str) -> Makers:
 
 
 def untimed(steps: Callable) -> Peer:
+    """Return a peer that is compared alone."""
     return Peer(lambda: None, lambda _: None, numbers=lambda: steps()[-1])
 
 
-def lanes_peers(setting: Setting, folder: str) -> Makers:
+def lanes_peers(config) -> Makers:
     """Return the trainer's call with some numbers of seeds in a program."""
-    config, peers = make_config(setting, folder), {}
+    peers = {}
     for count in (1, 2, 4, 8):
         several = config.copy_and_resolve_references()
         several.seeds = tuple(range(count))
@@ -134,6 +127,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Return the logits."""
         for _ in range(2):
             x = nn.Dense(self.hidden, use_bias=False)(x)
             x = nn.relu(nn.LayerNorm(epsilon=EPSILON)(x))
@@ -141,10 +135,12 @@ class Network(nn.Module):
 
 
 def first_params(config) -> dict:
+    """Return the initial parameters."""
     return jax.jit(jax_peers.load(config).init)(jax.random.key(0))["params"]
 
 
 def batches(config) -> Iterator[train.Batch]:
+    """Return the batches of the steps."""
     return map(jax_peers.load(config).batch, itertools.count())
 
 
@@ -185,7 +181,16 @@ def in_flax(config) -> Peer:
 
 
 def in_torch(config) -> Peer:
+    """Return the usual loop with PyTorch."""
     from scripts.benchmarks import torch_peers
 
     arrays = jax_peers.named(first_params(config))
     return torch_peers.mnist(config, arrays, batches(config))
+
+
+PEERS = dict(step=step_peers, lanes=lanes_peers, memory=memory_peers, device=device_peers)
+
+
+def make_peers(benchmark: str, **setting) -> Makers:
+    """Return the implementations of a benchmark; see `make_config`."""
+    return PEERS[benchmark](make_config(**setting))

@@ -4,7 +4,7 @@ All implementations are in one process, so that allocator, threads and compiler 
 for all of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import time
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ln.errors import choose
+from scripts.pages.tables import markdown
 
 TOLERANCE = 1e-4  # of a loss or a gradient, relative
 LOSS = "the loss"
@@ -94,20 +95,6 @@ def differences(numbers: Numbers, reference: Numbers) -> dict[str, float]:
 Row = dict[str, Any]  # what is stored of a peer
 
 
-class Options(NamedTuple):
-    """How to measure.
-
-    Attributes:
-        rounds: how often each peer is timed; 0: peers are only made and compared.
-        seconds: of one round of one peer.
-        only: the peers to time; empty for all.
-    """
-
-    rounds: int
-    seconds: float
-    only: tuple[str, ...] = ()
-
-
 def check(numbers: Numbers, reference: Numbers, rounding: Mapping[str, float]) -> float:
     """Return by how much these numbers differ from those of the first peer.
 
@@ -121,7 +108,9 @@ def check(numbers: Numbers, reference: Numbers, rounding: Mapping[str, float]) -
     return max(changes.values())
 
 
-def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
+def compare(
+    case: str, makers: Makers, rounds: int, seconds: float, only: Sequence[str] = ()
+) -> dict[str, Row]:
     """Check and time peers in interleaved rounds A B C A B C ...
 
     A peer that fails, or computes something else than the first one, is not timed, and the reason
@@ -130,12 +119,15 @@ def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
     Args:
         case: for the lines of progress.
         makers: functions that make the peers. An error of the first one is raised.
+        rounds: how often each peer is timed; 0: peers are only made and compared.
+        seconds: of one round of one peer.
+        only: the peers to time; empty for all.
 
     Returns:
         A row for each peer: by how much it differs from the first one (None: not compared), its
         facts, and by round the seconds of a step and their ratio to the first peer's.
     """
-    makers = {name: choose("--peer", name, makers) for name in options.only or makers}
+    makers = {name: choose("--peer", name, makers) for name in only or makers}
     rows, alive, reference, rounding = dict[str, Row](), [], None, dict[str, float]()
     for name, make in makers.items():
         print(f"{case}: starting {name}", flush=True)
@@ -147,16 +139,16 @@ def compare(case: str, makers: Makers, options: Options) -> dict[str, Row]:
                     rounding = differences(peer.rounded(), numbers)
                 reference = reference or numbers
                 differs_by = check(numbers, reference, rounding)
-            if options.rounds:
-                alive.append((name, peer, peer.calls_within(options.seconds)))
+            if rounds:
+                alive.append((name, peer, peer.calls_within(seconds)))
         except Exception as error:  # such as a library that is not installed: the others continue
             if not rows:
                 raise
             print(f"{case}: {name} is missing: {type(error).__name__}: {error}", flush=True)
         else:
             rows[name] = dict(differs_by=differs_by, facts=peer.facts, seconds_per_step=[])
-    for number in range(1, options.rounds + 1):
-        print(f"{case}: round {number} of {options.rounds}", flush=True)
+    for number in range(1, rounds + 1):
+        print(f"{case}: round {number} of {rounds}", flush=True)
         for name, peer, calls in alive:
             rows[name]["seconds_per_step"].append(peer.seconds_per_step(calls))
     ours = next(iter(rows.values()))["seconds_per_step"]
@@ -198,13 +190,10 @@ def cells(row: Row) -> dict[str, str]:
 def table(cases: Mapping[str, Mapping[str, Row]]) -> str:
     """Return a Markdown table of the peers of some cases; a case names its first row."""
     lines = [
-        ("" if n else case, name, cells(row))
+        {"case": "" if n else case, "peer": name} | cells(row)
         for case, rows in cases.items()
         for n, (name, row) in enumerate(rows.items())
     ]
-    columns = list(dict.fromkeys(column for _, _, line in lines for column in line))
-    head = [["", "", *columns], ["---", "---", *["---:"] * len(columns)]]
-    body = [
-        [case, name, *(line.get(column, "") for column in columns)] for case, name, line in lines
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in head + body)
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    rows = [[line.get(column, "") for column in columns] for line in lines]
+    return markdown(["", "", *columns[2:]], rows, texts=2)

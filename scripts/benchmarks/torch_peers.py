@@ -75,10 +75,12 @@ class LSTM(nn.Module):
                 self.register_parameter(name.removeprefix(prefix), parameter)
 
     def norm(self, name: str, a: Tensor, more_bias: Tensor | float = 0.0) -> Tensor:
+        """Return a normalized term."""
         gain, bias = getattr(self, f"norm_{name}_gain"), getattr(self, f"norm_{name}_bias")
         return layer_norm(a, [a.size(-1)], gain, bias + more_bias, EPSILON)
 
     def forward(self, xs: Tensor, mask: Tensor) -> Tensor:
+        """Return the states of all steps."""
         a_x = self.norm("x", xs @ self.W_x_kernel, self.b)
         c = h = torch.zeros(xs.size(1), self.W_h_kernel.size(0), device=xs.device)
         hs = []
@@ -97,6 +99,7 @@ def recurrent(case, arrays: Arrays, batch: Arrays, norm: bool) -> Peer:
     Args:
         case: of the benchmark.
         arrays: the parameters.
+        batch: x, mask and R.
         norm: False for PyTorch's own layers, which have no norm and no mask.
     """
     device = choose_device()
@@ -126,6 +129,7 @@ def mnist(config, arrays: Arrays, batches: Iterator[Arrays]) -> Peer:
     """Return the usual training loop with PyTorch, eager but for its fused Adam.
 
     Args:
+        config: of the experiment mnist.
         arrays: the parameters.
         batches: of the steps.
     """

@@ -10,11 +10,7 @@ from ln.errors import InputError
 
 Environment = dict[str, str]
 
-ASK = """
-import json, jax
-print(json.dumps([jax.devices()[0].client.platform_version, jax.default_backend(),
-                  len(jax.local_devices())]))
-"""
+ASK = "import json, jax; print(json.dumps([jax.default_backend(), len(jax.local_devices())]))"
 FORCED = "--xla_force_host_platform_device_count"
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")  # why there may be no device
 MEMORY = 0.9  # of a device, for all runs on it
@@ -44,11 +40,8 @@ def ask() -> Devices:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         chosen = " ".join(f"{k}={os.environ[k]}" for k in VARIABLES if os.environ.get(k))
         raise InputError(f"jax finds no device here ({reason}). Change {chosen or 'the driver'}.")
-    version, platform, count = json.loads(done.stdout.splitlines()[-1])
-    if platform == "cpu":
-        return Devices("", [str(n) for n in range(count)])
-    on_gpu = "ROCR_VISIBLE_DEVICES" if "rocm" in version.lower() else "CUDA_VISIBLE_DEVICES"
-    variable = "TPU_VISIBLE_CHIPS" if platform == "tpu" else on_gpu
+    platform, count = json.loads(done.stdout.splitlines()[-1])
+    variable = {"cpu": "", "tpu": "TPU_VISIBLE_CHIPS"}.get(platform, "CUDA_VISIBLE_DEVICES")
     visible = [name for name in os.environ.get(variable, "").split(",") if name]
     return Devices(variable, visible[:count] or [str(n) for n in range(count)])
 
@@ -57,6 +50,7 @@ def share(devices: Devices, workers: int | None, per_run: int | None = None) -> 
     """Return the environment of each worker. Workers share devices only if there are too few.
 
     Args:
+        devices: of this machine.
         workers: how many runs train at a time; None: as many as have separate devices.
         per_run: devices of each run; None: all of them, shared out evenly among workers.
 
@@ -71,12 +65,11 @@ def share(devices: Devices, workers: int | None, per_run: int | None = None) -> 
     if len(names) == 1 and not devices.variable:
         return [{}] * (workers or 1)
     workers = workers or places
-    shares = []
-    for n in range(workers):
-        first = n % places * per_run
-        together = len(range(n % places, workers, places))  # runs on these devices
-        shares.append(environment(devices.variable, names[first : first + per_run], together))
-    return shares
+    places = min(places, workers)
+    groups = [names[n * per_run : (n + 1) * per_run] for n in range(places)]
+    together = [len(range(n, workers, places)) for n in range(places)]  # runs on a group
+    shares = [environment(devices.variable, *both) for both in zip(groups, together, strict=True)]
+    return [shares[n % places] for n in range(workers)]
 
 
 def environment(variable: str, names: list[str], together: int) -> Environment:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Generator, Mapping
 import contextlib
 import datetime
 import gc
+import importlib
 import io
+import itertools
 import json
 import math
 import multiprocessing
@@ -16,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -25,6 +27,7 @@ from ln.errors import InputError
 from scripts import cli
 from scripts.engines.devices import Environment
 
+LANE_KEYS = ("seeds", "lr")  # what one program trains side by side
 LOOK = 0.1  # seconds between two looks at the workers
 CONTEXT = multiprocessing.get_context("spawn")  # a fork would share the threads' locks of jax
 
@@ -41,8 +44,57 @@ class Job(NamedTuple):
     config: str
     minutes: float = 1.0
 
+    @property
+    def is_finished(self) -> bool:
+        """Return whether nothing is left to train."""
+        return (self.folder / "finished.json").exists()
+
 
 # --- Configs ---
+
+
+def read_pairs(texts: list[str], flag: str, form: str) -> dict[str, str]:
+    """Return key -> value of texts such as "norm=none,layer".
+
+    Raises:
+        InputError: a text has another form, or one key is given twice.
+    """
+    pairs = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not value:
+            raise InputError(f"{flag} {text!r}: write {form}.")
+        if key in pairs:
+            raise InputError(f"{flag} gives a key twice.")
+        pairs[key] = value
+    return pairs
+
+
+def read_grid(axes: list[str]) -> list[dict[str, str]]:
+    """Return all combinations of axes such as "norm=none,layer", key -> value.
+
+    Raises:
+        InputError: the text has another form, or one key is given twice.
+    """
+    values = read_pairs(axes, "--grid", "KEY=VALUE,VALUE,... as in norm=none,layer")
+    choices = (text.split(",") for text in values.values())
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*choices)]
+
+
+def listed(config: ConfigDict) -> list[dict]:
+    """Return the points that the config file of the experiment lists."""
+    return list(importlib.import_module(f"configs.{config.experiment}").sweep())
+
+
+def names(points: list[dict]) -> list[str]:
+    """Return a folder name for each run, made of its values; of lane keys only those that vary."""
+    vary = [k for k in LANE_KEYS if len({str(point.get(k)) for point in points}) > 1]
+    aside = set(LANE_KEYS) - set(vary)
+    pairs = [[f"{k}={v}" for k, v in point.items() if k not in aside] for point in points]
+    folders = [",".join(words).replace(" ", "") or "run" for words in pairs]
+    if len(set(folders)) < len(folders):
+        raise InputError(f"Two runs of this sweep are the same: {', '.join(folders)}.")
+    return folders
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -82,6 +134,19 @@ def checked(name: str, config: ConfigDict, values: Mapping[str, Any]) -> ConfigD
     return run
 
 
+def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[Job]:
+    """Return the runs that are not finished.
+
+    Raises:
+        InputError: one of the runs cannot be trained.
+    """
+    pairs = zip(names(points), points, strict=True)
+    made = [Job(root / name, checked(name, config, point).to_json()) for name, point in pairs]
+    todo = [job for job in made if not job.is_finished]
+    print(f"{len(made)} runs in {root}, {len(made) - len(todo)} of them finished.", flush=True)
+    return todo
+
+
 # --- Workers ---
 
 
@@ -92,6 +157,7 @@ class Prefixed(io.TextIOBase):
         self._stream, self._prefix, self._line = stream, prefix, ""
 
     def write(self, text: str) -> int:
+        """Print the whole lines."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._stream.write(f"{self._prefix} | {line}\n")
@@ -154,10 +220,9 @@ def end_with_parent() -> None:
 class Worker:
     """A process that trains one job after the other; jax stays loaded.
 
-    It starts with its first job, and anew after one that killed it or ended in a traceback.
+    It starts with its first job, and anew after one that killed it.
     """
 
-    place: ClassVar = ""
     job: Job
     status: int | None = 0  # of the job, None while it is at work
     _process: Any = None
@@ -166,6 +231,7 @@ class Worker:
         self._share, self._train = share, train
 
     def begin(self, job: Job) -> "Worker":
+        """Start to train a job."""
         if self._process is None:
             self._pipe, theirs = CONTEXT.Pipe()
             given = theirs, self._train, self._share, sys.orig_argv
@@ -185,13 +251,12 @@ class Worker:
             except (EOFError, OSError):  # the process was killed
                 self._process.join()
                 self.status = self._process.exitcode
-            # After an unexpected error, what is in memory may be damaged.
-            if self.status == 1 or not self._process.is_alive():
-                self._process.terminate()
+            if not self._process.is_alive():
                 self._process = None
         return self.status
 
     def wait(self) -> int:
+        """Return the exit status of the job once it has ended."""
         while (status := self.poll()) is None:
             time.sleep(LOOK)
         return status
@@ -204,8 +269,7 @@ class Worker:
 
 # --- A queue of jobs ---
 
-# Starts jobs. It returns an object for each with the job, `poll` and `stop`, as `Worker` has them,
-# and `place`, which is shown behind the folder.
+# Starts jobs. It returns an object for each with the job, `poll` and `stop`, as `Worker` has them.
 Start = Callable[[list[Job]], list]
 
 
@@ -292,6 +356,7 @@ def watch(
     Args:
         start: starts at most so many jobs, and returns what `Start` returns.
         slots: how many are at work at a time.
+        stopping: asks them to save and end.
     """
     working: list = []
     stopping.working = working
@@ -320,21 +385,24 @@ def train(
     start: Start,
     clock: Clock,
     stopping: Stopping,
-    is_done: Callable[[Job], bool],
+    is_done: Callable[[Job], bool] = lambda job: job.is_finished,
     later: float = 0.0,
 ) -> dict[Path, int]:
     """Train jobs, and once more those that were killed or that another process had.
 
     Args:
         jobs: each with a separate folder.
+        start: starts jobs.
+        clock: estimates how long they take.
+        stopping: asks them to save and end.
         is_done: whether there is nothing left to do.
         later: minutes of what this command does afterwards, as estimated.
 
     Returns:
         The exit status of each job that is not done, by folder.
     """
-    queue, numbers = collections.deque(jobs), {job: n for n, job in enumerate(jobs, start=1)}
-    waiting, began = {job.folder: job.minutes for job in jobs}, dict[Job, float]()
+    queue, began = collections.deque(jobs), dict[Job, float]()
+    waiting = {job.folder: job.minutes for job in jobs}
     again, left = set[Job](), dict[Path, int]()
 
     def start_some(room: int) -> list:
@@ -343,12 +411,11 @@ def train(
             job = queue.popleft()
             if not is_done(job):  # asked when its turn comes: another command may have trained it
                 due.append(job)
-        started = start(due) if due else []
-        for job, process in zip(due, started, strict=True):
+        for job in due:
             began[job] = time.monotonic()
             eta = clock.eta(sum(waiting.values()) + later)
-            print(f"[{numbers[job]}/{len(jobs)}] {job.folder}{process.place}{eta}", flush=True)
-        return started
+            print(f"[{len(began)}/{len(jobs)}] {job.folder}{eta}", flush=True)
+        return start(due) if due else []
 
     with contextlib.closing(watch(start_some, clock.slots, stopping)) as statuses:
         for job, status in statuses:
@@ -375,3 +442,12 @@ def report(left: dict[Path, int]) -> int:
     if failed:
         print(f"{len(failed)} runs failed:", *failed, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
+
+
+def train_all(todo: list[Job], start: Start, clock: Clock, stopping: Stopping) -> int:
+    """Train runs; return the exit status of the command."""
+    left = train(todo, start, clock, stopping)
+    if stopping.asked:
+        print("Stopped; the same command continues from here.", flush=True)
+        return cli.INTERRUPTED
+    return report(left)

@@ -17,35 +17,19 @@ from typing import Any
 
 from absl import flags
 import filelock
+import optuna
+from optuna import distributions
+from optuna.storages import JournalStorage, journal
+from optuna.trial import TrialState
 
 from ln.errors import InputError, choose, writing
+from ln.training import runs
 from scripts import cli
-from scripts.engines import grid, jobs
+from scripts.engines import jobs
 from scripts.engines.devices import Environment
 
-SPACE = flags.DEFINE_multi_string(
-    "space", [], "optuna: KEY=log:LOW:HIGH, float:..., int:..., logint:..., or KEY=VALUE,VALUE,..."
-)
-TRIALS = flags.DEFINE_integer("trials", 20, "optuna: how many in all", lower_bound=1)
-SAMPLER = flags.DEFINE_string("sampler", "tpe", "optuna: tpe, random, or grid")
-PRUNER = flags.DEFINE_string("pruner", "asha", "optuna: asha, hyperband, or none")
-STUDY = flags.DEFINE_string("study", "search", "optuna: name of the study and of its folder")
-STORAGE = flags.DEFINE_string(
-    "storage", None, "optuna: postgresql://USER@HOST/NAME; default: $OPTUNA_STORAGE, or a file"
-)
-
-SAMPLERS: dict[str, tuple[str, dict]] = {
-    "tpe": ("TPESampler", {"constant_liar": True}),  # avoids the values of unfinished trials
-    "random": ("RandomSampler", {}),
-    "grid": ("RandomSampler", {}),  # unused: all points are in the queue of the study
-}
-PRUNERS: dict[str, tuple[str, dict]] = {  # a resource is an evaluation
-    "asha": ("SuccessiveHalvingPruner", {"min_resource": 1}),
-    "hyperband": ("HyperbandPruner", {}),
-    "none": ("NopPruner", {}),
-}
+FLAGS = flags.FLAGS  # of scripts.sweep
 JOURNAL = "journal.log"
-LARGEST = {float: 1e30, int: 2**31}  # of the ends of an interval
 KINDS = {"float": (float, False), "log": (float, True), "int": (int, False), "logint": (int, True)}
 
 
@@ -58,7 +42,7 @@ def read_space(texts: list[str], config) -> dict[str, Any]:
     Raises:
         InputError: the text has another form, or there is not one learning rate.
     """
-    space = grid.read_pairs(texts, "--space", "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...")
+    space = jobs.read_pairs(texts, "--space", "KEY=log:LOW:HIGH or KEY=VALUE,VALUE,...")
     if "seeds" in space:
         raise InputError("--space takes no seeds: a trial is judged by the mean over its seeds.")
     if "lr" not in space and len(config.lr) > 1:
@@ -72,19 +56,15 @@ def read_distribution(key: str, text: str):
     Raises:
         InputError: the text has another form.
     """
-    from optuna import distributions
-
     kind, colon, ends = text.partition(":")
     if not colon:
         return distributions.CategoricalDistribution(text.split(","))
-    if SAMPLER.value == "grid":
+    if FLAGS.sampler == "grid":
         raise InputError(f"--space {key}={text}: in a grid, list the values: {key}=VALUE,VALUE.")
     number, log = choose(f"kind of --space {key}", kind, KINDS)
     make = {int: distributions.IntDistribution, float: distributions.FloatDistribution}[number]
     try:
         low, high = map(number, ends.split(":"))
-        if not max(abs(low), abs(high)) < LARGEST[number]:
-            raise ValueError(f"below {LARGEST[number]:g}")
         return make(low, high, log=log)
     except (ValueError, OverflowError) as error:
         form = f"write {key}={kind}:LOW:HIGH"
@@ -107,62 +87,43 @@ def check_runs(config, space: dict[str, Any]) -> None:
 # --- The study ---
 
 
-class JournalLock:
-    """The lock of a journal; the system releases it when its holder dies.
-
-    Before the holder appends, it removes a line that is half-written because a launcher was killed
-    or the disk was full. Optuna would append to that line.
-    """
-
-    def __init__(self, journal: Path):
-        self.journal, self._lock = journal, filelock.FileLock(journal.with_suffix(".lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        with self.journal.open("rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
 def open_study(folder: Path, mode: str):
     """Return the optuna study in a folder or in a data base, a new one if there is none.
 
     Raises:
         InputError: the journal is lost or damaged, or the data base does not answer.
     """
-    import optuna
-
-    if hide_password(STORAGE.value or "") != (STORAGE.value or ""):
-        raise InputError(
-            "--storage has a password, which lists of processes show: set the variable "
-            "OPTUNA_STORAGE to that URL instead, or put the password in ~/.pgpass."
-        )
+    if hide_password(FLAGS.storage or "") != (FLAGS.storage or ""):
+        message = "lists of processes would show its password; set OPTUNA_STORAGE instead."
+        raise InputError(f"--storage: {message}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler, sampler_options = SAMPLERS[SAMPLER.value]
-    pruner, pruner_options = PRUNERS[PRUNER.value]
-    url = STORAGE.value or os.environ.get("OPTUNA_STORAGE") or ""
+    samplers, pruners = optuna.samplers, optuna.pruners
+    # TPE avoids the values of unfinished trials. The points of a grid are in the study's queue.
+    tpe = FLAGS.sampler == "tpe"
+    sampler = samplers.TPESampler(constant_liar=True) if tpe else samplers.RandomSampler()
+    pruner = dict(  # a resource is an evaluation
+        asha=pruners.SuccessiveHalvingPruner(min_resource=1),
+        hyperband=pruners.HyperbandPruner(),
+        none=pruners.NopPruner(),
+    )
+    url = FLAGS.storage or os.environ.get("OPTUNA_STORAGE") or ""
     driven = url.replace("postgresql://", "postgresql+psycopg://")
     try:
         return optuna.create_study(
             storage=optuna.storages.RDBStorage(driven) if driven else open_journal(folder),
-            study_name=STUDY.value,
+            study_name=FLAGS.study,
             direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
-            sampler=getattr(optuna.samplers, sampler)(**sampler_options),
-            pruner=getattr(optuna.pruners, pruner)(**pruner_options),
+            sampler=sampler,
+            pruner=pruner[FLAGS.pruner],
         )
     except (OSError, InputError):  # a full disk: `run` says so
         raise
     except Exception as error:  # optuna's, SQLAlchemy's or the driver's
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise InputError(
-            f"The study in {hide_password(url or str(folder / JOURNAL))} cannot be opened "
-            f"({hide_password(reason)}). Move it away or give another --study; --storage is "
-            f"postgresql://USER@HOST/NAME."
-        ) from error
+        message = hide_password(f"{url or folder / JOURNAL} cannot be opened ({reason}).")
+        remedy = "Move it away or give another --study; --storage is postgresql://USER@HOST/NAME."
+        raise InputError(f"The study in {message} {remedy}") from error
 
 
 def hide_password(text: str) -> str:
@@ -176,15 +137,15 @@ def open_journal(folder: Path):
     Raises:
         InputError: the journal is lost, though there are runs.
     """
-    from optuna.storages import JournalStorage, journal
-
     path = folder / JOURNAL
     if any(folder.glob("trial=*")) and not (path.exists() and path.stat().st_size):
-        raise InputError(
-            f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty. "
-            f"Restore that file, or give another --study."
-        )
-    lock: Any = JournalLock(path)  # a class of optuna's, which is imported here only
+        message = f"The runs of a search are in {folder}, but its {JOURNAL} is lost or empty."
+        raise InputError(f"{message} Restore that file, or give another --study.")
+    lock: Any = filelock.FileLock(path.with_suffix(".lock"))  # ends with its holder
+    with lock, path.open("ab+") as file:
+        # Optuna would append to a line that a full disk left half-written.
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
     return JournalStorage(journal.JournalFileBackend(str(path), lock))
 
 
@@ -199,10 +160,7 @@ class Trial:
         open: whether the study does not know yet how the trial ended.
     """
 
-    place = ""
-
     def __init__(self, search: "Search", frozen, lock: filelock.FileLock):
-        import optuna
 
         self.search, self.number, self.lock = search, frozen.number, lock
         self.open, self.stopped = True, False
@@ -216,6 +174,7 @@ class Trial:
         self.process = search.begin([self.job])[0]
 
     def stop(self) -> None:
+        """Ask the run to save and end."""
         self.stopped = True
         self.process.stop()
 
@@ -231,8 +190,6 @@ class Trial:
 
     def report(self, prune: bool) -> None:
         """Tell the study the new scores, each the mean over seeds; stop the run if it lags."""
-        from ln.training import runs
-
         metrics = self.job.folder / "metrics.jsonl"
         size = metrics.stat().st_size if metrics.exists() else 0
         if not self.open or size == self.size:  # to read a long file takes longer than LOOK
@@ -252,8 +209,6 @@ class Trial:
         A run that was killed is taken up once. A run that another process is training, which a
         killed launcher left, is tried until that ends. A stopped run waits for the next command.
         """
-        from ln.training import runs
-
         killed = status < 0 or status == cli.INTERRUPTED
         self.search.kills[self.number] += killed
         if status == cli.BUSY or (killed and (self.stopped or self.search.kills[self.number] == 1)):
@@ -262,12 +217,10 @@ class Trial:
         run = runs.read(self.job.folder) if begun else None
         best = run.best(run.lanes) if run and status == 0 else None
         state = "PRUNED" if run and run.diverged else "COMPLETE" if best else "FAIL"
-        self.search.failed += state == "FAIL"
         self.tell(state, best[1] if best and state == "COMPLETE" else None)
 
     def tell(self, state: str, value: float | None = None) -> None:
-        from optuna.trial import TrialState
-
+        """Tell the study how the trial ended, and print it."""
         self.open = False
         self.search.study.tell(self.number, value, TrialState[state])
         params = ", ".join(f"{key} {value}" for key, value in self.trial.params.items())
@@ -288,31 +241,27 @@ class Search:
     def __init__(self, folder: Path, config, space: dict[str, Any], shares: list[Environment]):
         self.folder, self.config, self.space, self.shares = folder, config, space, shares
         self.begin = jobs.start_here(shares)
-        self.kills, self.failed = collections.Counter[int](), 0
+        self.kills = collections.Counter[int]()
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         # Held from the choice of a trial until its own lock is held.
         self.asking = filelock.FileLock(folder / "claims" / "asking.lock")
         with self.asking:
             self.study = open_study(folder, config.select.mode)
             self.check_settings()
-            if SAMPLER.value == "grid":
+            if FLAGS.sampler == "grid":
                 for values in itertools.product(*map(extremes, space.values())):
                     point = dict(zip(space, values, strict=True))
                     self.study.enqueue_trial(point, skip_if_exists=True)
 
     def check_settings(self) -> None:
         """Raise InputError if the study belongs to another search."""
-        from ln.training import runs
-
-        wanted = runs.as_json(self.config) | dict(space=sorted(SPACE.value))
+        wanted = runs.as_json(self.config) | dict(space=sorted(FLAGS.space))
         for key in runs.PLACES:
             del wanted[key]
         known = self.study.user_attrs.get("settings", wanted)
         if changes := runs.differences(known, wanted):
-            raise InputError(
-                f"The study {STUDY.value!r} in {self.folder} is of another search "
-                f"({'; '.join(changes)}). Give the same settings, or another --study."
-            )
+            message = f"The study in {self.folder} is of another search ({'; '.join(changes)})."
+            raise InputError(f"{message} Give the same settings, or another --study.")
         self.study.set_user_attr("settings", wanted)
 
     def start(self, room: int) -> list[Trial]:
@@ -325,8 +274,6 @@ class Search:
 
     def take(self) -> Trial | None:
         """Return a trial that has begun and that no launcher holds: it is new, or was left."""
-        from optuna.trial import TrialState
-
         for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             lock = filelock.FileLock(self.folder / "claims" / f"trial={frozen.number}.lock")
             with contextlib.suppress(filelock.Timeout):
@@ -337,11 +284,11 @@ class Search:
     def ask(self) -> bool:
         """Begin a trial, if one is due."""
         trials = self.study.get_trials(deepcopy=False)
-        waiting = sum(trial.state.name == "WAITING" for trial in trials)
-        due = waiting if SAMPLER.value == "grid" else TRIALS.value - len(trials) + waiting
-        if due > 0:
+        begun = sum(trial.state.name != "WAITING" for trial in trials)
+        due = begun < (len(trials) if FLAGS.sampler == "grid" else FLAGS.trials)
+        if due:
             self.study.ask()
-        return due > 0
+        return due
 
     def run(self) -> int:
         """Search until enough trials have ended; return the exit status."""
@@ -352,7 +299,8 @@ class Search:
             print("Stopped; the same command continues from here.", flush=True)
             return cli.INTERRUPTED
         print(*self.summary(), sep="\n", flush=True)
-        return 1 if self.failed else 0
+        states = {trial.state.name for trial in self.study.get_trials(deepcopy=False)}
+        return 1 if "FAIL" in states else 0
 
     def summary(self) -> Iterator[str]:
         """Yield lines on what the study knows: the states of its trials, and the best ones."""
@@ -373,18 +321,10 @@ def run(config, root: Path, shares: Callable[[], list[Environment]]) -> int:
     Raises:
         InputError: a flag cannot be used; nothing was started.
     """
-    if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(STUDY.value)):
-        raise InputError(f"--study={STUDY.value}: write letters and digits; it names a folder.")
-    choose("--sampler", SAMPLER.value, SAMPLERS)
-    choose("--pruner", PRUNER.value, PRUNERS)
-    try:
-        space = read_space(SPACE.value, config)
-    except ImportError:
-        raise InputError(
-            "--engine=optuna needs optuna, which is not installed: "
-            "pip install 'optuna>=4.5,<6' 'psycopg[binary]'"
-        ) from None
+    if not re.fullmatch(r"[^\W.][\w.=,+-]*", str(FLAGS.study)):
+        raise InputError(f"--study={FLAGS.study}: write letters and digits; it names a folder.")
+    space = read_space(FLAGS.space, config)
     check_runs(config, space)
-    folder, places = root / STUDY.value, shares()
+    folder, places = root / FLAGS.study, shares()
     with writing(folder, "--root", "; the same command continues from there"):
         return Search(folder, config, space, places).run()

@@ -14,14 +14,7 @@ from absl import flags
 
 from ln.errors import InputError
 from scripts import cli
-from scripts.engines import grid, jobs
-
-CLUSTER = flags.DEFINE_string(
-    "cluster", "slurm", "slurm: what submitit submits to: slurm, or local for processes here"
-)
-SLURM = flags.DEFINE_multi_string(
-    "slurm", [], "slurm: KEY=VALUE for submitit: timeout_min=600, gpus_per_node=1, ..."
-)
+from scripts.engines import jobs
 
 REQUEUES = 1000  # of a job, each time it gets on
 
@@ -55,10 +48,6 @@ class Submitted:
     def __init__(self, job: jobs.Job, submitted):
         self.job, self.submitted, self.stopped = job, submitted, False
 
-    @property
-    def place(self) -> str:
-        return f": job {self.submitted.job_id}, {self.submitted.paths.stdout}"
-
     def poll(self) -> int | None:
         """Return the exit status of the run; that of an interrupted one if there is no result."""
         if self.stopped:
@@ -83,7 +72,7 @@ def options(words: list[str]) -> dict[str, str | int]:
     Raises:
         InputError: a word has another form.
     """
-    pairs = grid.read_pairs(words, "--slurm", "KEY=VALUE, as in timeout_min=600")
+    pairs = jobs.read_pairs(words, "--slurm", "KEY=VALUE, as in timeout_min=600")
     return {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
 
 
@@ -103,10 +92,8 @@ def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple
     try:
         import submitit
     except ImportError:
-        raise InputError(
-            "--engine=slurm needs submitit, which is not installed: pip install 'submitit>=1.5'"
-        ) from None
-    cluster, given = CLUSTER.value, options(SLURM.value)
+        raise InputError("submitit is not installed: pip install 'submitit>=1.5'") from None
+    cluster, given = flags.FLAGS.cluster, options(flags.FLAGS.slurm)
     at_once = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
     gpus = {"gpus_per_node": per_run} if per_run else {}  # a job is one task on one node
     often = {f"{cluster}_max_num_timeout": REQUEUES}
@@ -114,12 +101,15 @@ def start_there(folder: Path, workers: int, per_run: int | None = None) -> tuple
         executor = submitit.AutoExecutor(folder, cluster=cluster, **often)
         executor.update_parameters(**at_once | gpus | given)
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
-        raise InputError(
-            f"--engine=slurm: {error}. Start it where jobs are submitted, or with --cluster=local."
-        ) from error
+        remedy = "Start it where jobs are submitted, or with --cluster=local."
+        raise InputError(f"--engine=slurm: {error}. {remedy}") from error
 
     def start(some: list[jobs.Job]) -> list[Submitted]:
         with executor.batch():
-            return [Submitted(job, executor.submit(Training(job))) for job in some]
+            begun = [Submitted(job, executor.submit(Training(job))) for job in some]
+        for job in begun:
+            log = job.submitted.paths.stdout
+            print(f"{job.job.folder}: job {job.submitted.job_id}, {log}", flush=True)
+        return begun
 
     return start, sys.maxsize if at_once else workers

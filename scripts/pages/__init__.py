@@ -1,0 +1,1 @@
+"""Pages and generated documents of stored runs."""

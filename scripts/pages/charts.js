@@ -1,6 +1,9 @@
 // Charts in place of their pictures: values on hover, curves on and off, log or linear, zoom.
 (async () => {
   const shared = JSON.parse(document.getElementById("shared").textContent);
+  const tools = document.getElementById("tools").content;
+  for (const chart of document.querySelectorAll(".chart"))
+    if (chart.querySelector("script").textContent.includes('"params":')) chart.append(tools.cloneNode(true));
   const packed = Uint8Array.from(atob(document.getElementById("library").textContent), (c) => c.charCodeAt(0));
   const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const library = document.createElement("script");

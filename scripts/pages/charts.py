@@ -35,7 +35,7 @@ SYMBOLS = {  # of shapes, in texts
     **{"cross": "✚", "triangle-right": "▶", "stroke": "━"},
 }
 OURS, PAPER = "ours", "the paper"
-POINTS, MARKS = 80, 9  # of a curve, at most: more than a screen shows; and with a symbol
+POINTS, MARKS = 66, 9  # of a curve, at most: all 65 epochs of figure 6; and with a symbol
 SIZE = dict(width=340, height=230)
 # Colours of texts and axes are those around the chart, in light and dark. Rows of data are lanes:
 # a thin line each, for a mean hides that one has not fallen yet, within a band around the mean.
@@ -54,12 +54,14 @@ def styles_of(norms: Iterable[str]) -> dict[str, Style]:
     return {norm: style for norm, style in STYLES.items() if norm in norms} | further
 
 
-def lanes_of(name: str, who: str, x: np.ndarray, lanes: Iterable[Any]) -> list[dict]:
-    """Return a row of data for each lane of a curve, rounded and thinned."""
+def curve_row(name: str, who: str, x: np.ndarray, lanes: Any) -> dict:
+    """Return the data of a curve and its lanes, rounded and thinned."""
     kept = spread(len(x), POINTS)
-    marks = [int(n in spread(len(kept), MARKS)) for n in range(len(kept))]
-    rows = [dict(x=rounded(x[kept]), y=rounded(np.asarray(y)[kept]), mark=marks) for y in lanes]
-    return [dict(name=name, who=who, lane=n, lanes=len(rows), **row) for n, row in enumerate(rows)]
+    marked = spread(len(kept), MARKS)
+    y = [rounded(np.asarray(lane)[kept]) for lane in lanes]
+    marks = [int(n in marked) for n in range(len(kept))]
+    row = dict(name=name, who=who, lane=list(range(len(y))), lanes=len(y))
+    return row | dict(x=rounded(x[kept]), y=y, mark=marks)
 
 
 def spread(length: int, count: int) -> np.ndarray:
@@ -69,7 +71,8 @@ def spread(length: int, count: int) -> np.ndarray:
 
 def rounded(values: np.ndarray) -> list[float | None]:
     """Return values to four digits; None where one is not finite."""
-    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.tolist()]
+    numbers = [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.tolist()]
+    return [int(v) if v is not None and v == int(v) else v for v in numbers]
 
 
 def lines(
@@ -83,8 +86,10 @@ def lines(
     """Return a chart of curves.
 
     Args:
+        title: of the chart.
         axes: labels of x and y.
-        rows: made by `lanes_of`.
+        rows: made by `curve_row`.
+        styles: name, colour and shape of each curve.
         log: whether x and y are logarithmic.
         domains: of a "linear" and of a "log" y axis; without them, the data's.
     """
@@ -113,7 +118,7 @@ def panel_chart(panel: Panel, ours: Curves, theirs: Curves, styles: Iterable[Sty
             curve = curves[norm]
             kept = (curve.x > 0) | (not log[0])  # a logarithmic axis has no 0
             lanes = panel.times * curve.lanes[:, kept]
-            rows += lanes_of(known[norm][0], who, curve.x[kept], lanes)
+            rows.append(curve_row(known[norm][0], who, curve.x[kept], lanes))
     both = [*mine.values(), *papers.values()]
     domains = dict(linear=y_limits(panel, False, mine.values()), log=y_limits(panel, True, both))
     title = panel.title + ("" if mine else " (no run of ours)")
@@ -153,9 +158,7 @@ def tool() -> Any:
     try:
         import vl_convert
     except ImportError as error:
-        raise InputError(
-            "Pages and figures need vl-convert-python. Install it: pip install vl-convert-python"
-        ) from error
+        raise InputError("Pages need vl_convert: pip install vl-convert-python") from error
     return vl_convert
 
 
@@ -171,7 +174,8 @@ def svg(chart: Chart) -> str:
     """Return a chart as a picture for paper, and for browsers without JavaScript."""
     text = tool().vegalite_to_svg(still(chart) | dict(config=CONFIG))
     text = re.sub(r' ((aria-\w+|class|pointer-events)="[^"]*|(opacity|stroke-width)="1)"', "", text)
-    return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), text)
+    text = re.sub(r'<(line|text)[^>]* opacity="0"[^>]*(/>|></text>)', "", text)  # not to be seen
+    return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.3g}", text)  # a tenth of a pixel, or one
 
 
 def png(chart: Chart) -> bytes:
@@ -200,6 +204,8 @@ def shown(chart: Chart, alt: str, draw: bool = True) -> dict[str, Any]:
     """Return what templates show of a chart: its picture, and its own part of the specification.
 
     Args:
+        chart: the whole specification.
+        alt: what it shows, in words.
         draw: whether to draw the picture, too, which is for paper.
     """
     own = {key: value for key, value in chart.items() if value is not CURVES.get(key)}
@@ -208,13 +214,10 @@ def shown(chart: Chart, alt: str, draw: bool = True) -> dict[str, Any]:
 
 def described(chart: Chart) -> str:
     """Return what a chart of curves shows, for those who cannot see it."""
-    if "layer" not in chart:
-        return f"{chart['title']}: a matrix as colours."
-    ends: dict[str, list] = {}
+    texts = []
     for row in chart["data"]["values"]:
-        curve = ends.setdefault(f"{row['name']}, {row['who']}".rstrip(", "), [])
-        curve.append((row["y"][0] or 0, row["y"][-1] or 0))
-    means = {name: np.mean(pairs, axis=0) for name, pairs in ends.items()}
-    texts = [f"{name} from {first:.3g} to {last:.3g}" for name, (first, last) in means.items()]
+        first, last = (np.mean([lane[n] or 0 for lane in row["y"]]) for n in (0, -1))
+        name = f"{row['name']}, {row['who']}".rstrip(", ")
+        texts.append(f"{name} from {first:.3g} to {last:.3g}")
     x, y = (chart["encoding"][axis]["title"] for axis in "xy")
     return f"{y} against {x}, {chart['title']}: {'; '.join(texts) or 'no curve'}."

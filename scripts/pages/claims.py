@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterable, Mapping
 import dataclasses
 import inspect
-import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +12,14 @@ from experiments import rules, theory
 from experiments.claims import CLAIMS
 from experiments.curves import Panel
 from experiments.rules import Cell, Claim, Row, Verdict
-from experiments.theory.checks import Check, Result
+from experiments.theory.checks import Check, Result, sci
 from ln.errors import InputError
 from scripts.pages.sections import Gathered, Section, gather, read_sections
 
 ANALYSIS, TIMING = "Analysis", "Timing"
 FULL, REDUCED = "Training at the paper’s scale", "Training at reduced scale"
+
+WORDS = {True: rules.CONFIRMED, False: rules.CONTRADICTED, None: rules.NOT_DECIDED}
 
 Pair = tuple[Section, Gathered]  # runs with the same settings, norms apart, and their curves
 
@@ -29,13 +30,11 @@ class Finding(NamedTuple):
     Attributes:
         group: one of the four kinds of evidence above.
         source: where its numbers come from, in words.
-        details: the command that shows more of them, or "".
     """
 
     group: str
     verdict: Verdict
     source: str
-    details: str = ""
 
 
 class Entry(NamedTuple):
@@ -51,15 +50,18 @@ class Entry(NamedTuple):
 
     @property
     def shown(self) -> list[Finding]:
+        """Return the findings of what was tested."""
         return [f for f in self.findings if f.verdict.word != rules.NOT_TESTED]
 
     @property
     def group(self) -> str:
+        """Return the best kind of evidence."""
         groups = {finding.group for finding in self.shown} or {f.group for f in self.findings}
         return next((group for group in (ANALYSIS, TIMING, FULL) if group in groups), REDUCED)
 
     @property
     def word(self) -> str:
+        """Return the verdict of its group."""
         return overall(f.verdict.word for f in self.findings if f.group == self.group)
 
     @property
@@ -85,41 +87,38 @@ def by_analysis(claim: Claim, checks: list[Check]) -> Finding:
     """Return what the checks of a claim's number say: all must hold."""
     checks = [check for check in checks if check.number == claim.number]
     holds = {check.holds for check in checks}
-    word = rules.CONFIRMED if holds == {True} else rules.NOT_DECIDED if holds else rules.NOT_TESTED
-    if False in holds:
-        word = rules.ERRATUM if claim.is_erratum else rules.CONTRADICTED
+    worst = False if False in holds else None if None in holds else True
+    word = WORDS[worst] if holds else rules.NOT_TESTED
+    if worst is False and claim.is_erratum:
+        word = rules.ERRATUM
     verdict = Verdict(word, " ".join(check.because for check in checks))
-    return Finding(ANALYSIS, verdict, "the analysis", "python -m scripts.report --theory")
+    return Finding(ANALYSIS, verdict, "the analysis")
 
 
 def panels_of(section: Section) -> dict[str, Panel]:
     """Return the panels and columns of an experiment by name."""
-    return section.panels | {
-        column.name: column for table in section.tables for column in table.columns
-    }
+    columns = (column for table in section.tables for column in table.columns)
+    return section.panels | {column.name: column for column in columns}
 
 
 def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
     """Return what a set of runs says, or all sets of a claim about a trend."""
     section = pairs[0][0]
-    full = claim.is_timing or all(
-        s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs
-    )
+    same = [s.scale == "paper" and rules.is_full(claim, s.changes) for s, _ in pairs]
+    full = claim.is_timing or all(same)
     configs = [[run.stored.config for run in section.runs] or [{}] for section, _ in pairs]
-    cells = [Cell(c[0], p[1].ours | p[1].times) for c, p in zip(configs, pairs, strict=True)]
+    cells = [Cell(c[0], curves.ours) for c, (_, curves) in zip(configs, pairs, strict=True)]
     verdict = rules.decide(claim, cells, panels_of(section), full)
     if claim.is_timing:
         return Finding(TIMING, verdict, "the benchmark in results/speed")
     source = section.source if len(pairs) == 1 else f"runs in {' and '.join(section.folders)}"
-    if any(config.get("data_seed", 0) >= 0 for config in itertools.chain(*configs)):
+    if any(config.get("data_seed", 0) >= 0 for some in configs for config in some):
         source += ", all seeds with one order of the data"
-    details = " ".join(f"python -m scripts.report --runs={place}" for place in section.folders)
-    return Finding(FULL if full else REDUCED, verdict, source, details)
+    return Finding(FULL if full else REDUCED, verdict, source)
 
 
-def in_paper(claim: Claim, pair: Pair) -> list[Row]:
+def in_paper(claim: Claim, section: Section, curves: Gathered) -> list[Row]:
     """Return the estimates from the paper's own curves and tables."""
-    section, curves = pair
     return rules.in_paper(claim, curves.theirs, panels_of(section))
 
 
@@ -127,7 +126,7 @@ def claims_of(section: Section, curves: Gathered) -> list[tuple[Claim, Verdict, 
     """Return the claims of a section's experiment, their verdicts and the paper's numbers."""
     claims = [c for c in CLAIMS if c.experiment == section.experiment and not c.is_trend]
     pair = section, curves
-    return [(claim, by_runs(claim, [pair]).verdict, in_paper(claim, pair)) for claim in claims]
+    return [(claim, by_runs(claim, [pair]).verdict, in_paper(claim, *pair)) for claim in claims]
 
 
 # --- The page ---
@@ -144,9 +143,6 @@ def read_sets(root: Path) -> tuple[list[Section], list[str]]:
         n = next((n for n, known in enumerate(sets) if is_complement(known, section)), len(sets))
         runs = [run for known in sets[n : n + 1] for run in known.runs]
         sets[n : n + 1] = [dataclasses.replace(section, runs=[*runs, *section.runs])]
-    count = collections.Counter(section.source for section in sets)
-    for n, section in enumerate(sets, start=1):
-        section.mark = f", set {n}" if count[section.source] > 1 else ""
     return sets, broken
 
 
@@ -167,10 +163,12 @@ def checks_of(results: Mapping[str, Result]) -> list[Check]:
 
 
 def checks_as_json(results: Mapping[str, Result]) -> str:
+    """Return the checks of all demonstrations as JSON."""
     return json.dumps(checks_of(results), indent=1, ensure_ascii=False)
 
 
 def read_checks(path: Path) -> list[Check]:
+    """Return the checks in a file that `checks_as_json` made."""
     return [Check(*check) for check in json.loads(path.read_text(encoding="utf-8"))]
 
 
@@ -192,8 +190,15 @@ def collect(sections: list[Section], checks: list[Check]) -> list[Entry]:
         for pair in [paper] if claim.is_timing else pairs:
             sets[tuple(pair[0].folders) if claim.is_trend else id(pair)].append(pair)
         findings = [by_runs(claim, group) for group in sets.values()]
-        entries.append(Entry(claim, findings, in_paper(claim, paper)))
+        entries.append(Entry(claim, findings, in_paper(claim, *paper)))
     return entries
+
+
+def analysis_page() -> dict[str, Any]:
+    """Return what the template shows of section 5."""
+    claims = {claim.number: claim for claim in CLAIMS}
+    results = theory.analysis()
+    return dict(results=results, claims=claims, words=WORDS, sci=sci, seed=theory.SEED)
 
 
 def page(root: Path | None, checks: list[Check] | None = None) -> dict[str, Any]:

@@ -8,7 +8,6 @@ The words after "generated:" are the name of one of the BLOCKS below and its arg
 below results/.
 """
 
-from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import json
@@ -30,8 +29,7 @@ from scripts.pages import charts, claims, evidence
 from scripts.pages.charts import styles_of
 from scripts.pages.evidence import Study
 from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_sections
-from scripts.pages.tables import as_line, first, number, rows_of, table_of
-from scripts.pages.theory import WORDS
+from scripts.pages.tables import as_line, first, markdown, number, rows_of, table_of
 
 ROOT = RESULTS.parent
 TEMPLATES = Path(__file__).parent
@@ -63,7 +61,7 @@ def write() -> None:
         section = section_in(folder)
         curves = gather(section)
         (figure,) = (figure for figure in section.figures if figure.name == name)
-        drawn[file] = charts.side_by_side(figure, curves.ours, curves.theirs)
+        drawn[file] = charts.side_by_side(figure, *curves)
     for file, chart in drawn.items():
         runs.write_atomically(FIGURES / f"{file}.png", charts.png(chart))
 
@@ -82,12 +80,6 @@ def fill(text: str, path: Path) -> str:
     return BLOCK.sub(block, text)
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """Return a Markdown table; its first columns are texts, the others numbers."""
-    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
-
-
 def section_in(folder: str) -> Section:
     """Return the first section of the runs in a folder of results/."""
     return read_sections(RESULTS / folder)[0][0]
@@ -103,10 +95,12 @@ def panel_in(section: Section, name: str) -> Panel:
 
 @functools.cache
 def studied() -> list[Study]:
+    """Return the studies of all stored runs."""
     return evidence.studies(read_sections(RESULTS, apart=True)[0])
 
 
 def compared() -> list[Study]:
+    """Return the strongest study of each experiment."""
     return evidence.by_experiment(studied(), evidence.strength)
 
 
@@ -115,11 +109,9 @@ def compared() -> list[Study]:
 
 def results(docs: str = "docs") -> str:
     """Return layer norm's speed-up by experiment: `results [DOCS]`, the way to docs/."""
-    rows = [
-        (f"[{study.title}]({docs}/results/{study.section.experiment}.md)", *study.cells)
-        for study in compared()
-    ]
-    return grid(evidence.HEAD, rows, texts=2)
+    known = [(study, f"{docs}/results/{study.section.experiment}.md") for study in compared()]
+    rows = [(f"[{study.title}]({page})", *study.cells) for study, page in known]
+    return markdown(evidence.HEAD, rows, texts=2)
 
 
 def all_claims() -> str:
@@ -129,14 +121,16 @@ def all_claims() -> str:
 
 
 def stored_analysis() -> list[Check]:
+    """Return the checks in results/theory.json."""
     return claims.read_checks(ANALYSIS)
 
 
 def analysis() -> str:
     """Return the statements that the analysis checks."""
     texts: dict[int | None, str] = {claim.number: claim.text for claim in CLAIMS}
-    rows = [(c.statement or texts[c.number], WORDS[c.holds], c.because) for c in stored_analysis()]
-    return grid(("statement", "verdict", "numbers"), rows, texts=3)
+    words, checks = claims.WORDS, stored_analysis()
+    rows = [(c.statement or texts[c.number], words[c.holds], c.because) for c in checks]
+    return markdown(("statement", "verdict", "numbers"), rows, texts=3)
 
 
 def settings(folder: str) -> str:
@@ -144,7 +138,7 @@ def settings(folder: str) -> str:
     changes = section_in(folder).changes
     pairs = (text.split(": ", 1) for text in changes if not text.startswith("eval_every"))
     rows = [(f"`{key}`", *values.split(" -> ")) for key, values in pairs]
-    return grid(("setting", "the paper", "ours"), rows)
+    return markdown(("setting", "the paper", "ours"), rows)
 
 
 def curves(folder: str, *words: str) -> str:
@@ -171,7 +165,7 @@ def curves(folder: str, *words: str) -> str:
                     texts = [number(lanes, panel.digits) for lanes in values]
                 rows.append([title + label + many, *texts])
     head = f"{COUNTS[panel.x]}s" if at > 1 else f"{panel.label}, after … {COUNTS[panel.x]}s"
-    return grid([head, *(f"{x:,g}" for x in places)], rows)
+    return markdown([head, *(f"{x:,g}" for x in places)], rows)
 
 
 def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
@@ -179,9 +173,8 @@ def numbers(folder: str, name: str, _at: str = "at", places: str = "") -> str:
     section = section_in(folder)
     landmarks = tuple(map(float, places.split(","))) if places else ()
     panel = dataclasses.replace(panel_in(section, name), landmarks=landmarks)
-    ours, theirs, _ = gather(section)
-    table = table_of(panel, ours, theirs)
-    return grid([table["title"], *table["head"]], table["rows"])
+    table = table_of(panel, *gather(section))
+    return markdown([table["title"], *table["head"]], table["rows"])
 
 
 def falls(folder: str, name: str, _at: str, levels: str) -> str:
@@ -195,14 +188,14 @@ def falls(folder: str, name: str, _at: str, levels: str) -> str:
     panel, rows, head = panel_in(section, name), [], ["", "seeds"]
     for level in places:
         head += [f"{panel.x_label} when {panel.times * level:g} is reached", "the paper"]
-    ours, theirs = (by_norm(panel, curves) for curves in gather(section)[:2])
+    ours, theirs = (by_norm(panel, curves) for curves in gather(section))
     for norm, (label, *_) in styles_of(ours).items():
         curve, cells = ours[norm], [label, str(len(ours[norm].lanes))]
         for level in places:
             paper = first(as_line(theirs[norm]), level, panel.falling) if norm in theirs else "–"
             cells += [waiting(curve.first(level, panel.falling)), paper]
         rows.append(cells)
-    return grid(head, rows)
+    return markdown(head, rows)
 
 
 def waiting(times: np.ndarray) -> str:
@@ -210,12 +203,10 @@ def waiting(times: np.ndarray) -> str:
     count, reached = len(times), int(np.isfinite(times).sum())
     if not reached:
         return f"never in {count}"
-    ordered = np.sort(np.where(np.isfinite(times), times, np.inf))
-    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    ordered = np.sort(np.nan_to_num(times, nan=np.inf))
     outside = int(stats.binom.ppf(0.025, count, 0.5))  # sorted times on each side to leave out
-    low, high = (ordered[outside - 1], ordered[-outside]) if outside else (np.nan, np.nan)
-    span = f" [{low:g}, {high:g}]".replace("inf", "never") if outside else ""
-    return f"{middle:g}{span}, {reached} of {count}".replace("inf", "never")
+    span = f" [{ordered[outside - 1]:g}, {ordered[-outside]:g}]" if outside else ""
+    return f"{np.median(ordered):g}{span}, {reached} of {count}".replace("inf", "never")
 
 
 def table(folder: str) -> str:
@@ -224,7 +215,7 @@ def table(folder: str) -> str:
     (shown,) = section.tables
     head = ["", *(column.label for column in shown.columns), "seeds", "updates"]
     rows = rows_of(shown, gather(section).ours)
-    return grid(head, [(row["model"], *row["cells"]) for row in rows])
+    return markdown(head, [(row["model"], *row["cells"]) for row in rows])
 
 
 def speed(benchmark: str) -> str:
@@ -254,7 +245,6 @@ def environment():
         lstrip_blocks=True,
     )
     known.policies["json.dumps_kwargs"] = dict(separators=(",", ":"), ensure_ascii=False)
-    known.globals |= dict(
-        curves=charts.CURVES, config=charts.CONFIG, symbols=charts.SYMBOLS, library=charts.library
-    )
+    known.globals |= dict(curves=charts.CURVES, config=charts.CONFIG, symbols=charts.SYMBOLS)
+    known.globals["library"] = charts.library
     return known

@@ -13,23 +13,15 @@ from experiments import datasets, rules
 from experiments.claims import CLAIMS, against
 from experiments.curves import Panel
 from experiments.rules import Gains, Part
-from scripts.pages import charts
+from scripts.pages import charts, sections
 from scripts.pages.charts import PAPER, SPECS, Chart
 from scripts.pages.claims import panels_of
-from scripts.pages.sections import RESULTS, Gathered, Section, at_rates, gather, papers_of
+from scripts.pages.sections import RESULTS, Gathered, Section, gather, papers_of
 from scripts.pages.tables import as_line
 
 NORM, BASELINE = "layer", "none"
-HEAD = (
-    "experiment",
-    "data, share of the paper’s updates",
-    "speed-up: paper",
-    "ours, at one rate",
-    "ours, each norm at its best",
-    "end: paper",
-    "end: ours",
-    "end of",
-)
+HEAD = ["experiment", "data, share of the paper’s updates", "speed-up: paper", "ours, at one rate"]
+HEAD += ["ours, each norm at its best", "end: paper", "end: ours", "end of"]
 
 
 @dataclasses.dataclass
@@ -49,14 +41,14 @@ class Study:
 
     @functools.cached_property
     def curves(self) -> dict[float, Gathered]:
+        """Return the curves at each rate."""
         return {rate: gather(section) for rate, section in self.sections.items()}
 
     @functools.cached_property
     def panel(self) -> Panel:
         """Return the first panel with finished curves of both norms."""
-        panels = list(self.section.panels.values())
-        curves = [item for gathered in self.curves.values() for item in gathered.ours.items()]
-        known = {key for key, curve in curves if curve.complete}
+        panels, curves = list(self.section.panels.values()), self.curves.values()
+        known = {key for both in curves for key, curve in both.ours.items() if curve.complete}
         both = (p for p in panels if {(p.name, NORM), (p.name, BASELINE)} <= known)
         return next(both, panels[0])
 
@@ -69,25 +61,23 @@ class Study:
 
     @property
     def title(self) -> str:
+        """Return the title of the figure."""
         return next(f.title for f in self.section.figures if self.panel in f.panels)
 
     @property
     def faster(self) -> Part:
+        """Return the comparison of how fast the two norms are."""
         return against(rules.faster, self.panel.name, NORM, BASELINE)
 
     @property
     def better(self) -> Part:
+        """Return the comparison of the ends of the two norms."""
         return against(rules.better, self.end_panel.name, NORM, BASELINE)
 
     def gains(self, part: Part, rate: float, baseline_rate: float) -> Gains | None:
         """Return the gains of layer norm at a rate over no norm at another; None without pairs."""
-        rates = {NORM: rate, BASELINE: baseline_rate}
-        curves = {
-            key: curve
-            for norm, at in rates.items()
-            for key, curve in self.curves[at].ours.items()
-            if key[1] == norm
-        }
+        both = ((NORM, self.curves[rate]), (BASELINE, self.curves[baseline_rate]))
+        curves = {key: c for norm, at in both for key, c in at.ours.items() if key[1] == norm}
         gains = rules.measure(part, curves, panels_of(self.section))
         return gains if gains and gains.seeds else None
 
@@ -113,9 +103,8 @@ class Study:
     @property
     def at_best(self) -> Gains | None:
         """Return the speed-up with each norm at its best rate; None if only one rate was run."""
-        several = len(self.sections) > 1
         rates = self.best_rate(NORM), self.best_rate(BASELINE)
-        return self.gains(self.faster, *rates) if several else None
+        return self.gains(self.faster, *rates) if len(self.sections) > 1 else None
 
     def best_rate(self, norm: str) -> float:
         """Return a norm's best rate by config.select, of those with the most remaining lanes."""
@@ -154,12 +143,10 @@ class Study:
         if self.is_full:
             return f"{self.data}, the paper’s size and length"
         configs = self.section.runs[0].stored.config, papers_of(self.section.experiment)[0]
-        (ours, _, unit), (paper, _, paper_unit) = (
-            str(config["steps"]).rstrip("s").partition(" ") for config in configs
-        )
+        (ours, unit), (paper, paper_unit) = (sections.read_length(c["steps"]) for c in configs)
         if unit != paper_unit or not any(figure.source for figure in self.section.figures):
             return f"{self.data}, reduced"  # the share is not known
-        return f"{self.data}, reduced, {100 * float(ours) / float(paper):.2g} % of the updates"
+        return f"{self.data}, reduced, {100 * ours / paper:.2g} % of the updates"
 
     @property
     def cells(self) -> list[str]:
@@ -187,18 +174,20 @@ class Study:
 # --- From runs to studies ---
 
 
-def studies(sections: Iterable[Section]) -> list[Study]:
+def studies(some: Iterable[Section]) -> list[Study]:
+    """Return the runs of sections, grouped into studies."""
     groups: dict[tuple, dict[float, Section]] = {}
-    for section in sections:
+    for section in some:
         name, scale, changes = section.experiment, section.scale, without_rate(section.changes)
         for run in section.runs:
             rates = groups.setdefault((name, scale, run.stored.folder.parent, *changes), {})
-            for shown in at_rates(run.stored, without_rate(run.changes)):
+            for shown in sections.at_rates(run.stored, without_rate(run.changes)):
                 rates.setdefault(shown.lr, Section(name, scale, changes, [])).runs.append(shown)
     return [Study(rates) for rates in groups.values()]
 
 
 def without_rate(changes: list[str]) -> list[str]:
+    """Return the changes but for that of the learning rate."""
     return [text for text in changes if not text.startswith("lr:")]
 
 
@@ -212,8 +201,7 @@ def by_experiment(known: list[Study], key: Callable[[Study], tuple]) -> list[Stu
     """Return the study with the largest key of each of the paper's experiments, in its order."""
     tested = [claim.experiment for claim in CLAIMS if not claim.is_trend]
     kept = [study for study in known if study.by_rate and study.section.experiment in tested]
-    kept.sort(key=key)
-    largest = {study.section.experiment: study for study in kept}
+    largest = {study.section.experiment: study for study in sorted(kept, key=key)}
     return sorted(largest.values(), key=lambda study: study.section.place)
 
 
@@ -231,7 +219,8 @@ def speeds_chart(shown: list[Study]) -> Chart:
                 row = dict(y=n + place, who=who, full=who == PAPER or study.is_full)
                 rows.append(row | factors(gain))
     texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
-    chart["layer"][1]["data"] = dict(values=texts)
+    for layer in chart["layer"][:2]:  # the line at 1, between the texts, and these
+        layer["data"] = dict(values=texts)
     chart["encoding"]["y"]["scale"]["domain"] = [0, len(shown)]
     return chart | dict(data=dict(values=rows), height=96 * len(shown))
 
@@ -263,6 +252,6 @@ def rates_chart(shown: list[Study]) -> Chart:
         factors = {rate: np.exp(gains.values) for rate, gains in study.measured.items()}
         count = min(map(len, factors.values()))  # of pairs that all rates have
         lanes = np.array([values[:count] for values in factors.values()]).T
-        rows += charts.lanes_of(styles[-1][0], charts.OURS, np.array(list(factors)), lanes)
+        rows.append(charts.curve_row(styles[-1][0], charts.OURS, np.array(list(factors)), lanes))
     axes = "learning rate of both norms", "speed-up of layer norm"
     return charts.lines("", axes, rows, styles, (True, True))

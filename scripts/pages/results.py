@@ -18,20 +18,13 @@ def page(root: Path) -> dict[str, Any]:
     charts.tool()
     sections, broken = read_sections(root)
     published: Rows = {}
-    groups = [
-        show_experiment(list(group), published)
-        for _, group in itertools.groupby(sections, key=lambda section: section.experiment)
-    ]
+    grouped = itertools.groupby(sections, key=lambda section: section.experiment)
+    groups = [show_experiment(list(group), published) for _, group in grouped]
     compared = [study for main, _ in groups for study in main["studies"]]
     speeds = [evidence.speeds_chart(compared)] if compared else []
-    return dict(
-        groups=groups,
-        speeds=[charts.shown(chart, evidence.described(compared)) for chart in speeds],
-        head=evidence.HEAD,
-        published=published,
-        broken=broken,
-        root=root.as_posix(),
-    )
+    lead = [charts.shown(chart, evidence.described(compared)) for chart in speeds]
+    shown = dict(groups=groups, speeds=lead, head=evidence.HEAD, published=published)
+    return shown | dict(broken=broken, root=root.as_posix())
 
 
 def show_experiment(sections: list[Section], published: Rows) -> tuple[dict, list[dict]]:
@@ -53,20 +46,19 @@ def show(section: Section, published: Rows, differs: str) -> dict[str, Any]:
     """Return what the template shows of a section: all of it, or what its runs have drawn.
 
     Args:
+        section: the runs.
+        published: published curves that the page has, to which those of this section are added.
         differs: in what it differs from the section that is shown in full; "" for this one.
     """
-    gathered = gather(section)
-    figures = [show_figure(figure, gathered.ours, gathered.theirs, published, bool(differs))
-               for figure in section.figures]  # fmt: skip
+    curves = gather(section)
+    figures = [show_figure(figure, *curves, published, bool(differs)) for figure in section.figures]
     entry = dict(section=section, differs=differs, title=section.figures[0].title)
     entry |= dict(figures=[shown for shown in figures if shown["charts"]])
     if differs:
         return entry
-    return entry | dict(
-        tables=[dict(table=t, rows=rows_of(t, gathered.ours)) for t in section.tables],
-        evaluations=evaluations(section),
-        claims=claims_of(section, gathered),
-    )
+    tables = [dict(table=table, rows=rows_of(table, curves.ours)) for table in section.tables]
+    more = dict(evaluations=evaluations(section), claims=claims_of(section, curves))
+    return entry | dict(tables=tables) | more
 
 
 def show_figure(figure: Figure, ours: Curves, theirs: Curves, published: Rows, brief: bool) -> dict:

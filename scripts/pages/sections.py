@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import itertools
 import json
 import math
 from pathlib import Path
@@ -21,15 +20,22 @@ from ln.training.runs import Lane, Reading, Stored
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 # Config keys that change neither what is learned nor what is drawn, or that name the curve.
-ASIDE = (
-    *(*runs.PLACES, "scale", "seeds", "data_seed", "norm", "steps_per_call", "pad_to"),
-    *("log_every", "save_every"),
-)
+ASIDE = {*runs.PLACES, "scale", "seeds", "data_seed", "norm"}
+ASIDE |= {"steps_per_call", "pad_to", "log_every", "save_every"}
 
 Curves = dict[tuple[str, str], Curve]  # (panel or column, norm) -> curve
 
 
 # --- From run folders to sections ---
+
+
+def read_length(text: Any) -> tuple[float, str]:
+    """Return the number and the unit, "epoch" or "step", of "65 epochs" or "300 steps"."""
+    number, _, unit = str(text).partition(" ")
+    try:
+        return float(number), unit.removesuffix("s") or "step"
+    except ValueError as error:
+        raise InputError(f'{text!r} is not a length; write "300 steps" or "65 epochs".') from error
 
 
 @dataclasses.dataclass
@@ -49,6 +55,7 @@ class Shown:
 
     @functools.cached_property
     def readings(self) -> list[Reading]:
+        """Return the readings of these lanes."""
         return [reading for reading in self.stored.rows if reading.lane in self.lanes]
 
     @functools.cached_property
@@ -64,29 +71,25 @@ class Shown:
 
     @property
     def progress(self) -> str:
+        """Return how far the run has come, in words."""
         planned = str(self.stored.config["steps"])
-        unit = "epoch" if "epoch" in planned else "step"
-        return f"{self.stored.progress(unit):,g} of {planned}"
+        return f"{self.stored.progress(read_length(planned)[1]):,g} of {planned}"
 
     @property
     def versions(self) -> str:
+        """Return the versions of all sessions."""
         pairs = [pair for session in self.stored.sessions for pair in session["versions"].items()]
         return ", ".join(dict.fromkeys(f"{name} {version}" for name, version in pairs))
 
 
 @dataclasses.dataclass
 class Section:
-    """The runs of one experiment that differ from the paper in the same way, norms apart.
-
-    Attributes:
-        mark: distinguishes sections of the same source.
-    """
+    """The runs of one experiment that differ from the paper in the same way, norms apart."""
 
     experiment: str
     scale: str
     changes: list[str]
     runs: list[Shown]
-    mark: str = ""
 
     @property
     def figures_file(self):
@@ -105,6 +108,7 @@ class Section:
 
     @property
     def tables(self) -> tuple[Table, ...]:
+        """Return the tables of figures.py."""
         return getattr(self.figures_file, "TABLES", ())
 
     @property
@@ -115,6 +119,7 @@ class Section:
 
     @property
     def name(self) -> str:
+        """Return the experiment in words."""
         return self.experiment.replace("_", " ")
 
     @property
@@ -126,6 +131,7 @@ class Section:
 
     @property
     def setting(self) -> str:
+        """Return what was changed, in words."""
         return "; ".join(self.changes).replace("->", "→") or "the paper’s setting"
 
     def differs(self, main: "Section") -> str:
@@ -135,14 +141,11 @@ class Section:
         back = (text.partition(":")[0] for text in main.changes)
         return "; ".join([*texts, *(f"{key} as in the paper" for key in back if key not in keys)])
 
-    @property
-    def seeds(self) -> str:
-        texts = (", ".join(map(str, shown.stored.config["seeds"])) for shown in self.runs)
+    def values(self, key: str) -> str:
+        """Return the values of a key in the configs of the runs, in words."""
+        values = (shown.stored.config[key] for shown in self.runs)
+        texts = (v if isinstance(v, str) else ", ".join(map(str, v)) for v in values)
         return " or ".join(dict.fromkeys(texts))
-
-    @property
-    def norms(self) -> str:
-        return ", ".join(dict.fromkeys(shown.stored.config["norm"] for shown in self.runs))
 
     @property
     def folders(self) -> list[str]:
@@ -152,7 +155,7 @@ class Section:
     @property
     def source(self) -> str:
         """Return where its numbers come from, in words."""
-        return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}{self.mark}"
+        return f"runs of {self.name}, {self.label}, in {' and '.join(self.folders)}"
 
     def series(self, where) -> dict[str, Shown]:
         """Return norm -> the runs whose config agrees with where, merged."""
@@ -172,15 +175,12 @@ def merge(group: list[Shown]) -> Shown:
     first, stored = group[0], [shown.stored for shown in group]
     seeds = [seed for run in stored for seed in run.config["seeds"]]
     if len(set(seeds)) < len(seeds) or any(shown.changes != first.changes for shown in group):
-        raise InputError(
-            f"{' and '.join(str(run.folder) for run in stored)} are the same curve of the same "
-            f"figure. Use --runs to name a folder that contains only one of them."
-        )
-    merged = dataclasses.replace(
-        first.stored,
-        rows=[reading for shown in group for reading in shown.readings],
-        finished=all(run.finished for run in stored),
-    )
+        folders = " and ".join(str(run.folder) for run in stored)
+        message = f"{folders} are the same curve of the same figure."
+        raise InputError(f"{message} Use --runs to name a folder that contains only one of them.")
+    rows = [reading for shown in group for reading in shown.readings]
+    finished = all(run.finished for run in stored)
+    merged = dataclasses.replace(first.stored, rows=rows, finished=finished)
     return Shown(merged, first.lr, [lane for shown in group for lane in shown.lanes], first.changes)
 
 
@@ -188,6 +188,7 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
     """Return the sections of all runs below root, and the errors of broken runs; print these.
 
     Args:
+        root: folder of the runs, at any depth.
         apart: whether runs in different folders always belong to different sections.
 
     Raises:
@@ -209,10 +210,8 @@ def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[
         key = (name, scale, *changes, folder.parent if apart else None)
         sections.setdefault(key, Section(name, scale, changes, [])).runs.append(shown)
     if not sections:
-        raise InputError(
-            f"There is no run to report in {root}. {' '.join(broken) or 'First train some:'} "
-            f"python -m scripts.sweep --config=configs/mnist.py:small --root={root.as_posix()}"
-        )
+        remedy = " ".join(broken) or "First train some: python -m scripts.sweep --help shows how."
+        raise InputError(f"There is no run to report in {root}. {remedy}")
     return sorted(sections.values(), key=lambda section: section.place), broken
 
 
@@ -259,14 +258,13 @@ def default_figure(section: Section) -> Figure:
     """Return a panel for every metric of every split, that of config.select first."""
     select = section.runs[0].stored.config["select"]
     main = select["split"], select["metric"]
-    readings = itertools.chain(*(shown.stored.rows for shown in section.runs))
-    others = sorted({(reading.split, name) for reading in readings for name in reading.values})
+    rows = [row for shown in section.runs for row in shown.stored.rows]
+    others = sorted({(row.split, metric) for row in rows for metric in row.values})
     style: dict[str, Any] = dict(digits=".4g", summaries=(("mean", 1), ("min", 0), ("max", 0)))
     panels = []
     for split, metric in dict.fromkeys([main, *others]):
-        falling = (split, metric) != main or select["mode"] == "min"
-        name = f"{split} {metric}"
-        panels.append(Panel(name, split, split, metric, metric, **style, falling=falling))
+        style["falling"] = (split, metric) != main or select["mode"] == "min"
+        panels.append(Panel(f"{split} {metric}", split, split, metric, metric, **style))
     file = f"experiments/{section.experiment}/figures.py"
     caption = f"Every metric of every split. A file {file} would choose and describe them."
     return Figure(name="metrics", title="All metrics", caption=caption, panels=tuple(panels))
@@ -278,16 +276,15 @@ def default_figure(section: Section) -> Figure:
 class Gathered(NamedTuple):
     """The curves of a section: of its panels, and of one reading for the columns of its tables.
 
-    Attributes:
-        times: of training steps, by a benchmark, ("seconds", norm) -> curve.
+    The times of training steps by a benchmark are ("seconds", norm) -> curve.
     """
 
     ours: Curves
     theirs: Curves
-    times: Curves
 
 
 def gather(section: Section) -> Gathered:
+    """Return the curves of a section."""
     ours: dict[tuple[str, str], Curve | None] = {}
     theirs: Curves = {}
     for figure in section.figures:
@@ -302,9 +299,9 @@ def gather(section: Section) -> Gathered:
             for column in table.columns:
                 curve = curves.at_best(run.readings, run.best, column, run.stored.finished)
                 ours[column.name, norm] = curve
-    speed = getattr(section.figures_file, "SPEED", None)
-    drawn = {key: curve for key, curve in ours.items() if curve is not None}
-    return Gathered(drawn, theirs, seconds(**speed) if speed else {})
+    if speed := getattr(section.figures_file, "SPEED", None):
+        ours |= seconds(**speed)
+    return Gathered({key: curve for key, curve in ours.items() if curve is not None}, theirs)
 
 
 def by_norm(panel: Panel, curves: Curves) -> dict[str, Curve]:
@@ -326,12 +323,10 @@ def seconds(case: str, peers: dict[str, str]) -> Curves:
     """Return the times of training steps in results/speed/step.json, a lane for each round.
 
     Args:
+        case: of the benchmark.
         peers: norm -> its name in the file.
     """
     path = RESULTS / "speed" / "step.json"
-    measured = json.loads(path.read_text())[case] if path.is_file() else {}
-    return {
-        ("seconds", norm): Curve(np.zeros(1), np.array(measured[peer]["seconds_per_step"])[:, None])
-        for norm, peer in peers.items()
-        if peer in measured
-    }
+    rows = json.loads(path.read_text())[case] if path.is_file() else {}
+    known = {norm: rows[peer]["seconds_per_step"] for norm, peer in peers.items() if peer in rows}
+    return {("seconds", norm): Curve(np.zeros(1), np.c_[times]) for norm, times in known.items()}

@@ -1,13 +1,19 @@
 """Numbers of curves as cells: ours beside the paper's."""
 
+from collections.abc import Iterable, Sequence
 import dataclasses
-import math
 
 import numpy as np
 
 from experiments.curves import Curve, Panel, Table
 from scripts.pages.charts import styles_of
 from scripts.pages.sections import Curves, Section, by_norm
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """Return a Markdown table; its first columns are texts, the others numbers."""
+    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
 
 
 def number(lanes: np.ndarray, digits: str) -> str:
@@ -26,9 +32,8 @@ def as_line(curve: Curve) -> Curve:
 def table_of(panel: Panel, ours: Curves, theirs: Curves) -> dict:
     """Return ours beside the paper's, at the panel's landmarks and in its summaries."""
     labels = [f"{panel.x_label} = {x:g}" for x in panel.landmarks]
-    labels += [
-        f"{name} of {f'last {count}' if count else 'all'}" for name, count in panel.summaries
-    ]
+    spans = [(name, f"last {count}" if count else "all") for name, count in panel.summaries]
+    labels += [f"{name} of {span}" for name, span in spans]
     labels += [f"{panel.x_label} when {panel.times * level:g} is reached" for level in panel.levels]
     mine, papers = by_norm(panel, ours), by_norm(panel, theirs)
     head, columns = [], []
@@ -79,19 +84,11 @@ def evaluations(section: Section) -> list[tuple]:
     keys = ("seed", "step", "split", "metric", "samples")
     rows = []
     for shown in section.runs:
+        label = styles_of([shown.stored.config["norm"]]).popitem()[1][0]
         for row in shown.stored.evaluations:
             # Rows without samples repeat the scores of training.
             if row.get("samples") and (row["seed"], row["lr"]) in shown.lanes:
-                texts = estimate(row["value"], row["error"]), f"{row['cases']:,}"
-                rows.append((shown.stored.config["norm"], *(row[key] for key in keys), *texts))
-    styles = styles_of(norm for norm, *_ in rows)
-    rows.sort(key=lambda row: (list(styles).index(row[0]), *row[1:]))
-    return [(styles[norm][0], *cells) for norm, *cells in rows]
-
-
-def estimate(value: float, error: float | None) -> str:
-    """Return an estimate to the second digit of its standard error: "82.36 ± 0.11"."""
-    if not error:  # of a single example there is none
-        return f"{value:.2f}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+                error = f" ± {row['error']:.2g}" if row["error"] else ""  # none of one example
+                texts = f"{row['value']:.5g}{error}", f"{row['cases']:,}"
+                rows.append((label, *(row[key] for key in keys), *texts))
+    return sorted(rows)
