@@ -12,7 +12,7 @@ from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import EPSILON, Norm
 from tests import reference
-from tests.cells import assert_all_close, assert_equal
+from tests.cells import assert_all_close
 
 SITES = ("x", "h", "c")
 NORMS = {
@@ -103,16 +103,6 @@ def test_logits_and_attention_are_those_of_the_equations(made):
     actual, expected = apply(variables, *data), reader(kind, variables["params"], *data)
     assert_all_close(actual, expected, 1e-11)
     np.testing.assert_allclose(actual[1].sum(0), 1)
-
-
-def test_padding_changes_nothing(made):
-    _, variables, apply, (passage, question, noise) = made
-    before = apply(variables, passage, question, noise)
-    changed = np.where(lengths_to_mask(T, LENGTHS), passage, 0)
-    other_question = np.where(lengths_to_mask(S, QUESTIONS), question, 0)
-    assert (changed != passage).any()
-    after = apply(variables, changed, other_question, noise)
-    assert_equal(before, after)
 
 
 def test_the_backward_direction_starts_at_each_examples_end():

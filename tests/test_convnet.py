@@ -9,9 +9,8 @@ import pytest
 from configs import convnet as config_file
 from experiments.convnet.samples import Options, sample
 from experiments.convnet.task import border, image_shape
-from ln.errors import InputError
 from ln.norm import EPSILON, make_norm
-from tests.learning import states_of, tiny_task
+from tests.learning import tiny_task
 
 FORMS = {
     "layer": ((1, 2, 3), (4,)),
@@ -118,16 +117,3 @@ def test_images_are_square_of_one_colour_or_of_three():
     assert image_shape(784) == (28, 28, 1)
     assert image_shape(3072) == (32, 32, 3)
     assert border(2, 5).all() and border(4, 5).sum() == 14
-
-
-@pytest.mark.parametrize("norm", list(config_file.get_config().norms))
-def test_every_norm_learns_the_batches_it_sees(make_task, norm):
-    task = make_task(norm=norm, channels=(4, 8), hidden=16, batch_size=8)
-    _, losses = states_of(task, 40)
-    assert losses[-1] < 0.3 * losses[0]
-
-
-@pytest.mark.parametrize("layers", [0, 4])
-def test_too_many_layers_or_none_raise(make_task, layers):
-    with pytest.raises(InputError, match=f"config.channels has {layers} layers.* allow 3"):
-        make_task(channels=(2,) * layers)

@@ -2,10 +2,7 @@
 
 import importlib
 import json
-import os
 from pathlib import Path
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -15,8 +12,7 @@ import experiments
 from ln.errors import InputError
 from ln.training import train
 from ln.training.devices import Spread, most, unseen_gpu, visible
-
-PROJECT = Path(__file__).parent.parent
+from tests.commands import on_devices
 
 # Trains a few steps on 1, 2 and 4 devices; prints losses and averages.
 CODE = """
@@ -49,21 +45,9 @@ print(json.dumps(found))
 CASES = [["mnist", "batch", 1], ["mnist", "layer", 4], ["sequential_mnist", "batch", 2]]
 
 
-def run(code, *words, devices=4):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return subprocess.run(
-        [sys.executable, *code, *words],
-        cwd=PROJECT,
-        env=os.environ | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    done = run(["-c", CODE], json.dumps(CASES), str(tmp_path_factory.mktemp("data")))
+    done = on_devices(4, "-c", CODE, json.dumps(CASES), str(tmp_path_factory.mktemp("data")))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -87,7 +71,7 @@ def test_a_run_resumes_on_other_devices(tmp_path):
     words += [f"--workdir={tmp_path / 'run'}", f"--config.data_dir={tmp_path}"]
     words += ["--config.batch_size=4", "--config.seeds=0,1"]
     for devices in (4, 1):
-        done = run(["-m", *words], devices=devices)
+        done = on_devices(devices, "-m", *words)
         assert done.returncode == 0, done.stderr
         assert ("4 x cpu" in done.stdout) == (devices == 4)
         (tmp_path / "run" / "finished.json").unlink()
@@ -140,11 +124,11 @@ def test_a_run_names_the_devices_that_it_leaves_idle(tmp_path):
     """Figure 6 at batch size 4 has three lanes: six of eight devices fit."""
     words = ["scripts.train", "--config=configs/mnist.py:tiny", "--config.seeds=0,1,2"]
     words += ["--config.batch_size=4", f"--config.data_dir={tmp_path}"]
-    done = run(["-m", *words, f"--workdir={tmp_path / 'run'}"], devices=8)
+    done = on_devices(8, "-m", *words, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "6 x cpu; idle: cpu:6, cpu:7. To use them, " in done.stdout
     assert (
         "multiple of 8 lanes (config.seeds times config.lr), or config.batch_size=8" in done.stdout
     )
-    done = run(["-m", *words, "--devices=2", f"--workdir={tmp_path / 'two'}"], devices=8)
+    done = on_devices(8, "-m", *words, "--devices=2", f"--workdir={tmp_path / 'two'}")
     assert "2 x cpu\n" in done.stdout

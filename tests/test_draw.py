@@ -15,8 +15,6 @@ from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import draw as normal
 from tests.cells import randomized
-from tests.learning import learn
-from tests.products import exhaustive
 
 B, T, H, Z = 3, 4, 5, 2
 NORMS = {
@@ -206,24 +204,3 @@ def test_generating_from_the_z_of_an_image_reconstructs_it():
     painted = task.model(train=False).apply(variables, seen.z, method="generate")
     np.testing.assert_allclose(painted.c, seen.c, rtol=1e-5, atol=1e-6)
     assert task.generate(variables, jax.random.key(2), 7).c.shape == (2, 7, 28, 28)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["layer", "batch", exhaustive("weight")])
-def test_updates_lower_the_bound(kind):
-    task = make_task(norm=kind, batch_size=16)
-    _, variables, losses = learn(task, 60, lr=0.03)
-    assert losses[-1] < 0.5 * losses[0]
-    scores = task.evaluate(variables)
-    assert set(scores) == {"valid", "test"}
-    assert 0 < scores["test"]["kl"] < scores["test"]["bound"]
-
-
-def test_parameters_are_about_as_many_as_in_the_public_code():
-    """962,000 with the peepholes of its LSTMs (3 x 256 numbers each), which ours have not."""
-    model = Model(256, 100, 2, 5, True, Norm())
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jnp.zeros((1, 28, 28)), jnp.zeros((64, 1, 100))
-    )
-    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    assert abs(count + 2 * 3 * 256 - 962_000) < 2_000

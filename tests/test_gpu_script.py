@@ -1,7 +1,6 @@
 """The script for a few minutes on a GPU: its parts, deadlines and archives."""
 
 import json
-from pathlib import Path
 import re
 import tarfile
 import time
@@ -9,9 +8,8 @@ import time
 import pytest
 
 from scripts.engines import timed
-from tests.test_scripts import run as run_command
+from tests.commands import run as run_command
 
-PROJECT = Path(__file__).parent.parent
 PLAIN = re.compile(r"[A-Za-z0-9._/=,-]+")
 
 # ml_collections loads config files by a deprecated method.
@@ -83,21 +81,6 @@ def test_the_deadline_ends_a_part_that_does_not_stop(session, monkeypatch):
 
 
 # --- The commands ---
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        ([], "--help"),
-        (["trian", "--out=x"], "Did you mean 'train'"),
-        (["train", "--out=x"], "--minutes=N"),
-        (["train", "--out=x", "--only=draww"], "Did you mean 'draw'"),
-    ],
-)
-def test_wrong_words_are_rejected_in_one_line(words, message, tmp_path):
-    done = run_command("scripts.gpu", *words)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
-    assert not (PROJECT / "x").exists()
 
 
 def rehearse(tmp_path, name, minutes):

@@ -13,7 +13,6 @@ from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import draw as normal
 from tests.cells import randomized
-from tests.learning import learn
 
 T, B, U, H, K, M = 4, 3, 5, 6, 2, 3
 PACE = -1.0
@@ -255,38 +254,3 @@ def test_points_after_the_last_prediction_change_no_score(task):
         line[length + 1 :] = 1e6
     first, second = (task.per_case(variables, b, None, False)[0]["nll"] for b in (batch, changed))
     np.testing.assert_array_equal(first, second)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["layer", "batch"])
-def test_updates_raise_the_likelihood(kind):
-    config = config_file.get_config("tiny")
-    config.update(norm=kind, buckets=1)
-    _, _, nll = learn(Task(config), 30, lr=0.01, metric="nll_per_point")
-    assert nll[-5:].mean() < nll[:5].mean() - 0.2
-
-
-@pytest.mark.slow
-def test_writing_depends_on_the_key_and_begins_as_primed(task):
-    variables = jax.jit(task.init)(jax.random.key(0))
-    text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
-    first, second = (
-        task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2)
-    )
-    again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
-    assert first.points.shape == (12, 1, 3)
-    assert first.phi.shape == (12, 1, 4)
-    np.testing.assert_array_equal(first.points, again.points)
-    np.testing.assert_array_equal(first.points[:5, 0], prime[1:])
-    assert (first.points[5:] != second.points[5:]).any()
-
-
-def test_parameters_are_about_as_many_as_in_the_paper():
-    """3.7 million; 3,653,751 with the peepholes of Graves (3 x 400 in each layer)."""
-    model = Model(400, 10, 20, True, 0.0, Norm())
-    shapes = jax.eval_shape(
-        model.init,
-        *(jax.random.key(0), jnp.zeros((1, 1, 3)), jnp.ones((1, 1), bool), jnp.zeros((1, 9, 57))),
-    )
-    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    assert count + 3 * 3 * 400 == 3_653_751

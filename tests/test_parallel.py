@@ -1,43 +1,31 @@
 """Cells on several devices: what they communicate, how much memory they need, what they compute."""
 
 import json
-import os
-from pathlib import Path
-import subprocess
-import sys
 
 import pytest
 
 import experiments
+from tests.commands import on_devices
 
-PROJECT = Path(__file__).parents[1]
 # Each cell in each schedule once.
 PAIRS = ["RNN, layer, cpu", "RNN, batch, accelerator", "LSTM, batch, cpu"]
 PAIRS += ["LSTM, layer, accelerator", "GRU, layer, cpu", "GRU, layer, accelerator"]
 
 
-def measure(*words):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    ran = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=PROJECT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def json_of(*words):
+    ran = on_devices(4, "-m", *words)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return measure("tests.parallel", *PAIRS)
+    return json_of("tests.parallel", *PAIRS)
 
 
 @pytest.fixture(scope="module")
 def steps(data_dir):
-    return measure("tests.parallel_steps", data_dir)
+    return json_of("tests.parallel_steps", data_dir)
 
 
 def check(measured):

@@ -3,10 +3,10 @@
 import ast
 from pathlib import Path
 import re
-import subprocess
-import sys
 
 import pytest
+
+from tests.commands import python, run
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "experiments", "ln", "scripts")
@@ -22,9 +22,8 @@ OTHERS = (
 
 def dangers(*words):
     """Return what ruff finds in files."""
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--preview", "--quiet"]
-    command += ["--output-format=concise", f"--select={RULES}", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    options = "--isolated --preview --quiet --output-format=concise".split()
+    done = run("ruff", "check", *options, f"--select={RULES}", *words)
     assert not done.stderr, done.stderr
     return done.stdout
 
@@ -91,14 +90,8 @@ sys.addaudithook(watch)
 """
 
 
-def watched(code, *words):
-    return subprocess.run(
-        [sys.executable, "-c", WATCHED + code, *words], cwd=ROOT, capture_output=True, text=True
-    )
-
-
 def test_a_pickle_that_is_loaded_is_seen():
-    done = watched("import pickle; pickle.loads(pickle.dumps(print))")
+    done = python("-c", WATCHED + "import pickle; pickle.loads(pickle.dumps(print))")
     assert done.returncode and "a pickle asks for ('builtins', 'print')" in done.stderr
 
 
@@ -110,14 +103,14 @@ def test_no_pickle_of_a_run_or_study_is_loaded(tmp_path):
         *("--engine=optuna", "--config=configs/mnist.py:tiny", "--space=lr=1e-3", "--trials=1"),
         *(f"--config.data_dir={tmp_path}", f"--root={tmp_path}"),
     )
-    command = [sys.executable, "-m", "scripts.sweep", *words]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    run = tmp_path / "mnist" / "search" / "trial=0"
+    assert run("scripts.sweep", *words).returncode == 0
+    workdir = tmp_path / "mnist" / "search" / "trial=0"
     commands = {  # each reads what the others have written
         "scripts.sweep": words,
-        "scripts.evaluate": (f"--workdir={run}",),
+        "scripts.evaluate": (f"--workdir={workdir}",),
         "scripts.report": (f"--runs={tmp_path}", f"--out={tmp_path / 'report'}"),
     }
     for name, words in commands.items():
-        done = watched("runpy.run_module(sys.argv.pop(1), {}, '__main__', True)", name, *words)
+        code = WATCHED + "runpy.run_module(sys.argv.pop(1), {}, '__main__', True)"
+        done = python("-c", code, name, *words)
         assert done.returncode == 0, done.stderr
