@@ -11,11 +11,17 @@ import experiments
 from ln.training import train
 
 
-def tiny_task(name, data_dir, **settings):
-    """Return the task of an experiment at tiny scale."""
+def tiny_config(name, place, /, **settings):
+    """Return the config of an experiment at tiny scale, with data in this place."""
     config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.update(data_dir=str(data_dir), **settings)
-    return experiments.load(config)
+    config.data_dir = str(place)
+    config.update_from_flattened_dict(settings)
+    return config
+
+
+def tiny_task(name, place, **settings):
+    """Return the task of an experiment at tiny scale."""
+    return experiments.load(tiny_config(name, place, **settings))
 
 
 def states_of(task, steps: int, lr: float = 1e-2):

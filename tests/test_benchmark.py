@@ -59,7 +59,7 @@ def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path
 
 # --- Training steps of any experiment ---
 
-QUICK = ("convnet", "draw", "mnist", "order_embeddings", "sequential_mnist")
+QUICK = ("mnist", "order_embeddings")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """CIFAR-10's original files, in both of their versions."""
 
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -42,14 +43,24 @@ def pickled(n, **fields):
     return pickle.dumps(batch | fields, protocol=2)
 
 
-@pytest.mark.parametrize("write, end", [(binary, ".bin"), (pickled, "")])
-def test_both_versions_give_the_same_arrays(tmp_path, write, end):
-    files = {f"{name}{end}": write(n) for n, name in enumerate(cifar10.NAMES)}
-    source = lay(tmp_path / "cifar", files | {"batches.meta": b"whatever"})
+@pytest.mark.parametrize("form", ["binary", "python", "binary.tar.gz", "python.tar.gz"])
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_both_versions_give_the_same_arrays(tmp_path, form, is_inside):
+    write, ending = (binary, ".bin") if "binary" in form else (pickled, "")
+    files = {f"{name}{ending}": write(n) for n, name in enumerate(cifar10.NAMES)}
+    folder = lay(tmp_path / "original" / "cifar", files | {"batches.meta": b"whatever"})
+    source = folder.parent if is_inside else folder
+    if form.endswith(".gz"):
+        source = tmp_path / "archives" / f"cifar-10-{form}"
+        source.parent.mkdir()
+        with tarfile.open(source, "w:gz") as archive:
+            archive.add(folder, "cifar")
+        source = source.parent if is_inside else source
     datasets.prepare("cifar10", tmp_path / "data", source)
     splits = datasets.load("cifar10", tmp_path / "data")
-    sizes = {name: len(split["y"]) for name, split in splits.items()}
-    assert sizes == dict(train=5 * N - 20, valid=20, test=N)
+    assert {name: len(split["y"]) for name, split in splits.items()} == dict(
+        train=5 * N - 20, valid=20, test=N
+    )
     x, y = images(4)
     np.testing.assert_array_equal(splits["valid"]["y"], y[-20:])
     first = splits["valid"]["x"][0].reshape(32, 32, 3)

@@ -1,11 +1,9 @@
 """Several devices compute what one computes; XLA makes several out of one CPU."""
 
 import importlib
-import json
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 import experiments
@@ -13,56 +11,6 @@ from ln.errors import InputError
 from ln.training import train
 from ln.training.devices import Spread, most, unseen_gpu, visible
 from tests.commands import on_devices
-
-# Trains a few steps on 1, 2 and 4 devices; prints losses and averages.
-CODE = """
-import importlib, json, sys
-import jax, numpy as np
-import experiments
-from ln.training import train
-from ln.training.devices import Spread
-
-found = {}
-for name, norm, lanes in json.loads(sys.argv[1]):
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.data_dir, config.norm, config.batch_size = sys.argv[2], norm, 4
-    task, optimizer = experiments.load(config), train.make_optimizer(config)
-    for n in (1, 2, 4):
-        spread = Spread.over(jax.devices()[:n], lanes, config.batch_size)
-        state = spread.state(train.init_lanes(task, optimizer, [(k, 1e-3) for k in range(lanes)]))
-        call = train.make_call(task, optimizer, spread)
-        steps = [k for k in range(20) if task.shape(k) == task.shape(0)][:3]
-        losses = []
-        for k in steps:
-            _, batches = train.batches_of(task, range(k, k + 1), spread)
-            state, metrics = call(state, batches)
-            losses.append(metrics["loss"][0].tolist())
-        stats = [np.asarray(leaf).ravel()[:50].tolist() for leaf in jax.tree.leaves(state.stats)]
-        places = len(jax.tree.leaves(state.params)[0].sharding.device_set)
-        found[f"{name},{norm},{lanes},{n}"] = dict(losses=losses, stats=stats, places=places)
-print(json.dumps(found))
-"""
-CASES = [["mnist", "batch", 1], ["mnist", "layer", 4], ["sequential_mnist", "batch", 2]]
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    done = on_devices(4, "-c", CODE, json.dumps(CASES), str(tmp_path_factory.mktemp("data")))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, norm, lanes", CASES)
-def test_losses_and_averages_are_those_of_one_device(results, name, norm, lanes):
-    single, *several = (results[f"{name},{norm},{lanes},{n}"] for n in (1, 2, 4))
-    assert single["places"] == 1
-    for n, result in zip((2, 4), several, strict=True):
-        assert result["places"] == n
-        np.testing.assert_allclose(result["losses"], single["losses"], rtol=2e-5)
-        for a, b in zip(result["stats"], single["stats"], strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
-    assert (len(single["stats"]) > 0) == (norm == "batch")
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from ln.training import checkpoints, origin, runs, train
 from scripts import report
 from tests.cells import assert_equal
 from tests.commands import assert_rejected, python, run
+from tests.learning import tiny_config
 from tests.test_train import Exploding, fit
 
 SIZES = dict(norm="batch", hidden=64, seeds=(0, 1), steps="12 steps")  # a checkpoint has 180 kB
@@ -29,19 +30,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def make_config(data_dir):
-    def make(**overrides):
-        config = mnist.get_config("tiny")
-        config.data_dir = str(data_dir)
-        config.update_from_flattened_dict(SIZES | overrides)
-        return config
-
-    return make
+    return partial(tiny_config, "mnist", data_dir, **SIZES)
 
 
 @pytest.fixture(scope="module")

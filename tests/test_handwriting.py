@@ -254,3 +254,18 @@ def test_points_after_the_last_prediction_change_no_score(task):
         line[length + 1 :] = 1e6
     first, second = (task.per_case(variables, b, None, False)[0]["nll"] for b in (batch, changed))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.slow
+def test_writing_depends_on_the_key_and_begins_as_primed(task):
+    variables = jax.jit(task.init)(jax.random.key(0))
+    text, prime = [np.array([1, 2, 3])], points(6).astype(np.float32)
+    first, second = (
+        task.write(variables, text, jax.random.key(k), 12, prime=prime) for k in (1, 2)
+    )
+    again = task.write(variables, text, jax.random.key(1), 12, prime=prime)
+    assert first.points.shape == (12, 1, 3)
+    assert first.phi.shape == (12, 1, 4)
+    np.testing.assert_array_equal(first.points, again.points)
+    np.testing.assert_array_equal(first.points[:5, 0], prime[1:])
+    assert (first.points[5:] != second.points[5:]).any()

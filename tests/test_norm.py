@@ -423,13 +423,6 @@ def test_invalid_arguments_raise(words):
         INVALID[words]()
 
 
-def test_a_misspelt_norm_raises_with_the_nearest_name():
-    config = mnist.get_config()
-    config.norm = "layr"
-    with refused("config.norm 'layr'. Did you mean 'layer'.*Known: batch, layer, none"):
-        make_norm(config, train=True)
-
-
 def test_a_declared_site_owns_its_bias(monkeypatch):
     """A model outside this project declares its sites; all other names still raise."""
     monkeypatch.setattr("ln.norm._DECLARED", [])

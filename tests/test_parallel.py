@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-import experiments
 from tests.commands import on_devices
+from tests.parallel_steps import ROWS
 
 # Each cell in each schedule once.
 PAIRS = ["RNN, layer, cpu", "RNN, batch, accelerator", "LSTM, batch, cpu"]
@@ -31,8 +31,8 @@ def steps(data_dir):
 def check(measured):
     """Check that devices send no more than the parameters and need only their shares."""
     assert measured["collectives"] and max(measured["collectives"]) <= measured["parameters"]
-    alone, two, four = measured["memory"]
-    assert two <= 0.6 * alone and four <= 0.35 * alone
+    alone, four = measured["memory"]
+    assert four <= 0.35 * alone
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -41,10 +41,11 @@ def test_a_sharded_batch_stays_sharded(measured, pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", experiments.names())
-def test_a_training_step_keeps_its_batch_sharded(steps, name):
-    """It may exchange points [B, H] of order embeddings, whose loss pairs the whole batch."""
-    check(steps[name])
+@pytest.mark.parametrize("row", ROWS)
+def test_training_on_several_devices_is_that_on_one(steps, row):
+    """They may exchange points [B, H] of order embeddings, whose loss pairs the whole batch."""
+    check(steps[row])
+    assert steps[row]["difference"] < 2e-5
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.commands import python, run
+from tests.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "experiments", "ln", "scripts")
@@ -76,41 +76,3 @@ def test_no_reader_opens_files_by_itself():
 @pytest.mark.parametrize("line", ["import gzip", "from tarfile import x", "p.open()", "open(p)"])
 def test_openings_are_seen(line):
     assert list(openings(line))
-
-
-# Python reports every class or function that a pickle asks for.
-WATCHED = """
-import runpy, sys
-
-def watch(event, args):
-    if event == "pickle.find_class":
-        raise SystemExit(f"a pickle asks for {args}")
-
-sys.addaudithook(watch)
-"""
-
-
-def test_a_pickle_that_is_loaded_is_seen():
-    done = python("-c", WATCHED + "import pickle; pickle.loads(pickle.dumps(print))")
-    assert done.returncode and "a pickle asks for ('builtins', 'print')" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-def test_no_pickle_of_a_run_or_study_is_loaded(tmp_path):
-    pytest.importorskip("optuna")
-    words = (
-        *("--engine=optuna", "--config=configs/mnist.py:tiny", "--space=lr=1e-3", "--trials=1"),
-        *(f"--config.data_dir={tmp_path}", f"--root={tmp_path}"),
-    )
-    assert run("scripts.sweep", *words).returncode == 0
-    workdir = tmp_path / "mnist" / "search" / "trial=0"
-    commands = {  # each reads what the others have written
-        "scripts.sweep": words,
-        "scripts.evaluate": (f"--workdir={workdir}",),
-        "scripts.report": (f"--runs={tmp_path}", f"--out={tmp_path / 'report'}"),
-    }
-    for name, words in commands.items():
-        code = WATCHED + "runpy.run_module(sys.argv.pop(1), {}, '__main__', True)"
-        done = python("-c", code, name, *words)
-        assert done.returncode == 0, done.stderr

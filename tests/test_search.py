@@ -264,14 +264,6 @@ def test_a_password_is_never_shown(trainer, tmp_path, monkeypatch):
     assert "secret" not in f"{shown.value}{hidden.value}"
 
 
-def test_half_a_line_in_the_journal_is_dropped(trainer, tmp_path):
-    launcher = make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)
-    with (tmp_path / "search" / "journal.log").open("ab") as file:
-        file.write(b'{"op_code":')  # its writer was killed, or the disk was full
-    assert launcher.run() == 0
-    assert states_of(make_search(tmp_path, "lr=log:1e-4:1e-2", trials=2)) == ["COMPLETE"] * 2
-
-
 def test_a_search_continues_once_the_disk_has_room(trainer, tmp_path, monkeypatch):
     backend = optuna.storages.journal.JournalFileBackend
     append, room = backend.append_logs, iter(range(6))

@@ -103,7 +103,7 @@ def direct(h, W, b, target, count):
     return jnp.where(jnp.arange(h.shape[1]) < count[:, None], nll, 0).sum()
 
 
-@pytest.mark.parametrize("chunk, count", [(4, 9), (4, 8), (4, 0), (64, 10), (1, 7)])
+@pytest.mark.parametrize("chunk, count", [(4, 9), (4, 0), (64, 10)])
 def test_the_loss_in_chunks_matches_the_formula_in_lanes(chunk, count):
     random = np.random.default_rng(0)
     lanes = 3 * random.normal(size=(2, 3, 10, 6)), random.normal(size=(2, 6, 7))
