@@ -65,10 +65,8 @@ def test_logits_and_activities_follow_the_equations(make_task, norm):
         per_case = jax.jit(partial(task.per_case, train=True))
         actual, _ = per_case(variables, batch, None)
     params = variables["params"]
-    (first,) = (
-        params[name]["gain"].shape for name in ("LayerNorm_0", "BatchNorm_0") if name in params
-    )
-    assert first == ((8, 8, 2) if norm == "layer_units" else (2,))
+    first = params["BatchNorm_0" if norm == "batch" else "LayerNorm_0"]
+    assert first["gain"].shape == ((8, 8, 2) if norm == "layer_units" else (2,))
     x = batch["x"].reshape(-1, 8, 8, 1) / np.float32(255)
     logits, activities = forward(params, x, AXES[norm])
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Sentence evaluation: evaluation.nested folds against scikit-learn, softmax regression against numpy, which
+"""Sentence evaluation: nested folds against scikit-learn, softmax regression against numpy, which
 sentences go where, and words from elsewhere."""
 
 import gzip
@@ -41,9 +41,8 @@ def test_accuracies_and_Cs_equal_those_of_scikit_learn():
     np.random.RandomState(1234).shuffle(order)
     x_, y_ = x[order].astype(np.float64), y[order]
     for train, test in KFold(10).split(x_):
-        search = GridSearchCV(regression(1), {"C": evaluation.CS}, cv=KFold(10)).fit(
-            x_[train], y_[train]
-        )
+        search = GridSearchCV(regression(1), {"C": evaluation.CS}, cv=KFold(10))
+        search.fit(x_[train], y_[train])
         chosen.append(search.best_params_["C"])
         accuracies.append(search.score(x_[test], y_[test]))
     assert len(set(chosen)) > 2 and len(set(accuracies)) > 2
@@ -130,12 +129,8 @@ def test_every_task_gets_the_vectors_of_its_sentences(monkeypatch):
     (vectors, labels), (x, y, x_valid, y_valid, x_test, y_test) = calls
     np.testing.assert_array_equal(vectors, [[1, 97, 0], [3, 98, 0], [1, 97, 0]])
     np.testing.assert_array_equal(labels, [1, 0, 0])
-    np.testing.assert_array_equal(
-        x,
-        evaluation.pair_features(
-            np.array([[3, 97, 1], [1, 99, 1]]), np.array([[3, 98, 1], [3, 97, 1]])
-        ),
-    )
+    pairs = np.array([[3, 97, 1], [1, 99, 1]]), np.array([[3, 98, 1], [3, 97, 1]])
+    np.testing.assert_array_equal(x, evaluation.pair_features(*pairs))
     np.testing.assert_array_equal(x_valid, [[0, 1, 0, 1, 98 * 99, 1]])
     np.testing.assert_array_equal(x_test, [[2, 2, 0, 15, 97 * 99, 1]])
     assert [list(part) for part in (y, y_valid, y_test)] == [[0, 0], [1], [2]]
