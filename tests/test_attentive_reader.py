@@ -182,17 +182,6 @@ def test_entities_get_the_same_new_names_in_all_texts(
     assert len(set(names)) > 1
 
 
-def test_batches_are_padded_to_few_lengths_with_whole_passages(make_task, splits):
-    task = make_task()
-    for step in range(task.steps_per_epoch):
-        batch, T = task.batch(step), task.shape(step)
-        assert T in task.bounds and batch["passage"].shape == (4, T)
-        assert batch["passage_length"].max() <= T and T % 8 == 0
-        for row, length in zip(batch["passage"], batch["passage_length"], strict=True):
-            assert (row[:length] >= SPECIAL).all() and (row[length:] == 0).all()
-    assert task.longest_question == 4
-
-
 def test_dropout_keeps_a_share_and_scales_by_it_in_test(make_task):
     task = make_task(dropout_rate=0.75, embedding_dim=50)
     batch = task.example()

@@ -46,6 +46,8 @@ def test_batches_of_two_seeds_differ_in_all_but_shape(make_task, name):
         a, b = (task.batch(step, seed) for seed in (0, 1))
         assert differ(a, b)
         assert jax.tree.map(np.shape, a) == jax.tree.map(np.shape, b)
+        lengths = [a[k] for k in ("length", "passage_length") if k in a]
+        assert all((length <= task.shape(step)).all() for length in lengths)
         shapes.add(task.shape(step))
     assert len(shapes) > 1 or name not in BUCKETS
 

@@ -219,16 +219,6 @@ def task():
     return Task(config_file.get_config("tiny"))
 
 
-def test_every_batch_is_as_long_as_its_longest_lines_need(task):
-    lengths = set()
-    for step in range(task.steps_per_epoch):
-        batch, bound = task.batch(step), task.shape(step)
-        assert batch["points"].shape == (task.config.batch_size, bound + 1, 3)
-        assert (batch["length"] <= bound).all()
-        lengths.add(bound)
-    assert lengths <= {10, 20}
-
-
 def test_a_cut_line_keeps_twice_the_share_of_its_text():
     sizes, characters = np.array([10, 40, 12, 200]), np.array([3, 8, 8, 20])
     split = dict(
