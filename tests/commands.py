@@ -1,4 +1,4 @@
-"""Run commands as a user does, each in a process of its own."""
+"""Run commands as a user does, each in a new process."""
 
 import os
 from pathlib import Path

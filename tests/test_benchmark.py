@@ -32,7 +32,7 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
     "words, compared, timed_only",
     [
         ("step --case=mnist-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
-        ("step --case=draw", ("ours", PLAIN), (NO_NORM,)),
+        exhaustive("step --case=draw", ("ours", PLAIN), (NO_NORM,)),
         ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask",)),
         exhaustive("rnn --case=tiny-gru", RNN[:2], ("PyTorch's GRU without norm or mask",)),
         ("lanes --case=mnist-small", (), [f"{n} lane(s)" for n in (1, 2, 4, 8)]),

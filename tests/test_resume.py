@@ -57,9 +57,9 @@ def last_state(folder):
 
 def assert_same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
-    (step, state), (other, same) = map(last_state, (a, b))
-    assert step == other == 1200
-    assert_equal(state, same)
+    (step_a, state_a), (step_b, state_b) = map(last_state, (a, b))
+    assert step_a == step_b == 1200
+    assert_equal(state_a, state_b)
 
 
 @pytest.fixture(scope="module")

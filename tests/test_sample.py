@@ -12,7 +12,7 @@ import pytest
 import experiments
 from ln.errors import InputError
 from ln.training import runs, train
-from tests.commands import PROJECT, assert_rejected, python, run
+from tests.commands import PROJECT, assert_rejected, run
 from tests.products import exhaustive
 
 pytestmark = pytest.mark.slow  # whole commands
@@ -86,25 +86,6 @@ def test_help_shows_the_options_of_one_experiment(name):
     options = samples.Options.__dataclass_fields__
     assert all(f"--[no]{o}:" in done.stdout or f"--{o}:" in done.stdout for o in options)
     assert ("--prime:" in done.stdout) == (name == "handwriting")
-
-
-def test_a_new_samples_py_needs_no_registration(tmp_path):
-    (tmp_path / "blob").mkdir()
-    (tmp_path / "blob" / "task.py").touch()
-    (tmp_path / "blob" / "samples.py").write_text(
-        '"""Show blobs."""\nfrom dataclasses import dataclass\n'
-        "from experiments.pictures import option\n"
-        '@dataclass\nclass Options:\n    blobs: int = option(3, "how many")\n'
-    )
-    code = (
-        "import pathlib, runpy, sys, experiments\n"
-        f"experiments.FOLDER = pathlib.Path({str(tmp_path)!r})\n"
-        f"experiments.__path__.append({str(tmp_path)!r})\n"
-        "sys.argv[1:] = ['blob', '--help']\n"
-        "runpy.run_module('scripts.sample', run_name='__main__', alter_sys=True)\n"
-    )
-    done = python("-c", code)
-    assert "Show blobs." in done.stdout and "--blobs: how many" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

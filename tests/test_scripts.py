@@ -63,7 +63,7 @@ REJECTED = [
     ("scripts.sample draw --workdir=configs", "configs is no run folder"),
     ("scripts.sample draw --workdir=results/paper/mnist/norm=layer,batch_size=4", "of mnist"),
     ("scripts.benchmark lane", "Did you mean 'lanes'?"),
-    ("scripts.benchmark --case=draw", "--case needs one benchmark of rnn, step"),
+    ("scripts.benchmark --case=draw", "--case needs"),
     ("scripts.benchmark step --case=drwa", "Did you mean 'draw'?"),
     ("scripts.benchmark step --case=draw --norm=layr", "Did you mean 'layer'?"),
     ("scripts.benchmark step --case=mnist --scale=tiny --peer=our", "Did you mean 'ours'?"),

@@ -300,6 +300,7 @@ def test_a_study_is_stored_in_a_database(trainer, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # in one process: test_trials_of_killed_launchers_are_resumed
 def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
     words = (
         *("-m", "scripts.sweep", "--engine=optuna", TINY, "--trials=3"),
