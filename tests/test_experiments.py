@@ -86,7 +86,6 @@ def test_an_example_looks_like_a_batch(task):
         ("convnet", dict(channels=(2, 2, 2, 2)), "config.channels has 4 layers.* allow 3"),
         ("skip_thoughts", dict(batch_size=10**6), "batch_size is 1000000"),
         ("skip_thoughts", dict(max_words=2), "of less than"),
-        ("skip_thoughts", dict(conditioning="evry"), "every"),
         ("skip_thoughts", dict(tasks="sentences"), "scripts.data sentences"),
     ],
     ids=str,
