@@ -17,6 +17,8 @@ from tests.parallel import collectives, difference, memory
 
 # Examples in a batch: so many that their memory exceeds that of the parameters.
 BATCH = dict(mnist=4096, sequential_mnist=512, convnet=64)
+# Larger programs have collectives that XLA, on fewer cores than devices, waits for forever.
+COMPUTED = ("mnist", "sequential_mnist")
 ROWS = {name: (name, "layer", 1) for name in experiments.names()}
 ROWS["batch norm"] = ("mnist", "batch", 1)
 ROWS["four lanes"] = ("mnist", "layer", 4)
@@ -38,12 +40,13 @@ def measure(name: str, norm: str, lanes: int, data_dir: str) -> dict:
         compiled = train.make_call(task, optimizer, spread).lower(new, batches).compile()
         measured["memory"].append(memory(compiled))
         measured["collectives"] += collectives(compiled)
-        losses = []
-        for _ in range(2):
-            new, metrics = compiled(new, batches)
-            losses.append(jax.device_get(metrics["loss"]))  # two calls at once may deadlock
-        results.append((losses, jax.device_get(new.stats)))
-    return measured | dict(difference=difference(*results))
+        if name in COMPUTED:
+            losses = []
+            for _ in range(2):
+                new, metrics = compiled(new, batches)
+                losses.append(jax.device_get(metrics["loss"]))
+            results.append((losses, jax.device_get(new.stats)))
+    return measured | dict(difference=difference(*results) if results else None)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.commands import on_devices
-from tests.parallel_steps import ROWS
+from tests.parallel_steps import COMPUTED, ROWS
 
 # Each cell in each schedule once.
 PAIRS = ["RNN, layer, cpu", "RNN, batch, accelerator", "LSTM, batch, cpu"]
@@ -45,7 +45,8 @@ def test_a_sharded_batch_stays_sharded(measured, pair):
 def test_training_on_several_devices_is_that_on_one(steps, row):
     """They may exchange points [B, H] of order embeddings, whose loss pairs the whole batch."""
     check(steps[row])
-    assert steps[row]["difference"] < 2e-5
+    difference = steps[row]["difference"]
+    assert difference is None if ROWS[row][0] not in COMPUTED else difference < 2e-5
 
 
 @pytest.mark.parametrize("pair", PAIRS)
