@@ -5,7 +5,6 @@ import importlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import experiments
 from ln.training import train
@@ -48,15 +47,3 @@ def assert_all_change(before, after):
     )
     for (path, old), new in pairs:
         assert (old != new).any(), path
-
-
-def learn(task, steps: int, lr: float, metric: str = "loss"):
-    """Return variables before and after some updates, and a metric of each."""
-    optimizer = train.make_optimizer(task.config)
-    state = train.init_lanes(task, optimizer, [(0, lr)])
-    before = jax.device_get(train.variables_of(state, 0))
-    batches = train.batches_of(task, range(steps))[1]
-    state, metrics = train.make_call(task, optimizer)(state, batches)
-    values = np.asarray(metrics[metric])[:, 0]
-    assert np.isfinite(values).all()
-    return before, train.variables_of(state, 0), values

@@ -111,7 +111,7 @@ def test_lengths_and_batch_major_arrays_give_the_same():
     assert_all_close((hs.swapaxes(0, 1), last), expected, 0)
 
 
-ZEROS = np.zeros((B, H), np.float32)
+HALF, ZEROS = np.zeros((B, H), np.float16), np.zeros((B, H), np.float32)
 
 
 @pytest.mark.wrong_values
@@ -135,6 +135,14 @@ def test_a_wrong_argument_of_unroll_raises_one_line(arguments):
         with pytest.raises(InputError, match=f"^{name} must|{name}, not both") as raised:
             Layer(cell).init(jax.random.key(0), **{"xs": XS} | arguments)
         assert "\n" not in str(raised.value.args[0])
+
+
+@pytest.mark.parametrize("schedule", [None, "plain"])
+def test_a_carry_of_any_float_type_works(schedule):
+    variables = init(Loop(), XS)
+    hs = Loop(schedule, HALF).apply(variables, XS)
+    assert hs.dtype == np.float32
+    assert_all_close(hs, Loop(schedule).apply(variables, XS), 0)
 
 
 @pytest.mark.wrong_values

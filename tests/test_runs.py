@@ -72,6 +72,12 @@ def test_a_folder_of_other_files_raises(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_in_use_raises(folder):
+    with open_run(folder), pytest.raises(InputError, match="Another process is writing"):
+        open_run(folder)
+    open_run(folder).close()
+
+
 def test_an_unknown_mode_raises_before_the_folder_exists(folder):
     with pytest.raises(InputError, match="Did you mean 'max'"):
         open_run(folder, **{"select.mode": "maxi"})
