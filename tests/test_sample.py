@@ -1,7 +1,6 @@
 """The command that samples a trained model: its options, its files, and one-line errors."""
 
 from functools import cache
-import importlib
 import json
 import re
 
@@ -13,6 +12,7 @@ import experiments
 from ln.errors import InputError
 from ln.training import runs, train
 from tests.commands import PROJECT, assert_rejected, run
+from tests.learning import tiny_config, tiny_task
 from tests.products import exhaustive
 
 pytestmark = pytest.mark.slow  # whole commands
@@ -27,8 +27,7 @@ def make_run(tmp_path_factory):
 
     @cache
     def make(name):
-        config = importlib.import_module(f"configs.{name}").get_config("tiny")
-        config.update(data_dir=str(root / "data"), seeds=(0, 1))
+        config = tiny_config(name, root / "data", seeds=(0, 1))
         task, lanes = experiments.load(config), train.make_lanes(config)
         with runs.Run(root / name, config, lanes, task.data) as run:
             run.start(0)
@@ -105,9 +104,8 @@ def test_nothing_is_written_for_what_a_run_lacks(make_run, tmp_path, word, messa
 
 @pytest.mark.parametrize("name", ["attentive_reader", "draw", "handwriting", "order_embeddings"])
 def test_more_examples_than_a_split_has_raise(make_run, name):
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.data_dir = str(make_run("convnet").parent / "data")
-    task, samples = experiments.load(config), experiments.part(name, "samples")
+    place = make_run("draw").parent / "data"
+    task, samples = tiny_task(name, place), experiments.part(name, "samples")
     variables = jax.eval_shape(task.init, jax.random.key(0))
     with pytest.raises(InputError, match="--cases=100000: .*the split .test. has [0-9]+"):
         samples.sample(task, variables, samples.Options(cases=100_000))

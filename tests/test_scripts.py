@@ -18,6 +18,7 @@ from ln.training import ranges, runs
 from scripts import cli
 from scripts.engines import grid, jobs
 from tests.commands import PROJECT, assert_rejected, python, run, start
+from tests.learning import tiny_config
 
 # ml_collections loads a config file by load_module, which is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
@@ -63,7 +64,7 @@ REJECTED = [
     ("scripts.sample draw --workdir=configs", "configs is no run folder"),
     ("scripts.sample draw --workdir=results/paper/mnist/norm=layer,batch_size=4", "of mnist"),
     ("scripts.benchmark lane", "Did you mean 'lanes'?"),
-    ("scripts.benchmark --case=draw", "--case needs"),
+    ("scripts.benchmark --case=draw", "--case"),
     ("scripts.benchmark step --case=drwa", "Did you mean 'draw'?"),
     ("scripts.benchmark step --case=draw --norm=layr", "Did you mean 'layer'?"),
     ("scripts.benchmark step --case=mnist --scale=tiny --peer=our", "Did you mean 'ours'?"),
@@ -207,17 +208,11 @@ def test_a_sweep_passes_on_every_setting(tmp_path):
 
 
 def test_a_whole_config_trains_the_same_run(tmp_path):
-    (tmp_path / "config.json").write_text(make_config(tmp_path).to_json())
+    (tmp_path / "config.json").write_text(tiny_config("mnist", tmp_path).to_json())
     run("scripts.train", f"--config_json={tmp_path / 'config.json'}", f"--workdir={tmp_path / 'a'}")
-    assert runs.read_config(tmp_path / "a").to_dict() == make_config(tmp_path).to_dict()
+    assert runs.read_config(tmp_path / "a").to_dict() == tiny_config("mnist", tmp_path).to_dict()
     done = run("scripts.train", f"--config_json={tmp_path}", f"--workdir={tmp_path / 'b'}")
     assert_rejected(done, "cannot be read")
-
-
-def make_config(folder):
-    config = mnist.get_config("tiny")
-    config.data_dir = str(folder)
-    return config
 
 
 @pytest.mark.slow
