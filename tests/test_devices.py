@@ -1,4 +1,4 @@
-"""Several devices compute what one computes; XLA makes several out of one CPU."""
+"""Runs on several devices, which XLA makes out of one CPU; test_parallel.py compares results."""
 
 import importlib
 from pathlib import Path
