@@ -5,17 +5,22 @@ import importlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import experiments
 from ln.training import train
 
 
-def tiny_task(name, data_dir, **settings):
-    """Return the task of an experiment at tiny scale."""
+def tiny_config(name, place, /, **settings):
+    """Return the config of an experiment at tiny scale, with data in this place."""
     config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.update(data_dir=str(data_dir), **settings)
-    return experiments.load(config)
+    config.data_dir = str(place)
+    config.update_from_flattened_dict(settings)
+    return config
+
+
+def tiny_task(name, place, **settings):
+    """Return the task of an experiment at tiny scale."""
+    return experiments.load(tiny_config(name, place, **settings))
 
 
 def states_of(task, steps: int, lr: float = 1e-2):
@@ -42,15 +47,3 @@ def assert_all_change(before, after):
     )
     for (path, old), new in pairs:
         assert (old != new).any(), path
-
-
-def learn(task, steps: int, lr: float, metric: str = "loss"):
-    """Return variables before and after some updates, and a metric of each."""
-    optimizer = train.make_optimizer(task.config)
-    state = train.init_lanes(task, optimizer, [(0, lr)])
-    before = jax.device_get(train.variables_of(state, 0))
-    batches = train.batches_of(task, range(steps))[1]
-    state, metrics = train.make_call(task, optimizer)(state, batches)
-    values = np.asarray(metrics[metric])[:, 0]
-    assert np.isfinite(values).all()
-    return before, train.variables_of(state, 0), values

@@ -12,7 +12,7 @@ from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import EPSILON, Norm
 from tests import reference
-from tests.cells import assert_all_close, assert_equal
+from tests.cells import assert_all_close
 
 SITES = ("x", "h", "c")
 NORMS = {
@@ -105,16 +105,6 @@ def test_logits_and_attention_are_those_of_the_equations(made):
     np.testing.assert_allclose(actual[1].sum(0), 1)
 
 
-def test_padding_changes_nothing(made):
-    _, variables, apply, (passage, question, noise) = made
-    before = apply(variables, passage, question, noise)
-    changed = np.where(lengths_to_mask(T, LENGTHS), passage, 0)
-    other_question = np.where(lengths_to_mask(S, QUESTIONS), question, 0)
-    assert (changed != passage).any()
-    after = apply(variables, changed, other_question, noise)
-    assert_equal(before, after)
-
-
 def test_examples_of_a_batch_are_read_as_if_alone():
     model = Model(vocabulary=V, embedding_dim=D, hidden=H, norm=Norm())
     random = np.random.default_rng(0)
@@ -190,17 +180,6 @@ def test_entities_get_the_same_new_names_in_all_texts(
         np.testing.assert_array_equal(array, batch[name])
     names = [tuple(task.batch(step)["answer"]) for step in range(4)]
     assert len(set(names)) > 1
-
-
-def test_batches_are_padded_to_few_lengths_with_whole_passages(make_task, splits):
-    task = make_task()
-    for step in range(task.steps_per_epoch):
-        batch, T = task.batch(step), task.shape(step)
-        assert T in task.bounds and batch["passage"].shape == (4, T)
-        assert batch["passage_length"].max() <= T and T % 8 == 0
-        for row, length in zip(batch["passage"], batch["passage_length"], strict=True):
-            assert (row[:length] >= SPECIAL).all() and (row[length:] == 0).all()
-    assert task.longest_question == 4
 
 
 def test_dropout_keeps_a_share_and_scales_by_it_in_test(make_task):

@@ -3,7 +3,7 @@
     python -m tests.test_budgets      prints the table
 
 A line of code is a line with at least one token besides comments and docstrings, as ruff formats it
-at 100 columns. A part may grow to a tenth above its budget; one that is above it may only shrink.
+at 100 columns. A test fails if a part is more than a tenth above its budget.
 """
 
 import ast
@@ -56,25 +56,24 @@ PATTERNS = {
     "tests": ["tests/**/*.py"],
 }
 BUDGETS = {
-    "product": 9_000,
+    "product": 11_000,
     "reading core": 3_600,
     "benchmarks": 1_300,
     "data sets": 1_800,
     "tests": 9_000,
 }
-# Parts that are still above their budgets: they may shrink, and must not grow.
-ABOVE = {"product": 12_350, "tests": 10_110}
 
 
-def limit(part: str) -> int:
-    return ABOVE.get(part, round(1.1 * BUDGETS[part]))
+def measured(part: str) -> tuple[int, str]:
+    """Return the lines of code of a part, and a row of the table."""
+    lines, budget = sum(map(lines_of_code, python(*PATTERNS[part]))), BUDGETS[part]
+    return lines, f"{part:14} {lines:7,}, budget {budget:,}, fails above {1.1 * budget:,.0f}"
 
 
 @pytest.mark.parametrize("part", BUDGETS)
-def test_a_part_keeps_its_limit(part):
-    lines = sum(map(lines_of_code, python(*PATTERNS[part])))
-    print(f"{part}: {lines:,} lines of code, budget {BUDGETS[part]:,}, limit {limit(part):,}")
-    assert lines <= limit(part)
+def test_a_part_is_at_most_a_tenth_above_its_budget(part):
+    lines, row = measured(part)
+    assert lines <= 1.1 * BUDGETS[part], row
 
 
 def test_docstrings_and_comments_do_not_count(tmp_path):
@@ -86,9 +85,8 @@ def test_docstrings_and_comments_do_not_count(tmp_path):
 
 
 if __name__ == "__main__":
-    for name, budget in BUDGETS.items():
-        lines = sum(map(lines_of_code, python(*PATTERNS[name])))
-        print(f"{name:14} {lines:7,}, budget {budget:,}, limit {limit(name):,}")
+    for name in BUDGETS:
+        print(measured(name)[1])
     for suffix in ("html", "toml", "sh", "ci/run", "md"):
         tracked = [p for p in ROOT.rglob(f"*{suffix}") if not {".venv", ".cache"} & {*p.parts}]
         print(

@@ -43,20 +43,6 @@ def test_candle_gives_the_same_numbers():
     np.testing.assert_allclose(c, [[5.725, 0.4458, -0.2908]], atol=5e-5)
 
 
-@pytest.mark.parametrize("cell", [LSTM, GRU])
-def test_layers_of_torch_give_equal_outputs(cell):
-    torch = pytest.importorskip("torch")
-    theirs = {LSTM: torch.nn.LSTM, GRU: torch.nn.GRU}[cell](D, H).double()
-    if cell is GRU:
-        with torch.no_grad():
-            theirs.bias_hh_l0[2 * H :] = 0
-    weights = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    xs = draw(T, B, D)
-    expected, _ = theirs(torch.tensor(xs))
-    hs, _ = run(cell(H), from_torch(weights, cell), xs)
-    np.testing.assert_allclose(hs, expected.detach().numpy(), rtol=1e-12, atol=1e-12)
-
-
 def test_a_gru_has_the_equations_of_torch():
     """r, z, n = σ, σ, tanh(W x + b + r (U h)); h = (1 − z) n + z h, as PyTorch documents it."""
     weights = torch_weights(3)

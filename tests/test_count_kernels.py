@@ -1,15 +1,12 @@
 """Counting kernels: reading a compiled program. Compiling needs other packages."""
 
 import importlib.util
-from pathlib import Path
-import subprocess
-import sys
 
 import pytest
 
 from scripts import count_kernels
+from tests.commands import run
 
-ROOT = Path(__file__).parents[1]
 HAS_PLUGIN = importlib.util.find_spec("jax_plugins") is not None
 
 # Two updates with a loop forward and a loop backward, as XLA writes them.
@@ -56,11 +53,6 @@ def test_a_report_divides_by_the_steps_of_a_turn(capsys):
     assert "16 kernels an update" in printed
 
 
-def run(*words):
-    command = [sys.executable, "-m", "scripts.count_kernels", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_PLUGIN, reason="needs the CUDA wheels")
 @pytest.mark.parametrize(
@@ -71,24 +63,5 @@ def run(*words):
     ],
 )
 def test_no_kernel_is_added(experiment, lines):
-    printed = run(f"--experiment={experiment}").stdout
+    printed = run("scripts.count_kernels", f"--experiment={experiment}").stdout
     assert all(line in printed for line in lines), printed
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        pytest.param(
-            ["--experiment=mnist", "--scale=tiny"],
-            '"jax[cuda13]==0.11.2"',
-            marks=pytest.mark.skipif(HAS_PLUGIN, reason="the plugin is installed here"),
-        ),
-        ([], "--experiment=NAME"),
-        (["--experiment=drwa"], "Did you mean 'draw'?"),
-        (["--experiment=mnist", "--scale=smal"], "Did you mean 'small'?"),
-    ],
-)
-def test_a_mistake_ends_in_one_line(words, message):
-    done = run(*words)
-    assert done.returncode == 2
-    assert message in done.stderr and done.stderr.count("\n") == 1

@@ -123,15 +123,6 @@ def test_buckets_visit_an_example_at_most_once_an_epoch():
             assert bound == 5 or (lengths[cases] > 5).all()
 
 
-def test_a_batch_in_buckets_is_a_function_of_the_step():
-    lengths = np.arange(1, 41)
-    first, second = (Buckets(lengths, [10, 20, 40], 3, 2, seed=5) for _ in range(2))
-    for step in (40, 7, 0, 13):
-        np.testing.assert_array_equal(first.cases(step, 3), second.cases(step, 3))
-    order = [tuple(first.cases(step, 3)) for step in range(2 * first.steps_per_epoch)]
-    assert len(set(order)) == len(order)
-
-
 def test_buckets_too_small_for_a_batch_raise():
     with pytest.raises(InputError, match=r"batch_size is 5; .* 4 \w+ in 2 buckets .* 3 in one"):
         Buckets(np.array([1, 2, 3, 9]), [5, 10], batch_size=5, run=1, seed=0)

@@ -1,7 +1,6 @@
 """A seed varies the order of the data; the schedule of shapes is common to all lanes."""
 
 from functools import cache
-import importlib
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ import experiments
 from experiments import datasets
 from ln.training import data, train
 from tests.cells import assert_equal
+from tests.learning import tiny_config
 
 NAMES = experiments.names()
 BUCKETS = {  # several padded lengths, where an experiment has any
@@ -22,17 +22,14 @@ BUCKETS = {  # several padded lengths, where an experiment has any
 
 
 @pytest.fixture(scope="module")
-def make_task(tmp_path_factory):
-    place = str(tmp_path_factory.mktemp("data"))
-
+def make_task(data_dir):
     @cache
     def make(name, seeds=(0,), data_seed=-1):
-        config = importlib.import_module(f"configs.{name}").get_config("tiny")
-        config.update_from_flattened_dict(BUCKETS.get(name, {}))
-        config.data_dir, config.seeds, config.data_seed = place, seeds, data_seed
+        settings = BUCKETS.get(name, {}) | dict(seeds=seeds, data_seed=data_seed)
+        config = tiny_config(name, data_dir, **settings)
         for key in experiments.DATA_KEYS:
             if config.get(key):
-                datasets.prepare(config[key], place)
+                datasets.prepare(config[key], data_dir)
         return experiments.load(config)
 
     return make
@@ -49,6 +46,8 @@ def test_batches_of_two_seeds_differ_in_all_but_shape(make_task, name):
         a, b = (task.batch(step, seed) for seed in (0, 1))
         assert differ(a, b)
         assert jax.tree.map(np.shape, a) == jax.tree.map(np.shape, b)
+        lengths = [a[k] for k in ("length", "passage_length") if k in a]
+        assert all((length <= task.shape(step)).all() for length in lengths)
         shapes.add(task.shape(step))
     assert len(shapes) > 1 or name not in BUCKETS
 

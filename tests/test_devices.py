@@ -1,84 +1,16 @@
-"""Several devices compute what one computes; XLA makes several out of one CPU."""
+"""Runs on several devices, which XLA makes out of one CPU; test_parallel.py compares results."""
 
 import importlib
-import json
-import os
 from pathlib import Path
-import subprocess
-import sys
 
 import jax
-import numpy as np
 import pytest
 
 import experiments
 from ln.errors import InputError
 from ln.training import train
 from ln.training.devices import Spread, most, unseen_gpu, visible
-
-PROJECT = Path(__file__).parent.parent
-
-# Trains a few steps on 1, 2 and 4 devices; prints losses and averages.
-CODE = """
-import importlib, json, sys
-import jax, numpy as np
-import experiments
-from ln.training import train
-from ln.training.devices import Spread
-
-found = {}
-for name, norm, lanes in json.loads(sys.argv[1]):
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.data_dir, config.norm, config.batch_size = sys.argv[2], norm, 4
-    task, optimizer = experiments.load(config), train.make_optimizer(config)
-    for n in (1, 2, 4):
-        spread = Spread.over(jax.devices()[:n], lanes, config.batch_size)
-        state = spread.state(train.init_lanes(task, optimizer, [(k, 1e-3) for k in range(lanes)]))
-        call = train.make_call(task, optimizer, spread)
-        steps = [k for k in range(20) if task.shape(k) == task.shape(0)][:3]
-        losses = []
-        for k in steps:
-            _, batches = train.batches_of(task, range(k, k + 1), spread)
-            state, metrics = call(state, batches)
-            losses.append(metrics["loss"][0].tolist())
-        stats = [np.asarray(leaf).ravel()[:50].tolist() for leaf in jax.tree.leaves(state.stats)]
-        places = len(jax.tree.leaves(state.params)[0].sharding.device_set)
-        found[f"{name},{norm},{lanes},{n}"] = dict(losses=losses, stats=stats, places=places)
-print(json.dumps(found))
-"""
-CASES = [["mnist", "batch", 1], ["mnist", "layer", 4], ["sequential_mnist", "batch", 2]]
-
-
-def run(code, *words, devices=4):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return subprocess.run(
-        [sys.executable, *code, *words],
-        cwd=PROJECT,
-        env=os.environ | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    done = run(["-c", CODE], json.dumps(CASES), str(tmp_path_factory.mktemp("data")))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, norm, lanes", CASES)
-def test_losses_and_averages_are_those_of_one_device(results, name, norm, lanes):
-    single, *several = (results[f"{name},{norm},{lanes},{n}"] for n in (1, 2, 4))
-    assert single["places"] == 1
-    for n, result in zip((2, 4), several, strict=True):
-        assert result["places"] == n
-        np.testing.assert_allclose(result["losses"], single["losses"], rtol=2e-5)
-        for a, b in zip(result["stats"], single["stats"], strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
-    assert (len(single["stats"]) > 0) == (norm == "batch")
+from tests.commands import on_devices
 
 
 @pytest.mark.slow
@@ -87,7 +19,7 @@ def test_a_run_resumes_on_other_devices(tmp_path):
     words += [f"--workdir={tmp_path / 'run'}", f"--config.data_dir={tmp_path}"]
     words += ["--config.batch_size=4", "--config.seeds=0,1"]
     for devices in (4, 1):
-        done = run(["-m", *words], devices=devices)
+        done = on_devices(devices, "-m", *words)
         assert done.returncode == 0, done.stderr
         assert ("4 x cpu" in done.stdout) == (devices == 4)
         (tmp_path / "run" / "finished.json").unlink()
@@ -140,11 +72,11 @@ def test_a_run_names_the_devices_that_it_leaves_idle(tmp_path):
     """Figure 6 at batch size 4 has three lanes: six of eight devices fit."""
     words = ["scripts.train", "--config=configs/mnist.py:tiny", "--config.seeds=0,1,2"]
     words += ["--config.batch_size=4", f"--config.data_dir={tmp_path}"]
-    done = run(["-m", *words, f"--workdir={tmp_path / 'run'}"], devices=8)
+    done = on_devices(8, "-m", *words, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "6 x cpu; idle: cpu:6, cpu:7. To use them, " in done.stdout
     assert (
         "multiple of 8 lanes (config.seeds times config.lr), or config.batch_size=8" in done.stdout
     )
-    done = run(["-m", *words, "--devices=2", f"--workdir={tmp_path / 'two'}"], devices=8)
+    done = on_devices(8, "-m", *words, "--devices=2", f"--workdir={tmp_path / 'two'}")
     assert "2 x cpu\n" in done.stdout

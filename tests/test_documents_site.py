@@ -1,12 +1,10 @@
 """The documentation site builds with strict links, and loads nothing from other machines."""
 
-import os
-from pathlib import Path
 import re
-import subprocess
-import sys
 
 import pytest
+
+from tests.commands import python
 
 pytest.importorskip("mkdocs", reason='pip install mkdocs-material "mkdocstrings[python]"')
 
@@ -14,9 +12,8 @@ pytest.importorskip("mkdocs", reason='pip install mkdocs-material "mkdocstrings[
 @pytest.mark.slow
 def test_the_site_builds_and_loads_no_foreign_file(tmp_path):
     """A broken link, anchor or docstring is a warning, which --strict makes an error."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    root, environment = Path(__file__).parent.parent, os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    built = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    words = ("-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path)
+    built = python(*words, NO_MKDOCS_2_WARNING="1")
     assert built.returncode == 0, built.stderr
     pages = list(tmp_path.rglob("*.html"))
     assert tmp_path / "docs/tutorial.html" in pages

@@ -2,17 +2,17 @@
 
 import importlib
 import itertools
-import subprocess
-import sys
 
 import jax
 from ml_collections import ConfigDict
+import numpy as np
 import pytest
 
 import experiments
 from ln.errors import InputError
 from ln.norm import make_norm
-from tests.learning import tiny_task
+from tests.commands import python
+from tests.learning import assert_all_change, states_of, tiny_task
 
 
 def test_a_folder_with_a_task_is_an_experiment(monkeypatch, tmp_path):
@@ -47,12 +47,53 @@ def test_every_run_of_a_sweep_is_a_config(name):
         assert make_norm(config, train=True).kind == config.norms[config.norm].get("kind", "none")
 
 
+# --- Every task ---
+
+
+@pytest.fixture(scope="module", params=experiments.names())
+def task(request, data_dir):
+    return tiny_task(request.param, data_dir)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", experiments.names())
-def test_a_task_names_the_metrics_of_its_evaluations(name, data_dir):
-    task = tiny_task(name, data_dir)
+def test_updates_change_every_parameter_and_lower_the_loss(task):
+    (before, *_, after), losses = states_of(task, 20)
+    assert_all_change(before, after)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_a_task_names_the_metrics_of_its_evaluations(task):
     scores = task.evaluate(jax.jit(task.init)(jax.random.key(0)))
     assert set().union(*scores.values()) == set(task.metrics)
+
+
+def test_an_example_looks_like_a_batch(task):
+    def looks(batch):
+        return {name: (np.ndim(array), array.dtype) for name, array in batch.items()}
+
+    assert looks(task.example()) == looks(task.batch(0))
+
+
+@pytest.mark.parametrize(
+    "name, settings, words",
+    [
+        ("mnist", dict(dataset="digts"), "Unknown data set 'digts'. Did you mean 'digits'"),
+        ("mnist", dict(init="he_norml"), "config.init 'he_norml'. Did you mean 'he_normal'"),
+        ("sequential_mnist", dict(pixels_per_step=5), "must divide the 64 pixels"),
+        ("sequential_mnist", dict(valid_cases=1497), "this data set has 1497 examples"),
+        ("convnet", dict(channels=()), "config.channels has 0 layers.* allow 3"),
+        ("convnet", dict(channels=(2, 2, 2, 2)), "config.channels has 4 layers.* allow 3"),
+        ("skip_thoughts", dict(batch_size=10**6), "batch_size is 1000000"),
+        ("skip_thoughts", dict(max_words=2), "of less than"),
+        ("skip_thoughts", dict(tasks="sentences"), "scripts.data sentences"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_does_not_fit_raises(name, settings, words, data_dir):
+    with pytest.raises(InputError, match=words) as error:
+        tiny_task(name, data_dir, **settings)
+    assert "\n" not in str(error.value)
 
 
 def test_models_import_neither_data_nor_training():
@@ -60,6 +101,4 @@ def test_models_import_neither_data_nor_training():
     heavy = ("experiments.datasets", "experiments.curves", "ln.training", "orbax")
     code = f"import sys, importlib; [importlib.import_module(name) for name in {names}]; "
     code += f"print([name for name in sys.modules if name.startswith({heavy})])"
-    words = [sys.executable, "-c", code]
-    run = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
+    assert python("-c", code).stdout == "[]\n"

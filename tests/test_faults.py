@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 import shutil
 import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -22,27 +21,17 @@ from ln.errors import InputError
 from ln.training import checkpoints, origin, runs, train
 from scripts import report
 from tests.cells import assert_equal
+from tests.commands import assert_rejected, python, run
+from tests.learning import tiny_config
 from tests.test_train import Exploding, fit
 
-PROJECT = Path(__file__).parent.parent
 SIZES = dict(norm="batch", hidden=64, seeds=(0, 1), steps="12 steps")  # a checkpoint has 180 kB
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def make_config(data_dir):
-    def make(**overrides):
-        config = mnist.get_config("tiny")
-        config.data_dir = str(data_dir)
-        config.update_from_flattened_dict(SIZES | overrides)
-        return config
-
-    return make
+    return partial(tiny_config, "mnist", data_dir, **SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +50,7 @@ def assert_same_run(whole, folder, state):
 
 
 SETTINGS = [f"--config.{key}={value}" for key, value in SIZES.items() if key != "seeds"]
-TRAIN = ("train", "--config=configs/mnist.py:tiny", *SETTINGS, "--config.seeds=0,1")
-
-
-def command(name, *words):
-    return subprocess.run(
-        [sys.executable, "-m", f"scripts.{name}", *map(str, words)],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-
-
-def assert_cannot_write(done, *words):
-    """Check that a command ended with one line that says what to do."""
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: Cannot write to ") and done.stderr.count("\n") == 1
-    for word in words:
-        assert str(word) in done.stderr
+TRAIN = ("--config=configs/mnist.py:tiny", *SETTINGS, "--config.seeds=0,1")
 
 
 def names(folder):
@@ -129,8 +100,8 @@ def disk(tmp_path):
 def test_training_on_a_full_disk_resumes_with_room(whole, make_config, data_dir, disk, size, saved):
     folder = disk.place / "run"
     disk.resize(size)
-    done = command(*TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
-    assert_cannot_write(done, folder, "No space left", "Make room", "from the newest checkpoint")
+    done = run("scripts.train", *TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
+    assert_rejected(done, folder, "No space left", "Make room", "from the newest checkpoint")
     assert [name for name in names(folder / "checkpoints") if name.isdigit()] == saved
     disk.resize("64m")
     assert_same_run(whole, folder, fit(make_config(), folder))
@@ -140,10 +111,10 @@ def test_training_on_a_full_disk_resumes_with_room(whole, make_config, data_dir,
 
 def test_preparation_on_a_full_disk_leaves_nothing(disk):
     disk.resize("40k")  # digits have 92 kB
-    assert_cannot_write(command("data", "digits", f"--data_dir={disk.place}"), "--data_dir")
+    assert_rejected(run("scripts.data", "digits", f"--data_dir={disk.place}"), "--data_dir")
     assert names(disk.place) == []
     disk.resize("4m")
-    assert command("data", "digits", f"--data_dir={disk.place}").returncode == 0
+    assert run("scripts.data", "digits", f"--data_dir={disk.place}").returncode == 0
 
 
 def test_a_report_on_a_full_disk_leaves_the_old_page(whole, disk):
@@ -152,11 +123,11 @@ def test_a_report_on_a_full_disk_leaves_the_old_page(whole, disk):
     (out / "index.html").write_text(f"old {report.MARK}")
     disk.fill()
     words = (f"--runs={whole[0].parent}", f"--out={out}")
-    assert_cannot_write(command("report", *words), out, "No space left", "--out")
+    assert_rejected(run("scripts.report", *words), out, "No space left", "--out")
     assert names(out) == ["index.html"]
     assert (out / "index.html").read_text() == f"old {report.MARK}"
     disk.resize("64m")
-    assert command("report", *words).returncode == 0
+    assert run("scripts.report", *words).returncode == 0
     assert (out / "index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
@@ -165,15 +136,17 @@ def test_a_read_only_run_is_read_but_not_trained(whole, make_config, data_dir, d
     folder = disk.place / "run"
     shutil.copytree(whole[0], folder)
     disk.resize("ro")
-    done = command(*TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
-    assert_cannot_write(done, folder, "Read-only", "--workdir")
+    done = run("scripts.train", *TRAIN, f"--config.data_dir={data_dir}", f"--workdir={folder}")
+    assert_rejected(done, folder, "Read-only", "--workdir")
     state = train.load(experiments.load(make_config()), folder, "newest")
     assert_equal(state, whole[1])
-    evaluated = command("evaluate", f"--workdir={folder}")
-    assert_cannot_write(evaluated, "evaluations", "Read-only", "choose another folder")
-    refused = command("report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
-    assert_cannot_write(refused, "Read-only", "--out")
-    assert command("report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
+    evaluated = run("scripts.evaluate", f"--workdir={folder}")
+    assert_rejected(evaluated, "evaluations", "Read-only", "choose another folder")
+    refused = run("scripts.report", f"--runs={disk.place}", f"--out={disk.place / 'page'}")
+    assert_rejected(refused, "Read-only", "--out")
+    assert (
+        run("scripts.report", f"--runs={disk.place}", f"--out={tmp_path / 'page'}").returncode == 0
+    )
 
 
 # --- Power failures ---
@@ -330,8 +303,7 @@ files.write_atomically(Path(sys.argv[2]), "new")
 @pytest.mark.parametrize("place, expected", [("write", "old"), ("move", "old"), ("", "new")])
 def test_a_killed_report_leaves_a_whole_page(tmp_path, place, expected):
     (tmp_path / "index.html").write_text("old")
-    words = [sys.executable, "-c", KILLED, place, tmp_path / "index.html"]
-    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    done = python("-c", KILLED, place, tmp_path / "index.html")
     assert done.returncode == (-9 if place else 0), done.stderr
     assert (tmp_path / "index.html").read_text() == expected
     assert len(list(tmp_path.glob("index.html.*.tmp"))) == bool(place)

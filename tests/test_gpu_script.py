@@ -1,7 +1,6 @@
 """The script for a few minutes on a GPU: its parts, deadlines and archives."""
 
 import json
-from pathlib import Path
 import re
 import tarfile
 import time
@@ -9,9 +8,8 @@ import time
 import pytest
 
 from scripts.engines import timed
-from tests.test_scripts import run as run_command
+from tests.commands import run
 
-PROJECT = Path(__file__).parent.parent
 PLAIN = re.compile(r"[A-Za-z0-9._/=,-]+")
 
 # ml_collections loads config files by a deprecated method.
@@ -80,36 +78,13 @@ def test_the_deadline_ends_a_part_that_does_not_stop(tmp_path, monkeypatch):
     assert time.monotonic() - began < 15
 
 
-# --- The commands ---
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        ([], "--help"),
-        (["trian", "--out=x"], "Did you mean 'train'"),
-        (["train", "--out=x"], "--minutes=N"),
-        (["train", "--out=x", "--only=draww"], "Did you mean 'draw'"),
-    ],
-)
-def test_wrong_words_are_rejected_in_one_line(words, message, tmp_path):
-    done = run_command("scripts.gpu", *words)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
-    assert not (PROJECT / "x").exists()
-
-
-def rehearse(tmp_path, name, minutes):
-    words = f"--out={tmp_path}/out", f"--work={tmp_path}/work", f"--data_dir={tmp_path}/data"
-    tiny = ("scripts.gpu", name, f"--minutes={minutes}", "--scale=tiny", "--only=mnist")
-    done = run_command(*tiny, *words)
-    assert done.returncode == 0, done.stderr
-    return read(tmp_path / "out" / f"gpu_{name}.tar.gz")
-
-
 @pytest.mark.slow
 def test_the_training_command_compares_and_trains(tmp_path):
     """On a busy machine a part may run out of time."""
-    texts = rehearse(tmp_path, "train", minutes=2)
+    words = f"--out={tmp_path}/out", f"--work={tmp_path}/work", f"--data_dir={tmp_path}/data"
+    done = run("scripts.gpu", "train", "--minutes=2", "--scale=tiny", "--only=mnist", *words)
+    assert done.returncode == 0, done.stderr
+    texts = read(tmp_path / "out" / "gpu_train.tar.gz")
     parts = outcomes(texts)
     assert set(parts) == {"device", "figure_6"}
     assert set(parts.values()) <= {"finished", "out of time"}, texts
@@ -119,13 +94,3 @@ def test_the_training_command_compares_and_trains(tmp_path):
     if parts["figure_6"] == "finished":
         sizes = {f"figure_6/mnist/norm=layer,batch_size={size}" for size in (4, 128)}
         assert {f"{name}/metrics.jsonl" for name in sizes} <= set(texts)
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-def test_the_timing_command_ends_by_its_deadline(tmp_path):
-    texts = rehearse(tmp_path, "time", minutes=0.5)
-    parts = json.loads(texts["report.json"])["parts"]
-    assert [part["part"] for part in parts] == ["rnn", "step"]
-    assert parts[-1]["ended"] < 0.5 * 60 + 10
-    assert {part["outcome"] for part in parts} <= {"finished", "out of time"}, texts

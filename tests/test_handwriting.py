@@ -13,7 +13,6 @@ from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import draw as normal
 from tests.cells import randomized
-from tests.learning import learn
 
 T, B, U, H, K, M = 4, 3, 5, 6, 2, 3
 PACE = -1.0
@@ -208,16 +207,6 @@ def task():
     return Task(config_file.get_config("tiny"))
 
 
-def test_every_batch_is_as_long_as_its_longest_lines_need(task):
-    lengths = set()
-    for step in range(task.steps_per_epoch):
-        batch, bound = task.batch(step), task.shape(step)
-        assert batch["points"].shape == (task.config.batch_size, bound + 1, 3)
-        assert (batch["length"] <= bound).all()
-        lengths.add(bound)
-    assert lengths <= {10, 20}
-
-
 def test_a_cut_line_keeps_twice_the_share_of_its_text():
     sizes, characters = np.array([10, 40, 12, 200]), np.array([3, 8, 8, 20])
     split = dict(
@@ -246,15 +235,6 @@ def test_points_after_the_last_prediction_change_no_score(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["layer", "batch"])
-def test_updates_raise_the_likelihood(kind):
-    config = config_file.get_config("tiny")
-    config.update(norm=kind, buckets=1)
-    _, _, nll = learn(Task(config), 30, lr=0.01, metric="nll_per_point")
-    assert nll[-5:].mean() < nll[:5].mean() - 0.2
-
-
-@pytest.mark.slow
 def test_writing_feeds_points_back_and_depends_on_the_key(task):
     """Step by step from its own points, the network gives the distributions they are from."""
     variables = jax.jit(task.init)(jax.random.key(0))
@@ -269,14 +249,3 @@ def test_writing_feeds_points_back_and_depends_on_the_key(task):
     keys = jax.random.split(jax.random.key(1), 12)
     points = jax.vmap(Mixture.sample)(Mixture.from_outputs(y), keys)
     np.testing.assert_allclose(points, first.points, atol=1e-5)
-
-
-def test_parameters_are_about_as_many_as_in_the_paper():
-    """3.7 million; 3,653,751 with the peepholes of Graves (3 x 400 in each layer)."""
-    model = Model(400, 10, 20, 0.0, Norm())
-    shapes = jax.eval_shape(
-        model.init,
-        *(jax.random.key(0), jnp.zeros((1, 1, 3)), jnp.ones((1, 1), bool), jnp.zeros((1, 9, 57))),
-    )
-    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    assert count + 3 * 3 * 400 == 3_653_751

@@ -3,19 +3,16 @@
 from pathlib import Path
 import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from ln.training import runs
 from scripts import cli, hosts
+from tests.commands import run, start
 from tests.products import exhaustive
 from tests.test_resume import wait_until
-from tests.test_scripts import run
 
-PROJECT = Path(__file__).parent.parent
 SETTINGS = (
     "--config=configs/mnist.py:tiny",
     "--config.norm=batch",
@@ -59,18 +56,11 @@ class Processes:
             port = free.getsockname()[1]
         self.folders = [place / f"run{n}" for n in range(count)]
         self.all = [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-c", CODE, place / f"cases{n}", *SETTINGS),
-                    *(f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={n}"),
-                    *(f"--workdir={folder}", f"--config.data_dir={place.parent / str(n)}"),
-                    *settings,
-                    *each[n : n + 1],
-                ],
-                cwd=PROJECT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+            start(
+                *("-c", CODE, place / f"cases{n}", *SETTINGS),
+                *(f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={n}"),
+                *(f"--workdir={folder}", f"--config.data_dir={place.parent / str(n)}"),
+                *(*settings, *each[n : n + 1]),
             )
             for n, folder in enumerate(self.folders)
         ]
@@ -113,7 +103,7 @@ def place(tmp_path_factory):
 def alone(place):
     """Return the folder of a run of one process."""
     words = [*SETTINGS, f"--workdir={place / 'alone'}", f"--config.data_dir={place}"]
-    subprocess.run([sys.executable, "-m", "scripts.train", *words], cwd=PROJECT, check=True)
+    assert run("scripts.train", *words).returncode == 0
     return place / "alone"
 
 
@@ -153,7 +143,7 @@ def test_a_lost_process_ends_the_others(place, lost):
     assert statuses == [0, 0] and f"Resuming at step {saved:,}." in texts[0]
     words = [*SETTINGS, f"--config.steps={saved + 40}", f"--config.data_dir={place}"]
     words += [f"--workdir={folder / 'alone'}"]
-    subprocess.run([sys.executable, "-m", "scripts.train", *words], cwd=PROJECT, check=True)
+    assert run("scripts.train", *words).returncode == 0
     assert_same_run(again.folders[0], folder / "alone", rtol=1e-3)
 
 

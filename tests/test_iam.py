@@ -50,25 +50,6 @@ def assert_lines(split, expected):
         np.testing.assert_allclose(points, lines.offsets(strokes), atol=1e-3)
 
 
-def test_packed_lines_are_normalized_and_as_recorded():
-    recorded = [
-        (written(seed, count), f"line {'abc'[seed]}") for seed, count in enumerate((9, 40, 5))
-    ]
-    train = [(lines.offsets(strokes), text) for strokes, text in recorded]
-    split = lines.pack(train, lines.scale_of(train))
-    assert_lines(split, recorded)
-    others = np.delete(split["points"], split["point_starts"][:-1], axis=0)[:, :2]
-    np.testing.assert_allclose(others.mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(others.std(0), 1, atol=1e-6)
-    assert {key: array.dtype for key, array in split.items()} == dict(
-        points=np.float32,
-        point_starts=np.int64,
-        text=np.uint8,
-        text_starts=np.int64,
-        scale=np.float32,
-    )
-
-
 # --- A small corpus in the layout of IAM-OnDB ---
 
 FORMS = {  # list -> form -> number of its lines
@@ -164,6 +145,12 @@ def prepared(tmp_path, files):
 
 def assert_prepared(splits, lines_of):
     assert splits.keys() == lines_of.keys() == {"train", "valid", "test"}
+    train = splits["train"]
+    others = np.delete(train["points"], train["point_starts"][:-1], axis=0)[:, :2]
+    np.testing.assert_allclose([others.mean(0), others.std(0)], [[0, 0], [1, 1]], atol=1e-5)
+    dtypes = {key: str(array.dtype) for key, array in train.items()}
+    starts = dict(point_starts="int64", text_starts="int64")
+    assert dtypes == dict(points="float32", text="uint8", scale="float32") | starts
     for split, wanted in lines_of.items():
         assert_lines(splits[split], wanted)
         np.testing.assert_array_equal(splits[split]["scale"], splits["train"]["scale"])

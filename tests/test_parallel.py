@@ -1,50 +1,38 @@
 """Cells on several devices: what they communicate, how much memory they need, what they compute."""
 
 import json
-import os
-from pathlib import Path
-import subprocess
-import sys
 
 import pytest
 
-import experiments
+from tests.commands import on_devices
+from tests.parallel_steps import COMPUTED, ROWS
 
-PROJECT = Path(__file__).parents[1]
 # Each cell in each schedule once.
 PAIRS = ["RNN, layer, cpu", "RNN, batch, accelerator", "LSTM, batch, cpu"]
 PAIRS += ["LSTM, layer, accelerator", "GRU, layer, cpu", "GRU, layer, accelerator"]
 
 
-def measure(*words):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    ran = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=PROJECT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def json_of(*words):
+    ran = on_devices(4, "-m", *words)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return measure("tests.parallel", *PAIRS)
+    return json_of("tests.parallel", *PAIRS)
 
 
 @pytest.fixture(scope="module")
 def steps(data_dir):
-    return measure("tests.parallel_steps", data_dir)
+    return json_of("tests.parallel_steps", data_dir)
 
 
 def check(measured):
     """Check that devices send no more than the parameters and need only their shares."""
     assert measured["collectives"] and max(measured["collectives"]) <= measured["parameters"]
-    alone, two, four = measured["memory"]
-    assert two <= 0.6 * alone and four <= 0.35 * alone
+    alone, four = measured["memory"]
+    assert four <= 0.35 * alone
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -53,10 +41,14 @@ def test_a_sharded_batch_stays_sharded(measured, pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", experiments.names())
-def test_a_training_step_keeps_its_batch_sharded(steps, name):
-    """It may exchange points [B, H] of order embeddings, whose loss pairs the whole batch."""
-    check(steps[name])
+@pytest.mark.parametrize("row", ROWS)
+def test_training_on_several_devices_is_that_on_one(steps, row):
+    """They may exchange points [B, H] of order embeddings, whose loss pairs the whole batch."""
+    name, _, lanes = ROWS[row]
+    if lanes == 1:  # or each device needs the batches of its lanes
+        check(steps[row])
+    difference = steps[row]["difference"]
+    assert difference is None if name not in COMPUTED else difference < 5e-5
 
 
 @pytest.mark.parametrize("pair", PAIRS)

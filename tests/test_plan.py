@@ -2,9 +2,6 @@
 
 import collections
 import math
-from pathlib import Path
-import subprocess
-import sys
 import time
 import types
 
@@ -14,9 +11,9 @@ from ln.errors import InputError
 from ln.training import runs
 from scripts import cli
 from scripts.engines import jobs, plan
-from tests.test_scripts import run as run_command
+from tests.commands import PROJECT, start
+from tests.commands import run as run_command
 
-PROJECT = Path(__file__).parent.parent
 PLAN = PROJECT / "results" / "plan.toml"
 
 SWEEP = dict(
@@ -367,11 +364,6 @@ def test_a_damaged_run_stops_its_stage(train, tmp_path, capsys):
     assert "config.json is damaged" in capsys.readouterr().err
 
 
-def test_a_plan_takes_no_flags_of_a_search():
-    done = run_command("scripts.sweep", f"--plan={PLAN}", "--space=lr=1,2", "--trials=3")
-    assert done.returncode == 2 and "takes no --space, --trials" in done.stderr
-
-
 # --- Collecting ---
 
 
@@ -460,8 +452,7 @@ def test_a_stopped_plan_resumes(tmp_path):
     timed = run_command(*words, "--minutes=0.25")
     assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
 
-    command = (sys.executable, "-m", *words)
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+    with start("-m", *words) as process:
         while "Resuming at step" not in process.stdout.readline():
             pass
         time.sleep(1)

@@ -44,14 +44,6 @@ READINGS = {
     ("sequential_mnist", "error_permuted", ("batch",), 6e-4): {2_000: (0.237,)},
 }
 
-# The first x at a level, of the same curves.
-FIRST = {
-    ("figure_1", "r1", ("layer", "none"), False): {38: (45, 55), 40: (74, 129), 41: (110, NAN)},
-    ("figure_1", "r10", ("layer", "none"), False): {87: (27, 45), 88: (44, 66), 89: (90, NAN)},
-    ("figure_4", "bound", ("none", "weight", "layer"), True): {95: (15, 16, 12), 84: (100, 99, 68)},
-    ("figure_5", "test", ("none", "layer"), True): {-500: (47, 5), -800: (NAN, 109)},
-}
-
 
 @pytest.mark.parametrize("row", READINGS, ids=lambda row: "_".join(row[:2]))
 def test_curves_go_through_the_readings(row):
@@ -62,15 +54,6 @@ def test_curves_go_through_the_readings(row):
         # Between two readings the file may omit one that is on their line.
         drawn = np.interp(list(READINGS[row]), curve.x, curve.mean, left=NAN, right=NAN)
         np.testing.assert_allclose(drawn, values, rtol=0, atol=error)
-
-
-@pytest.mark.parametrize("row", FIRST, ids=lambda row: "_".join(row[:2]))
-def test_curves_reach_levels_where_the_figures_do(row):
-    figure, panel, norms, falling = row
-    curves = published(PUBLISHED / f"{figure}.csv")
-    for level, expected in FIRST[row].items():
-        reached = [curves[panel, norm].first(level, falling)[0] for norm in norms]
-        np.testing.assert_array_equal(reached, expected)
 
 
 def test_readings_are_whole_counts():

@@ -2,19 +2,17 @@
 
 import json
 import os
-from pathlib import Path
 import signal
-import subprocess
-import sys
 import time
 
-import orbax.checkpoint as ocp
 import pytest
 
+import experiments
+from ln.training import runs, train
 from tests.cells import assert_equal
+from tests.commands import start
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(__file__).parent.parent
 SETTINGS = (
     "--config=configs/mnist.py:tiny",
     "--config.norm=batch",  # with statistics to lose
@@ -28,15 +26,9 @@ SETTINGS = (
 )
 
 
-def start(folder, data_dir, *settings):
+def begin(folder, data_dir, *settings):
     words = [*SETTINGS, f"--config.data_dir={data_dir}", f"--workdir={folder}", *settings]
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.train", *words],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return start("-m", "scripts.train", *words)
 
 
 def finish(process):
@@ -58,15 +50,14 @@ def wait_until(condition, process):
 
 
 def last_state(folder):
-    with ocp.CheckpointManager(folder / "checkpoints") as manager:
-        step = manager.latest_step()
-        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-        return step, restored["state"]
+    """Return the last step that is saved, and its state."""
+    state = train.load(experiments.load(runs.read_config(folder)), folder, "newest")
+    return train.step_of(state), state
 
 
 def assert_same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
-    (step_a, state_a), (step_b, state_b) = last_state(a), last_state(b)
+    (step_a, state_a), (step_b, state_b) = map(last_state, (a, b))
     assert step_a == step_b == 1200
     assert_equal(state_a, state_b)
 
@@ -75,7 +66,7 @@ def assert_same_run(a, b):
 def whole(tmp_path_factory, data_dir):
     """Return the folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finish(start(folder, data_dir))
+    finish(begin(folder, data_dir))
     return folder
 
 
@@ -86,14 +77,14 @@ def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
     def newest():
         return max((int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()), default=0)
 
-    process = start(folder, data_dir)  # killed between checkpoints
+    process = begin(folder, data_dir)  # killed between checkpoints
     wait_until(lambda: newest() >= 200, process)
     kill(process)
 
     torn = 0
     for _ in range(5):  # killed while a checkpoint is written; it may just have been finished
         before = newest()
-        process = start(folder, data_dir)
+        process = begin(folder, data_dir)
         wait_until(lambda: newest() > before and list(checkpoints.glob("*-tmp*")), process)  # noqa: B023
         kill(process)
         torn = len(list(checkpoints.glob("*-tmp*")))
@@ -101,7 +92,7 @@ def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
             break
     assert torn, "no kill hit a checkpoint in the making"
 
-    process = start(folder, data_dir)
+    process = begin(folder, data_dir)
     assert "Resuming at step" in finish(process)
     assert_same_run(whole, folder)
     sessions = [json.loads(s) for s in (folder / "sessions.jsonl").read_text().splitlines()]
@@ -110,7 +101,7 @@ def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
 
 def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, data_dir, "--config.save_every=1200")
+    process = begin(folder, data_dir, "--config.save_every=1200")
     wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
     wait_until(lambda: (folder / "metrics.jsonl").stat().st_size > 1000, process)
     process.send_signal(signal.SIGINT if os.name == "posix" else signal.CTRL_C_EVENT)
@@ -119,5 +110,5 @@ def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     assert f"--workdir={folder}" in output and "To resume: python -m scripts.train" in output
     step, _ = last_state(folder)
     assert 0 < step < 1200 and step % 10 == 0
-    finish(start(folder, data_dir, "--config.save_every=1200"))
+    finish(begin(folder, data_dir, "--config.save_every=1200"))
     assert_same_run(whole, folder)

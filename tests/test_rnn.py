@@ -356,7 +356,7 @@ def test_bfloat16_rounds_the_operands_of_products_only(Cell, schedule):
     for dtype in (None, jnp.bfloat16):
         cell = Cell(64, Norm("layer", ("x", "h", "c")), dtype=dtype)
         layers[dtype] = Layer(cell, SCHEDULES[schedule])
-    params = layers[None].init(jax.random.key(0), xs)["params"]
+    params = init(layers[None], xs)["params"]
 
     def both(dtype):
         def loss(params):

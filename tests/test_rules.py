@@ -174,15 +174,6 @@ def test_no_effect_is_rarely_decided(curves, rule, margin, seeds):
     assert np.mean(decided) <= 0.05 + three_errors
 
 
-def test_several_parts_without_effect_are_rarely_decided(curves):
-    rng = np.random.default_rng(0)
-    recalls = [some(curves, panel) for panel in ("r1", "r5", "r10")]
-    for seeds, norm in itertools.product(SEEDS, ("none", "layer")):
-        pairs = [next(c for key, c in recall.items() if key[2] == norm) for recall in recalls]
-        gains = [faster(draw(rng, c, seeds), draw(rng, c, seeds)).values for c in pairs]
-        assert np.mean(outcome(gains, [np.log(1.1)] * 3) != 0) <= 0.05
-
-
 def test_splits_of_the_stored_seeds_are_rarely_decided(curves):
     decided = []
     for curve in (curve for curve in curves.values() if len(curve.y) > 3):

@@ -572,43 +572,25 @@ def test_stored_runs_are_read_under_the_present_names():
         assert runs.read(folder).best() or config["norm"] in config["norms"]
 
 
-def former(config: dict) -> dict:
-    """Return a config as an earlier version would have written it, for values that invert."""
-    config = {k: v for k, v in config.items() if k not in ("schedule", "init_std")}
-    for row in runs.RENAMED:
-        if config["experiment"] in row.experiments and row.new in config:
-            value = config.pop(row.new)
-            config[row.old] = 1 - value if row.new == "dropout_rate" else value
-    return config | dict(data_seed=0)
-
-
 @pytest.mark.parametrize(
     "folder",
     {stored["experiment"]: f for f, stored in STORED.items() if runs.is_former(stored)}.values(),
     ids=lambda p: str(p.relative_to(RESULTS)),
 )
-def test_former_runs_are_opened_unchanged(folder, tmp_path):
+def test_former_runs_are_opened_and_continued_under_their_names(folder, tmp_path):
+    """Their defaults were others."""
     shutil.copytree(folder, tmp_path / "run")
-    with runs.Run(tmp_path / "run", runs.read_config(folder), runs.read(folder).lanes) as run:
-        assert run.data_seed == STORED[folder]["data_seed"]
-    assert (tmp_path / "run/config.json").read_text() == (folder / "config.json").read_text()
-
-
-@pytest.mark.parametrize("name", ["mnist", "attentive_reader", "skip_thoughts", "handwriting"])
-def test_the_command_of_a_former_run_resumes_it(name, folder):
-    """Its defaults were others; the folder keeps them, and its own names."""
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    folder.mkdir()
-    path, old = folder / "config.json", former(runs.as_json(config))
-    path.write_text(json.dumps(old))
+    path, config, lanes = tmp_path / "run/config.json", runs.read_config(folder), runs.read(folder)
+    text = path.read_text()
     for steps in (config.steps, "9 steps", "9 steps"):
         config.steps = steps
-        with runs.Run(folder, config, LANES) as run:
-            assert run.data_seed == 0
-        assert json.loads(path.read_text()) == old | dict(steps=steps)
+        with runs.Run(tmp_path / "run", config, lanes.lanes) as run:
+            assert run.data_seed == STORED[folder]["data_seed"]
+        assert json.loads(path.read_text()) == json.loads(text) | dict(steps=steps)
+        assert steps == "9 steps" or path.read_text() == text
     config.batch_size += 1
     with pytest.raises(InputError, match="was made by another config .batch_size"):
-        runs.Run(folder, config, LANES)
+        runs.Run(tmp_path / "run", config, lanes.lanes)
 
 
 def test_a_new_run_is_not_taken_for_a_former_one(folder):

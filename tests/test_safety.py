@@ -3,10 +3,10 @@
 import ast
 from pathlib import Path
 import re
-import subprocess
-import sys
 
 import pytest
+
+from tests.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "experiments", "ln", "scripts")
@@ -22,9 +22,8 @@ OTHERS = (
 
 def dangers(*words):
     """Return what ruff finds in files."""
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--preview", "--quiet"]
-    command += ["--output-format=concise", f"--select={RULES}", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    options = "--isolated --preview --quiet --output-format=concise".split()
+    done = run("ruff", "check", *options, f"--select={RULES}", *words)
     assert not done.stderr, done.stderr
     return done.stdout
 
@@ -77,47 +76,3 @@ def test_no_reader_opens_files_by_itself():
 @pytest.mark.parametrize("line", ["import gzip", "from tarfile import x", "p.open()", "open(p)"])
 def test_openings_are_seen(line):
     assert list(openings(line))
-
-
-# Python reports every class or function that a pickle asks for.
-WATCHED = """
-import runpy, sys
-
-def watch(event, args):
-    if event == "pickle.find_class":
-        raise SystemExit(f"a pickle asks for {args}")
-
-sys.addaudithook(watch)
-"""
-
-
-def watched(code, *words):
-    return subprocess.run(
-        [sys.executable, "-c", WATCHED + code, *words], cwd=ROOT, capture_output=True, text=True
-    )
-
-
-def test_a_pickle_that_is_loaded_is_seen():
-    done = watched("import pickle; pickle.loads(pickle.dumps(print))")
-    assert done.returncode and "a pickle asks for ('builtins', 'print')" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-def test_no_pickle_of_a_run_or_study_is_loaded(tmp_path):
-    pytest.importorskip("optuna")
-    words = (
-        *("--engine=optuna", "--config=configs/mnist.py:tiny", "--space=lr=1e-3", "--trials=1"),
-        *(f"--config.data_dir={tmp_path}", f"--root={tmp_path}"),
-    )
-    command = [sys.executable, "-m", "scripts.sweep", *words]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    run = tmp_path / "mnist" / "search" / "trial=0"
-    commands = {  # each reads what the others have written
-        "scripts.sweep": words,
-        "scripts.evaluate": (f"--workdir={run}",),
-        "scripts.report": (f"--runs={tmp_path}", f"--out={tmp_path / 'report'}"),
-    }
-    for name, words in commands.items():
-        done = watched("runpy.run_module(sys.argv.pop(1), {}, '__main__', True)", name, *words)
-        assert done.returncode == 0, done.stderr

@@ -1,11 +1,8 @@
 """The command that samples a trained model: its options, its files, and one-line errors."""
 
 from functools import cache
-import importlib
 import json
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,8 +11,9 @@ import pytest
 import experiments
 from ln.errors import InputError
 from ln.training import runs, train
+from tests.commands import PROJECT, assert_rejected, run
+from tests.learning import tiny_config, tiny_task
 from tests.products import exhaustive
-from tests.test_scripts import PROJECT, run
 
 pytestmark = pytest.mark.slow  # whole commands
 NAMES = experiments.names("samples")
@@ -29,8 +27,7 @@ def make_run(tmp_path_factory):
 
     @cache
     def make(name):
-        config = importlib.import_module(f"configs.{name}").get_config("tiny")
-        config.update(data_dir=str(root / "data"), seeds=(0, 1))
+        config = tiny_config(name, root / "data", seeds=(0, 1))
         task, lanes = experiments.load(config), train.make_lanes(config)
         with runs.Run(root / name, config, lanes, task.data) as run:
             run.start(0)
@@ -95,47 +92,6 @@ def test_help_shows_the_options_of_one_experiment(name):
     assert ("--bias:" in done.stdout) == (name == "handwriting")
 
 
-def test_a_new_samples_py_needs_no_registration(tmp_path):
-    (tmp_path / "blob").mkdir()
-    (tmp_path / "blob" / "task.py").touch()
-    (tmp_path / "blob" / "samples.py").write_text(
-        '"""Show blobs."""\nfrom dataclasses import dataclass\n'
-        "from experiments.pictures import option\n"
-        '@dataclass\nclass Options:\n    blobs: int = option(3, "how many")\n'
-    )
-    code = (
-        "import pathlib, runpy, sys, experiments\n"
-        f"experiments.FOLDER = pathlib.Path({str(tmp_path)!r})\n"
-        f"experiments.__path__.append({str(tmp_path)!r})\n"
-        "sys.argv[1:] = ['blob', '--help']\n"
-        "runpy.run_module('scripts.sample', run_name='__main__', alter_sys=True)\n"
-    )
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=200)
-    assert "Show blobs." in done.stdout and "--blobs: how many" in done.stdout, done.stderr
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        ([], "Give one experiment of attentive_reader"),
-        (["drwa", "--workdir=x", "--count=3"], "Did you mean 'draw'"),
-        (["draw", "--workdir=x", "--count=0"], "--count=0"),
-        (["draw", "--workdir=x", f"--count={10**20}"], f"--count={10**20}"),
-        (["draw", "--workdir=x", f"--seed={2**31}"], "in the range [0, 2147483647]"),
-        (["draw", "--workdir=x", "--text=layer norm"], "Unknown command line flag 'text'"),
-        (["draw", "--workdir=x", "--out=configs"], "configs is not empty"),
-        (["draw", "--workdir=configs"], "configs is no run folder"),
-        (["draw", "--workdir=results/paper/mnist/norm=layer,batch_size=128"], "a run of mnist"),
-    ],
-)
-def test_a_wrong_command_raises_in_one_line(words, message):
-    done = run("scripts.sample", *words)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr
-
-
 @pytest.mark.parametrize(
     "word, message",
     [
@@ -147,15 +103,14 @@ def test_nothing_is_written_for_what_a_run_lacks(make_run, tmp_path, word, messa
     out = tmp_path / "out"
     workdir = make_run("draw")
     done = run("scripts.sample", "draw", f"--workdir={workdir}", f"--out={out}", word)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr and not out.exists()
+    assert_rejected(done, message)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("name", ["attentive_reader", "draw", "handwriting", "order_embeddings"])
 def test_more_examples_than_a_split_has_raise(make_run, name):
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    config.data_dir = str(make_run("draw").parent / "data")
-    task, samples = experiments.load(config), experiments.part(name, "samples")
+    place = make_run("draw").parent / "data"
+    task, samples = tiny_task(name, place), experiments.part(name, "samples")
     variables = jax.eval_shape(task.init, jax.random.key(0))
     with pytest.raises(InputError, match="--cases=100000: .*the split .test. has [0-9]+"):
         samples.sample(task, variables, samples.Options(cases=100_000))

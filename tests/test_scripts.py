@@ -1,5 +1,6 @@
 """The commands: their help, their errors, and sweeps that skip and resume runs."""
 
+from importlib.util import find_spec
 import json
 import math
 import os
@@ -16,26 +17,18 @@ from ln.errors import InputError
 from ln.training import ranges, runs
 from scripts import cli
 from scripts.engines import jobs
+from tests.commands import PROJECT, assert_rejected, python, run, start
+from tests.learning import tiny_config
 
 # ml_collections loads a config file by load_module, which is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
-PROJECT = Path(__file__).parent.parent
 SHARED = ("cli", "hosts")  # modules there that are no commands
 SCRIPTS = sorted(p.stem for p in (PROJECT / "scripts").glob("[a-z]*.py") if p.stem not in SHARED)
 
 
-CAPTURED = dict(cwd=PROJECT, capture_output=True, text=True, timeout=200)
-
-
-def run(*words):
-    return subprocess.run([sys.executable, "-m", *words], **CAPTURED)
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_shows_an_example_and_loads_nothing_heavy(name):
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", f"scripts.{name}", "--help"], **CAPTURED
-    )
+    done = python("-X", "importtime", "-m", f"scripts.{name}", "--help")
     assert done.returncode == 0, done.stderr
     assert f"python -m scripts.{name}" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -43,24 +36,56 @@ def test_help_shows_an_example_and_loads_nothing_heavy(name):
     assert not imported & {"jax", "flax", "sklearn", "matplotlib", "torch", "tensorflow_datasets"}
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (["--config=configs/mnist.py:smal"], 'Did you mean "small"'),
-        (["--config=configs/mnit.py"], "Did you mean 'configs/mnist.py'"),
-        (["--config=configs/mnist.py:tiny", "--config.nrm=layer"], 'Did you mean "norm"'),
-        (["--config=configs/mnist.py:tiny", "--config.norms.layer.gian=2"], 'Did you mean "gain"'),
-        (["--config=configs/mnist.py:tiny", "--config.hidden=8.5"], "config.hidden=8.5"),
-        (["--config=configs/mnist.py:tiny", "--workdri=x"], "Did you mean: workdir"),
-        (["--config=configs/mnist.py:tiny"], "--workdir=DIR"),
-        ([], "--config=FILE"),
-    ],
-)
-def test_a_wrong_flag_is_one_line(words, message):
-    done = run("scripts.train", *words)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr
+TRAIN = "scripts.train --config=configs/mnist.py:tiny"
+CUDA = pytest.mark.skipif(find_spec("jax_plugins") is not None, reason="the plugin is here")
+REJECTED = [
+    ("scripts.train --config=configs/mnist.py:smal", 'Did you mean "small"'),
+    ("scripts.train --config=configs/mnit.py", "Did you mean 'configs/mnist.py'"),
+    (f"{TRAIN} --config.nrm=layer", 'Did you mean "norm"'),
+    (f"{TRAIN} --config.norms.layer.gian=2", 'Did you mean "gain"'),
+    (f"{TRAIN} --config.hidden=8.5", "config.hidden=8.5"),
+    (f"{TRAIN} --workdri=x", "Did you mean: workdir"),
+    (TRAIN, "--workdir=DIR"),
+    ("scripts.train", "--config=FILE"),
+    ("scripts.sweep --plan=results/plan.toml --space=lr=1 --trials=3", "no --space, --trials"),
+    ("scripts.data", "Give one data set"),
+    ("scripts.data mnist --from=nowhere", "nowhere does not exist"),
+    ("scripts.data digits --form=x", "from"),
+    ("scripts.evaluate", "--workdir=DIR"),
+    ("scripts.evaluate --workdir=x --cases=3", "goes with --samples=K"),
+    ("scripts.evaluate --workdir=configs", "is no run folder"),
+    ("scripts.sample", "Give one experiment of attentive_reader"),
+    ("scripts.sample drwa --workdir=x --count=3", "Did you mean 'draw'"),
+    ("scripts.sample draw --workdir=x --count=0", "--count=0"),
+    (f"scripts.sample draw --workdir=x --count={10**20}", f"--count={10**20}"),
+    (f"scripts.sample draw --workdir=x --seed={2**31}", "in the range [0, 2147483647]"),
+    ("scripts.sample draw --workdir=x --text=norm", "Unknown command line flag 'text'"),
+    ("scripts.sample draw --workdir=x --out=configs", "configs is not empty"),
+    ("scripts.sample draw --workdir=configs", "configs is no run folder"),
+    ("scripts.sample draw --workdir=results/paper/mnist/norm=layer,batch_size=4", "of mnist"),
+    ("scripts.benchmark lane", "Did you mean 'lanes'?"),
+    ("scripts.benchmark --case=draw", "--case"),
+    ("scripts.benchmark step --case=drwa", "Did you mean 'draw'?"),
+    ("scripts.benchmark step --case=draw --norm=layr", "Did you mean 'layer'?"),
+    ("scripts.benchmark step --case=mnist --scale=tiny --peer=our", "Did you mean 'ours'?"),
+    ("scripts.benchmark rnn --out=README.md", "is not a folder"),
+    ("scripts.gpu", "--help"),
+    ("scripts.gpu trian --out=x", "Did you mean 'train'"),
+    ("scripts.gpu train --out=x", "--minutes=N"),
+    ("scripts.gpu train --out=x --only=draww", "Did you mean 'draw'"),
+    ("scripts.count_kernels", "--experiment=NAME"),
+    ("scripts.count_kernels --experiment=drwa", "Did you mean 'draw'?"),
+    ("scripts.count_kernels --experiment=mnist --scale=smal", "Did you mean 'small'?"),
+    pytest.param(
+        "scripts.count_kernels --experiment=mnist --scale=tiny", '"jax[cuda13]==', marks=CUDA
+    ),
+]
+
+
+@pytest.mark.parametrize("words, message", REJECTED, ids=range(len(REJECTED)))
+def test_a_wrong_command_ends_in_one_line(words, message):
+    assert_rejected(run(*words.split()), message)
+    assert not (PROJECT / "x").exists()
 
 
 def test_a_grid_is_the_product_of_its_axes():
@@ -139,8 +164,9 @@ def test_other_files_are_no_configs(name):
 
 @pytest.mark.parametrize("closing", [">&-", "| head -c 1", "> /dev/full"])
 def test_a_lost_output_ends_no_command(closing, tmp_path):
-    words = f"{sys.executable} -m scripts.data digits --data_dir={tmp_path}"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {words} {closing}"], **CAPTURED)
+    words = f"set -o pipefail; {sys.executable} -m scripts.data digits --data_dir={tmp_path}"
+    words = ["bash", "-c", f"{words} {closing}"]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "digits").is_dir()
 
@@ -160,7 +186,7 @@ def test_a_lost_output_ends_no_command(closing, tmp_path):
 def test_a_wrong_sweep_starts_nothing(words, message, tmp_path):
     place = (f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}")
     done = run("scripts.sweep", "--config=configs/mnist.py:tiny", *place, *words)
-    assert done.returncode == 2 and message in done.stderr
+    assert_rejected(done, message)
     assert not (tmp_path / "runs").exists()
 
 
@@ -181,17 +207,11 @@ def test_a_sweep_passes_on_every_setting(tmp_path):
 
 
 def test_a_whole_config_trains_the_same_run(tmp_path):
-    (tmp_path / "config.json").write_text(make_config(tmp_path).to_json())
+    (tmp_path / "config.json").write_text(tiny_config("mnist", tmp_path).to_json())
     run("scripts.train", f"--config_json={tmp_path / 'config.json'}", f"--workdir={tmp_path / 'a'}")
-    assert runs.read_config(tmp_path / "a").to_dict() == make_config(tmp_path).to_dict()
+    assert runs.read_config(tmp_path / "a").to_dict() == tiny_config("mnist", tmp_path).to_dict()
     done = run("scripts.train", f"--config_json={tmp_path}", f"--workdir={tmp_path / 'b'}")
-    assert done.returncode == 2 and "cannot be read" in done.stderr
-
-
-def make_config(folder):
-    config = mnist.get_config("tiny")
-    config.data_dir = str(folder)
-    return config
+    assert_rejected(done, "cannot be read")
 
 
 @pytest.mark.slow
@@ -217,12 +237,11 @@ def test_a_sweep_continues_past_a_failure(tmp_path):
 @pytest.mark.slow
 def test_two_sweeps_train_each_run_once(tmp_path):
     words = (
-        *(sys.executable, "-m", "scripts.sweep", "--config=configs/mnist.py:tiny"),
+        *("-m", "scripts.sweep", "--config=configs/mnist.py:tiny"),
         *("--grid=norm=none,batch,layer", "--grid=hidden=8,9", "--workers=2"),
         *(f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}"),
     )
-    pipes = dict(cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    both = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    both = [start(*words) for _ in range(2)]
     root, killed = tmp_path / "runs" / "mnist", 0
     for line in both[0].stdout:  # its workers are killed as soon as one of its runs has begun
         if " | " in line and not killed:

@@ -4,8 +4,6 @@ import itertools
 import json
 import math
 from pathlib import Path
-import subprocess
-import sys
 import time
 
 from absl import flags
@@ -17,6 +15,7 @@ from ln.errors import InputError
 from ln.training import runs
 from scripts import cli, sweep  # noqa: F401  the latter defines the flags
 from scripts.engines import jobs
+from tests.commands import start
 
 optuna = pytest.importorskip("optuna")
 search = pytest.importorskip("scripts.engines.search")
@@ -300,17 +299,17 @@ def test_a_study_is_stored_in_a_database(trainer, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # in one process: test_trials_of_killed_launchers_are_resumed
 def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
     words = (
-        *(sys.executable, "-m", "scripts.sweep", "--engine=optuna", TINY, "--trials=3"),
+        *("-m", "scripts.sweep", "--engine=optuna", TINY, "--trials=3"),
         *("--space=lr=log:1e-4:1e-2", "--space=norm=none,layer", "--pruner=none"),
         *("--config.steps=400 steps", "--config.save_every=20 steps"),
         *("--config.log_every=100 steps", "--config.eval_every=100 steps"),
         *(f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}"),
     )
-    pipes = dict(cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = tmp_path / "runs" / "mnist" / "search"
-    a, b = launchers = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    a, b = launchers = [start(*words) for _ in range(2)]
     mine = ""
     for line in a.stdout:
         if " | " in line:

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +13,7 @@ from ln.errors import InputError
 from ln.training import runs
 from scripts import sweep  # noqa: F401  defines the flags
 from scripts.engines import slurm
+from tests.commands import start
 
 submitit = pytest.importorskip("submitit")
 PROJECT = Path(__file__).parent.parent
@@ -39,15 +39,14 @@ def send(number, job):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_jobs_that_lose_their_machine_resume(tmp_path):
     words = (
-        *(sys.executable, "-m", "scripts.sweep", "--engine=slurm", "--cluster=local"),
+        *("-m", "scripts.sweep", "--engine=slurm", "--cluster=local"),
         *("--config=configs/mnist.py:tiny", "--grid=norm=none,layer", "--workers=2"),
         *("--config.steps=3000 steps", "--config.save_every=3000 steps"),
         *("--config.log_every=100 steps", "--config.eval_every=1000 steps"),
         *(f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}"),
     )
     root, jobs = tmp_path / "runs" / "mnist", {}
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with subprocess.Popen(words, cwd=PROJECT, **pipes) as launcher:
+    with start(*words) as launcher:
         for line in launcher.stdout:
             if "job " in line:  # "[1/2] folder: job 123, its log"
                 name, _, rest = line.partition(": job ")

@@ -11,8 +11,6 @@ from ln.errors import InputError
 
 LINES = {
     "unix": (b"a\nb\n", ["a", "b"]),
-    "dos": (b"a\r\nb\r\n", ["a", "b"]),
-    "old mac": (b"a\rb", ["a", "b"]),
     "blanks at the ends": (b" a \t\nb\xc2\xa0\n", ["a", "b"]),
     "blank line": (b"a\n \nb", ["a", "", "b"]),
     "next line is no end": ("a\x85b\u2028c".encode(), ["a\x85b\u2028c"]),
