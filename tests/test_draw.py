@@ -214,7 +214,7 @@ def test_updates_lower_the_bound(kind):
 
 def test_parameters_are_about_as_many_as_in_the_public_code():
     """962,000 with the peepholes of its LSTMs (3 x 256 numbers each), which ours have not."""
-    model = Model(256, 100, 2, 5, True, Norm())
+    model = Model(256, 100, 2, 5, Norm())
     shapes = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, 28, 28)), jnp.zeros((64, 1, 100))
     )

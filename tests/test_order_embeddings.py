@@ -300,7 +300,7 @@ def test_parameters_are_as_many_as_in_the_authors_code():
 
     def count(norm):
         shapes = jax.eval_shape(
-            Model(9, 300, 1024, False, norm).init,
+            Model(9, 300, 1024, norm).init,
             *(jax.random.key(0), jnp.zeros((1, 1), int), jnp.ones(1, int), jnp.zeros((1, 4096))),
         )
         return sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
