@@ -8,8 +8,6 @@ Batch norm takes μ_i and σ_i from the N examples (here the whole data set), we
 and σ_i = ‖w_i‖, layer norm takes both from the H units of each example. As in the paper, there is
 no epsilon.
 
-The formulas take derivatives of z from jax, as χ_i g_i/σ_i = ∂z_i/∂w_i (eq. 14).
-
 The parameters theta ``[H, D + 2]`` have one row (w_i, b_i, g_i) per unit. So the Fisher information
 F is ``[H, D + 2, H, D + 2]``, and F[i, :, j] is its block (i, j).
 
@@ -50,6 +48,17 @@ def outputs(norm: str, theta: Array, x: Array) -> Array:
         "weight": x @ weight_norm(w.T, gain) + bias,
         "layer": layer_norm(a, gain, bias, epsilon=0.0),
     }[norm]
+
+
+def standardized(norm: str, w: Array, x: Array) -> tuple[Array, Array]:
+    """Return â ``[N, H]`` and the σ of eq. 5, ``[N, 1]`` (layer) or ``[H]`` (batch, weight)."""
+    a = x @ w.T
+    mu, sigma = {
+        "batch": (a.mean(0), a.std(0)),
+        "weight": (jnp.zeros(len(w)), jnp.linalg.norm(w, axis=1)),
+        "layer": (a.mean(1, keepdims=True), a.std(1, keepdims=True)),
+    }[norm]
+    return (a - mu) / sigma, sigma
 
 
 # --- Invariances: Table 1 ---
@@ -117,37 +126,55 @@ def fisher_information(norm: str, theta: Array, x: Array) -> Array:
 # --- Fisher information of normalized models: §5.2.2 ---
 
 
-def fisher_of_outputs(J: Array, cov: Array) -> Array:
-    """Return F = E_x Σ_kl Cov(y_k, y_l | x)/φ² ∂z_k/∂theta ∂z_l/∂thetaᵀ, with all its terms.
-
-    Args:
-        J: ∂z_k/∂theta_i of each example, ``[N, H, H, D + 2]``.
-        cov: Cov[y | x]/φ², ``[N, H, H]``.
-    """
-    return jnp.einsum("nkl,nkip,nljq->ipjq", cov, J, J) / len(J)
+def chi(norm: str, w: Array, x: Array) -> Array:
+    """Return χ_i = x − ∂μ_i/∂w_i − â_i ∂σ_i/∂w_i as ``[N, H, D]`` (eq. 14)."""
+    H = len(w)
+    a_hat, _ = standardized(norm, w, x)
+    x_i = x[:, None, :]  # the same for all units
+    d_mu, d_sigma = {
+        "batch": (x.mean(0), jnp.einsum("ni,nd->id", a_hat, x - x.mean(0)) / len(x)),
+        "weight": (jnp.zeros_like(w), w / jnp.linalg.norm(w, axis=1, keepdims=True)),
+        "layer": (x_i / H, a_hat[:, :, None] * x_i / H),
+    }[norm]
+    return x_i - d_mu - a_hat[:, :, None] * d_sigma
 
 
 def eq_13(norm: str, theta: Array, x: Array, cov: Array) -> Array:
     """Return the paper's Fisher information.
 
-    Its block (i, j) is E_x Cov(y_i, y_j | x)/φ² times the outer product of (χ_i g_i/σ_i, 1, â_i),
-    which is ∂z_i/∂theta_i, and the same vector of j. So it leaves out what a unit's parameters do
-    to the outputs of others: nothing under batch and weight norm, but under layer norm all units
-    share μ and σ.
+    Its block (i, j) is E_x Cov(y_i, y_j | x)/φ² times the outer product of (χ_i g_i/σ_i, 1, â_i)
+    and the same vector of j.
 
     Args:
-        norm: one of NORMS.
+        norm: "batch", "weight" or "layer".
         theta: the parameters ``[H, D + 2]``.
         x: inputs ``[N, D]``.
         cov: Cov[y | x]/φ², ``[N, H, H]``.
     """
-    J = jax.jacfwd(lambda theta: outputs(norm, theta, x))(theta)
-    return fisher_of_outputs(J * jnp.eye(len(theta))[:, :, None], cov)
+    w, _, gain = unpack(theta)
+    a_hat, sigma = standardized(norm, w, x)
+    scale = gain / sigma * jnp.ones_like(a_hat)
+    v = pack(scale[:, :, None] * chi(norm, w, x), jnp.ones_like(a_hat), a_hat)
+    return jnp.einsum("nij,nip,njq->ipjq", cov, v, v) / len(x)
 
 
 def layer_norm_fisher(theta: Array, x: Array, cov: Array) -> Array:
-    """Return eq. 13 for layer norm, with the terms that the paper leaves out."""
-    return fisher_of_outputs(jax.jacfwd(lambda theta: outputs("layer", theta, x))(theta), cov)
+    """Return eq. 13 for layer norm, with the terms that the paper leaves out.
+
+    All units share μ and σ, so that w_i moves each output z_k:
+
+        ∂z_k/∂w_i = g_k/σ (δ_ki − 1/H − â_k â_i/H) x
+
+    Eq. 13 has k = i only. Arguments and result are the same.
+    """
+    w, _, gain = unpack(theta)
+    H = len(w)
+    a_hat, sigma = standardized("layer", w, x)
+    own = jnp.eye(H)  # δ_ki: biases and gains move their own unit only
+    d_w = own - 1 / H - a_hat[:, :, None] * a_hat[:, None, :] / H  # [N, k, i]
+    d_w = (gain / sigma)[:, :, None] * d_w
+    J = pack(d_w[..., None] * x[:, None, None, :], own, own * a_hat[:, :, None])
+    return jnp.einsum("nkl,nkip,nljq->ipjq", cov, J, J) / len(x)
 
 
 # --- Learning the magnitude of weights: eqs. 32-35 ---
@@ -162,7 +189,7 @@ def gain_metric(norm: str, w: Array, x: Array, cov: Array | np.ndarray) -> Array
     is ``cov.mean(0)``. Eq. 35, without norm, has a_i/‖w_i‖ in place of â_i, as weight norm has,
     since its weight vectors move along themselves: δw_i = δ_i w_i/‖w_i‖.
     """
-    a_hat = outputs(norm, pack(w, 0, 1), x)
+    a_hat, _ = standardized(norm, w, x)
     return jnp.einsum("nij,ni,nj->ij", cov, a_hat, a_hat) / len(x)
 
 
