@@ -29,7 +29,7 @@ def readings(cell, params, xs, direction):
         ``[T]``, over all examples.
     """
     a_x = cell.apply(params, xs, method="project")
-    W_h = cell.apply(params, method="recurrent")
+    W_h = cell.apply(params, method="recur")
 
     def step(h, inputs):
         a_x, push = inputs
