@@ -618,6 +618,8 @@ class Norm:
 
     def centres(self, site: str) -> bool:
         """Return whether the matrix before a site is centred, and its norm need not be."""
+        # Only at sites whose sums are a product and nothing else: c is none, and at a there may be
+        # a sum of two. A subclass may do more than subtract the mean.
         return self.centred and site in ("x", "h") and self.module(site) is LayerNorm
 
     def __call__(self, site: str, **fields) -> nn.Module:
@@ -640,6 +642,7 @@ class Norm:
         """Return the matrix product before a site, x ``[..., D]`` -> W x ``[..., features]``."""
         module = self.module(site)
         if issubclass(module, Dense):
+            # Weight norm acts on W, so it replaces the product; `__call__` returns the bias alone
             return module(features, **dict(self.options), **fields)
         return Dense(features, centre=self.centres(site), **fields)
 

@@ -286,6 +286,7 @@ class GRU(Cell):
 
     def recur(self, h: Float[AnyArray, "B H"]) -> Float[Array, "B H3"]:
         """Return the products with W_h and U ``[B, 3H]``."""
+        # One product in place of two: on a GPU each is a kernel, forward and backward.
         return self.W_h.product(h, self.U)
 
     def update(self, carry: Carry, a_x: Sums, a_h: Sums, mask: Mask = None) -> AfterStep:
@@ -546,6 +547,7 @@ def unroll(
         module, variables = cell.unbind()
         with fused.explained_jvp():
             a_x = _centred(module).apply(variables, xs, method="project")
+        # The loop has the recurrent half of a step left, of which `scan` takes the products apart.
         step, inputs = _recurrent_step, (a_x, mask)
     carry, hs = scan(step, cell, carry, inputs, schedule=schedule)
     return (jnp.swapaxes(hs, 0, 1) if batch_major else hs), carry

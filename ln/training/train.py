@@ -334,6 +334,7 @@ def in_steps(name: str, text: str, steps_per_epoch: int | None) -> int:
     per = {"": 1, "step": 1, "epoch": steps_per_epoch}.get(unit.strip().removesuffix("s"), 0)
     if per is None:
         raise InputError(f"config.{name} is {text!r}, but this task has no epochs: give steps.")
+    # In floats, since "0.5 epochs" may be a whole number of steps.
     exact = count * per
     steps = round(exact) if math.isfinite(exact) else 0
     if steps < 1 or not math.isclose(steps, exact):  # 0.07 epochs of 100 steps are not quite 7
@@ -568,6 +569,7 @@ def fit(task: Task, config, workdir: Path | str, devices: int | None = None) -> 
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
+            # jax has no class for this error, only its code in the text.
             raise InputError(
                 f"Out of memory with {len(lanes)} lane(s) and config.batch_size="
                 f"{config.batch_size}: make one of them smaller, or config.steps_per_call."
@@ -635,6 +637,7 @@ class Training:
         prepare = partial(batches_of, self.task, spread=self.spread, seeds=seeds, make=make)
         self.plan = self.timed(state, first, prepare)
         calls = partial(self.plan.calls, first, self.task.shape)
+        # 300 calls show the shapes of most runs; the ETA only needs about how many are to compile.
         self.programs = {self.program(steps) for steps in itertools.islice(calls(), 300)}
         waiting = None
         # The device never waits for the host, which is always a call ahead of it and a call late:
