@@ -35,6 +35,8 @@ WORKERS = flags.DEFINE_integer("workers", None, "runs to train at a time [one pe
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
 PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
+# For CPUs. A quarter of a small run is compiling, and LLVM's expensive passes save nothing there.
+QUICK = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("experiments", "ln", "scripts")
 
@@ -104,6 +106,8 @@ def on_real_data(config) -> list[str]:
 def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
     """Train runs; return an exit status."""
     here = devices.ask()
+    if not here.variable and SCALE.value != "paper":
+        os.environ.setdefault("XLA_FLAGS", QUICK)
     workers = WORKERS.value or (None if here.variable else min(4, os.cpu_count() or 1))
     shares = devices.share(here, workers)
     known = 1.0 if SCALE.value == "small" else None
