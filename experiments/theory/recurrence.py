@@ -29,11 +29,10 @@ def readings(cell, params, xs, direction):
         ``[T]``, over all examples.
     """
     a_x = cell.apply(params, xs, method="project")
-    W_h = cell.apply(params, method="recur")
 
     def step(h, inputs):
         a_x, push = inputs
-        a_h = h @ W_h
+        a_h = cell.apply(params, h, method="recur")
         h, _ = cell.apply(params, h, a_x, a_h, method="update")
         return h + push, a_h + a_x
 
