@@ -96,7 +96,7 @@ def test_stability_compares_both_ranges(decades, holds):
 
 @pytest.mark.slow
 def test_the_page_shows_all_checks(tmp_path, analysis, monkeypatch):
-    monkeypatch.setattr("scripts.pages.theory.analysis", lambda: analysis)
+    monkeypatch.setattr("experiments.theory.analysis", lambda: analysis)
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(theory=True, out=str(tmp_path)):
         report.main([])
