@@ -41,8 +41,12 @@ def load(config):
     """Return the Task of ``config.experiment``.
 
     Raises:
-        InputError: there is no such experiment, or its data are missing or broken.
+        InputError: there is no such experiment, a value that every run needs is missing or of
+            another type, or the data are missing or broken.
     """
+    from ln.training import ranges
+
+    ranges.check_types(config)
     choose("config.experiment", config.experiment, dict.fromkeys(names()))
     task = importlib.import_module(f"experiments.{config.experiment}.task").Task(config)
     task.data = {

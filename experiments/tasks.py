@@ -177,6 +177,13 @@ class Images(Cases):
 
     metrics: tuple[str, ...] = ("error", "nll")
 
+    def load(self):
+        """Return the data; raise InputError if a split is missing."""
+        splits = super().load()
+        if missing := [name for name in ("train", "valid", "test") if name not in splits]:
+            raise InputError(f"The data set {self.config.dataset!r} has no split {missing[0]!r}.")
+        return splits
+
     def inputs(self, batch, key, train):
         """Return the images ``[B, D]``, from 0 to 1."""
         return (pixels(batch["x"]),)

@@ -224,7 +224,7 @@ def scan(
             stacks = xs, products
             here = jax.tree.map(lambda s: s[-1], stacks)
             start = d_last, zeros, stacks, here
-            steps = jnp.arange(len(jax.tree.leaves(carries)[0])), d_ys, others
+            steps = jnp.arange(len(jax.tree.leaves((xs, others))[0])), d_ys, others
             (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
             return d_theta, d_carry, *stacks, made
 

@@ -672,6 +672,11 @@ def make_norm(config, train: bool) -> Norm:
     Raises:
         InputError: an unknown name, kind, site or option, with the nearest right one.
     """
+    if ":" in str(config.norm):
+        raise InputError(
+            f"config.norm is {config.norm!r}; a class needs a row in config.norms, such as "
+            f"mine=dict(kind={config.norm!r}, sites=('a',)), and config.norm its name."
+        )
     options = dict(choose("config.norm", config.norm, config.norms))
     kind, sites = options.pop("kind", "none"), options.pop("sites", ())
     try:

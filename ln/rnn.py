@@ -350,8 +350,7 @@ def scan(
     step = _with_checked_carry(step)
     # A loop returns its carry in the dtypes in which it got it. A step on a float16 carry and
     # float32 parameters returns float32, so the loop must begin with float32.
-    if module.is_initializing() or _dtypes(carry) - {jnp.result_type(float)}:
-        carry = _promoted(step, module, carry, xs, shared)
+    carry = _promoted(step, module, carry, xs, shared)
     carry, xs, shared = vary_alike(carry, xs, shared)
     # Flax's own loop makes variables, which pure functions cannot; all further loops are ours.
     if module.is_initializing():  # make the parameters, and the statistics of every time step
@@ -592,7 +591,8 @@ def _as_mask(lengths, mask, T: int, B: int):
         raise InputError("Give unroll a mask or lengths, not both.")
     if not isinstance(lengths, AnyArray) or lengths.shape != (B,) or lengths.dtype.kind not in "iu":
         raise InputError(f"lengths must be an array of integers ({B},); got {_described(lengths)}.")
-    if _is_known(lengths) and not ((lengths >= 1) & (lengths <= T)).all():
+    known = np.asarray(lengths) if _is_known(lengths) else np.ones(B)  # under jit a constant, too
+    if not ((known >= 1) & (known <= T)).all():
         raise InputError(f"lengths must be from 1 to {T}, the time steps of xs; got {lengths}.")
     # The first steps of each example count: padding is at the end, as in all of our batches.
     return jnp.arange(T)[:, None] < jnp.asarray(lengths)
@@ -683,5 +683,13 @@ def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tu
         )
         return carry
 
-    after = jax.eval_shape(once, carry, xs, *shared)
-    return jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), carry, after)
+    for _ in jax.tree.leaves(carry):  # a leaf may promote the next one
+        before, after = _dtypes_of(carry), jax.eval_shape(once, carry, xs, *shared)
+        carry = jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), carry, after)
+        if _dtypes_of(carry) == before:
+            break
+    return carry
+
+
+def _dtypes_of(tree: Any) -> list:
+    return [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]

@@ -54,7 +54,8 @@ def write_tables(root: Path, out: Path, words: list[str]) -> None:
     from scripts.pages.tables import markdown
 
     results = runs.results(root)
-    lines = markdown(results.columns, results.itertuples(index=False), texts=6)
+    shown = results.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+    lines = markdown(results.columns, shown.replace("nan", "–").itertuples(index=False), texts=6)
     texts = dict(csv=results.to_csv(index=False), markdown=f"{lines}\n")
     texts["latex"] = results.to_latex(index=False, escape=True)
     files = {TABLES[word]: texts[word] for word in words}
@@ -71,11 +72,20 @@ def main(_):
     """Write the page or the documents that the flags ask for."""
     if THEORY.value + CLAIMS.value + DOCUMENTS.value > 1:
         raise InputError("Give one of --theory, --claims and --documents.")
+    words = [word for word in TABLES if flags.FLAGS[word].value]
+    if words and (THEORY.value or CLAIMS.value or DOCUMENTS.value):
+        raise InputError(
+            f"--{words[0]} writes tables of runs: give it without another kind of page."
+        )
+    if (RUNS.value and (THEORY.value or DOCUMENTS.value)) or (OUT.value and DOCUMENTS.value):
+        raise InputError("--theory takes no --runs, and --documents neither --runs nor --out.")
+    if RUNS.value and not Path(RUNS.value).is_dir():
+        raise InputError(f"--runs={RUNS.value} is no folder. Give the folder of your runs.")
     if DOCUMENTS.value:
         from scripts.pages import documents
 
         return documents.write()
-    if words := [word for word in TABLES if flags.FLAGS[word].value]:
+    if words:
         return write_tables(Path(RUNS.value or "runs/small"), Path(OUT.value or "report"), words)
     kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "results"
     out = Path(OUT.value or ("report" if kind == "results" else f"report/{kind}"))

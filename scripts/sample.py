@@ -39,7 +39,7 @@ def load(name: str):
     Raises:
         InputError: there is no such experiment, or it has no samples.py.
     """
-    choose("experiment", name, dict.fromkeys(experiments.names("samples")))
+    choose("experiment with samples", name, dict.fromkeys(experiments.names("samples")))
     samples: Any = experiments.part(name, "samples")
     for field in dataclasses.fields(samples.Options):
         if field.name not in flags.FLAGS:  # `main` calls this again

@@ -70,6 +70,21 @@ flags.DEFINE_string("cluster", "slurm", "slurm: submit to slurm, or local proces
 flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE for submitit, as timeout_min=600")
 
 
+OWN = {  # engine -> flags that no other engine reads
+    "optuna": {"trials", "sampler", "pruner", "study", "storage"},
+    "slurm": {"cluster", "slurm"},
+}
+
+
+def check_given(given: set[str], varied: set[str]) -> None:
+    """Raise InputError if a flag gives a setting that each run of the sweep sets itself."""
+    if twice := sorted(f"--config.{key}" for key in varied if f"config.{key}" in given):
+        raise InputError(
+            f"{', '.join(twice)} would be ignored: each run of this sweep has its own. "
+            f"Leave it out, or give all axes by --grid."
+        )
+
+
 def shares() -> list[devices.Environment]:
     """Return the environment of each run at work; asks for devices, which takes a second."""
     return devices.share(devices.ask(), WORKERS.value, DEVICES.value)
@@ -92,6 +107,9 @@ def main(_):
         raise InputError("Give --config=FILE[:SCALE] or --plan=FILE; --help has examples.")
     if (ENGINE.value == "optuna") != bool(SPACE.value):
         raise InputError("--engine=optuna and --space belong together; --help has examples.")
+    for engine, names in OWN.items():
+        if engine != ENGINE.value and (alien := sorted(f"--{name}" for name in given & names)):
+            raise InputError(f"{', '.join(alien)} belongs to --engine={engine}.")
     root = Path(ROOT.value or f"runs/{config.scale}") / config.experiment
     if ENGINE.value == "optuna":
         if GRID.value or DRY_RUN.value:
@@ -100,8 +118,10 @@ def main(_):
             from scripts.engines import search
         except ImportError:
             raise InputError("optuna is not installed: pip install 'optuna>=4.5,<6'") from None
+        check_given(given, {key for key, _, _ in (text.partition("=") for text in SPACE.value)})
         sys.exit(search.run(config, root, shares))
     points = jobs.read_grid(GRID.value) if GRID.value else jobs.listed(config)
+    check_given(given, {key for point in points for key in point})
     todo = jobs.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")

@@ -30,7 +30,7 @@ import sys
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ln.errors import InputError
+from ln.errors import InputError, choose
 from scripts import cli, hosts
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, and :scale")
@@ -45,7 +45,7 @@ def main(_):
     # If there is a cache of compiled programs, keep all of them: most take less than a second.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     config, name, workdir = CONFIG.value, CONFIG_JSON.value, WORKDIR.value
-    if (config is None) == (name is None) or workdir is None:
+    if (config is None) == (name is None) or not workdir:
         raise InputError("Give --config=FILE[:SCALE] and --workdir=DIR; --help has examples.")
     if name is not None:
         config = read_json(name)
@@ -57,15 +57,21 @@ def read_json(name: str) -> ConfigDict:
     """Return the config in a file.
 
     Raises:
-        InputError: the file cannot be read, or is not a JSON object.
+        InputError: the file cannot be read, is no JSON object, or has a key that is in no config of
+            its experiment.
     """
-    from ln.training import runs
+    from ln.training import ranges, runs
 
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        return runs.as_config(json.loads(text))
+        config = runs.as_config(json.loads(text))
     except (AttributeError, OSError, TypeError, ValueError) as error:
         raise InputError(f"--config_json={name} cannot be read ({error}).") from error
+    ranges.check_types(config)
+    known = cli.read_config(config.experiment, "paper")
+    for key in config:
+        choose(f"key of --config_json={name}", key, known)
+    return config
 
 
 def train_run(config: ConfigDict, workdir: str) -> None:

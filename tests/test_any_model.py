@@ -1,6 +1,8 @@
 """Cells inside models of other kinds: cells and loops of one's own, Flax's RNN, NNX."""
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 from flax import nnx
 import flax.linen as nn
@@ -163,6 +165,46 @@ def test_a_carry_that_changes_raises_after_init_too(schedule):
     variables = init(Loop(), XS)
     with pytest.raises(InputError, match="like the first one, .3, 1.; got .3, "):
         jax.jit(Loop(schedule, ZEROS[:, :1]).apply)(variables, XS)
+
+
+def test_carries_become_what_a_step_makes_of_them():
+    """A float32 carry becomes bfloat16; a leaf promotes the next; numbers and None are carries."""
+
+    class Step(nn.Module):
+        step: Callable
+        carry: Any
+
+        @nn.compact
+        def __call__(self, xs):
+            return scan(self.step, self, self.carry, xs)
+
+    half, xs = jnp.ones(3, jnp.float16), jnp.ones((4, 3))
+    made = {
+        "bfloat16": (lambda _, c, x: ((c + x).astype(jnp.bfloat16), x), jnp.ones(3)),
+        "float32": (lambda _, c, x: ((c[0] + c[1], c[1] + x), x), (half, half)),
+        "float": (lambda _, c, x: (c + x.sum(), x), 0.0),
+        "none": (lambda _, c, x: (c, 2 * x), None),
+    }
+    for name, (step, carry) in made.items():
+        module = Step(step, carry)
+        variables = module.init(jax.random.key(0), xs)
+        gradient = jax.grad(lambda xs, m=module, v=variables: m.apply(v, xs)[1].sum())(xs)
+        assert jnp.isfinite(gradient).all(), name
+        for leaf in jax.tree.leaves(module.apply(variables, xs)[0]):
+            assert leaf.dtype == (jnp.bfloat16 if name == "bfloat16" else jnp.float32), name
+
+
+def test_known_lengths_are_constants_under_jit():
+    cell, lengths = LSTM(H), jnp.array([1] * XS.shape[1])
+    variables = cell.init(jax.random.key(0), XS, method=unroll_with(lengths))
+    jax.jit(lambda xs: cell.apply(variables, xs, method=unroll_with(lengths)))(XS)
+    with pytest.raises(InputError, match="lengths must be from 1"):
+        jax.jit(lambda xs: cell.apply(variables, xs, method=unroll_with(0 * lengths)))(XS)
+
+
+def unroll_with(lengths):
+    """Return a function of a cell and inputs that reads the first time steps of each example."""
+    return lambda cell, xs: unroll(cell, xs, lengths=lengths)
 
 
 # --- Flax's RNN, NNX ---

@@ -15,7 +15,7 @@ from configs import mnist
 import experiments
 from ln.errors import InputError
 from ln.training import ranges, runs
-from scripts import cli
+from scripts import cli, train
 from scripts.engines import jobs
 from tests.commands import PROJECT, assert_rejected, python, run, start
 from tests.learning import tiny_config
@@ -37,6 +37,7 @@ def test_help_shows_an_example_and_loads_nothing_heavy(name):
 
 
 TRAIN = "scripts.train --config=configs/mnist.py:tiny"
+SWEEP = "scripts.sweep --config=configs/mnist.py:tiny"
 CUDA = pytest.mark.skipif(find_spec("jax_plugins") is not None, reason="the plugin is here")
 REJECTED = [
     ("scripts.train --config=configs/mnist.py:smal", 'Did you mean "small"'),
@@ -48,6 +49,14 @@ REJECTED = [
     (TRAIN, "--workdir=DIR"),
     ("scripts.train", "--config=FILE"),
     ("scripts.sweep --plan=results/plan.toml --space=lr=1 --trials=3", "no --space, --trials"),
+    (f"{SWEEP} --config.seeds=7", "--config.seeds would be ignored"),
+    (f"{SWEEP} --grid=norm=none --config.norm=batch", "--config.norm would be ignored"),
+    (f"{SWEEP} --trials=3", "--trials belongs to --engine=optuna"),
+    (f"{SWEEP} --engine=optuna --space=hidden=4,6 --cluster=local", "--cluster belongs to"),
+    (f"{SWEEP} --engine=optuna --space=norm=none,rms --config.norm=rms", "would be ignored"),
+    ("scripts.report --csv --claims", "--csv writes tables"),
+    ("scripts.report --csv --runs=nowhere", "--runs=nowhere is no folder"),
+    ("scripts.report --theory --runs=results", "--theory takes no --runs"),
     ("scripts.data", "Give one data set"),
     ("scripts.data mnist --from=nowhere", "nowhere does not exist"),
     ("scripts.data digits --form=x", "from"),
@@ -204,6 +213,11 @@ def test_a_sweep_passes_on_every_setting(tmp_path):
     config = runs.read(tmp_path / "runs/mnist/norm=none").config
     assert (config["hidden"], config["batch_size"]) == (5, 3)
     assert config["norms"]["batch"]["unbiased"]
+    assert "1 of them finished" in run(*words).stdout
+    for changed in ("--config.hidden=6", "--config.seeds=5"):
+        assert_rejected(run(*words, changed), changed[9:].partition("=")[0], "--root")
+    assert run(*words, "--config.steps=6 steps").returncode == 0
+    assert runs.read(tmp_path / "runs/mnist/norm=none").config["steps"] == "6 steps"
 
 
 def test_a_whole_config_trains_the_same_run(tmp_path):
@@ -212,6 +226,25 @@ def test_a_whole_config_trains_the_same_run(tmp_path):
     assert runs.read_config(tmp_path / "a").to_dict() == tiny_config("mnist", tmp_path).to_dict()
     done = run("scripts.train", f"--config_json={tmp_path}", f"--workdir={tmp_path / 'b'}")
     assert_rejected(done, "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(hiden=9), "Did you mean 'hidden'"),
+        (dict(norms=dict(layer=3)), "config.norms.layer is 3; it must be a table"),
+        (dict(optimizer=[]), "config.optimizer is ..; it must be a table"),
+        (dict(dataset=7, select={}), "config.select.metric is None; it must be a text"),
+        (dict(lr=0.1), "config.lr is 0.1; it must be a list"),
+        (dict(hidden=8.0), "config.hidden is 8.0; it must be a whole number"),
+    ],
+    ids=str,
+)
+def test_a_wrong_config_in_json_raises(tmp_path, changes, message):
+    config = json.loads(tiny_config("mnist", tmp_path).to_json()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message):
+        experiments.check(train.read_json(str(tmp_path / "config.json")))
 
 
 @pytest.mark.slow

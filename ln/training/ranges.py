@@ -20,6 +20,8 @@ class Range(NamedTuple):
     whole: bool = False  # no fractions
 
     def __str__(self):
+        if self.whole and self.most == math.inf:
+            return f"a whole number, {self.least} or more"
         if self.whole:
             return f"a whole number from {self.least} to {self.most}"
         if self.most < math.inf:
@@ -39,7 +41,7 @@ COUNTS = """batch_size bucket_run buckets channels chunk components embedding_di
 AMOUNTS = "clip clip_each clip_root init_std margin noise optimizer.eps permutation_seed"
 
 RANGES: dict[str, Range] = {
-    **dict.fromkeys(COUNTS.split(), Range(1)),
+    **dict.fromkeys(COUNTS.split(), Range(1, whole=True)),
     **dict.fromkeys(AMOUNTS.split(), Range(0)),
     # At 1 a moment would keep nothing of the gradients, and its bias correction divide by zero.
     **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.decay"), Range(0, 0.999999)),
@@ -47,11 +49,38 @@ RANGES: dict[str, Range] = {
     "data_seed": Range(-1, 2**31 - 1, whole=True),  # -1: each lane has its seed's order
     "kappa_bias": Range(-math.inf),
     "lr": Range(1e-30),
-    "max_words": Range(2),
+    "max_words": Range(2, whole=True),
     "schedule.tau": Range(0),
     "seeds": Range(0, 2**31 - 1, whole=True),
-    "vocab_size": Range(3),  # two special words, and one more
+    "vocab_size": Range(3, whole=True),  # two special words, and one more
 }
+
+
+TABLES, LISTS = ("norms", "optimizer", "select"), ("lr", "seeds")
+TEXTS = "data_dir experiment norm optimizer.kind select.metric select.mode select.split"
+
+
+def check_types(config: Mapping) -> None:
+    """Raise InputError if a value that every run needs is missing or of another type."""
+    tree = _plain(config)
+    tables = {key: tree.get(key) for key in TABLES}
+    if isinstance(tables["norms"], Mapping):
+        tables |= {f"norms.{name}": options for name, options in tables["norms"].items()}
+    for key, value in tables.items():
+        if not isinstance(value, Mapping):
+            raise InputError(f"config.{key} is {value!r}; it must be a table of keys and values.")
+    flat = flatten_dict(tree, sep=".")
+    for key in TEXTS.split():
+        if not isinstance(flat.get(key), str):
+            raise InputError(f"config.{key} is {flat.get(key)!r}; it must be a text.")
+    for key in LISTS:
+        if not isinstance(tree.get(key), list | tuple):
+            raise InputError(f"config.{key} is {tree.get(key)!r}; it must be a list of numbers.")
+
+
+def _plain(config: Mapping) -> Mapping:
+    # A ConfigDict is no Mapping, and its tuples are one value each until here.
+    return config.to_dict() if isinstance(config, ConfigDict) else config
 
 
 def check(config: Mapping) -> None:
@@ -59,7 +88,9 @@ def check(config: Mapping) -> None:
     for key, value in numbers(config):
         allowed = RANGES.get(key, Range(-math.inf))
         if not allowed.has(value):
-            bits = " and fit into 32 bits" if is_number(value) and abs(value) > 2**31 else ""
+            if not is_number(value):
+                raise InputError(f"config.{key} is {value!r}; it must be a number: {allowed}.")
+            bits = " and fit into 32 bits" if abs(value) > 2**31 else ""
             raise InputError(f"config.{key} is {value!r}; it must be {allowed}{bits}.")
 
 
@@ -68,9 +99,7 @@ def numbers(tree: Mapping) -> Iterator[tuple[str, Any]]:
 
     Those of a tuple come one by one.
     """
-    # A ConfigDict is no Mapping, and its tuples are one value each until here.
-    flat = tree.to_dict() if isinstance(tree, ConfigDict) else tree
-    for key, value in flatten_dict(flat, sep=".").items():
+    for key, value in flatten_dict(_plain(tree), sep=".").items():
         for item in value if isinstance(value, tuple | list) else [value]:
             is_a_number = isinstance(item, int | float) and not isinstance(item, bool)
             if is_a_number or key in RANGES:

@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from ln.errors import BusyError, InputError, choose
-from ln.training import checkpoints, files, writers
+from ln.training import checkpoints, files, ranges, writers
 from ln.training.files import Row, append_rows, read_rows, to_line, write_atomically, write_rows
 from ln.training.origin import arithmetic, commit, environment, machine, now, provenance
 
@@ -279,11 +279,8 @@ def _lanes(config: Mapping) -> list[Lane]:
 
 def _checked(config: dict) -> dict:
     """Return a config that has what every reader needs; raises one of MALFORMED if not."""
-    select, number = config["select"], str(config["steps"]).partition(" ")[0]
-    _lanes(config), float(number), SIGNS[select["mode"]]
-    names = config["experiment"], select["split"], select["metric"]
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{names} are not all texts")
+    ranges.check_types(config)
+    _lanes(config), float(str(config["steps"]).partition(" ")[0]), SIGNS[config["select"]["mode"]]
     return config
 
 
@@ -371,6 +368,33 @@ def find(root: Path) -> Iterator[Path]:
     for path in sorted(Path(root).rglob("config.json")):
         if (path.parent / "metrics.jsonl").exists():
             yield path.parent
+
+
+def continued(folder: Path, wanted: dict, place: str = "--workdir") -> dict:
+    """Return the stored config of a run that may be continued with another one.
+
+    Args:
+        folder: the run folder.
+        wanted: the other config, which may have another length and other places.
+        place: the flag that chooses another folder.
+
+    Raises:
+        InputError: the run was made by another config.
+    """
+    stored = _read_config(folder)
+    known, config = modernize(stored), modernize(wanted)
+    defaults = known.get("data_seed"), config.get("data_seed")
+    if is_former(stored) and defaults == (0, -1):  # before and now
+        config = config | dict(data_seed=0)
+    # A new norm in the config file is no other config for a run that does not use it.
+    known, config = (with_norm(c, known.get("norm")) for c in (known, config))
+    aside = dict.fromkeys((*PLACES, LENGTH))
+    if changes := differences(known | aside, config | aside):
+        raise InputError(
+            f"{folder} was made by another config ({'; '.join(changes)}). "
+            f"Choose another {place}, or give the same settings to resume."
+        )
+    return stored
 
 
 def is_finished(folder: Path | str) -> bool:
@@ -558,20 +582,9 @@ class Run(contextlib.ExitStack):
         path, stored = self.folder / "config.json", wanted
         known = config = modernize(wanted)
         if path.exists():
-            stored = _read_config(self.folder)
-            known = modernize(stored)
-            defaults = known.get("data_seed"), config.get("data_seed")
-            if is_former(stored) and defaults == (0, -1):  # before and now
-                config = config | dict(data_seed=0)
+            stored, known = continued(self.folder, wanted), modernize(_read_config(self.folder))
+            if known.get("data_seed") != config.get("data_seed"):
                 print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
-            # A new norm in the config file is no other config for a run that does not use it.
-            known, config = (with_norm(c, known.get("norm")) for c in (known, config))
-            aside = dict.fromkeys((*PLACES, LENGTH))
-            if changes := differences(known | aside, config | aside):
-                raise InputError(
-                    f"{self.folder} was made by another config ({'; '.join(changes)}). "
-                    f"Choose another --workdir, or give the same settings to resume."
-                )
         self.data_seed = known.get("data_seed", -1)
         if not path.exists() or known.get(LENGTH) != config[LENGTH]:
             # Before the config: a longer run must not look finished, whenever this process is

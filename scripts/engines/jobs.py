@@ -46,8 +46,12 @@ class Job(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Return whether nothing is left to train."""
-        return (self.folder / "finished.json").exists()
+        """Return whether nothing is left to train: the run has ended, at this length."""
+        from ln.training import runs
+
+        config = json.loads(self.config)
+        is_over = runs.is_finished(self.folder)
+        return is_over and runs.read_config(self.folder)[runs.LENGTH] == config[runs.LENGTH]
 
 
 # --- Configs ---
@@ -138,10 +142,15 @@ def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[Job]:
     """Return the runs that are not finished.
 
     Raises:
-        InputError: one of the runs cannot be trained.
+        InputError: one of the runs cannot be trained, or its folder has a run of another config.
     """
+    from ln.training import runs
+
     pairs = zip(names(points), points, strict=True)
     made = [Job(root / name, checked(name, config, point).to_json()) for name, point in pairs]
+    for job in made:
+        if (job.folder / "config.json").exists():
+            runs.continued(job.folder, json.loads(job.config), "--root")
     todo = [job for job in made if not job.is_finished]
     print(f"{len(made)} runs in {root}, {len(made) - len(todo)} of them finished.", flush=True)
     return todo

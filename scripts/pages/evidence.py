@@ -146,7 +146,8 @@ class Study:
         (ours, unit), (paper, paper_unit) = (sections.read_length(c["steps"]) for c in configs)
         if unit != paper_unit or not any(figure.source for figure in self.section.figures):
             return f"{self.data}, reduced"  # the share is not known
-        return f"{self.data}, reduced, {100 * ours / paper:.2g} % of the updates"
+        share = f"{100 * ours / paper:.2g}".replace("1e+02", "100")
+        return f"{self.data}, reduced, {share} % of the updates"
 
     @property
     def cells(self) -> list[str]:
