@@ -15,7 +15,7 @@ from configs import mnist
 import experiments
 from ln.errors import InputError
 from ln.training import ranges, runs
-from scripts import cli, train
+from scripts import cli
 from scripts.engines import jobs
 from tests.commands import PROJECT, assert_rejected, python, run, start
 from tests.learning import tiny_config
@@ -58,7 +58,7 @@ REJECTED = [
     ("scripts.report --csv --runs=nowhere", "--runs=nowhere is no folder"),
     ("scripts.report --theory --runs=results", "--theory takes no --runs"),
     ("scripts.data", "Give one data set"),
-    ("scripts.data mnist --from=nowhere", "nowhere does not exist"),
+    ("scripts.data mnist --from=nowhere --data_dir=nowhere", "nowhere does not exist"),
     ("scripts.data digits --form=x", "from"),
     ("scripts.evaluate", "--workdir=DIR"),
     ("scripts.evaluate --workdir=x --cases=3", "goes with --samples=K"),
@@ -228,23 +228,32 @@ def test_a_whole_config_trains_the_same_run(tmp_path):
     assert_rejected(done, "cannot be read")
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(hiden=9), "Did you mean 'hidden'"),
-        (dict(norms=dict(layer=3)), "config.norms.layer is 3; it must be a table"),
-        (dict(optimizer=[]), "config.optimizer is ..; it must be a table"),
-        (dict(dataset=7, select={}), "config.select.metric is None; it must be a text"),
-        (dict(lr=0.1), "config.lr is 0.1; it must be a list"),
-        (dict(hidden=8.0), "config.hidden is 8.0; it must be a whole number"),
-    ],
-    ids=str,
-)
-def test_a_wrong_config_in_json_raises(tmp_path, changes, message):
-    config = json.loads(tiny_config("mnist", tmp_path).to_json()) | changes
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=message):
-        experiments.check(train.read_json(str(tmp_path / "config.json")))
+WRONG = [  # changes of a config in JSON, and what is said of them
+    (dict(hiden=9), "Did you mean 'hidden'"),
+    (dict(norms=dict(layer=3)), "config.norms.layer is 3; it must be a table"),
+    (dict(optimizer=[]), "config.optimizer is (); it must be a table"),
+    (dict(dataset=7), "config.dataset is 7; it must be a text"),
+    (dict(select={}), "config.select.metric is None; it must be a text"),
+    (dict(lr=0.1), "config.lr is 0.1; it must be a list"),
+    (dict(hidden=8.0), "config.hidden is 8.0; it must be 1 or more, a whole number"),
+]
+
+
+def test_a_wrong_config_in_json_raises(tmp_path):
+    config = json.loads(tiny_config("mnist", tmp_path).to_json())
+    for n, (changes, _) in enumerate(WRONG):
+        (tmp_path / f"{n}.json").write_text(json.dumps(config | changes))
+    code = (
+        "import sys, experiments\nfrom ln.errors import InputError\nfrom scripts import train\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n        experiments.check(train.read_json(name))\n"
+        "    except InputError as error:\n        print(error)\n"
+    )
+    done = python("-c", code, *(str(tmp_path / f"{n}.json") for n in range(len(WRONG))))
+    lines = [line for line in done.stdout.splitlines() if "prepared in" not in line]
+    assert len(lines) == len(WRONG), done.stderr
+    for line, (_, message) in zip(lines, WRONG, strict=True):
+        assert message in line
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def write(data_dir: str | Path, name: str, splits: Splits, info: Mapping) -> Non
     folder = Path(data_dir) / name
     values = {f"{split}.{key}": array for split in splits for key, array in splits[split].items()}
     if folder.exists():
-        raise InputError(f"{folder} exists already. Delete it to prepare it again.")
+        raise InputError(f"{folder} exists already. Delete it, or choose another --data_dir.")
     with writing(folder, "--data_dir"), partial_folder(folder) as partial:
         entries = {key: save(partial / f"{key}.npy", array) for key, array in values.items()}
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

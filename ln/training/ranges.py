@@ -21,7 +21,7 @@ class Range(NamedTuple):
 
     def __str__(self):
         if self.whole and self.most == math.inf:
-            return f"a whole number, {self.least} or more"
+            return f"{self.least} or more, a whole number"
         if self.whole:
             return f"a whole number from {self.least} to {self.most}"
         if self.most < math.inf:
@@ -56,26 +56,29 @@ RANGES: dict[str, Range] = {
 }
 
 
-TABLES, LISTS = ("norms", "optimizer", "select"), ("lr", "seeds")
-TEXTS = "data_dir experiment norm optimizer.kind select.metric select.mode select.split"
+TABLES, LISTS, TEXTS = ("norms", "optimizer"), ("lr", "seeds"), ("data_dir", "dataset", "norm")
+NEEDED = "experiment", "select.metric", "select.mode", "select.split"
 
 
 def check_types(config: Mapping) -> None:
-    """Raise InputError if a value that every run needs is missing or of another type."""
+    """Raise InputError if a value is of another type than every run needs, or is missing."""
     tree = _plain(config)
-    tables = {key: tree.get(key) for key in TABLES}
-    if isinstance(tables["norms"], Mapping):
-        tables |= {f"norms.{name}": options for name, options in tables["norms"].items()}
-    for key, value in tables.items():
-        if not isinstance(value, Mapping):
-            raise InputError(f"config.{key} is {value!r}; it must be a table of keys and values.")
+    if not isinstance(tree, Mapping):
+        raise InputError(f"The config is {tree!r}; it must be a table of keys and values.")
     flat = flatten_dict(tree, sep=".")
-    for key in TEXTS.split():
-        if not isinstance(flat.get(key), str):
-            raise InputError(f"config.{key} is {flat.get(key)!r}; it must be a text.")
-    for key in LISTS:
-        if not isinstance(tree.get(key), list | tuple):
-            raise InputError(f"config.{key} is {tree.get(key)!r}; it must be a list of numbers.")
+    values = {key: tree[key] for key in (*TABLES, *LISTS, *TEXTS) if key in tree}
+    values |= {key: flat.get(key) for key in NEEDED}
+    if isinstance(tree.get("norms"), Mapping):
+        values |= {f"norms.{name}": options for name, options in tree["norms"].items()}
+    for key, value in values.items():
+        kind: Any = str
+        words = "a text"
+        if key.partition(".")[0] in TABLES:
+            kind, words = Mapping, "a table of keys and values"
+        elif key in LISTS:
+            kind, words = list | tuple, "a list of numbers"
+        if not isinstance(value, kind):
+            raise InputError(f"config.{key} is {value!r}; it must be {words}.")
 
 
 def _plain(config: Mapping) -> Mapping:
@@ -88,7 +91,7 @@ def check(config: Mapping) -> None:
     for key, value in numbers(config):
         allowed = RANGES.get(key, Range(-math.inf))
         if not allowed.has(value):
-            if not is_number(value):
+            if not isinstance(value, int | float):
                 raise InputError(f"config.{key} is {value!r}; it must be a number: {allowed}.")
             bits = " and fit into 32 bits" if abs(value) > 2**31 else ""
             raise InputError(f"config.{key} is {value!r}; it must be {allowed}{bits}.")
