@@ -125,15 +125,19 @@ def main(_):
     todo = jobs.unfinished(config, points, root)
     if DRY_RUN.value:
         return print(*(job.folder for job in todo), sep="\n")
+    draw = f"To draw them: python -m scripts.report --runs={root.parent}"
     if not todo:
-        return None
+        return print(draw)
     if ENGINE.value == "slurm":
         start, slots = slurm.start_there(root / "submitit", WORKERS.value or 1, DEVICES.value)
     else:
         places = shares()
         start, slots = jobs.start_here(places), len(places)
     with jobs.Stopping() as stopping:
-        sys.exit(jobs.train_all(todo, start, jobs.Clock(slots), stopping))
+        status = jobs.train_all(todo, start, jobs.Clock(slots), stopping)
+    if status == 0:
+        print(draw)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

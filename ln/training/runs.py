@@ -762,7 +762,8 @@ class Run(contextlib.ExitStack):
         return (
             f"Result: {name} {scores} at step {step:,}, the best of {len(stored.scores())} by "
             f"{select['split']} {name}\n"
-            f"Best checkpoint: step {saved:,} in {self.folder / 'checkpoints'}"
+            f"Best checkpoint: step {saved:,}, the best that was saved, in "
+            f"{self.folder / 'checkpoints'}"
         )
 
     def newest(self) -> int | None:
