@@ -46,8 +46,8 @@ def load(config):
     """
     from ln.training import ranges
 
-    ranges.check_types(config)
     choose("config.experiment", config.experiment, dict.fromkeys(names()))
+    ranges.check_types(config)
     task = importlib.import_module(f"experiments.{config.experiment}.task").Task(config)
     task.data = {
         config[key]: digest(config.data_dir, config[key]) for key in DATA_KEYS if config.get(key)

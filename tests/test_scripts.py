@@ -228,7 +228,7 @@ def test_a_whole_config_trains_the_same_run(tmp_path):
     assert_rejected(done, "cannot be read")
 
 
-WRONG = [  # changes of a config in JSON, and what is said of them
+WRONG = [  # changes of a config in JSON, and the message
     (dict(hiden=9), "Did you mean 'hidden'"),
     (dict(norms=dict(layer=3)), "config.norms.layer is 3; it must be a table"),
     (dict(optimizer=[]), "config.optimizer is (); it must be a table"),
