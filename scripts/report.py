@@ -79,13 +79,13 @@ def main(_):
         )
     if (RUNS.value and (THEORY.value or DOCUMENTS.value)) or (OUT.value and DOCUMENTS.value):
         raise InputError("--theory takes no --runs, and --documents neither --runs nor --out.")
-    if RUNS.value and not Path(RUNS.value).is_dir():
-        raise InputError(f"--runs={RUNS.value} is no folder. Give the folder of your runs.")
     if DOCUMENTS.value:
         from scripts.pages import documents
 
         return documents.write()
     if words:
+        if not Path(RUNS.value or "runs/small").is_dir():
+            raise InputError(f"--runs={RUNS.value} is no folder. Give the folder of your runs.")
         return write_tables(Path(RUNS.value or "runs/small"), Path(OUT.value or "report"), words)
     kind = "theory" if THEORY.value else "claims" if CLAIMS.value else "results"
     out = Path(OUT.value or ("report" if kind == "results" else f"report/{kind}"))

@@ -20,9 +20,7 @@ class Range(NamedTuple):
     whole: bool = False  # no fractions
 
     def __str__(self):
-        if self.whole and self.most == math.inf:
-            return f"{self.least} or more, a whole number"
-        if self.whole:
+        if self.whole and self.most < math.inf:
             return f"a whole number from {self.least} to {self.most}"
         if self.most < math.inf:
             return f"from {self.least:g} to {self.most:g}"
@@ -94,6 +92,8 @@ def check(config: Mapping) -> None:
             if not isinstance(value, int | float):
                 raise InputError(f"config.{key} is {value!r}; it must be a number: {allowed}.")
             bits = " and fit into 32 bits" if abs(value) > 2**31 else ""
+            if allowed.whole and not isinstance(value, int):
+                bits = ", a whole number"
             raise InputError(f"config.{key} is {value!r}; it must be {allowed}{bits}.")
 
 
