@@ -195,7 +195,7 @@ def test_an_empty_environment_runs_the_readmes_example(tmp_path):
     """With the layers' own dependencies; ln.training names the extra that it needs."""
     python = tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python"
     venv.create(tmp_path, with_pip=True)
-    (example,) = re.findall(
+    (example, _) = re.findall(  # and that of a norm
         r"```python\n(import flax.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
     )
 
