@@ -54,29 +54,34 @@ RANGES: dict[str, Range] = {
 }
 
 
-TABLES, LISTS, TEXTS = ("norms", "optimizer"), ("lr", "seeds"), ("data_dir", "dataset", "norm")
-NEEDED = "experiment", "select.metric", "select.mode", "select.split"
+TABLE = Mapping, "a table of keys and values"
+LIST = list | tuple, "a list of numbers"
+TEXT = str, "a text"
+TYPES: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("norms", "optimizer"), TABLE),
+    **dict.fromkeys(("lr", "seeds"), LIST),
+    **dict.fromkeys(("data_dir", "dataset", "norm"), TEXT),
+}
+NEEDED = "experiment", "select.metric", "select.mode", "select.split"  # texts
 
 
 def check_types(config: Mapping) -> None:
     """Raise InputError if a value is of another type than every run needs, or is missing."""
     tree = _plain(config)
-    if not isinstance(tree, Mapping):
-        raise InputError(f"The config is {tree!r}; it must be a table of keys and values.")
+    _check_type("The config", tree, TABLE)
+    for key in TYPES.keys() & tree.keys():
+        _check_type(f"config.{key}", tree[key], TYPES[key])
+    for name, options in tree.get("norms", {}).items():
+        _check_type(f"config.norms.{name}", options, TABLE)
     flat = flatten_dict(tree, sep=".")
-    values = {key: tree[key] for key in (*TABLES, *LISTS, *TEXTS) if key in tree}
-    values |= {key: flat.get(key) for key in NEEDED}
-    if isinstance(tree.get("norms"), Mapping):
-        values |= {f"norms.{name}": options for name, options in tree["norms"].items()}
-    for key, value in values.items():
-        kind: Any = str
-        words = "a text"
-        if key.partition(".")[0] in TABLES:
-            kind, words = Mapping, "a table of keys and values"
-        elif key in LISTS:
-            kind, words = list | tuple, "a list of numbers"
-        if not isinstance(value, kind):
-            raise InputError(f"config.{key} is {value!r}; it must be {words}.")
+    for key in NEEDED:
+        _check_type(f"config.{key}", flat.get(key), TEXT)
+
+
+def _check_type(what: str, value: Any, wanted: tuple[Any, str]) -> None:
+    kind, words = wanted
+    if not isinstance(value, kind):
+        raise InputError(f"{what} is {value!r}; it must be {words}.")
 
 
 def _plain(config: Mapping) -> Mapping:

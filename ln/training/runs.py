@@ -582,7 +582,8 @@ class Run(contextlib.ExitStack):
         path, stored = self.folder / "config.json", wanted
         known = config = modernize(wanted)
         if path.exists():
-            stored, known = continued(self.folder, wanted), modernize(_read_config(self.folder))
+            stored = continued(self.folder, wanted)
+            known = modernize(stored)
             if known.get("data_seed") != config.get("data_seed"):
                 print(f"{self.folder} is of an earlier version: it keeps config.data_seed=0.")
         self.data_seed = known.get("data_seed", -1)
