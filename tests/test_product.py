@@ -1,5 +1,7 @@
 """Matrix products: what XLA makes of the gradient of the weights, and operands that are rounded."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -17,17 +19,20 @@ def test_one_device_copies_no_input_for_the_gradient_of_weights():
     assert "dot(" in text and "transpose(" not in text and "copy(" not in text
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 5)], ids=str)
-def test_rounding_rounds_operands_of_both_directions(shape):
+@pytest.mark.parametrize(
+    "shape, dtype", [((5,), None), ((3, 5), None), ((3, 5), jnp.bfloat16)], ids=str
+)
+def test_rounding_rounds_operands_of_both_directions(shape, dtype):
+    """A dtype does the same in one product; sums are float32 in either case."""
     keys = jax.random.split(jax.random.key(0), 3)
     x, W = jax.random.normal(keys[0], (*shape, 4)), jax.random.normal(keys[1], (4, 2))
     d_a = jax.random.normal(keys[2], (*shape, 2))
 
     def three(x, W, d_a):
-        a, back = jax.vjp(matmul, x, W)
+        a, back = jax.vjp(partial(matmul, dtype=dtype), x, W)
         return a, *back(d_a)
 
-    with rounding(7):
+    with rounding(None if dtype else 7):
         got = jax.jit(three)(x, W, d_a)
     x, W, d_a = (np.asarray(v).astype(ml_dtypes.bfloat16).astype(np.float64) for v in (x, W, d_a))
     wanted = x @ W, d_a @ W.T, np.tensordot(x, d_a, (range(len(shape)),) * 2)
