@@ -23,7 +23,7 @@ def test_one_device_copies_no_input_for_the_gradient_of_weights():
     "shape, dtype", [((5,), None), ((3, 5), None), ((3, 5), jnp.bfloat16)], ids=str
 )
 def test_rounding_rounds_operands_of_both_directions(shape, dtype):
-    """A dtype does the same in one product; sums are float32 in either case."""
+    """A dtype does the same in one product. Sums are float32 either way."""
     keys = jax.random.split(jax.random.key(0), 3)
     x, W = jax.random.normal(keys[0], (*shape, 4)), jax.random.normal(keys[1], (4, 2))
     d_a = jax.random.normal(keys[2], (*shape, 2))

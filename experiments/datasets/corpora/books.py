@@ -193,5 +193,5 @@ DATASET = Dataset(
     needs="a folder or archive of books as .txt files; the name of a file with a "
     f"sentence in each line must begin with {LIST}",
     budget=2**35,
-    url="BookCorpus is not public any more",
+    url="https://yknzhu.wixsite.com/mbweb, which no longer gives BookCorpus away",
 )
