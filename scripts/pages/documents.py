@@ -218,6 +218,20 @@ def table(folder: str) -> str:
     return markdown(head, [(row["model"], *row["cells"]) for row in rows])
 
 
+def rates(folder: str) -> str:
+    """Return layer norm's gains over no norm at each learning rate: `rates FOLDER`."""
+    (study,) = evidence.studies(read_sections(RESULTS / folder)[0])
+    rows = []
+    for rate, gains in study.by_rate.items():
+        end = study.gains(study.better, rate, rate)
+        rows.append((f"{rate:g}", study.words(study.faster, gains), study.words(study.better, end)))
+    best = [study.best_rate(norm) for norm in (evidence.NORM, evidence.BASELINE)]
+    ends = study.words(study.better, study.gains(study.better, *best))
+    rows.append(("each at its best", study.words(study.faster, study.at_best), ends))
+    head = "learning rate of both norms", "speed-up", f"end: {study.end_panel.label}"
+    return markdown(head, rows)
+
+
 def speed(benchmark: str) -> str:
     """Return the measurements of a benchmark: `speed BENCHMARK`."""
     return timing.table(json.loads((RESULTS / "speed" / f"{benchmark}.json").read_text()))
@@ -229,7 +243,7 @@ def quote(path: str) -> str:
     return "\n\n".join(re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)).replace("\n\n\n", "\n\n")
 
 
-MAKERS = (analysis, results, settings, curves, numbers, falls, table, speed, quote)
+MAKERS = (analysis, results, settings, curves, numbers, rates, falls, table, speed, quote)
 BLOCKS = {make.__name__: make for make in MAKERS} | {"claims": all_claims}
 
 

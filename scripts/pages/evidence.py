@@ -22,6 +22,7 @@ from scripts.pages.tables import as_line
 NORM, BASELINE = "layer", "none"
 HEAD = ["experiment", "data, share of the paper’s updates", "speed-up: paper", "ours, at one rate"]
 HEAD += ["ours, each norm at its best", "end: paper", "end: ours", "end of"]
+RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]  # ticks of learning rates
 
 
 @dataclasses.dataclass
@@ -251,8 +252,13 @@ def rates_chart(shown: list[Study]) -> Chart:
     for study, (colour, shape) in zip(shown, looks, strict=False):
         styles.append((f"{study.title} ({study.data})", colour, shape))
         factors = {rate: np.exp(gains.values) for rate, gains in study.measured.items()}
-        count = min(map(len, factors.values()))  # of pairs that all rates have
-        lanes = np.array([values[:count] for values in factors.values()]).T
+        lanes = np.full((max(map(len, factors.values())), len(factors)), np.nan)
+        for n, values in enumerate(factors.values()):
+            lanes[: len(values), n] = values
         rows.append(charts.curve_row(styles[-1][0], charts.OURS, np.array(list(factors)), lanes))
     axes = "learning rate of both norms", "speed-up of layer norm"
-    return charts.lines("", axes, rows, styles, (True, True))
+    chart = charts.lines("", axes, rows, styles, (True, True)) | dict(width=640)
+    ticks = SPECS["speeds"]["encoding"]["x"]["axis"]["values"]
+    for axis, values in (("x", RATES), ("y", ticks)):
+        chart["encoding"][axis]["axis"] = dict(values=values, tickCount=20)
+    return chart
