@@ -187,14 +187,19 @@ def test_splits_of_the_stored_seeds_are_rarely_decided(curves):
 
 
 def test_a_factor_of_one_and_a_half_is_decided(curves):
-    """In four of five comparisons of six seeds, at the noise of the five seeds on the scenes."""
+    """In four of five comparisons of six seeds, at the noise of the five seeds in results/scenes.
+
+    At the best learning rate curves are flat from early on, and their times scatter more.
+    """
     rng = np.random.default_rng(0)
-    for curve in some(curves, "r1", "r5", "r10").values():
+    known = {key: c for key, c in curves.items() if key[0].endswith("results/scenes")}
+    for curve in some(known, "r1", "r5", "r10").values():
         mean = curve.y.mean(0)
         sped_up = np.interp(np.minimum(1.5 * curve.x, curve.x[-1]), curve.x, mean)
         baseline, variant = (draw(rng, curve, 6) for _ in range(2))
         gains = faster(baseline, Line(curve.x, variant.y - mean + sped_up)).values
         assert np.mean(outcome([gains], [np.log(1.1)]) == 1) >= 0.8
+    assert len(some(known, "r1", "r5", "r10")) == 6
 
 
 def test_a_difference_of_three_standard_deviations_is_decided(curves):
