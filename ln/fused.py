@@ -38,8 +38,9 @@ class Schedule(NamedTuple):
     """Layout of the loops; it changes the speed and nothing else.
 
     Attributes:
-        unroll: time steps per turn of a loop. XLA fuses kernels across them, which pays on a GPU,
-            where starting a kernel takes longer than a small kernel runs.
+        unroll: the most time steps per turn of a loop (`steps_per_turn`). XLA fuses kernels across
+            them, which pays on a GPU, where starting a kernel takes longer than a small kernel
+            runs. Compiling takes longer in proportion.
         ahead: whether to linearize `update` at all time steps at once before the reverse loop,
             which then only multiplies, and to take the gradients of θ and a_x after it. This needs
             the fewest kernels per time step (GPU), but the linearization goes through memory.
@@ -52,7 +53,7 @@ class Schedule(NamedTuple):
 
 
 CPU = Schedule(unroll=1, ahead=False)
-ACCELERATOR = Schedule(unroll=8, ahead=True)
+ACCELERATOR = Schedule(unroll=20, ahead=True)
 
 
 @contextlib.contextmanager
@@ -72,6 +73,13 @@ def explained_jvp() -> Iterator[None]:
 def default() -> Schedule:
     """Return the schedule for the default device."""
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+
+
+def steps_per_turn(T: int, most: int) -> int:
+    """Return how many of T time steps a turn of a loop makes."""
+    # A rest that fills no turn would be compiled once more, and its results copied behind those of
+    # the loop. So a turn is shorter, down to half, if there is none then.
+    return next((n for n in range(most, most // 2, -1) if T % n == 0), most)
 
 
 def hidden(carry: Any) -> Any:
@@ -139,7 +147,10 @@ def scan(
     schedule = schedule or default()
     # On Explicit axes, jax 0.11 computes wrong gradients of a vmapped linearization, silently.
     ahead = schedule.ahead and not any(map(is_explicit, jax.tree.leaves((carry, xs))))
-    loop = partial(jax.lax.scan, unroll=schedule.unroll)
+    T = len(jax.tree.leaves((xs, others))[0])
+    steps = steps_per_turn(T, schedule.unroll)
+    # scripts/count_kernels.py reads this name in the compiled program.
+    loop = jax.named_call(partial(jax.lax.scan, unroll=steps), name=f"{steps}_steps_per_turn")
 
     def forward(Ws, theta, carry, xs, constants, others):
         def body(carry, x):
@@ -224,8 +235,8 @@ def scan(
             stacks = xs, products
             here = jax.tree.map(lambda s: s[-1], stacks)
             start = d_last, zeros, stacks, here
-            steps = jnp.arange(len(jax.tree.leaves((xs, others))[0])), d_ys, others
-            (d_carry, d_theta, stacks, _), made = loop(body, start, steps, reverse=True)
+            inputs = jnp.arange(T), d_ys, others
+            (d_carry, d_theta, stacks, _), made = loop(body, start, inputs, reverse=True)
             return d_theta, d_carry, *stacks, made
 
         def all_before():

@@ -40,6 +40,7 @@ BLOCK = re.compile(r"(?:ENTRY )?%(\S+) .*\{$")
 INSTRUCTION = re.compile(r" +(?:ROOT )?%\S+ = .*? ([a-z-]+)\(")
 BODY = re.compile(r"body=%([\w.-]+)")
 TURNS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+STEPS = re.compile(r"(\d+)_steps_per_turn/while")
 COPIES_MEMORY = ("copy", "copy-start", "fusion-start")  # the last one from a computed place
 UPDATES = "training steps"  # the loop over them
 NO_KERNEL = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast")
@@ -52,12 +53,14 @@ class Block:
     Attributes:
         way: "forward", "backward" or, around these, UPDATES; "" for the program.
         turns: of the loop; 1 if their number is unknown.
+        steps: time steps of a turn.
         kernels, copies: their numbers in a turn, without those of the loops inside.
         inside: the loops in it.
     """
 
     way: str = ""
     turns: int = 1
+    steps: int = 1
     kernels: int = 0
     copies: int = 0
     inside: list["Block"] = dataclasses.field(default_factory=list)
@@ -75,6 +78,12 @@ def way(line: str) -> str:
     return "forward" if "jvp(" in line else UPDATES
 
 
+def number(pattern: re.Pattern, line: str) -> int:
+    """Return the number that a pattern finds in a line, 1 if there is none."""
+    match = pattern.search(line)
+    return int(match[1]) if match else 1
+
+
 def read_program(text: str) -> list[Block]:
     """Return the loops of a compiled program in their order, and the program itself as the last.
 
@@ -87,8 +96,8 @@ def read_program(text: str) -> list[Block]:
         elif match := INSTRUCTION.match(line):
             kind = match[1]
             if kind == "while":
-                loop, turns = blocks[BODY.findall(line)[0]], TURNS.search(line)
-                loop.way, loop.turns = way(line), int(turns[1]) if turns else 1
+                loop, loop.way = blocks[BODY.findall(line)[0]], way(line)
+                loop.turns, loop.steps = number(TURNS, line), number(STEPS, line)
                 block.inside.append(loop)
                 loops.append(loop)
             elif kind in COPIES_MEMORY:
@@ -98,13 +107,13 @@ def read_program(text: str) -> list[Block]:
     return [*loops, block]
 
 
-def report(text: str, updates: int, unroll: int) -> None:
+def report(text: str, updates: int) -> None:
     """Print a line for each loop, and the kernels of an update."""
     *loops, program = read_program(text)
     for loop in loops:
         line = f"{loop.way}: {loop.kernels} kernels and {loop.copies} copies a turn"
         if loop.way != UPDATES:
-            line += f" of {unroll} time step(s), {loop.kernels / unroll:.1f} kernels a step"
+            line += f" of {loop.steps} time step(s), {loop.kernels / loop.steps:.1f} kernels a step"
         print(f"{line}; {loop.turns} turn(s)")
     print(f"{program.launches / updates:,.0f} kernels an update")
 
@@ -142,7 +151,7 @@ def main(_):
             raise InputError('Install "jax[cuda13]==0.11.2" in another environment; see --help.')
         print(f"{EXPERIMENT.value}, {SCALE.value}", flush=True)
         text = compile_for_h200(*jax_peers.trainer_call(config, jax_peers.load(config)))
-    report(text, config.steps_per_call, fused.ACCELERATOR.unroll)
+    report(text, config.steps_per_call)
 
 
 if __name__ == "__main__":
