@@ -59,7 +59,8 @@ def test_a_report_divides_by_the_steps_of_a_turn(capsys):
     "experiment, lines",
     [
         ("mnist", ["training steps: 47 kernels"]),
-        ("sequential_mnist", ["4.8 kernels a step", "5.9 kernels a step"]),
+        ("sequential_mnist", ["4.4 kernels a step", "5.4 kernels a step"]),
+        ("handwriting", [f"{n} kernels a step" for n in (8.6, 3.5, 6.8, 12.6)]),
     ],
 )
 def test_no_kernel_is_added(experiment, lines):

@@ -382,6 +382,12 @@ def looped(schedule):
     return Attending(norm_of("layer", LSTM)), (*xs, schedule)
 
 
+@pytest.mark.parametrize("T, steps", [(500, 20), (784, 16), (64, 16), (7, 20), (23, 20)])
+def test_a_loop_leaves_no_rest_where_it_can(T, steps):
+    assert fused.steps_per_turn(T, most=20) == steps
+    assert fused.steps_per_turn(T, most=1) == 1
+
+
 @pytest.mark.parametrize("make", [unrolled, looped])
 def test_the_fast_loop_needs_less_memory_than_autodiff(make):
     def memory(schedule):
