@@ -18,7 +18,7 @@ SITES = ("x", "h", "c")
 NORMS = {
     "none": Norm(),
     "layer": Norm("layer", SITES, (("gain", 1.0),)),
-    "everywhere": Norm("batch", (*SITES, "a"), (), True),
+    "batch": Norm("batch", (*SITES, "a"), (), True),
 }
 V, D, H = 9, 3, 4
 LENGTHS, QUESTIONS = np.array([5, 2, 4]), np.array([1, 3, 2])
@@ -32,33 +32,27 @@ def lengths_to_mask(T, lengths):
 # --- The equations, in numpy: one example and one time step after another ---
 
 
-def normalize(kind, p, name, a, mask):
-    """Return summed inputs ``[N, H]`` of a site, normalized if the kind of norm asks for it."""
-    if kind != "everywhere":
-        return a + p[name]["bias"]
-    normalized = np.zeros_like(a)
-    normalized[mask] = reference.batch_norm(a[mask], p[name]["gain"], p[name]["bias"], EPSILON)
-    return normalized
-
-
 def states(kind, p, cell, xs, mask):
-    cell_kind = "batch" if kind == "everywhere" else kind
     zeros = np.zeros((xs.shape[1], H))
     start = zeros, zeros + p[cell]["h_0"]
-    hs, _ = reference.unrolled(reference.lstm, cell_kind, p[cell], start, xs, mask, EPSILON)
+    hs, _ = reference.unrolled(reference.lstm, kind, p[cell], start, xs, mask, EPSILON)
     return hs
 
 
 def reader(kind, p, passage, question, noise):
-    """Logits ``[B, V]`` and attention ``[T, B]``."""
+    """Logits ``[B, V]`` and attention ``[T, B]``; matrices have no norm but in batch norm."""
+
+    def normalize(name, a, mask):
+        return reference.normalize(kind, p, name, a, mask, EPSILON)
+
     mask, question_mask = lengths_to_mask(T, LENGTHS), lengths_to_mask(S, QUESTIONS)
     d = states(kind, p, "of_passage_0", p["table"][passage] * noise.passage, mask)
     q_t = states(kind, p, "of_question_0", p["table"][question] * noise.question, question_mask)
     q = np.stack([q_t[length - 1, n] for n, length in enumerate(QUESTIONS)])
 
-    a_d = normalize(kind, p, "norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
+    a_d = normalize("norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
     a_d, everyone = a_d.reshape(T, B, H), np.ones(B, bool)
-    a_q = normalize(kind, p, "norm_q", q @ p["W_q"]["kernel"], everyone)
+    a_q = normalize("norm_q", q @ p["W_q"]["kernel"], everyone)
     alpha, r, mean = np.zeros((T, B)), np.zeros((B, H)), np.zeros((B, H))
     for n, length in enumerate(LENGTHS):
         e = []
@@ -69,9 +63,9 @@ def reader(kind, p, passage, question, noise):
         r[n] = sum(alpha[t, n] * d[t, n] for t in range(length))
         mean[n] = sum(d[t, n] for t in range(length)) / length
     g = np.tanh(
-        normalize(kind, p, "norm_r", r @ p["W_r"]["kernel"], everyone)
-        + normalize(kind, p, "norm_u", q @ p["W_u"]["kernel"], everyone)
-        + normalize(kind, p, "norm_m", mean @ p["W_m"]["kernel"], everyone)
+        normalize("norm_r", r @ p["W_r"]["kernel"], everyone)
+        + normalize("norm_u", q @ p["W_u"]["kernel"], everyone)
+        + normalize("norm_m", mean @ p["W_m"]["kernel"], everyone)
     )
     return (g * noise.g) @ p["W_y"]["kernel"] + p["norm_y"]["bias"], alpha
 
@@ -103,27 +97,6 @@ def test_logits_and_attention_are_those_of_the_equations(made):
     actual, expected = apply(variables, *data), reader(kind, variables["params"], *data)
     assert_all_close(actual, expected, 1e-11)
     np.testing.assert_allclose(actual[1].sum(0), 1)
-
-
-def test_examples_of_a_batch_are_read_as_if_alone():
-    model = Model(vocabulary=V, embedding_dim=D, hidden=H, norm=Norm())
-    random = np.random.default_rng(0)
-    passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
-    noise = Noise(1.0, 1.0, 1.0)
-
-    def arguments(n, t, s):
-        cases = slice(None) if n is None else slice(n, n + 1)
-        masks = (lengths_to_mask(t, LENGTHS[cases]), lengths_to_mask(s, QUESTIONS[cases]))
-        return passage[:t, cases], masks[0], question[:s, cases], masks[1], noise
-
-    together = arguments(None, T, S)
-    variables = jax.jit(model.init)(jax.random.key(0), *together)
-    apply = jax.jit(model.apply)
-    logits, alpha = apply(variables, *together)
-    for n, (length, size) in enumerate(zip(LENGTHS, QUESTIONS, strict=True)):
-        alone, attention = apply(variables, *arguments(n, length, size))
-        np.testing.assert_allclose(logits[n], alone[0], atol=1e-6)
-        np.testing.assert_allclose(alpha[:length, n], attention[:, 0], atol=1e-6)
 
 
 # --- The task, on a small data set ---
@@ -162,9 +135,7 @@ def make_task(splits, monkeypatch):
     return make
 
 
-def test_entities_get_the_same_new_names_in_all_texts(
-    make_task,
-):
+def test_entities_get_the_same_new_names_in_all_texts(make_task):
     task = make_task()
     cases = task.batches.cases(3, seed=0)
     plain, batch = task.cases(task.splits["train"], cases, task.shape(3)), task.batch(3)

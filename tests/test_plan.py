@@ -130,14 +130,6 @@ def test_a_broken_file_raises(text, message, tmp_path):
         plan.read(tmp_path / "plan.toml", tmp_path)
 
 
-def test_names_hold_what_varies(tmp_path):
-    grid = [dict(norm="none"), dict(batch_size=[4, 8], norm="layer", hidden=5)]
-    (wave,) = sweep(tmp_path, grid=grid).waves()
-    assert names(wave)[:2] == ["norm=none", "norm=layer,batch_size=4,hidden=5"]
-    (wave,) = sweep(tmp_path).waves()
-    assert names(wave) == ["norm=none", "norm=layer"]  # one seed: not named
-
-
 def test_a_later_stage_takes_the_choice(tmp_path):
     first, second = tiny("a"), tiny("b") + 'settings_of = "a"\n'
     path = tmp_path / "plan.toml"
@@ -340,13 +332,6 @@ def test_failures_end_in_a_status(first, second, tries, expected, train, tmp_pat
     ended = train(status, sweep(tmp_path, steps=["2 steps", "4 steps"]))
     assert ended == (expected, {"norm=none": 1, "norm=layer": tries})
     assert ("1 runs failed:" in capsys.readouterr().err) == (expected == 1)
-
-
-def test_estimates_follow_what_was_measured():
-    clock = jobs.Clock(2)
-    assert clock.eta(8.0) == ""
-    clock.add(seconds=60, minutes=4.0)
-    assert clock.eta(8.0) == ", ETA 0:01:00"
 
 
 def test_a_wrong_value_stops_its_stage(tmp_path, capsys):

@@ -289,14 +289,6 @@ def test_a_loop_of_ones_own_has_statistics_by_step():
             assert_all_close(after["stats"], step_stats[1], 1e-12)
 
 
-def test_by_default_the_first_carry_is_0_and_no_parameter():
-    cell = LSTM(H)
-    variables = init(Layer(cell), draw(T, B, D))
-    assert set(variables["params"]["cell"]) == {"W_x", "W_h", "b"}
-    c, h = cell.apply({"params": variables["params"]["cell"]}, B, method="initial")
-    assert c.shape == h.shape == (B, H) and not c.any() and not h.any()
-
-
 def test_large_matrices_of_two_layers_are_initialized():
     # Batches of QR waited for one another forever, from 400 units on.
     initialize = jax.jit(lambda keys: [orthogonal_blocks(key, (400, 800)) for key in keys])

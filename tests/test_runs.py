@@ -72,30 +72,12 @@ def test_a_folder_of_other_files_raises(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_in_use_raises(folder):
-    with open_run(folder), pytest.raises(InputError, match="Another process is writing"):
-        open_run(folder)
-    open_run(folder).close()
-
-
-def test_an_unknown_mode_raises_before_the_folder_exists(folder):
-    with pytest.raises(InputError, match="Did you mean 'max'"):
-        open_run(folder, **{"select.mode": "maxi"})
-    assert not folder.exists()
-
-
 def test_other_data_raise(folder):
     open_run(folder, {"mnist": "a", "digits": "b"}).close()
     open_run(folder, {"mnist": "a"}).close()
     with pytest.raises(InputError, match="other data: digits has changed"):
         open_run(folder, {"mnist": "a", "digits": "c"})
     open_run(folder, {"mnist": "a", "digits": "b"}).close()  # the lock was released
-
-
-def test_differences_name_every_key_once():
-    old = dict(a=1, b=dict(c=2, d=[3]), e=4)
-    new = dict(a=1, b=dict(c=5, d=[3]), f=4)
-    assert runs.differences(old, new) == ["b.c: 2 -> 5", 'e: 4 -> "(none)"', 'f: "(none)" -> 4']
 
 
 # --- Checkpoints ---

@@ -19,7 +19,6 @@ from experiments.draw.samples import (
     corners,
     sample,
     selected,
-    sheet,
     tile,
 )
 from tests.learning import tiny_task
@@ -83,13 +82,6 @@ def test_a_frame_beyond_the_picture_is_cut(g_X, delta):
 def test_first_and_last_glimpse_are_shown(T):
     shown = selected(T)
     assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, COLUMNS)
-
-
-def test_pictures_fill_a_square_row_by_row():
-    page = pixels_of(sheet([tile(BLACK + n / 5) for n in range(5)]))[..., 0]
-    side = 28 * ZOOM + GAP
-    assert page.shape == (2 * side, 3 * side)
-    assert page[::side, ::side].tolist() == [[0, 51, 102], [153, 204, 255]]
 
 
 def test_the_animation_shows_every_glimpse_and_holds_the_last(make_task):
