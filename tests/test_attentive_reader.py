@@ -1,18 +1,19 @@
 """The attentive reader: equations against numpy, masks, dropout, entities, batches, evaluation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import attentive_reader as config_file
 from experiments.attentive_reader.model import Model, Noise
-from experiments.attentive_reader.task import Task
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import assert_all_close
+from tests.learning import tiny_task
 
 SITES = ("x", "h", "c")
 NORMS = {
@@ -99,47 +100,20 @@ def test_logits_and_attention_are_those_of_the_equations(made):
     np.testing.assert_allclose(actual[1].sum(0), 1)
 
 
-# --- The task, on a small data set ---
-
-WORDS = ["the", "ran", ".", "@placeholder", *(f"{cloze.ENTITY}{n}" for n in range(4))]
-
-
-def split(count, seed):
-    random = np.random.default_rng(seed)
-    passages, questions, answers = [], [], []
-    for _ in range(count):
-        entities = random.permutation(4)
-        sentences = [f"{cloze.ENTITY}{n} ran . the" for n in entities[: random.integers(1, 5)]]
-        passages.append(" ".join(sentences))
-        questions.append("@placeholder ran" + random.integers(3) * " the")
-        answers.append(f"{cloze.ENTITY}{entities[0]}")
-    return cloze.pack((passages, questions, answers), WORDS)
+# --- The task ---
 
 
 @pytest.fixture(scope="module")
-def splits():
-    data = dict(train=split(40, 0), valid=split(11, 1))
-    data["train"]["words"] = vocabulary.join(WORDS)
-    return data
-
-
-@pytest.fixture
-def make_task(splits, monkeypatch):
-    monkeypatch.setattr("experiments.datasets.load", lambda name, data_dir: splits)
-
-    def make(**changes):
-        config = config_file.get_config("tiny")
-        config.update(changes)
-        return Task(config)
-
-    return make
+def make_task(data_dir):
+    return partial(tiny_task, "attentive_reader", data_dir)
 
 
 def test_entities_get_the_same_new_names_in_all_texts(make_task):
     task = make_task()
     cases = task.batches.cases(3, seed=0)
     plain, batch = task.cases(task.splits["train"], cases, task.shape(3)), task.batch(3)
-    (is_entity,) = np.nonzero([word.startswith("@entity") for word in WORDS])
+    words = vocabulary.split(task.splits["train"]["words"])
+    (is_entity,) = np.nonzero([word.startswith(cloze.ENTITY) for word in words])
     np.testing.assert_array_equal(task.entities, SPECIAL + is_entity)
     new = {}
     for name in ("passage", "question", "answer"):
@@ -168,27 +142,25 @@ def test_dropout_keeps_a_share_and_scales_by_it_in_test(make_task):
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_scores_are_means_over_all_examples_of_a_split(make_task, splits, norm):
-    task = make_task(norm=norm)
+def test_scores_are_means_over_all_examples_of_a_split(make_task, norm):
+    task = make_task(norm=norm, batch_size=400)
     variables = jax.jit(task.init)(jax.random.key(0))
     assert "stats" not in variables  # BN-LSTM keeps no averages
     scores = task.evaluate(variables)
     assert scores.keys() == {"valid"} and scores["valid"].keys() == {"nll", "error", "entity_error"}
+    split, lengths = task.splits["valid"], task.lengths["valid"]
     nll, error, entity_error = [], [], []
-    order = np.argsort(task.lengths["valid"], kind="stable")
-    for block in (order[:4], order[4:8], order[8:]):  # batch norm: of what is read together
-        cases = task.cases(
-            task.splits["valid"], block, int(-(-task.lengths["valid"][block].max() // 8) * 8)
-        )
+    order = np.argsort(lengths, kind="stable")
+    for block in (order[:400], order[400:800], order[800:]):  # batch norm: of what is read together
+        cases = task.cases(split, block, int(-(-lengths[block].max() // 8) * 8))
         logits, alpha = task.read(variables, cases)
         assert alpha.shape == cases["passage"].T.shape
         for row, answer in zip(np.asarray(logits, np.float64), cases["answer"], strict=True):
             nll.append(reference.negative_log_likelihood(row, answer))
             error.append(row.argmax() != answer)
             entity_error.append(task.entities[row[task.entities].argmax()] != answer)
-    expected = dict(nll=nll, error=error, entity_error=entity_error)
-    for name, values in expected.items():
-        assert len(values) == 11
+    for name, values in dict(nll=nll, error=error, entity_error=entity_error).items():
+        assert len(values) == len(split["answers"]) == 1000
         assert scores["valid"][name] == pytest.approx(np.mean(values), rel=1e-5)
 
 

@@ -169,11 +169,7 @@ def test_a_peer_may_differ_by_rounding():
 
 @pytest.mark.parametrize(
     "numbers, what",
-    [
-        (dict(loss=2.1), "the loss"),
-        (dict(W=(1.0, np.nan)), "W"),
-        (dict(loss=np.nan), "the loss"),
-    ],
+    [(dict(loss=2.1), "the loss"), (dict(W=(1.0, np.nan)), "W"), (dict(loss=np.nan), "the loss")],
 )
 def test_a_peer_with_another_loss_or_gradient_is_not_timed(numbers, what, capsys):
     with pytest.raises(KeyError, match="other"):

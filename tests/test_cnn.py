@@ -126,17 +126,9 @@ def test_few_unusable_questions_are_named_many_are_an_error(tmp_path, capsys):
 
 # --- The authors' pickles ---
 
-DICTIONARY = {
-    b"NIL": 0,
-    b"EOS": 1,
-    b"UNK": 2,
-    b"NUM": 3,
-    b"met": 4,
-    b"@entity0": 5,
-    b"caf\xc3\xa9": 6,
-}
+WORDS = b"NIL EOS UNK NUM met @entity0 caf\xc3\xa9".split()
 PICKLES = {
-    "dict": DICTIONARY,
+    "dict": {word: n for n, word in enumerate(WORDS)},
     "train4_pass": [[5, 4, 2, 1], [4, 3, 6, 1], [1]],
     "train4_qs": [[4, 1], [4, 4, 1], [4, 1]],
     "train4_ans": [[5], [5], [5]],

@@ -189,7 +189,8 @@ def test_loading_prepares_a_built_in_data_set_once(tmp_path, data_dir, capsys, n
     assert not data_dir.exists()
     datasets.load(name, data_dir)
     assert f"{name}: prepared in {data_dir / name}\n" in capsys.readouterr().out
-    assert arrays.digest(data_dir, name)[:8] == DIGESTS.get(name, arrays.digest(data_dir, name)[:8])
+    if name in DIGESTS:
+        assert arrays.digest(data_dir, name)[:8] == DIGESTS[name]
     before = (data_dir / name / "dataset.json").stat().st_mtime_ns
     datasets.load(name, data_dir)
     assert capsys.readouterr().out == ""

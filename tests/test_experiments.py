@@ -82,6 +82,8 @@ def test_an_example_looks_like_a_batch(task):
         ("mnist", dict(init="he_norml"), "config.init 'he_norml'. Did you mean 'he_normal'"),
         ("sequential_mnist", dict(pixels_per_step=5), "must divide the 64 pixels"),
         ("sequential_mnist", dict(valid_cases=1497), "this data set has 1497 examples"),
+        ("convnet", dict(channels=(8, 0)), "channels is 0; it must be 1 or more"),
+        ("handwriting", dict(kappa_bias=-np.inf), "kappa_bias is -inf; it must be a finite number"),
         ("convnet", dict(channels=()), "config.channels has 0 layers.* allow 3"),
         ("convnet", dict(channels=(2, 2, 2, 2)), "config.channels has 4 layers.* allow 3"),
         ("skip_thoughts", dict(batch_size=10**6), "batch_size is 1000000"),

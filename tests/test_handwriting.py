@@ -165,13 +165,9 @@ def test_samples_have_the_moments_of_the_mixture():
     pi = np.exp(mix.log_pi)
     mean = np.array([pi @ mix.mu_1, pi @ mix.mu_2])
     s_1, s_2 = np.exp(mix.log_sigma_1), np.exp(mix.log_sigma_2)
-    second = np.array(
-        [
-            [pi @ (s_1**2 + mix.mu_1**2), pi @ (mix.rho * s_1 * s_2 + mix.mu_1 * mix.mu_2)],
-            [0, pi @ (s_2**2 + mix.mu_2**2)],
-        ]
-    )
-    second[1, 0] = second[0, 1]
+    mixed = pi @ (mix.rho * s_1 * s_2 + mix.mu_1 * mix.mu_2)
+    second = np.diag([pi @ (s_1**2 + mix.mu_1**2), pi @ (s_2**2 + mix.mu_2**2)])
+    second[[0, 1], [1, 0]] = mixed
     np.testing.assert_allclose(samples[:, :2].mean(0), mean, atol=0.05)
     np.testing.assert_allclose(np.cov(samples[:, :2].T), second - np.outer(mean, mean), atol=0.1)
     np.testing.assert_allclose(samples[:, 2].mean(), 1 / (1 + np.exp(-mix.e)), atol=0.02)

@@ -2,7 +2,6 @@
 
 import collections
 import math
-import time
 import types
 
 import pytest
@@ -13,6 +12,7 @@ from scripts import cli
 from scripts.engines import jobs, plan
 from tests.commands import PROJECT, start
 from tests.commands import run as run_command
+from tests.test_report import write_folder
 
 PLAN = PROJECT / "results" / "plan.toml"
 
@@ -62,18 +62,13 @@ def fair(root, **changes):
 def write_run(run, values, split="valid", metric="error", finished=True):
     """Write a run folder with readings; values: step and epoch -> value."""
     config = run.resolved()
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.json").write_text(config.to_json())
     selected = {config.select.metric: 0.5} if split == config.select.split else {}
     lane = dict(seed=config.seeds[0], lr=config.lr[0])
     rows = [
         dict(step=at, epoch=at, split=split) | lane | selected | {metric: value}
         for at, value in values.items()
     ]
-    runs.write_rows(run.folder / "metrics.jsonl", rows)
-    runs.write_rows(run.folder / "sessions.jsonl", [dict(step=0, command="", versions={})])
-    if finished:
-        (run.folder / "finished.json").write_text("{}")
+    write_folder(run.folder, config, rows, finished)
 
 
 def diverge(run):
@@ -373,24 +368,18 @@ def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
-def test_collect_drops_update_rows(finished, tmp_path):
-    stage, place = finished
+def test_collect_drops_update_rows_and_updates_documents(finished, tmp_path, monkeypatch):
+    (stage, place), written = finished, []
+    monkeypatch.setattr(plan.documents, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(plan.documents, "write", lambda: written.append(place.exists()))
     path = stage.folder / "norm=none" / "metrics.jsonl"
     rows = runs.read_rows(path)
     runs.write_rows(path, [rows[0] | dict(split="update"), *rows])
-    plan.collect([stage], tmp_path / "results")
-    assert [path.name for path in place.parent.iterdir()] == ["norm=none"]
-    assert runs.read_rows(place / "metrics.jsonl") == rows
-
-
-def test_collect_updates_documents(finished, tmp_path, monkeypatch):
-    written = []
-    monkeypatch.setattr(plan.documents, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(plan.documents, "write", lambda: written.append(finished[1].exists()))
-    plan.collect([finished[0]], tmp_path / "results", dry_run=True)
+    plan.collect([stage], tmp_path / "results", dry_run=True)
     assert not written
-    plan.collect([finished[0]], tmp_path / "results")
-    assert written == [True]
+    plan.collect([stage], tmp_path / "results")
+    assert written == [True] and [path.name for path in place.parent.iterdir()] == ["norm=none"]
+    assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
 def test_collect_keeps_results_small(finished, tmp_path, monkeypatch):
@@ -434,13 +423,12 @@ def test_a_stopped_plan_resumes(tmp_path):
     path.write_text(tiny("tiny").replace("4 steps", "9000000 steps") + settings)
     words = ("scripts.sweep", f"--plan={path}", f"--root={root}")
 
-    timed = run_command(*words, "--minutes=0.25")
+    timed = run_command(*words, "--minutes=0.15")
     assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
 
     with start("-m", *words) as process:
-        while "Resuming at step" not in process.stdout.readline():
+        while "loss" not in process.stdout.readline():
             pass
-        time.sleep(1)
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 130
@@ -453,4 +441,3 @@ def test_a_stopped_plan_resumes(tmp_path):
     stored = runs.read(folder)
     keys = [(row.step, row.split, row.seed) for row in stored.rows]
     assert stored.finished and len(keys) == len(set(keys)) and stored.config["steps"] == length
-    assert "tiny, 1/1 runs, ETA 0:00:00" in run_command(*words, "--dry_run").stdout

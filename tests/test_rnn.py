@@ -422,15 +422,6 @@ def refused(cell=None, xs=None, **arguments):
         (refused(mask=MASK.T), "mask must be booleans (5, 4); got bool (4, 5)"),
         (refused(mask=MASK & (LENGTHS > 2)), "is false at every step of example(s) [3]"),
         (
-            refused(carry=draw(B, H)),
-            "carry must be (c, h), each an array of floats [B, H] = (4, 6)",
-        ),
-        (
-            refused(GRU(H), carry=draw(B, H + 1)),
-            "carry must be h, each an array of floats [B, H] = (4, 6); got float64 (4, 7) for h",
-        ),
-        (lambda: Norm("layer", ("x",))("q"), "Unknown norm site 'q'"),
-        (
             partial(Layer(LSTM(H), "plian").init, jax.random.key(0), np.zeros((T, B, D))),
             "schedule must be None, 'plain' or a fused.Schedule; got 'plian'",
         ),

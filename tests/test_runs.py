@@ -496,8 +496,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(
-    "name, text",
-    [(name, text) for name in CHANGED for text in (*NO_OBJECTS, *CHANGED[name])],
+    "name, text", [(name, text) for name in CHANGED for text in (*NO_OBJECTS, *CHANGED[name])]
 )
 def test_malformed_files_raise_one_line(folder, name, text):
     store(folder, {(1, 0, 0.1): 0.5})

@@ -73,12 +73,8 @@ def test_the_examples_of_the_docs_work(make_run, monkeypatch):
 def test_command_overwrites_its_own_files(make_run, tmp_path):
     for name in ("samples.json", "neighbours.txt"):
         (tmp_path / name).touch()
-    run(
-        "scripts.sample",
-        "order_embeddings",
-        f"--workdir={make_run('order_embeddings')}",
-        f"--out={tmp_path}",
-    )
+    name = "order_embeddings"
+    run("scripts.sample", name, f"--workdir={make_run(name)}", f"--out={tmp_path}")
     assert (tmp_path / "neighbours.txt").stat().st_size
 
 

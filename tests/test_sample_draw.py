@@ -9,18 +9,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from experiments.draw import samples
 from experiments.draw.model import Window
-from experiments.draw.samples import (
-    COLUMNS,
-    GAP,
-    WRITING,
-    ZOOM,
-    Options,
-    corners,
-    sample,
-    selected,
-    tile,
-)
+from experiments.draw.samples import GAP, WRITING, ZOOM, Options, corners, sample, tile
 from tests.learning import tiny_task
 
 pytestmark = pytest.mark.slow  # pictures
@@ -78,10 +69,10 @@ def test_a_frame_beyond_the_picture_is_cut(g_X, delta):
     assert colours.shape == (28 * ZOOM, 28 * ZOOM) and colours.any() == (g_X == 26)
 
 
-@pytest.mark.parametrize("T", [1, 2, COLUMNS, 64])
+@pytest.mark.parametrize("T", [1, 2, samples.COLUMNS, 64])
 def test_first_and_last_glimpse_are_shown(T):
-    shown = selected(T)
-    assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, COLUMNS)
+    shown = samples.selected(T)
+    assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, samples.COLUMNS)
 
 
 def test_the_animation_shows_every_glimpse_and_holds_the_last(make_task):

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from pathlib import Path
-import time
 
 from absl import flags
 from absl.testing import flagsaver
@@ -16,10 +15,10 @@ from ln.training import runs
 from scripts import cli, sweep  # noqa: F401  the latter defines the flags
 from scripts.engines import jobs
 from tests.commands import start
+from tests.test_resume import wait_until
 
 optuna = pytest.importorskip("optuna")
 search = pytest.importorskip("scripts.engines.search")
-PROJECT = Path(__file__).parent.parent
 TINY = "--config=configs/mnist.py:tiny"
 
 
@@ -315,9 +314,7 @@ def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
         if " | " in line:
             mine = folder.parent / line.split(" | ")[0]
             break
-    while not any(path.name.isdigit() for path in mine.glob("checkpoints/*")):
-        assert a.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: any(p.name.isdigit() for p in mine.glob("checkpoints/*")), a)
     a.kill()  # its run loses the pipe to write to and dies of that, or is waited for
     texts = [launcher.communicate(timeout=300)[0] for launcher in launchers]
     assert b.returncode == 0, texts
