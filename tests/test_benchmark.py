@@ -210,6 +210,3 @@ def test_a_table_shows_spread_memory_and_conditions():
     conditions = "GLIBC_TUNABLES=huge | 1.5 | 1234567 |"
     assert first == f"| draw | ours | 2,000 | 1.00 (0.50–3.00) | 4 | 2 MiB | 1e-07 | {conditions}"
     assert second == f"|  | theirs |  |  |  |  |  | {conditions}"
-
-
-# --- Mistakes ---

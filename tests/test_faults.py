@@ -143,7 +143,7 @@ def test_a_read_only_run_is_read_but_not_trained(whole, make_config, disk, tmp_p
     assert_rejected(evaluated, "evaluations", "Read-only", "choose another folder")
     with refused("Read-only", "--out"):
         page_of(disk.place, disk.place / "page")
-    assert "norm=batch" in page_of(disk.place, tmp_path / "page")
+    assert "batch norm" in page_of(disk.place, tmp_path / "page")
 
 
 # --- Power failures ---

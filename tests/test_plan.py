@@ -329,6 +329,13 @@ def test_failures_end_in_a_status(first, second, tries, expected, train, tmp_pat
     assert ("1 runs failed:" in capsys.readouterr().err) == (expected == 1)
 
 
+def test_estimates_follow_what_was_measured():
+    clock = jobs.Clock(2)
+    assert clock.eta(8.0) == ""
+    clock.add(seconds=60, minutes=4.0)
+    assert clock.eta(8.0) == ", ETA 0:01:00"
+
+
 def test_a_wrong_value_stops_its_stage(tmp_path, capsys):
     stage = sweep(tmp_path, grid=dict(norm=["none", "layr"]), settings=dict(data_dir=str(tmp_path)))
     assert plan.train([stage], jobs.start_here([{}]), jobs.Clock(1), jobs.Stopping()) == 1

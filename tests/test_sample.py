@@ -96,8 +96,7 @@ def test_help_shows_the_options_of_one_experiment(name):
     ],
 )
 def test_nothing_is_written_for_what_a_run_lacks(make_run, tmp_path, word, message):
-    out = tmp_path / "out"
-    workdir = make_run("draw")
+    out, workdir = tmp_path / "out", make_run("draw")
     done = run("scripts.sample", "draw", f"--workdir={workdir}", f"--out={out}", word)
     assert_rejected(done, message)
     assert not out.exists()

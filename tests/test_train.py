@@ -220,8 +220,7 @@ def test_the_length_of_calls_is_measured_once(make_config, tmp_path, accelerated
 
 
 @pytest.mark.parametrize(
-    "precision, written",
-    [("float32", "HIGHEST"), ("tf32", "HIGH,"), ("bfloat16", "BF16_BF16_F32")],
+    "precision, written", [("float32", "HIGHEST"), ("tf32", "HIGH,"), ("bfloat16", "BF16_BF16_F32")]
 )
 def test_all_products_have_the_precision_of_the_config(make_config, precision, written):
     config = make_config(precision=precision)
