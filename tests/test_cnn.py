@@ -58,7 +58,6 @@ def test_quotes_and_brackets_close_with_their_sentence():
         (lambda data: b"url\n\n\n\n" + data.split(b"\n\n", 2)[2], "empty passage"),
         (lambda data: b"", "1 parts"),
     ],
-    ids=["part", "answer", "latin-1", "placeholder", "entity", "passage", "empty"],
 )
 def test_an_unusable_question_is_rejected_with_the_reason(change, reason):
     assert reason in cnn.parse(change(QUESTION.encode()))

@@ -2,6 +2,7 @@
 
 import collections
 import math
+import time
 import types
 
 import pytest
@@ -430,12 +431,13 @@ def test_a_stopped_plan_resumes(tmp_path):
     path.write_text(tiny("tiny").replace("4 steps", "9000000 steps") + settings)
     words = ("scripts.sweep", f"--plan={path}", f"--root={root}")
 
-    timed = run_command(*words, "--minutes=0.15")
+    timed = run_command(*words, "--minutes=0.25")
     assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
 
     with start("-m", *words) as process:
-        while "loss" not in process.stdout.readline():
+        while "Resuming at step" not in process.stdout.readline():
             pass
+        time.sleep(1)
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 130

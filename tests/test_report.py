@@ -452,17 +452,13 @@ def test_speed_ups_are_at_one_rate_and_at_the_best_of_each(tmp_path):
     assert charts.png(evidence.rates_chart([study])).startswith(PNG)
 
 
-def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path):
-    write_rates(tmp_path, {("none", 0.001): 1, ("layer", 0.001): 2})
+@pytest.mark.parametrize(
+    "changes, data",
+    [({}, "scenes of scikit-learn's digits (stand-in)"), (dict(dataset="mine"), "mine")],
+)
+def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path, changes, data):
+    for norm, pace in (("none", 1), ("layer", 2)):
+        write_order_embeddings(tmp_path, norm, pace, **changes)
     (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
     assert study.at_best is None and "not run" in study.cells
-    assert (
-        study.setting == "scenes of scikit-learn's digits (stand-in), reduced, 22 % of the updates"
-    )
-
-
-def test_a_setting_names_an_unknown_data_set(tmp_path):
-    for norm in ("none", "layer"):
-        write_order_embeddings(tmp_path, norm, 1, dataset="mine", steps="18000")
-    (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
-    assert study.setting == "mine, reduced, 22 % of the updates"
+    assert study.setting == f"{data}, reduced, 22 % of the updates"

@@ -71,8 +71,7 @@ def whole(tmp_path_factory, data_dir):
 
 
 def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
-    folder = tmp_path / "run"
-    checkpoints = folder / "checkpoints"
+    folder, checkpoints = tmp_path / "run", tmp_path / "run/checkpoints"
 
     def newest():
         return max((int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()), default=0)

@@ -237,10 +237,8 @@ def test_a_damaged_journal_raises(trainer, tmp_path):
     journal.write_bytes(b"{\n" + journal.read_bytes())
     with pytest.raises(InputError, match="journal.log cannot be opened .*another --study"):
         make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
-
-
-def test_a_lost_journal_raises(trainer, tmp_path):
-    (tmp_path / "search" / "trial=0").mkdir(parents=True)
+    journal.unlink()
+    journal.with_name("trial=0").mkdir()
     with pytest.raises(InputError, match="The runs of a search are in .*journal.log is lost"):
         make_search(tmp_path, "lr=log:1e-4:1e-2")
 
