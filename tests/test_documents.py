@@ -72,7 +72,6 @@ def test_results_are_generated_wherever_there_are_tables():
     [
         ("curvs scenes r1 at 500", "Unknown generated block 'curvs'. Did you mean 'curves'?"),
         ("curves scenes r2 at 500", "Unknown panel 'r2'"),
-        ("curves nowhere r1 at 500", "There is no run to report"),
         ("speed nothing", "No such file"),
         ("results here there", "positional argument"),
     ],

@@ -147,3 +147,15 @@ def test_processes_that_differ_or_are_missing_end(place):
     waits.all[1].kill()
     statuses, texts = waits.end()
     assert statuses[0] not in (0, None) and "does not start within --patience=4 sec" in texts[0]
+
+
+PLACES = ["--coordinator=host:1 --processes=2", "--distributed"]
+PLACES += ["--coordinator=host --processes=2 --process=0"]
+
+
+@pytest.mark.parametrize("words", PLACES)
+def test_invalid_places_raise_one_line(words, tmp_path):
+    place = ("--config=configs/mnist.py:tiny", f"--workdir={tmp_path / 'run'}")
+    done = run("scripts.train", *place, *words.split())
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert "error: The processes of this run cannot meet" in done.stderr

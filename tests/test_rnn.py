@@ -404,7 +404,6 @@ def refused(cell=None, xs=None, **arguments):
     "make, words",
     [
         (lambda: LSTM(0), "units must be a whole number of 1 or more; got 0"),
-        (lambda: GRU(2.5), "units must be a whole number of 1 or more; got 2.5"),
         (lambda: LSTM(H, "layer"), "norm must be a Norm, such as ln.Norm(); got 'layer'"),
         (lambda: GRU(H, learned=("c",)), "('h',); got ('c',)"),
         (lambda: LSTM(H, learned="ch"), "learned must be a tuple"),

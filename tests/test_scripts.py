@@ -37,7 +37,6 @@ def test_help_shows_an_example_and_loads_nothing_heavy(name):
 
 TRAIN = "scripts.train --config=configs/mnist.py:tiny"
 SWEEP = "scripts.sweep --config=configs/mnist.py:tiny"
-MEET = f"{TRAIN} --workdir=x"
 CUDA = pytest.mark.skipif(find_spec("jax_plugins") is not None, reason="the plugin is here")
 REJECTED = [
     ("scripts.train --config=configs/mnist.py:smal", 'Did you mean "small"'),
@@ -47,9 +46,6 @@ REJECTED = [
     (f"{TRAIN} --config.hidden=8.5", "config.hidden=8.5"),
     (f"{TRAIN} --workdri=x", "Did you mean: workdir"),
     (TRAIN, "--workdir=DIR"),
-    (f"{MEET} --coordinator=host:1 --processes=2", "cannot meet"),
-    (f"{MEET} --coordinator=host --processes=2 --process=0", "cannot meet"),
-    (f"{MEET} --distributed", "The processes of this run cannot meet"),
     ("scripts.train", "--config=FILE"),
     ("scripts.sweep --plan=results/plan.toml --space=lr=1 --trials=3", "no --space, --trials"),
     (f"{SWEEP} --config.seeds=7", "--config.seeds would be ignored"),

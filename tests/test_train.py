@@ -81,20 +81,17 @@ def test_a_resumed_run_is_the_same_run(make_config, tmp_path, norm):
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
 
 
-def test_each_lane_step_and_split_has_a_row(make_config, tmp_path):
-    fit(make_config(seeds=(0, 1), log_every="1 step"), tmp_path / "run")
-    written = [(r["step"], r["split"], r["seed"]) for r in rows(tmp_path / "run")]
+def test_an_update_row_is_the_mean_since_the_row_before(make_config, tmp_path):
+    """Each lane, step and split has a row; a call of one step and of several do the same."""
+    fit(make_config(seeds=(0, 1), log_every="1 step"), tmp_path / "each")
+    fit(make_config(seeds=(0, 1), log_every="4 steps"), tmp_path / "mean")
+    written = [(r["step"], r["split"], r["seed"]) for r in rows(tmp_path / "each")]
     updates = [(step, "update", seed) for step in (1, 2, 3, 4) for seed in (0, 1)]
     splits = [(s, p, seed) for s in (2, 4) for p in ("train", "valid", "test") for seed in (0, 1)]
     assert sorted(written) == sorted(updates + splits)
-
-
-def test_an_update_row_is_the_mean_since_the_row_before(make_config, tmp_path):
-    fit(make_config(log_every="1 step"), tmp_path / "each")
-    fit(make_config(log_every="4 steps"), tmp_path / "mean")
     each = [r["loss"] for r in rows(tmp_path / "each") if r["split"] == "update"]
-    (mean,) = [r["loss"] for r in rows(tmp_path / "mean") if r["split"] == "update"]
-    np.testing.assert_allclose(mean, np.mean(each), rtol=1e-5)
+    mean = [r["loss"] for r in rows(tmp_path / "mean") if r["split"] == "update"]
+    np.testing.assert_allclose(mean, np.reshape(each, (4, 2)).mean(0), rtol=1e-5)
 
 
 def test_metrics_are_fetched_one_call_late(make_config, tmp_path, monkeypatch):
@@ -423,7 +420,6 @@ def test_calls_depend_on_the_step_alone(shapes, stops):
         ("seeds", (-1,), "config.seeds is -1; it must be a whole number from 0 to 2147483647"),
         ("seeds", (1.5,), "config.seeds is 1.5; it must be a whole number"),
         ("lr", (0.0,), "config.lr is 0.0; it must be 1e-30 or more"),
-        ("lr", (float("nan"),), "config.lr"),
         ("lr", (1e39,), "must be 1e-30 or more and fit into 32 bits"),
         ("lr", (1e-3, 1.00000000001e-3), "twice: rates are numbers of float32"),
         ("hidden", 10**20, "must be 1 or more and fit into 32 bits"),
@@ -432,7 +428,6 @@ def test_calls_depend_on_the_step_alone(shapes, stops):
         ("optimizer.eps", float("inf"), "optimizer.eps is inf"),
         ("steps", str(2**31), "less than 2.31"),
         ("steps_per_call", 0, "steps_per_call"),
-        ("steps", "ten", "config.steps"),
         ("optimizer.kind", "adm", "Did you mean 'adam'"),
         ("optimizer.kind", "rmsprop", "rmsprop does not take all of b1"),
         ("select.mode", "mni", "Did you mean 'min'"),
