@@ -80,6 +80,12 @@ def test_other_data_raise(folder):
     open_run(folder, {"mnist": "a", "digits": "b"}).close()  # the lock was released
 
 
+def test_differences_name_every_key_once():
+    old = dict(a=1, b=dict(c=2, d=[3]), e=4)
+    new = dict(a=1, b=dict(c=5, d=[3]), f=4)
+    assert runs.differences(old, new) == ["b.c: 2 -> 5", 'e: 4 -> "(none)"', 'f: "(none)" -> 4']
+
+
 # --- Checkpoints ---
 
 
