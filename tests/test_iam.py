@@ -176,11 +176,7 @@ NAME = f"{FORM}-02"
 BAD = {
     "no transcript": ("no transcript", FORM_OF_2, without(TEXT)),
     "no text": ("no transcript", FORM_OF_2, changed(TEXT, lambda _: b"CSR:\n")),
-    "one line more": (
-        "transcript of other length",
-        FORM_OF_2,
-        changed(TEXT, lambda text: text + b"one more\n"),
-    ),
+    "a line more": ("transcript of other length", FORM_OF_2, changed(TEXT, lambda t: t + b"x\n")),
     "a lost line": ("transcript of other length", FORM_OF_2, without(line_path(FORM_OF_2, 1))),
     "lost lines": ("no strokes", FORM_OF_2, without(*(line_path(FORM_OF_2, n) for n in (1, 2)))),
     "a single point": ("fewer than two points", NAME, changed(LINE, lambda _: xml([[], [(3, 4)]]))),

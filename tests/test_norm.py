@@ -375,9 +375,7 @@ INVALID = {
     "Shorter norm option 'gian'. Did you mean 'gain'": lambda: Norm(Shorter, ("a",), {"gian": 1}),
     "option 'train'": lambda: Norm(Shorter, ("a",), {"train": True}),
     "^config.norms.it: .*norm kind 'bacth'. Did you mean 'batch'": lambda: norm_of("bacth", ("a",)),
-    "option 'momentum'.*Known: epsilon, gain, gains, over": lambda: norm_of(
-        "layer", ("a",), momentum=0.9
-    ),
+    "'momentum'.*Known: epsilon, gain, gains, over": lambda: norm_of("layer", ("a",), momentum=1),
     "Did you mean 'layer'": lambda: LayerNorm(over="layr"),
     "bias must be True or False; got 1": lambda: RMSNorm(bias=1),
     "train must be True or False; got None": lambda: BatchNorm(train=None),

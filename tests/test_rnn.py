@@ -306,11 +306,8 @@ def test_W_h_starts_orthogonal_and_b_at_0_but_the_forget_gate():
 
 
 def test_the_example_in_the_readme_runs_and_is_short():
-    (code,) = (
-        block
-        for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-        if "class Tagger" in block
-    )
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if "class Tagger" in block)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     names = {}
     exec(code, names)
