@@ -1,6 +1,7 @@
 """Several processes on this machine train one run: the run of one process, also if one is lost."""
 
 from pathlib import Path
+import re
 import signal
 import socket
 
@@ -24,6 +25,20 @@ SETTINGS = (
 )
 
 
+# Trains, and prints the number of examples of each batch that is loaded.
+CODE = """
+import sys
+from experiments.tasks import Cases
+from scripts import cli, train
+def watched(*words, batch=Cases.batch):
+    loaded = batch(*words)
+    print("loaded", len(loaded["y"]), file=sys.stderr)  # the output of others is lost
+    return loaded
+Cases.batch = watched
+cli.run(train.main)
+"""
+
+
 class Processes:
     """Processes of one run, each with its own folders; only the first one writes its run folder.
 
@@ -40,7 +55,7 @@ class Processes:
         self.folders = [place / f"run{n}" for n in range(count)]
         self.all = [
             start(
-                *("-m", "scripts.train", *SETTINGS),
+                *("-c", CODE, *SETTINGS),
                 *(f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={n}"),
                 *(f"--workdir={folder}", f"--config.data_dir={place.parent / str(n)}"),
                 *(*settings, *each[n : n + 1]),
@@ -91,13 +106,17 @@ def alone(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count, lanes", [(2, 1), exhaustive(3, 1), exhaustive(2, 2)])
-def test_several_processes_make_the_run_of_one(alone, place, count, lanes):
+@pytest.mark.parametrize(
+    "count, lanes, examples", [(2, 1, 6), exhaustive(3, 1, 4), exhaustive(2, 2, 12)]
+)
+def test_several_processes_make_the_run_of_one(alone, place, count, lanes, examples):
     folder = place / f"{count},{lanes}"
     processes = Processes(folder, count, f"--config.seeds={','.join(map(str, range(lanes)))}")
     statuses, texts = processes.end()
     assert statuses == [0] * count, texts
     assert_same_run(processes.folders[0], alone)
+    for text in texts:
+        assert set(re.findall(r"loaded (\d+)", text)) == {str(examples)}
     assert not any(folder.exists() for folder in processes.folders[1:])
     assert f"{count} x cpu, {count} processes" in texts[0] and "loss" not in texts[1]
     (session,) = runs.read_rows(processes.folders[0] / "sessions.jsonl")

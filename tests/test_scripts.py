@@ -167,12 +167,9 @@ def test_a_sweep_passes_on_every_setting(tmp_path):
     """Also those that a prefix of the command line would miss."""
     (tmp_path / "flags").write_text("--config.hidden=5\n")
     place = (f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}")
-    given = (
-        f"--flagfile={tmp_path / 'flags'}",
-        "-config.batch_size=3",
-        "--config.norms.batch.unbiased",
-    )
-    words = ("scripts.sweep", "--config=configs/mnist.py:tiny", *place, *given, "--grid=norm=none")
+    given = (f"--flagfile={tmp_path / 'flags'}", "-config.batch_size=3", "--grid=norm=none")
+    words = ("scripts.sweep", "--config=configs/mnist.py:tiny", *place, *given)
+    words += ("--config.norms.batch.unbiased",)
     assert run(*words).returncode == 0
     config = runs.read(tmp_path / "runs/mnist/norm=none").config
     assert (config["hidden"], config["batch_size"]) == (5, 3)
