@@ -1,6 +1,6 @@
 """Print what two training steps need and compute on 1 and on 4 devices, as JSON.
 
-python -m tests.parallel_steps DATA_DIR      run by test_parallel.py; must see four devices
+python -m tests.parallel_steps DATA_DIR ROW...      run by test_parallel.py; needs four devices
 """
 
 import json
@@ -50,4 +50,4 @@ def measure(name: str, norm: str, lanes: int, data_dir: str) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps({row: measure(*words, sys.argv[1]) for row, words in ROWS.items()}))
+    print(json.dumps({row: measure(*ROWS[row], sys.argv[1]) for row in sys.argv[2:]}))

@@ -1,24 +1,25 @@
 """The attentive reader: equations against numpy, masks, dropout, entities, batches, evaluation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import attentive_reader as config_file
 from experiments.attentive_reader.model import Model, Noise
-from experiments.attentive_reader.task import Task
 from experiments.datasets import cloze, vocabulary
 from experiments.datasets.vocabulary import SPECIAL
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import assert_all_close
+from tests.learning import tiny_task
 
 SITES = ("x", "h", "c")
 NORMS = {
     "none": Norm(),
     "layer": Norm("layer", SITES, (("gain", 1.0),)),
-    "everywhere": Norm("batch", (*SITES, "a"), (), True),
+    "batch": Norm("batch", (*SITES, "a"), (), True),
 }
 V, D, H = 9, 3, 4
 LENGTHS, QUESTIONS = np.array([5, 2, 4]), np.array([1, 3, 2])
@@ -32,33 +33,27 @@ def lengths_to_mask(T, lengths):
 # --- The equations, in numpy: one example and one time step after another ---
 
 
-def normalize(kind, p, name, a, mask):
-    """Return summed inputs ``[N, H]`` of a site, normalized if the kind of norm asks for it."""
-    if kind != "everywhere":
-        return a + p[name]["bias"]
-    normalized = np.zeros_like(a)
-    normalized[mask] = reference.batch_norm(a[mask], p[name]["gain"], p[name]["bias"], EPSILON)
-    return normalized
-
-
 def states(kind, p, cell, xs, mask):
-    cell_kind = "batch" if kind == "everywhere" else kind
     zeros = np.zeros((xs.shape[1], H))
     start = zeros, zeros + p[cell]["h_0"]
-    hs, _ = reference.unrolled(reference.lstm, cell_kind, p[cell], start, xs, mask, EPSILON)
+    hs, _ = reference.unrolled(reference.lstm, kind, p[cell], start, xs, mask, EPSILON)
     return hs
 
 
 def reader(kind, p, passage, question, noise):
-    """Logits ``[B, V]`` and attention ``[T, B]``."""
+    """Logits ``[B, V]`` and attention ``[T, B]``; matrices have no norm but in batch norm."""
+
+    def normalize(name, a, mask):
+        return reference.normalize(kind, p, name, a, mask, EPSILON)
+
     mask, question_mask = lengths_to_mask(T, LENGTHS), lengths_to_mask(S, QUESTIONS)
     d = states(kind, p, "of_passage_0", p["table"][passage] * noise.passage, mask)
     q_t = states(kind, p, "of_question_0", p["table"][question] * noise.question, question_mask)
     q = np.stack([q_t[length - 1, n] for n, length in enumerate(QUESTIONS)])
 
-    a_d = normalize(kind, p, "norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
+    a_d = normalize("norm_d", (d @ p["W_d"]["kernel"]).reshape(T * B, H), mask.reshape(-1))
     a_d, everyone = a_d.reshape(T, B, H), np.ones(B, bool)
-    a_q = normalize(kind, p, "norm_q", q @ p["W_q"]["kernel"], everyone)
+    a_q = normalize("norm_q", q @ p["W_q"]["kernel"], everyone)
     alpha, r, mean = np.zeros((T, B)), np.zeros((B, H)), np.zeros((B, H))
     for n, length in enumerate(LENGTHS):
         e = []
@@ -69,9 +64,9 @@ def reader(kind, p, passage, question, noise):
         r[n] = sum(alpha[t, n] * d[t, n] for t in range(length))
         mean[n] = sum(d[t, n] for t in range(length)) / length
     g = np.tanh(
-        normalize(kind, p, "norm_r", r @ p["W_r"]["kernel"], everyone)
-        + normalize(kind, p, "norm_u", q @ p["W_u"]["kernel"], everyone)
-        + normalize(kind, p, "norm_m", mean @ p["W_m"]["kernel"], everyone)
+        normalize("norm_r", r @ p["W_r"]["kernel"], everyone)
+        + normalize("norm_u", q @ p["W_u"]["kernel"], everyone)
+        + normalize("norm_m", mean @ p["W_m"]["kernel"], everyone)
     )
     return (g * noise.g) @ p["W_y"]["kernel"] + p["norm_y"]["bias"], alpha
 
@@ -105,70 +100,20 @@ def test_logits_and_attention_are_those_of_the_equations(made):
     np.testing.assert_allclose(actual[1].sum(0), 1)
 
 
-def test_examples_of_a_batch_are_read_as_if_alone():
-    model = Model(vocabulary=V, embedding_dim=D, hidden=H, norm=Norm())
-    random = np.random.default_rng(0)
-    passage, question = random.integers(V, size=(T, B)), random.integers(V, size=(S, B))
-    noise = Noise(1.0, 1.0, 1.0)
-
-    def arguments(n, t, s):
-        cases = slice(None) if n is None else slice(n, n + 1)
-        masks = (lengths_to_mask(t, LENGTHS[cases]), lengths_to_mask(s, QUESTIONS[cases]))
-        return passage[:t, cases], masks[0], question[:s, cases], masks[1], noise
-
-    together = arguments(None, T, S)
-    variables = jax.jit(model.init)(jax.random.key(0), *together)
-    apply = jax.jit(model.apply)
-    logits, alpha = apply(variables, *together)
-    for n, (length, size) in enumerate(zip(LENGTHS, QUESTIONS, strict=True)):
-        alone, attention = apply(variables, *arguments(n, length, size))
-        np.testing.assert_allclose(logits[n], alone[0], atol=1e-6)
-        np.testing.assert_allclose(alpha[:length, n], attention[:, 0], atol=1e-6)
-
-
-# --- The task, on a small data set ---
-
-WORDS = ["the", "ran", ".", "@placeholder", *(f"{cloze.ENTITY}{n}" for n in range(4))]
-
-
-def split(count, seed):
-    random = np.random.default_rng(seed)
-    passages, questions, answers = [], [], []
-    for _ in range(count):
-        entities = random.permutation(4)
-        sentences = [f"{cloze.ENTITY}{n} ran . the" for n in entities[: random.integers(1, 5)]]
-        passages.append(" ".join(sentences))
-        questions.append("@placeholder ran" + random.integers(3) * " the")
-        answers.append(f"{cloze.ENTITY}{entities[0]}")
-    return cloze.pack((passages, questions, answers), WORDS)
+# --- The task ---
 
 
 @pytest.fixture(scope="module")
-def splits():
-    data = dict(train=split(40, 0), valid=split(11, 1))
-    data["train"]["words"] = vocabulary.join(WORDS)
-    return data
+def make_task(data_dir):
+    return partial(tiny_task, "attentive_reader", data_dir)
 
 
-@pytest.fixture
-def make_task(splits, monkeypatch):
-    monkeypatch.setattr("experiments.datasets.load", lambda name, data_dir: splits)
-
-    def make(**changes):
-        config = config_file.get_config("tiny")
-        config.update(changes)
-        return Task(config)
-
-    return make
-
-
-def test_entities_get_the_same_new_names_in_all_texts(
-    make_task,
-):
+def test_entities_get_the_same_new_names_in_all_texts(make_task):
     task = make_task()
     cases = task.batches.cases(3, seed=0)
     plain, batch = task.cases(task.splits["train"], cases, task.shape(3)), task.batch(3)
-    (is_entity,) = np.nonzero([word.startswith("@entity") for word in WORDS])
+    words = vocabulary.split(task.splits["train"]["words"])
+    (is_entity,) = np.nonzero([word.startswith(cloze.ENTITY) for word in words])
     np.testing.assert_array_equal(task.entities, SPECIAL + is_entity)
     new = {}
     for name in ("passage", "question", "answer"):
@@ -197,18 +142,17 @@ def test_dropout_keeps_a_share_and_scales_by_it_in_test(make_task):
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_scores_are_means_over_all_examples_of_a_split(make_task, splits, norm):
-    task = make_task(norm=norm)
+def test_scores_are_means_over_all_examples_of_a_split(make_task, norm):
+    task = make_task(norm=norm, batch_size=400)
     variables = jax.jit(task.init)(jax.random.key(0))
     assert "stats" not in variables  # BN-LSTM keeps no averages
     scores = task.evaluate(variables)
-    assert scores.keys() == {"valid"} and scores["valid"].keys() == {"nll", "error", "entity_error"}
+    assert scores.keys() == {"valid", "test"}
+    split, lengths = task.splits["valid"], task.lengths["valid"]
     nll, error, entity_error = [], [], []
-    order = np.argsort(task.lengths["valid"], kind="stable")
-    for block in (order[:4], order[4:8], order[8:]):  # batch norm: of what is read together
-        cases = task.cases(
-            task.splits["valid"], block, int(-(-task.lengths["valid"][block].max() // 8) * 8)
-        )
+    order = np.argsort(lengths, kind="stable")
+    for block in (order[:400], order[400:800], order[800:]):  # batch norm: of what is read together
+        cases = task.cases(split, block, int(-(-lengths[block].max() // 8) * 8))
         logits, alpha = task.read(variables, cases)
         assert alpha.shape == cases["passage"].T.shape
         for row, answer in zip(np.asarray(logits, np.float64), cases["answer"], strict=True):
@@ -216,8 +160,9 @@ def test_scores_are_means_over_all_examples_of_a_split(make_task, splits, norm):
             error.append(row.argmax() != answer)
             entity_error.append(task.entities[row[task.entities].argmax()] != answer)
     expected = dict(nll=nll, error=error, entity_error=entity_error)
+    assert scores["valid"].keys() == expected.keys()
     for name, values in expected.items():
-        assert len(values) == 11
+        assert len(values) == len(split["answers"]) == 1000
         assert scores["valid"][name] == pytest.approx(np.mean(values), rel=1e-5)
 
 

@@ -169,11 +169,7 @@ def test_a_peer_may_differ_by_rounding():
 
 @pytest.mark.parametrize(
     "numbers, what",
-    [
-        (dict(loss=2.1), "the loss"),
-        (dict(W=(1.0, np.nan)), "W"),
-        (dict(loss=np.nan), "the loss"),
-    ],
+    [(dict(loss=2.1), "the loss"), (dict(W=(1.0, np.nan)), "W"), (dict(loss=np.nan), "the loss")],
 )
 def test_a_peer_with_another_loss_or_gradient_is_not_timed(numbers, what, capsys):
     with pytest.raises(KeyError, match="other"):
@@ -214,6 +210,3 @@ def test_a_table_shows_spread_memory_and_conditions():
     conditions = "GLIBC_TUNABLES=huge | 1.5 | 1234567 |"
     assert first == f"| draw | ours | 2,000 | 1.00 (0.50–3.00) | 4 | 2 MiB | 1e-07 | {conditions}"
     assert second == f"|  | theirs |  |  |  |  |  | {conditions}"
-
-
-# --- Mistakes ---

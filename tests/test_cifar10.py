@@ -1,9 +1,6 @@
 """CIFAR-10's original files."""
 
-import tarfile
-
 import numpy as np
-import pytest
 
 from experiments import datasets
 from experiments.datasets.corpora import cifar10
@@ -11,11 +8,6 @@ from tests.files import lay
 from tests.test_datasets import refused
 
 N = 30  # examples of a file, here
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch):
-    corpus(monkeypatch)
 
 
 def corpus(monkeypatch):
@@ -36,18 +28,9 @@ def binary(n):
     return np.column_stack([y.astype(np.uint8), x.reshape(N, -1)]).tobytes()
 
 
-@pytest.mark.parametrize("is_packed", [False, True])
-@pytest.mark.parametrize("is_inside", [False, True])
-def test_a_folder_and_an_archive_give_the_same_arrays(tmp_path, is_packed, is_inside):
-    files = {f"{name}.bin": binary(n) for n, name in enumerate(cifar10.NAMES)}
-    folder = lay(tmp_path / "original" / "cifar", files | {"batches.meta": b"whatever"})
-    source = folder.parent if is_inside else folder
-    if is_packed:
-        source = tmp_path / "archives" / "cifar-10-binary.tar.gz"
-        source.parent.mkdir()
-        with tarfile.open(source, "w:gz") as archive:
-            archive.add(folder, "cifar")
-        source = source.parent if is_inside else source
+def test_a_folder_is_read_with_the_last_examples_apart(tmp_path, monkeypatch):
+    """tests/test_readers.py reads archives and deeper folders."""
+    source = lay(tmp_path / "cifar", corpus(monkeypatch) | {"batches.meta": b"whatever"})
     datasets.prepare("cifar10", tmp_path / "data", source)
     splits = datasets.load("cifar10", tmp_path / "data")
     assert {name: len(split["y"]) for name, split in splits.items()} == dict(
@@ -60,9 +43,8 @@ def test_a_folder_and_an_archive_give_the_same_arrays(tmp_path, is_packed, is_in
     np.testing.assert_array_equal(splits["test"]["y"], images(5)[1])
 
 
-def test_a_file_of_another_size_raises_with_its_name(tmp_path):
-    files = {f"{stem}.bin": binary(n) for n, stem in enumerate(cifar10.NAMES)}
-    folder = lay(tmp_path, files | {"data_batch_2.bin": binary(1)[:-1]})
+def test_a_file_of_another_size_raises_with_its_name(tmp_path, monkeypatch):
+    folder = lay(tmp_path, corpus(monkeypatch) | {"data_batch_2.bin": binary(1)[:-1]})
     with refused("data_batch_2.bin has", "Needed: cifar-10-binary.tar.gz"):
         datasets.prepare("cifar10", tmp_path / "data", folder)
     assert not (tmp_path / "data").exists()

@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from scripts.pages import claims, documents
 from scripts.pages.sections import Section, gather
 from tests.test_report import write_run
 
-ROOT = Path(__file__).parent.parent
 TRAINED = [claim for claim in CLAIMS if claim.parts]
 X = np.arange(1.0, 61)
 

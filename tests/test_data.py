@@ -77,36 +77,25 @@ def test_the_next_item_is_prepared_while_the_last_is_used():
     assert len(threads) == 1 and threading.current_thread() not in threads
 
 
-def test_an_error_of_the_function_reaches_the_caller_in_its_turn():
-    threads = []
+def test_an_error_and_a_caller_who_stops_early_end_the_thread():
+    threads, done = [], []
 
     def work(item):
         threads.append(threading.current_thread())
         if item == 2:
             raise KeyError("no item 2")
-        return item
-
-    results = ahead(work, range(9))
-    assert next(results) == 0
-    assert next(results) == 1
-    with pytest.raises(KeyError, match="no item 2"):
-        next(results)
-    assert not any(thread.is_alive() for thread in threads)
-
-
-def test_a_caller_who_stops_early_ends_the_thread():
-    threads, done = [], []
-
-    def work(item):
-        threads.append(threading.current_thread())
         done.append(item)
         return item
 
+    results = ahead(work, range(9))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(KeyError, match="no item 2"):  # in its turn
+        next(results)
+    done.clear()
     results = ahead(work, range(1000))
     assert next(results) == 0
     results.close()
-    assert not any(thread.is_alive() for thread in threads)
-    assert max(done) <= 1
+    assert not any(thread.is_alive() for thread in threads) and max(done) <= 1
 
 
 def test_buckets_visit_an_example_at_most_once_an_epoch():

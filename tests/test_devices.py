@@ -75,8 +75,6 @@ def test_a_run_names_the_devices_that_it_leaves_idle(tmp_path):
     done = on_devices(8, "-m", *words, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "6 x cpu; idle: cpu:6, cpu:7. To use them, " in done.stdout
-    assert (
-        "multiple of 8 lanes (config.seeds times config.lr), or config.batch_size=8" in done.stdout
-    )
+    assert "of 8 lanes (config.seeds times config.lr), or config.batch_size=8" in done.stdout
     done = on_devices(8, "-m", *words, "--devices=2", f"--workdir={tmp_path / 'two'}")
     assert "2 x cpu\n" in done.stdout

@@ -148,8 +148,7 @@ def test_damaged_originals_are_read_or_raise(name, end, which, kind, place, junk
             files[path] = damaged(files[path], kind, place, junk)
             source = lay(folder / "source", files)
         done = outcome(
-            f"originals, {kind}",
-            lambda: datasets.prepare(name, folder / "data", source) or True,
+            f"originals, {kind}", lambda: datasets.prepare(name, folder / "data", source) or True
         )
         assert done or not list((folder / "data").glob("*"))
     shutil.rmtree(folder)

@@ -13,6 +13,7 @@ import pytest
 from experiments.theory import geometry
 from experiments.theory.geometry import NORMS, TABLE_1
 from tests import reference
+from tests.cells import assert_all_close
 
 N, D, H = 6, 3, 4  # examples, inputs, units
 random = np.random.default_rng(0)
@@ -26,10 +27,6 @@ UNIT = np.broadcast_to(np.eye(H), (N, H, H))
 
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def assert_all_close(value, expected, tolerance=1e-12):
-    np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance)
 
 
 def outputs(norm, theta=THETA, x=X):
@@ -59,7 +56,7 @@ def covariance(norm):
 
 @pytest.mark.parametrize("norm", ["none", *NORMS])
 def test_outputs_follow_the_equations(norm):
-    assert_all_close(geometry.outputs(norm, THETA, X), outputs(norm))
+    assert_all_close(geometry.outputs(norm, THETA, X), outputs(norm), 1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -99,14 +96,14 @@ def test_eq_13_lacks_terms_across_units_for_layer_norm():
 @pytest.mark.parametrize("norm", NORMS)
 def test_gain_metric_is_the_block_of_the_gains(norm):
     block = geometry.eq_13(norm, THETA, X, CORRELATED)[:, -1, :, -1]
-    assert_all_close(geometry.gain_metric(norm, W, X, CORRELATED), block)
+    assert_all_close(geometry.gain_metric(norm, W, X, CORRELATED), block, 1e-12)
 
 
 def test_eq_32_holds_for_constant_variances_only():
     def diagonals(cov):
         return np.diag(geometry.gain_metric("batch", W, X, cov)), np.diag(cov.mean(0))
 
-    assert_all_close(*diagonals(UNIT))
+    assert_all_close(*diagonals(UNIT), 1e-12)
     exact, printed = diagonals(covariance("batch"))
     assert abs(exact - printed).max() > 1e-2
 
@@ -115,7 +112,7 @@ def test_eq_35_is_the_divergence_of_weights_along_themselves():
     moved = X @ (DELTA * W.T / np.linalg.norm(W, axis=1))
     expected = np.einsum("nij,ni,nj->n", CORRELATED, moved, moved).mean() / 2
     metric = geometry.gain_metric("weight", W, X, CORRELATED)
-    assert_all_close(DELTA @ metric @ DELTA / 2, expected)
+    assert_all_close(DELTA @ metric @ DELTA / 2, expected, 1e-12)
 
 
 @pytest.mark.parametrize("theta", [1e-9, 0.3, 3.0])

@@ -13,27 +13,10 @@ import numpy as np
 import pytest
 
 from configs import mnist
+from ln import BatchNorm, LayerNorm, Norm, RMSNorm, layer_norm
+from ln import norm as norms
 from ln.errors import InputError
-from ln.norm import (
-    EPSILON,
-    KINDS,
-    SITES,
-    BatchNorm,
-    Dense,
-    Identity,
-    LayerNorm,
-    Linear,
-    Norm,
-    RMSNorm,
-    WeightNormDense,
-    batch_moments,
-    batch_norm,
-    declare_site,
-    layer_norm,
-    make_norm,
-    rms_norm,
-    weight_norm,
-)
+from ln.norm import EPSILON, KINDS, SITES, Dense, Identity, Linear, batch_moments, make_norm
 from tests import reference
 from tests.cells import Shorter, assert_all_close, draw
 
@@ -51,7 +34,7 @@ GAIN, BIAS = 1 + 0.3 * draw(H, seed=1), draw(H, seed=2)
 
 @jax.jit
 def batch_norm_of(a, gain, bias, epsilon):
-    return batch_norm(a, *batch_moments(a), gain, bias, epsilon)
+    return norms.batch_norm(a, *batch_moments(a), gain, bias, epsilon)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -81,14 +64,14 @@ def test_outputs_and_gradients_are_those_of_the_equations(
 
 def test_weight_norm_and_its_gradients_follow_the_equations(float64):
     v, d_w = draw(D, H, seed=3), draw(D, H, seed=4)
-    w, gradients = value_and_backward(weight_norm, d_w, v, GAIN)
+    w, gradients = value_and_backward(norms.weight_norm, d_w, v, GAIN)
     assert_all_close(w, reference.weight_norm(v, GAIN), 1e-12)
     assert_all_close(gradients, reference.weight_norm_backward(d_w, v, GAIN), 1e-12)
 
 
 @pytest.mark.parametrize(
     "ours, module, names",
-    [(layer_norm, nn.LayerNorm, ("scale", "bias")), (rms_norm, nn.RMSNorm, ("scale",))],
+    [(layer_norm, nn.LayerNorm, ("scale", "bias")), (norms.rms_norm, nn.RMSNorm, ("scale",))],
 )
 def test_norms_are_those_of_flax(ours, module, names, float64):
     a, d_y, parameters = draw(N, H, seed=3), draw(N, H, seed=4), (GAIN, BIAS)[: len(names)]
@@ -126,7 +109,7 @@ def test_large_means_cost_batch_norm_little_in_float32():
     a = np.float32(2000 + draw(256, 64))
     exact = reference.batch_norm(np.float64(a), np.ones(64), np.zeros(64), EPSILON)
     assert abs(batch_norm_of(a, 1.0, 0.0, EPSILON) - exact).max() < 1e-2
-    naive = batch_norm(a, a.mean(0), (a**2).mean(0) - a.mean(0) ** 2, 1.0, 0.0)
+    naive = norms.batch_norm(a, a.mean(0), (a**2).mean(0) - a.mean(0) ** 2, 1.0, 0.0)
     assert not (abs(naive - exact) < 1e-2).all()
 
 
@@ -321,7 +304,7 @@ def test_no_bias_sits_under_a_norm_and_a_layer_has_exactly_one(kind):
 @pytest.mark.parametrize("gain", [1.0, 0.1])
 def test_weight_vectors_have_the_length_of_their_gain(gain):
     dense = norm_of("weight", ("a",), gain=gain).dense("a", H)
-    assert isinstance(dense, WeightNormDense)
+    assert isinstance(dense, norms.WeightNormDense)
     columns, variables = dense.init_with_output(jax.random.key(0), np.eye(D, dtype=np.float32))
     assert_all_close(np.linalg.norm(columns, axis=0), np.full(H, gain), 1e-6)
     grown = {"kernel": 3 * variables["params"]["kernel"], "gain": np.arange(H, dtype=np.float32)}
@@ -392,16 +375,11 @@ INVALID = {
     "Shorter norm option 'gian'. Did you mean 'gain'": lambda: Norm(Shorter, ("a",), {"gian": 1}),
     "option 'train'": lambda: Norm(Shorter, ("a",), {"train": True}),
     "^config.norms.it: .*norm kind 'bacth'. Did you mean 'batch'": lambda: norm_of("bacth", ("a",)),
-    "option 'momentum'.*Known: epsilon, gain, gains, over": lambda: norm_of(
-        "layer", ("a",), momentum=0.9
-    ),
-    "LayerNorm.*gain must be a finite number; got '1'": lambda: LayerNorm(gain="1"),
+    "'momentum'.*Known: epsilon, gain, gains, over": lambda: norm_of("layer", ("a",), momentum=1),
     "Did you mean 'layer'": lambda: LayerNorm(over="layr"),
     "bias must be True or False; got 1": lambda: RMSNorm(bias=1),
     "train must be True or False; got None": lambda: BatchNorm(train=None),
-    "momentum must be a number from 0 to 1": lambda: BatchNorm(train=True, momentum=-0.1),
     "Dense: features must be a whole number of 1 or more; got 0": lambda: Dense(0),
-    "features must be a whole number of 1 or more; got True": lambda: Norm().dense("a", True),
     "Linear: features must be a whole number": lambda: Linear("4", Norm()),
     "norm must be a Norm, such as ln.Norm.+; got 'layer'": lambda: Linear(4, "layer"),
     "LayerNorm needs summed inputs": lambda: LayerNorm().init(KEY, np.float32(1)),
@@ -426,14 +404,14 @@ def test_a_declared_site_owns_its_bias(monkeypatch):
     monkeypatch.setattr("ln.norm._DECLARED", [])
     with refused("norm site 'attention'"):
         Norm("layer", ("attention",))
-    assert declare_site("attention") == declare_site("attention") == "attention"
+    assert norms.declare_site("attention") == norms.declare_site("attention") == "attention"
     for kind in KINDS:
         paths = parameters(Layer(Norm(kind, ("attention",)), "attention"), N, D)
         assert sum(path.endswith("bias") for path in paths) == 1, kind
     with refused("norm site 'atention'. Did you mean 'attention'"):
         Norm("layer", ("atention",))
     with refused("must be an identifier"):
-        declare_site("my site")
+        norms.declare_site("my site")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,17 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import order_embeddings as config_file
 from experiments import retrieval
-from experiments.datasets import captions as packed
-from experiments.datasets import vocabulary
 from experiments.datasets.vocabulary import END
 from experiments.order_embeddings import task as order_embeddings
-from experiments.order_embeddings.task import Task
 from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import assert_all_close
 from tests.cells import draw as normal
+from tests.learning import tiny_task
 
 NORMS = {
     "none": Norm(),
@@ -57,7 +54,7 @@ def contrast(E, margin):
 
 
 @pytest.mark.parametrize("kind", NORMS)
-def test_points_and_the_loss_are_those_of_the_equations(kind):
+def test_points_and_the_loss_are_those_of_the_equations(make_task, kind):
     task = make_task(norm=kind, margin=0.5)
     batch, random = task.batch(0), np.random.default_rng(1)
     inputs = batch["tokens"], batch["length"], batch["images"].astype(np.float64)
@@ -142,15 +139,16 @@ def test_ranks_are_means_over_all_orders_of_ties(levels, images, captions):
 
 
 def test_scores_are_means_over_whole_folds(task, variables):
-    """Folds of 20: one of 23 validation images, two of 41 test images."""
-    assert [len(fold.images) for fold in task.folds["valid"]] == [20]
-    assert [len(fold.images) for fold in task.folds["test"]] == [20, 20]
+    """Three folds of 150 of 500 images; of the validation images the first."""
+    assert len(task.splits["test"]["images"]) == 500
+    assert [len(fold.images) for fold in task.folds["valid"]] == [150]
+    assert [len(fold.images) for fold in task.folds["test"]] == [150] * 3
     scores = task.evaluate(variables)
     assert set(scores) == {"valid", "test"}
     places = []
     for fold in task.folds["test"]:
-        E = penalties(*jax.device_get(task.points(variables, fold)))
-        places.append(jax.device_get(retrieval.places(jnp.float32(E))))
+        E = direct(*task.points(variables, fold))
+        places.append(jax.device_get(retrieval.places(E)))
     for what in ("image", "caption"):
         for name in ("r1", "r5", "r10", "median", "mean"):
             mean = np.mean([both[what].scores()[name] for both in places])
@@ -164,42 +162,17 @@ def test_energies_that_are_no_numbers_find_nothing():
         assert places.recall(10) == 0 and places.scores()["mean"] >= 20
 
 
-# --- The task, on made-up data ---
-
-VOCABULARY = [f"word{n}" for n in range(12)]
-ABOVE = np.array([(0, 1), (0, 4), (2, 3)], np.int32)
-
-
-def toy_split(N, seed):
-    """Images of a kind each; captions name it, with words that say nothing before or behind."""
-    random = np.random.default_rng(seed)
-    kinds = random.integers(6, size=N)
-    images = np.eye(6)[kinds] + 0.1 * random.random((N, 6))
-    said = []
-    for kind in kinds:
-        for k in range(5):
-            noise = [VOCABULARY[n] for n in random.integers(6, 12, size=random.integers(0, 3 + k))]
-            said.append(" ".join([*noise, VOCABULARY[kind], *noise[:1]]))
-    images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
-    return packed.pack(images, said, VOCABULARY) | dict(above=ABOVE)
-
-
-class Toy(Task):
-    def load(self):
-        splits = {name: toy_split(N, N) for name, N in (("train", 30), ("valid", 23), ("test", 41))}
-        splits["train"]["words"] = vocabulary.join(VOCABULARY)
-        return splits
-
-
-def make_task(**changes):
-    config = config_file.get_config("tiny")
-    config.update_from_flattened_dict(dict(pad_to=4) | changes)
-    return Toy(config)
+# --- The task ---
 
 
 @pytest.fixture(scope="module")
-def task():
-    return make_task()
+def make_task(data_dir):
+    return partial(tiny_task, "order_embeddings", data_dir, pad_to=4)
+
+
+@pytest.fixture(scope="module")
+def task(make_task):
+    return make_task(fold=150)
 
 
 def test_a_batch_has_one_caption_per_image_with_an_end(task):
@@ -222,11 +195,12 @@ def test_a_batch_has_one_caption_per_image_with_an_end(task):
 def test_the_points_of_a_fold_are_those_of_single_captions(task, variables, monkeypatch):
     monkeypatch.setattr(order_embeddings, "BLOCK", 60)  # 100 captions in two blocks
     fold = task.fold("valid", 3, 20)
-    assert [tokens.shape for tokens, _ in fold.blocks] == [(60, 8), (60, 12)]
+    shapes = [tokens.shape for tokens, _ in fold.blocks]
+    assert [B for B, _ in shapes] == [60, 60] and shapes[0][1] < shapes[1][1]
     s, v = task.points(variables, fold)
     assert s.shape == (100, 8) and v.shape == (20, 8)
     split, captions, images = task.splits["valid"], task.captions, task.images
-    tokens, length = order_embeddings.pad(split, np.arange(15, 115), 12)
+    tokens, length = order_embeddings.pad(split, np.arange(15, 115), shapes[1][1])
     np.testing.assert_allclose(s, captions(variables, tokens, length), atol=1e-6)
     np.testing.assert_allclose(v, images(variables, split["images"][3:23]), atol=1e-6)
 
@@ -245,6 +219,6 @@ def test_weights_start_as_in_the_authors_code(variables):
     p = variables["params"]
     for array in (p["table"], p["encoder"]["W_x"]["kernel"], p["encoder"]["W"]["kernel"]):
         assert 0.09 < array.max() < 0.1 and -0.1 < array.min() < -0.09
-    assert 0.9 < np.abs(p["W_image"]["kernel"]).max() / np.sqrt(6 / (6 + 8)) < 1
+    assert 0.9 < np.abs(p["W_image"]["kernel"]).max() / np.sqrt(6 / (512 + 8)) < 1
     U = p["encoder"]["U"]["kernel"]
     np.testing.assert_allclose(U @ U.T, np.eye(8), atol=1e-5)

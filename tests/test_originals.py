@@ -38,15 +38,9 @@ def read(path, budget=100_000, archives=originals.NEVER):
 
 
 @pytest.mark.parametrize("pack, end", [(gzip.compress, ".gz"), (lzma.compress, ".xz"), (bytes, "")])
-def test_single_files_may_be_packed(tmp_path, pack, end):
+def test_a_file_is_a_source_alone_and_in_a_folder(tmp_path, pack, end):
     folder = lay(tmp_path / "toy", {name + end: pack(data) for name, data in FILES.items()})
-    assert read(folder) == FILES
-
-
-def test_a_single_file_is_a_source(tmp_path):
-    lay(tmp_path, {"a.txt": b"ay", "b.txt.gz": gzip.compress(b"bee")})
-    assert read(tmp_path / "a.txt") == {"a.txt": b"ay"}
-    assert read(tmp_path / "b.txt.gz") == {"b.txt": b"bee"}
+    assert read(folder) == FILES and read(folder / f"b.txt{end}") == {"b.txt": b"bee"}
 
 
 def test_archives_in_a_folder_come_after_its_files(tmp_path):

@@ -29,6 +29,3 @@ def test_the_lines_are_the_same_on_every_machine(written):
     np.testing.assert_array_equal(offsets, np.round(offsets))
     content = offsets.astype("<i2").tobytes() + "\n".join(text for _, text in lines).encode()
     assert hashlib.sha256(content).hexdigest() == DIGEST
-
-
-# --- What a line looks like ---

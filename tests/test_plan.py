@@ -13,6 +13,7 @@ from scripts import cli
 from scripts.engines import jobs, plan
 from tests.commands import PROJECT, start
 from tests.commands import run as run_command
+from tests.test_report import write_folder
 
 PLAN = PROJECT / "results" / "plan.toml"
 
@@ -62,18 +63,13 @@ def fair(root, **changes):
 def write_run(run, values, split="valid", metric="error", finished=True):
     """Write a run folder with readings; values: step and epoch -> value."""
     config = run.resolved()
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.json").write_text(config.to_json())
     selected = {config.select.metric: 0.5} if split == config.select.split else {}
     lane = dict(seed=config.seeds[0], lr=config.lr[0])
     rows = [
         dict(step=at, epoch=at, split=split) | lane | selected | {metric: value}
         for at, value in values.items()
     ]
-    runs.write_rows(run.folder / "metrics.jsonl", rows)
-    runs.write_rows(run.folder / "sessions.jsonl", [dict(step=0, command="", versions={})])
-    if finished:
-        (run.folder / "finished.json").write_text("{}")
+    write_folder(run.folder, config, rows, finished)
 
 
 def diverge(run):
@@ -128,14 +124,6 @@ def test_a_broken_file_raises(text, message, tmp_path):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         plan.read(tmp_path / "plan.toml", tmp_path)
-
-
-def test_names_hold_what_varies(tmp_path):
-    grid = [dict(norm="none"), dict(batch_size=[4, 8], norm="layer", hidden=5)]
-    (wave,) = sweep(tmp_path, grid=grid).waves()
-    assert names(wave)[:2] == ["norm=none", "norm=layer,batch_size=4,hidden=5"]
-    (wave,) = sweep(tmp_path).waves()
-    assert names(wave) == ["norm=none", "norm=layer"]  # one seed: not named
 
 
 def test_a_later_stage_takes_the_choice(tmp_path):
@@ -388,24 +376,18 @@ def test_collect_keeps_foreign_files(finished, tmp_path, capsys):
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
-def test_collect_drops_update_rows(finished, tmp_path):
-    stage, place = finished
+def test_collect_drops_update_rows_and_updates_documents(finished, tmp_path, monkeypatch):
+    (stage, place), written = finished, []
+    monkeypatch.setattr(plan.documents, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(plan.documents, "write", lambda: written.append(place.exists()))
     path = stage.folder / "norm=none" / "metrics.jsonl"
     rows = runs.read_rows(path)
     runs.write_rows(path, [rows[0] | dict(split="update"), *rows])
-    plan.collect([stage], tmp_path / "results")
-    assert [path.name for path in place.parent.iterdir()] == ["norm=none"]
-    assert runs.read_rows(place / "metrics.jsonl") == rows
-
-
-def test_collect_updates_documents(finished, tmp_path, monkeypatch):
-    written = []
-    monkeypatch.setattr(plan.documents, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(plan.documents, "write", lambda: written.append(finished[1].exists()))
-    plan.collect([finished[0]], tmp_path / "results", dry_run=True)
+    plan.collect([stage], tmp_path / "results", dry_run=True)
     assert not written
-    plan.collect([finished[0]], tmp_path / "results")
-    assert written == [True]
+    plan.collect([stage], tmp_path / "results")
+    assert written == [True] and [path.name for path in place.parent.iterdir()] == ["norm=none"]
+    assert runs.read_rows(place / "metrics.jsonl") == rows
 
 
 def test_collect_keeps_results_small(finished, tmp_path, monkeypatch):
@@ -468,4 +450,3 @@ def test_a_stopped_plan_resumes(tmp_path):
     stored = runs.read(folder)
     keys = [(row.step, row.split, row.seed) for row in stored.rows]
     assert stored.finished and len(keys) == len(set(keys)) and stored.config["steps"] == length
-    assert "tiny, 1/1 runs, ETA 0:00:00" in run_command(*words, "--dry_run").stdout

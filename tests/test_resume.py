@@ -71,8 +71,7 @@ def whole(tmp_path_factory, data_dir):
 
 
 def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
-    folder = tmp_path / "run"
-    checkpoints = folder / "checkpoints"
+    folder, checkpoints = tmp_path / "run", tmp_path / "run/checkpoints"
 
     def newest():
         return max((int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()), default=0)
@@ -102,8 +101,8 @@ def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
 def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     folder = tmp_path / "run"
     process = begin(folder, data_dir, "--config.save_every=1200")
-    wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
-    wait_until(lambda: (folder / "metrics.jsonl").stat().st_size > 1000, process)
+    rows = folder / "metrics.jsonl"
+    wait_until(lambda: rows.exists() and rows.stat().st_size > 1000, process)
     process.send_signal(signal.SIGINT if os.name == "posix" else signal.CTRL_C_EVENT)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output

@@ -289,14 +289,6 @@ def test_a_loop_of_ones_own_has_statistics_by_step():
             assert_all_close(after["stats"], step_stats[1], 1e-12)
 
 
-def test_by_default_the_first_carry_is_0_and_no_parameter():
-    cell = LSTM(H)
-    variables = init(Layer(cell), draw(T, B, D))
-    assert set(variables["params"]["cell"]) == {"W_x", "W_h", "b"}
-    c, h = cell.apply({"params": variables["params"]["cell"]}, B, method="initial")
-    assert c.shape == h.shape == (B, H) and not c.any() and not h.any()
-
-
 def test_large_matrices_of_two_layers_are_initialized():
     # Batches of QR waited for one another forever, from 400 units on.
     initialize = jax.jit(lambda keys: [orthogonal_blocks(key, (400, 800)) for key in keys])
@@ -314,11 +306,8 @@ def test_W_h_starts_orthogonal_and_b_at_0_but_the_forget_gate():
 
 
 def test_the_example_in_the_readme_runs_and_is_short():
-    (code,) = (
-        block
-        for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-        if "class Tagger" in block
-    )
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if "class Tagger" in block)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     names = {}
     exec(code, names)
@@ -418,7 +407,6 @@ def refused(cell=None, xs=None, **arguments):
     "make, words",
     [
         (lambda: LSTM(0), "units must be a whole number of 1 or more; got 0"),
-        (lambda: GRU(2.5), "units must be a whole number of 1 or more; got 2.5"),
         (lambda: LSTM(H, "layer"), "norm must be a Norm, such as ln.Norm(); got 'layer'"),
         (lambda: GRU(H, learned=("c",)), "('h',); got ('c',)"),
         (lambda: LSTM(H, learned="ch"), "learned must be a tuple"),
@@ -435,15 +423,6 @@ def refused(cell=None, xs=None, **arguments):
         (lambda: orthogonal_blocks(None, (4, 6)), "needs a shape (H, n H); got (4, 6)"),
         (refused(mask=MASK.T), "mask must be booleans (5, 4); got bool (4, 5)"),
         (refused(mask=MASK & (LENGTHS > 2)), "is false at every step of example(s) [3]"),
-        (
-            refused(carry=draw(B, H)),
-            "carry must be (c, h), each an array of floats [B, H] = (4, 6)",
-        ),
-        (
-            refused(GRU(H), carry=draw(B, H + 1)),
-            "carry must be h, each an array of floats [B, H] = (4, 6); got float64 (4, 7) for h",
-        ),
-        (lambda: Norm("layer", ("x",))("q"), "Unknown norm site 'q'"),
         (
             partial(Layer(LSTM(H), "plian").init, jax.random.key(0), np.zeros((T, B, D))),
             "schedule must be None, 'plain' or a fused.Schedule; got 'plian'",

@@ -99,9 +99,8 @@ def test_a_sum_is_taken_where_all_curves_have_a_reading():
 def test_a_trend_is_the_slope_of_each_seed_per_doubling():
     gains = [rules.Gains.exact(np.array([n, 2.0 * n]))._replace(seeds=(0, 1)) for n in range(4)]
     sizes = [dict(pixels_per_step=1, batch_size=2 ** (3 - n)) for n in range(4)]
-    assert rules.trend([rules.Cell(size, {}) for size in sizes], gains).values.round(
-        9
-    ).tolist() == [1, 2]
+    slopes = rules.trend([rules.Cell(size, {}) for size in sizes], gains).values
+    assert slopes.round(9).tolist() == [1, 2]
 
 
 # --- Intervals and outcomes ---

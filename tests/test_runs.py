@@ -72,18 +72,6 @@ def test_a_folder_of_other_files_raises(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_in_use_raises(folder):
-    with open_run(folder), pytest.raises(InputError, match="Another process is writing"):
-        open_run(folder)
-    open_run(folder).close()
-
-
-def test_an_unknown_mode_raises_before_the_folder_exists(folder):
-    with pytest.raises(InputError, match="Did you mean 'max'"):
-        open_run(folder, **{"select.mode": "maxi"})
-    assert not folder.exists()
-
-
 def test_other_data_raise(folder):
     open_run(folder, {"mnist": "a", "digits": "b"}).close()
     open_run(folder, {"mnist": "a"}).close()
@@ -514,8 +502,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(
-    "name, text",
-    [(name, text) for name in CHANGED for text in (*NO_OBJECTS, *CHANGED[name])],
+    "name, text", [(name, text) for name in CHANGED for text in (*NO_OBJECTS, *CHANGED[name])]
 )
 def test_malformed_files_raise_one_line(folder, name, text):
     store(folder, {(1, 0, 0.1): 0.5})

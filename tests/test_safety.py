@@ -4,8 +4,6 @@ import ast
 from pathlib import Path
 import re
 
-import pytest
-
 from tests.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,20 +32,6 @@ def test_no_module_executes_files_or_unpacks_elsewhere():
     assert not [path for path in files if re.search(OTHERS, path.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("import pickle", "archive.extractall(folder)", "x = eval(text)", "os.system(line)"),
-        *("np.load(path, allow_pickle=True)", "archive.extract(name)", "torch.load(path)"),
-    ],
-)
-def test_dangerous_lines_are_seen(line, tmp_path):
-    modules = "import os, subprocess, tarfile, yaml"
-    (tmp_path / "module.py").write_text(f"{modules}\nimport pickle\n{line}\n")
-    report = dangers(str(tmp_path / "module.py"))
-    assert ":3:" in report or re.search(OTHERS, line)
-
-
 # --- Untrusted files ---
 
 OPENING = set("open read_text read_bytes fromfile loadtxt genfromtxt memmap open_memmap".split())
@@ -71,8 +55,3 @@ def openings(code):
 def test_no_reader_opens_files_by_itself():
     paths = [path for path in (ROOT / "experiments").rglob("*.py") if path.name not in OWN]
     assert not [(path, n) for path in paths for n in openings(path.read_text(encoding="utf-8"))]
-
-
-@pytest.mark.parametrize("line", ["import gzip", "from tarfile import x", "p.open()", "open(p)"])
-def test_openings_are_seen(line):
-    assert list(openings(line))

@@ -73,12 +73,8 @@ def test_the_examples_of_the_docs_work(make_run, monkeypatch):
 def test_command_overwrites_its_own_files(make_run, tmp_path):
     for name in ("samples.json", "neighbours.txt"):
         (tmp_path / name).touch()
-    run(
-        "scripts.sample",
-        "order_embeddings",
-        f"--workdir={make_run('order_embeddings')}",
-        f"--out={tmp_path}",
-    )
+    name = "order_embeddings"
+    run("scripts.sample", name, f"--workdir={make_run(name)}", f"--out={tmp_path}")
     assert (tmp_path / "neighbours.txt").stat().st_size
 
 
@@ -100,8 +96,7 @@ def test_help_shows_the_options_of_one_experiment(name):
     ],
 )
 def test_nothing_is_written_for_what_a_run_lacks(make_run, tmp_path, word, message):
-    out = tmp_path / "out"
-    workdir = make_run("draw")
+    out, workdir = tmp_path / "out", make_run("draw")
     done = run("scripts.sample", "draw", f"--workdir={workdir}", f"--out={out}", word)
     assert_rejected(done, message)
     assert not out.exists()

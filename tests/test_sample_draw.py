@@ -9,19 +9,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from experiments.draw import samples
 from experiments.draw.model import Window
-from experiments.draw.samples import (
-    COLUMNS,
-    GAP,
-    WRITING,
-    ZOOM,
-    Options,
-    corners,
-    sample,
-    selected,
-    sheet,
-    tile,
-)
+from experiments.draw.samples import GAP, WRITING, ZOOM, Options, corners, sample, tile
 from tests.learning import tiny_task
 
 pytestmark = pytest.mark.slow  # pictures
@@ -79,17 +69,10 @@ def test_a_frame_beyond_the_picture_is_cut(g_X, delta):
     assert colours.shape == (28 * ZOOM, 28 * ZOOM) and colours.any() == (g_X == 26)
 
 
-@pytest.mark.parametrize("T", [1, 2, COLUMNS, 64])
+@pytest.mark.parametrize("T", [1, 2, samples.COLUMNS, 64])
 def test_first_and_last_glimpse_are_shown(T):
-    shown = selected(T)
-    assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, COLUMNS)
-
-
-def test_pictures_fill_a_square_row_by_row():
-    page = pixels_of(sheet([tile(BLACK + n / 5) for n in range(5)]))[..., 0]
-    side = 28 * ZOOM + GAP
-    assert page.shape == (2 * side, 3 * side)
-    assert page[::side, ::side].tolist() == [[0, 51, 102], [153, 204, 255]]
+    shown = samples.selected(T)
+    assert shown[0] == 0 and shown[-1] == T - 1 and len(set(shown)) == min(T, samples.COLUMNS)
 
 
 def test_the_animation_shows_every_glimpse_and_holds_the_last(make_task):

@@ -9,18 +9,7 @@ import pytest
 
 from experiments.datasets import lines
 from experiments.handwriting import samples
-from experiments.handwriting.samples import (
-    FONT,
-    INK,
-    Line,
-    Options,
-    draw,
-    path,
-    sample,
-    text_in,
-    until_end,
-    write,
-)
+from experiments.handwriting.samples import FONT, INK, Line, Options, draw, path, sample
 from ln.errors import InputError
 from tests.learning import tiny_task
 
@@ -77,7 +66,7 @@ def test_strokes_are_drawn_as_recorded():
 )
 def test_a_line_ends_once_the_window_is_behind_the_text(rows, size, caption):
     phi = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.7], [0, 0.1, 0.2], [0, 1, 0.5]])[rows]
-    line = until_end("aa", np.zeros((len(phi) + 1, 3)), phi)
+    line = samples.until_end("aa", np.zeros((len(phi) + 1, 3)), phi)
     assert (len(line.points), line.caption) == (size + 1, caption)
 
 
@@ -103,7 +92,7 @@ def test_captions_are_no_formulas():
 
 
 def written(task, variables, texts=("ab",), **options):
-    return write(task, variables, Options(**dict(count=1, steps=5) | options), list(texts))
+    return samples.write(task, variables, Options(**dict(count=1, steps=5) | options), list(texts))
 
 
 def test_every_text_is_written_count_times(task, variables):
@@ -133,7 +122,7 @@ def test_without_text_those_of_real_lines_are_written(task, variables, monkeypat
     assert list(files) == ["samples.png"] and files == again
     captions = [line.caption for line in drawn[0]]
     for n in (0, 66, 133):
-        text = text_in(task.splits["test"], n)
+        text = samples.text_in(task.splits["test"], n)
         assert f"{text} (not at the end after 3 points)" in captions
         assert f"{text} (a line of pen, its first 20 points)" in captions
 

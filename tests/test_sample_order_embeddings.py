@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.datasets import vocabulary
-from experiments.order_embeddings.samples import Options, captions_of, places, sample
-from experiments.pictures import GOOD
-from ln.errors import InputError
+from experiments.order_embeddings.samples import Options, captions_of, sample
 from tests.learning import tiny_task
 
 N = 20  # images of a fold
@@ -55,19 +53,6 @@ def number(name):
     return int(re.match(r"image (\d+) \(", name).group(1))
 
 
-@pytest.mark.parametrize(
-    "own, count, expected", [([3, 4], 2, "12 4"), ([3, 4], 4, "1204"), ([], 1, "1")]
-)
-def test_the_nearest_and_the_first_own_are_listed(own, count, expected):
-    E = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
-    rows = places(E, np.isin(np.arange(5), own), count)
-    assert [n for _, n, _ in rows] == [int(n) for n in expected.replace(" ", "")]
-    assert [int(number.split()[0]) for number, _, _ in rows] == [
-        1 + np.argsort(E).tolist().index(n) for _, n, _ in rows
-    ]
-    assert all((mark == GOOD) == (n in own) for _, n, mark in rows)
-
-
 def test_captions_near_an_image_have_the_least_energies(answers, energies, said):
     rows_of = answers(count=7, cases=3)
     images = {title: rows for title, rows in rows_of.items() if title.startswith("image")}
@@ -111,15 +96,3 @@ def test_images_without_pictures_have_the_names_of_their_files(task, variables, 
 def test_the_page_shows_images_and_their_neighbours(task, variables):
     page = sample(task, variables, Options(cases=2, count=2))["neighbours.html"]
     assert page.count("<img") >= 2 + 2 * 2
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(split="tset"), "Did you mean 'test'"),
-        (dict(cases=N + 1), "--cases=21: a fold of the split 'test' has 20 images"),
-    ],
-)
-def test_unknown_splits_and_too_many_images_raise(task, variables, options, message):
-    with pytest.raises(InputError, match=message):
-        sample(task, variables, Options(**options))

@@ -80,7 +80,6 @@ def test_an_unknown_word_of_the_data_is_no_question_mark(task):
         (b"one\ncaf\xe9\n", {}, "line 2: .* is not UTF-8"),
         (b"one", dict(split="vlid"), "Did you mean 'valid'"),
     ],
-    ids=["missing", "blank", "cp1252", "split"],
 )
 def test_an_unreadable_file_raises(sample, contents, options, message):
     with pytest.raises(InputError, match=message):

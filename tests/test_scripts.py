@@ -2,7 +2,6 @@
 
 from importlib.util import find_spec
 import json
-import math
 import os
 from pathlib import Path
 import signal
@@ -41,9 +40,9 @@ SWEEP = "scripts.sweep --config=configs/mnist.py:tiny"
 CUDA = pytest.mark.skipif(find_spec("jax_plugins") is not None, reason="the plugin is here")
 REJECTED = [
     ("scripts.train --config=configs/mnist.py:smal", 'Did you mean "small"'),
+    ("scripts.train --config=README.md", "There is no config file 'README.md', in Python"),
     ("scripts.train --config=configs/mnit.py", "Did you mean 'configs/mnist.py'"),
     (f"{TRAIN} --config.nrm=layer", 'Did you mean "norm"'),
-    (f"{TRAIN} --config.norms.layer.gian=2", 'Did you mean "gain"'),
     (f"{TRAIN} --config.hidden=8.5", "config.hidden=8.5"),
     (f"{TRAIN} --workdri=x", "Did you mean: workdir"),
     (TRAIN, "--workdir=DIR"),
@@ -66,25 +65,20 @@ REJECTED = [
     ("scripts.sample", "Give one experiment of attentive_reader"),
     ("scripts.sample drwa --workdir=x --count=3", "Did you mean 'draw'"),
     ("scripts.sample draw --workdir=x --count=0", "--count=0"),
-    (f"scripts.sample draw --workdir=x --count={10**20}", f"--count={10**20}"),
     (f"scripts.sample draw --workdir=x --seed={2**31}", "in the range [0, 2147483647]"),
     ("scripts.sample draw --workdir=x --text=norm", "Unknown command line flag 'text'"),
     ("scripts.sample draw --workdir=x --out=configs", "configs is not empty"),
-    ("scripts.sample draw --workdir=configs", "configs is no run folder"),
     ("scripts.sample draw --workdir=results/paper/mnist/norm=layer,batch_size=4", "of mnist"),
     ("scripts.benchmark lane", "Did you mean 'lanes'?"),
     ("scripts.benchmark --case=draw", "--case"),
     ("scripts.benchmark step --case=drwa", "Did you mean 'draw'?"),
-    ("scripts.benchmark step --case=draw --norm=layr", "Did you mean 'layer'?"),
     ("scripts.benchmark step --case=mnist --scale=tiny --peer=our", "Did you mean 'ours'?"),
     ("scripts.benchmark rnn --out=README.md", "is not a folder"),
     ("scripts.gpu", "--help"),
     ("scripts.gpu trian --out=x", "Did you mean 'train'"),
     ("scripts.gpu train --out=x", "--minutes=N"),
-    ("scripts.gpu train --out=x --only=draww", "Did you mean 'draw'"),
     ("scripts.count_kernels", "--experiment=NAME"),
     ("scripts.count_kernels --experiment=drwa", "Did you mean 'draw'?"),
-    ("scripts.count_kernels --experiment=mnist --scale=smal", "Did you mean 'small'?"),
     pytest.param(
         "scripts.count_kernels --experiment=mnist --scale=tiny", '"jax[cuda13]==', marks=CUDA
     ),
@@ -100,14 +94,6 @@ def test_a_wrong_command_ends_in_one_line(words, message):
 def test_a_grid_is_the_product_of_its_axes():
     points = jobs.read_grid(["norm=none,layer", "batch_size=128,4"])
     assert points == [dict(norm=n, batch_size=b) for n in ("none", "layer") for b in ("128", "4")]
-
-
-@pytest.mark.parametrize(
-    "axes, message", [(["norm"], "write KEY=VALUE"), (["norm=none", "norm=layer"], "twice")]
-)
-def test_a_wrong_grid_raises(axes, message):
-    with pytest.raises(InputError, match=message):
-        jobs.read_grid(axes)
 
 
 def test_runs_are_named_by_what_varies():
@@ -135,22 +121,6 @@ def test_every_number_has_a_range(name):
 
 
 @pytest.mark.parametrize(
-    "values, message",
-    [
-        (dict(hidden=0), "hidden is 0; it must be 1 or more"),
-        (dict(channels=(8, 0)), "channels is 0"),
-        (dict(clip=math.nan), "clip is nan; it must be 0 or more"),
-        (dict(optimizer=dict(b1=1.5)), "optimizer.b1 is 1.5; it must be from 0 to 0.999999"),
-        (dict(optimizer=dict(eps=math.inf)), "optimizer.eps is inf"),
-        (dict(kappa_bias=-math.inf), "kappa_bias is -inf; it must be a finite number"),
-    ],
-)
-def test_a_number_out_of_range_raises(values, message):
-    with pytest.raises(InputError, match=message):
-        ranges.check(values)
-
-
-@pytest.mark.parametrize(
     "text, message",
     [
         ("def get_config(:", "line 1: SyntaxError"),
@@ -163,12 +133,6 @@ def test_a_config_file_with_an_error_raises(text, message, tmp_path):
     with pytest.raises(InputError, match=message) as error:
         cli.read_config_file(str(tmp_path / "own.py"))
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["", "configs", "README.md", "nosuch.py"])
-def test_other_files_are_no_configs(name):
-    with pytest.raises(InputError, match="There is no config file"):
-        cli.read_config_file(name)
 
 
 @pytest.mark.parametrize("closing", [">&-", "| head -c 1", "> /dev/full"])
@@ -203,12 +167,9 @@ def test_a_sweep_passes_on_every_setting(tmp_path):
     """Also those that a prefix of the command line would miss."""
     (tmp_path / "flags").write_text("--config.hidden=5\n")
     place = (f"--root={tmp_path / 'runs'}", f"--config.data_dir={tmp_path}")
-    given = (
-        f"--flagfile={tmp_path / 'flags'}",
-        "-config.batch_size=3",
-        "--config.norms.batch.unbiased",
-    )
-    words = ("scripts.sweep", "--config=configs/mnist.py:tiny", *place, *given, "--grid=norm=none")
+    given = (f"--flagfile={tmp_path / 'flags'}", "-config.batch_size=3", "--grid=norm=none")
+    words = ("scripts.sweep", "--config=configs/mnist.py:tiny", *place, *given)
+    words += ("--config.norms.batch.unbiased",)
     assert run(*words).returncode == 0
     config = runs.read(tmp_path / "runs/mnist/norm=none").config
     assert (config["hidden"], config["batch_size"]) == (5, 3)

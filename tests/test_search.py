@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from pathlib import Path
-import time
 
 from absl import flags
 from absl.testing import flagsaver
@@ -16,10 +15,10 @@ from ln.training import runs
 from scripts import cli, sweep  # noqa: F401  the latter defines the flags
 from scripts.engines import jobs
 from tests.commands import start
+from tests.test_resume import wait_until
 
 optuna = pytest.importorskip("optuna")
 search = pytest.importorskip("scripts.engines.search")
-PROJECT = Path(__file__).parent.parent
 TINY = "--config=configs/mnist.py:tiny"
 
 
@@ -238,10 +237,8 @@ def test_a_damaged_journal_raises(trainer, tmp_path):
     journal.write_bytes(b"{\n" + journal.read_bytes())
     with pytest.raises(InputError, match="journal.log cannot be opened .*another --study"):
         make_search(tmp_path, "lr=log:1e-4:1e-2", trials=1)
-
-
-def test_a_lost_journal_raises(trainer, tmp_path):
-    (tmp_path / "search" / "trial=0").mkdir(parents=True)
+    journal.unlink()
+    journal.with_name("trial=0").mkdir()
     with pytest.raises(InputError, match="The runs of a search are in .*journal.log is lost"):
         make_search(tmp_path, "lr=log:1e-4:1e-2")
 
@@ -315,9 +312,7 @@ def test_a_launcher_takes_up_the_run_of_a_killed_one(tmp_path):
         if " | " in line:
             mine = folder.parent / line.split(" | ")[0]
             break
-    while not any(path.name.isdigit() for path in mine.glob("checkpoints/*")):
-        assert a.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: any(p.name.isdigit() for p in mine.glob("checkpoints/*")), a)
     a.kill()  # its run loses the pipe to write to and dies of that, or is waited for
     texts = [launcher.communicate(timeout=300)[0] for launcher in launchers]
     assert b.returncode == 0, texts

@@ -166,10 +166,7 @@ def test_expansion_is_least_squares_and_keeps_the_table():
 
 ROWS = {"the": [1.0, -2.5, 0.25], "naïve": [0.0, 3.0, 1e-3], "New_York": [7.0, 8.0, 9.0]}
 TEXT = "".join(f"{word} {' '.join(map(str, row))} \r\n" for word, row in ROWS.items())
-FORMATS = {
-    "glove.txt": TEXT.encode(),
-    "head.txt.gz": gzip.compress(b"3 3\n" + TEXT.encode()),
-}
+FORMATS = {"glove.txt": TEXT.encode(), "head.txt.gz": gzip.compress(b"3 3\n" + TEXT.encode())}
 
 
 @pytest.mark.parametrize("name", FORMATS)

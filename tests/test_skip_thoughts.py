@@ -159,13 +159,9 @@ def test_triples_are_short_and_of_one_book_for_all_blocks(block):
 def test_an_epoch_has_every_triple_once_in_another_order(block):
     split = a_text([100, 80, 120])
     batches = Triples(split, 9, block, batch_size=3, run=2, seed=0)
-    epochs = [
-        [
-            (batches.cases(step, seed=4), batches.length(step))
-            for step in range(e * batches.steps_per_epoch, (e + 1) * batches.steps_per_epoch)
-        ]
-        for e in range(2)
-    ]
+    count = batches.steps_per_epoch
+    drawn = [(batches.cases(step, seed=4), batches.length(step)) for step in range(2 * count)]
+    epochs = drawn[:count], drawn[count:]
     known = set(by_hand(split, 9))
     for epoch in epochs:
         cases = np.concatenate([middles for middles, _ in epoch])
@@ -174,7 +170,7 @@ def test_an_epoch_has_every_triple_once_in_another_order(block):
             assert (np.diff(split["starts"])[middles] == length).all()
     assert [m.tolist() for m, _ in epochs[0]] != [m.tolist() for m, _ in epochs[1]]
     # A function of the step: asked in another order, it is the same.
-    again = Triples(split, 9, block, 3, 2, 0).cases(batches.steps_per_epoch + 1, seed=4)
+    again = Triples(split, 9, block, 3, 2, 0).cases(count + 1, seed=4)
     np.testing.assert_array_equal(again, epochs[1][1][0])
 
 

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 import signal
 import sys
-import time
 
 from absl import flags
 import pytest
@@ -14,9 +13,9 @@ from ln.training import runs
 from scripts import sweep  # noqa: F401  defines the flags
 from scripts.engines import slurm
 from tests.commands import start
+from tests.test_resume import wait_until
 
 submitit = pytest.importorskip("submitit")
-PROJECT = Path(__file__).parent.parent
 
 
 def children(pid):
@@ -56,9 +55,7 @@ def test_jobs_that_lose_their_machine_resume(tmp_path):
         before = {}
         for name, number in (("norm=none", signal.SIGUSR2), ("norm=layer", signal.SIGTERM)):
             rows = root / name / "metrics.jsonl"
-            while not (rows.exists() and rows.stat().st_size):
-                assert launcher.poll() is None
-                time.sleep(0.01)
+            wait_until(lambda rows=rows: rows.exists() and rows.stat().st_size, launcher)
             before[name] = processes_of(jobs[name])
             assert len(before[name]) >= 2
             send(number, jobs[name])

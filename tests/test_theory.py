@@ -3,8 +3,6 @@
 import functools
 import re
 
-from absl import flags
-from absl.testing import flagsaver
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ from experiments.claims import CLAIMS
 from experiments.theory import layers, recurrence
 from ln.norm import Norm
 from ln.rnn import RNN
-from scripts import report
+from tests.test_report import page_of
 
 NUMBERS = {claim.number for claim in CLAIMS if claim.experiment == "theory"}
 
@@ -97,10 +95,7 @@ def test_stability_compares_both_ranges(decades, holds):
 @pytest.mark.slow
 def test_the_page_shows_all_checks(tmp_path, analysis, monkeypatch):
     monkeypatch.setattr("experiments.theory.analysis", lambda: analysis)
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(theory=True, out=str(tmp_path)):
-        report.main([])
-    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    page = page_of(None, tmp_path, theory=True)
     assert re.findall(r'<h2 id="(\w+)">', page) == [f.__name__ for f in theory.DEMONSTRATIONS]
     assert {int(n) for n in re.findall(r"<dt>(\d+)\. ", page)} == NUMBERS
     words = re.findall(r'class="verdict [\w-]+">([\w ]+)<', page)
