@@ -19,7 +19,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes a second or two to import
 
 from experiments.curves import Curve, Panel
 
@@ -285,7 +285,7 @@ def interval(gains: np.ndarray, error: float = ERROR) -> tuple[np.ndarray, np.nd
         subsets = np.array(list(itertools.product((0, 1), repeat=count)))[1:]
         means = np.sort(gains @ (subsets.T / subsets.sum(1)), axis=-1)
         return means[..., cut - 1], means[..., -cut]
-    half = stats.t.ppf(1 - error / 2, count - 1) * stats.sem(gains, axis=-1)
+    half = stdtrit(count - 1, 1 - error / 2) * gains.std(-1, ddof=1) / count**0.5
     return gains.mean(-1) - half, gains.mean(-1) + half
 
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 import numpy as np
 import optax
-from scipy.stats import rankdata
 
 from experiments.datasets import text, vocabulary
 from experiments.datasets.originals import Budget, opened
@@ -217,6 +216,8 @@ def relate(x, y, x_valid, y_valid, x_test, y_test, seed: int = SEED) -> dict[str
         y_test: its scores.
         seed: of the order of the pairs in training, and of the first weights.
     """
+    from scipy.stats import rankdata  # takes a second or two, which training need not wait for
+
     order = np.random.RandomState(seed).permutation(len(y))
     state = initial(jax.random.key(seed), x.shape[1])
     batches = batched(x[order], soft_targets(y)[order])

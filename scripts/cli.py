@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import functools
+import gc
 import importlib
 import itertools
 import logging as standard_logging
@@ -27,6 +28,9 @@ FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSE
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS}
 
 COUNT: dict[str, Any] = dict(lower_bound=1, upper_bound=2**31 - 1)  # of flags that count
+
+# By default a tenth of the time of imports and of tracing goes into looking for cycles.
+gc.set_threshold(100_000)
 
 INTERRUPTED = 130  # exit status of a run that Ctrl-C stopped, as shells have it
 BUSY = 75  # of one that another process trains: try again later (BSD's sysexits.h)

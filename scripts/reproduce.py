@@ -34,7 +34,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the prepared data 
 WORKERS = flags.DEFINE_integer("workers", None, "runs to train at a time [one per GPU, or 4]", 1)
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
-PAUSE = 50  # seconds between two drawings of the page, each of which takes a core about ten
+PAUSE = 100  # seconds between two drawings of the page, each of which takes a core about six
 # For CPUs. A quarter of a small run is compiling, and LLVM's expensive passes save nothing there.
 QUICK = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,9 +48,12 @@ def main(argv):
     real = [data for config in configs.values() for data in on_real_data(config)]
     place = f"{SCALE.value}-real" if real else SCALE.value
     root, out = Path("runs", place), Path(OUT.value or f"report/{place}")
-    pages = {out: [f"--runs={root}"]}
+    pages, shares = {out: [f"--runs={root}"]}, share()
+    theory, drawn = out / "theory", dict[Path, subprocess.Popen]()
     if not argv[1:]:
         pages[out / "claims"] = ["--claims", f"--runs={root}"]
+        if is_old(theory, Path("none")):
+            drawn[theory] = start(theory, ["--theory"])
     todo, failed = list[jobs.Job](), list[str]()
     for name, config in configs.items():
         seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
@@ -62,11 +65,9 @@ def main(argv):
             failed.append(name)
     todo.sort(key=lambda job: -job.minutes)
     todo = todo[-1:] + todo[:-1]  # a quick run first, for the first figure
-    theory, drawn = out / "theory", dict[Path, subprocess.Popen]()
+    clock = jobs.Clock(len(shares), 1.0 if SCALE.value == "small" else None)
     with jobs.Stopping() as stopping, drawing(out, pages[out], root):
-        if not argv[1:] and is_old(theory, Path("none")):
-            drawn[theory] = start(theory, ["--theory"])
-        status = train(todo, stopping) if todo else 0
+        status = jobs.train_all(todo, jobs.start_here(shares), clock, stopping)
     if stopping.asked:
         sys.exit(cli.INTERRUPTED)
     for process in drawn.values():
@@ -103,16 +104,14 @@ def on_real_data(config) -> list[str]:
     return chosen
 
 
-def train(todo: list[jobs.Job], stopping: jobs.Stopping) -> int:
-    """Train runs; return an exit status."""
+def share() -> list[devices.Environment]:
+    """Return the environment of each worker; on a CPU, prepare that of all processes."""
     here = devices.ask()
     if not here.variable and SCALE.value != "paper":
         os.environ.setdefault("XLA_FLAGS", QUICK)
+        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # fewer page faults
     workers = WORKERS.value or (None if here.variable else min(4, os.cpu_count() or 1))
-    shares = devices.share(here, workers)
-    known = 1.0 if SCALE.value == "small" else None
-    clock = jobs.Clock(len(shares), known)
-    return jobs.train_all(todo, jobs.start_here(shares), clock, stopping)
+    return devices.share(here, workers)
 
 
 # --- Pages ---

@@ -16,7 +16,6 @@ import re
 import tomllib
 
 import numpy as np
-from scipy import stats
 
 from experiments import theory
 from experiments.claims import CLAIMS
@@ -203,8 +202,10 @@ def waiting(times: np.ndarray) -> str:
     count, reached = len(times), int(np.isfinite(times).sum())
     if not reached:
         return f"never in {count}"
+    from scipy.stats import binom  # takes a second or two, and no page needs it
+
     ordered = np.sort(np.nan_to_num(times, nan=np.inf))
-    outside = int(stats.binom.ppf(0.025, count, 0.5))  # sorted times on each side to leave out
+    outside = int(binom.ppf(0.025, count, 0.5))  # sorted times on each side to leave out
     span = f" [{ordered[outside - 1]:g}, {ordered[-outside]:g}]" if outside else ""
     return f"{np.median(ordered):g}{span}, {reached} of {count}".replace("inf", "never")
 
