@@ -50,14 +50,14 @@ SCALES = base.scales(
         embedding_dim=32,
         hidden=64,
         batch_size=32,
-        steps="1500 steps",
+        steps="800 steps",
         **base.every(log="100 steps", evaluate="100 steps", save="1000 steps"),
         steps_per_call=50,
     ),
     tiny=dict(base.TINY, dataset="scenes", pad_to=16, embedding_dim=5, hidden=8, fold=20),
 )
 
-SECONDS = 22  # of a run at scale small on a core: scripts.reproduce trains the longest first
+SECONDS = 16  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():

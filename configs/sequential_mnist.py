@@ -44,14 +44,14 @@ SCALES = base.scales(
         dataset="digits",
         pixels_per_step=8,
         valid_cases=200,
-        steps="40 epochs",
-        **base.every(log="2 epochs", evaluate="2 epochs", save="20 epochs"),
+        steps="30 epochs",
+        **base.every(log="2 epochs", evaluate="2 epochs", save="30 epochs"),
         steps_per_call=26,
     ),
     tiny=dict(base.TINY, dataset="digits", valid_cases=200, pixels_per_step=16, hidden=8),
 )
 
-SECONDS = 8  # of a run at scale small on a core: scripts.reproduce trains the longest first
+SECONDS = 14  # of a run at scale small on a core: scripts.reproduce trains the longest first
 
 
 def sweep():
