@@ -65,9 +65,8 @@ def main(argv):
             failed.append(name)
     todo.sort(key=lambda job: -job.minutes)
     todo = todo[-1:] + todo[:-1]  # a quick run first, for the first figure
-    clock = jobs.Clock(len(shares), 1.0 if SCALE.value == "small" else None)
     with jobs.Stopping() as stopping, drawing(out, pages[out], root):
-        status = jobs.train_all(todo, jobs.start_here(shares), clock, stopping)
+        status = jobs.train_all(todo, jobs.start_here(shares), jobs.Clock(len(shares)), stopping)
     if stopping.asked:
         sys.exit(cli.INTERRUPTED)
     for process in drawn.values():
