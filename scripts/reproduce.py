@@ -58,6 +58,7 @@ def main(argv):
     for name, config in configs.items():
         seconds = getattr(importlib.import_module(f"configs.{name}"), "SECONDS", 60)
         try:
+            prepare(config)
             left = jobs.unfinished(config, jobs.listed(config), root / name)
             todo += [job._replace(minutes=seconds / 60) for job in left]
         except InputError as error:
@@ -82,25 +83,28 @@ def main(argv):
 def on_real_data(config) -> list[str]:
     """Replace stand-ins in a config by the data sets that they stand for, if these are prepared.
 
-    Other data sets are prepared.
-
     Returns:
         The data sets that replace others.
     """
     from experiments import datasets
 
     config.data_dir, chosen = DATA_DIR.value, []
-    for key in experiments.DATA_KEYS:
-        if not config.get(key):
-            continue
+    for key in filter(config.get, experiments.DATA_KEYS):
         real = datasets.real(config[key], DATA_DIR.value)
         if real != config[key]:
             print(f"{config.experiment}: on {real}", flush=True)
             config[key] = real
             chosen.append(real)
-        elif not datasets.arrays.is_prepared(DATA_DIR.value, real):
-            datasets.prepare(real, DATA_DIR.value)
     return chosen
+
+
+def prepare(config) -> None:
+    """Prepare the data sets of a config that are not there."""
+    from experiments import datasets
+
+    for key in filter(config.get, experiments.DATA_KEYS):
+        if not datasets.arrays.is_prepared(DATA_DIR.value, config[key]):
+            datasets.prepare(config[key], DATA_DIR.value)
 
 
 def share() -> list[devices.Environment]:
