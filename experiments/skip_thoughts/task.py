@@ -17,7 +17,7 @@ from ln.training.train import Batch
 
 SENTENCES = ("sentence", "previous", "next")  # of a batch
 ENCODED = 512  # sentences at once
-LENGTHS = 8  # sentences to be encoded are padded to its multiples
+LENGTHS = 8  # sentences to be encoded are padded to its multiples, or those of config.pad_to
 
 
 def triples(split, longest: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -233,11 +233,11 @@ class Task(tasks.Prepared):
             # The model needs a token: a sentence without words becomes END.
             texts = [[*words, end_mark] if end or not words else words for words in texts]
             tokens, starts = vocabulary.ragged(texts, number_of)
-            lengths = np.diff(starts)
+            lengths, multiple = np.diff(starts), max(LENGTHS, self.config.pad_to)
             h = np.empty((len(texts), self.config.hidden), np.float32)
             for chosen in tasks.by_length(lengths, ENCODED):
                 block = np.resize(chosen, ENCODED)  # one program for each padded length
-                T = int(tasks.round_up(lengths[chosen[-1]], LENGTHS))
+                T = int(tasks.round_up(lengths[chosen[-1]], multiple))
                 padded = vocabulary.pad(tokens, starts, block, T)
                 h[chosen] = self.vectors(variables, table, *padded)[: len(chosen)]
             return h
