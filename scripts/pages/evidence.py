@@ -220,7 +220,8 @@ def speeds_chart(shown: list[Study]) -> Chart:
             if gain:
                 row = dict(y=n + place, who=who, full=who == PAPER or study.is_full)
                 rows.append(row | factors(gain))
-    texts = [dict(y=n, text=[s.title, *s.setting.split(", ", 1)]) for n, s in enumerate(shown)]
+    lines = ([s.title, s.data, s.setting.removeprefix(f"{s.data}, ")] for s in shown)
+    texts = [dict(y=n, text=text) for n, text in enumerate(lines)]
     for layer in chart["layer"][:2]:  # the line at 1, between the texts, and these
         layer["data"] = dict(values=texts)
     chart["encoding"]["y"]["scale"]["domain"] = [0, len(shown)]
