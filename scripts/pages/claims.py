@@ -30,11 +30,13 @@ class Finding(NamedTuple):
     Attributes:
         group: one of the four kinds of evidence above.
         source: where its numbers come from, in words.
+        rate: the learning rate of the runs.
     """
 
     group: str
     verdict: Verdict
     source: str
+    rate: str = ""
 
 
 class Entry(NamedTuple):
@@ -114,7 +116,8 @@ def by_runs(claim: Claim, pairs: list[Pair]) -> Finding:
     source = section.source if len(pairs) == 1 else f"runs in {' and '.join(section.folders)}"
     if any(config.get("data_seed", 0) >= 0 for some in configs for config in some):
         source += ", all seeds with one order of the data"
-    return Finding(FULL if full else REDUCED, verdict, source)
+    rates = {f"{run.lr:g}" for section, _ in pairs for run in section.runs}
+    return Finding(FULL if full else REDUCED, verdict, source, ", ".join(sorted(rates)))
 
 
 def in_paper(claim: Claim, section: Section, curves: Gathered) -> list[Row]:
