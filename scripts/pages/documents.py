@@ -26,7 +26,7 @@ from ln.training import runs
 from scripts.benchmarks import timing
 from scripts.pages import charts, claims, evidence
 from scripts.pages.charts import styles_of
-from scripts.pages.evidence import Study
+from scripts.pages.evidence import BASELINE, NORM, Study
 from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_sections
 from scripts.pages.tables import as_line, first, markdown, number, rows_of, table_of
 
@@ -147,7 +147,7 @@ def curves(folder: str, *words: str) -> str:
     """
     at = words.index("at")
     places, by_seed = list(map(float, words[at + 1].split(","))), words[at + 2 :] == ("by", "seed")
-    (study,), rows = evidence.studies(read_sections(RESULTS / folder)[0]), []
+    study, rows = by_size(evidence.studies(read_sections(RESULTS / folder)[0]))[-1], []
     for name in words[:at]:
         panel = dataclasses.replace(panel_in(study.section, name), x_per=1, x_plus=0)
         title = f"{panel.label}, {panel.title}: " if at > 1 else ""
@@ -221,16 +221,21 @@ def table(folder: str) -> str:
 
 def rates(folder: str) -> str:
     """Return layer norm's gains over no norm at each learning rate: `rates FOLDER`."""
-    (study,) = evidence.studies(read_sections(RESULTS / folder)[0])
-    rows = []
-    for rate, gains in study.by_rate.items():
-        end = study.gains(study.better, rate, rate)
-        rows.append((f"{rate:g}", study.words(study.faster, gains), study.words(study.better, end)))
-    best = [study.best_rate(norm) for norm in (evidence.NORM, evidence.BASELINE)]
-    ends = study.words(study.better, study.gains(study.better, *best))
-    rows.append(("each at its best", study.words(study.faster, study.at_best), ends))
-    head = "learning rate of both norms", "speed-up", f"end: {study.end_panel.label}"
-    return markdown(head, rows)
+    rows, known = [], by_size(evidence.studies(read_sections(RESULTS / folder)[0]))
+    for study in known:
+        length, faster, better = study.section.values("steps"), study.faster, study.better
+        pairs = {f"{rate:g}": (rate, rate) for rate in study.by_rate}
+        pairs["each at its best"] = study.best_rate(NORM), study.best_rate(BASELINE)
+        for name, both in pairs.items():
+            gains = ((part, study.gains(part, *both)) for part in (faster, better))
+            rows.append((length, name, *(study.words(*pair) for pair in gains)))
+    head = "length", "learning rate of both norms", "speed-up", f"end: {known[0].end_panel.label}"
+    return markdown(head, rows, texts=2)
+
+
+def by_size(studies: list[Study]) -> list[Study]:
+    """Return studies in order of the number of their runs, the largest last."""
+    return sorted(studies, key=lambda study: sum(len(s.runs) for s in study.sections.values()))
 
 
 def speed(benchmark: str) -> str:
