@@ -658,7 +658,7 @@ def _check_scan(step: Any, module: Any, carry: Any, xs: Any, schedule: Any) -> N
     if not isinstance(module, nn.Module) or module.scope is None:
         raise InputError("scan needs a module with parameters: call it inside a Flax module.")
     if wrong := sorted(
-        str(dtype) for dtype in _dtypes(carry) if not jnp.issubdtype(dtype, jnp.floating)
+        str(dtype) for dtype in set(_dtypes(carry)) if not jnp.issubdtype(dtype, jnp.floating)
     ):
         raise InputError(f"carry must have leaves of floats; got {', '.join(wrong)}.")
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)}
@@ -666,8 +666,8 @@ def _check_scan(step: Any, module: Any, carry: Any, xs: Any, schedule: Any) -> N
         raise InputError(f"xs must have leaves [T, ...], T of 1 or more; got {sorted(lengths)}.")
 
 
-def _dtypes(tree: Any) -> set:
-    return {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+def _dtypes(tree: Any) -> list:
+    return [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tuple) -> Any:
@@ -684,12 +684,8 @@ def _promoted(step: Callable, module: nn.Module, carry: Any, xs: Any, shared: tu
         return carry
 
     for _ in jax.tree.leaves(carry):  # a leaf may promote the next one
-        before, after = _dtypes_of(carry), jax.eval_shape(once, carry, xs, *shared)
+        before, after = _dtypes(carry), jax.eval_shape(once, carry, xs, *shared)
         carry = jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), carry, after)
-        if _dtypes_of(carry) == before:
+        if _dtypes(carry) == before:
             break
     return carry
-
-
-def _dtypes_of(tree: Any) -> list:
-    return [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
