@@ -57,10 +57,10 @@ reproduce: $(INSTALLED)
 
 test test-all: export JAX_PLATFORMS := cpu
 test: $(DEVELOP)
-	$(BIN)/python -m pytest -n 2 -q $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist=loadfile -q $(ARGS)
 
 test-all: $(DEVELOP)
-	$(BIN)/python -m pytest -n 2 -q -m "" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist=loadfile -q -m "" $(ARGS)
 
 lint: $(DEVELOP)
 	$(BIN)/python -m ruff check

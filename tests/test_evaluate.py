@@ -1,5 +1,6 @@
 """Evaluating a checkpoint again: the scores of training, and estimates of −log p(x)."""
 
+from functools import cache
 import multiprocessing
 
 import jax
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def train_one(tmp_path_factory, data_dir):
+    @cache
     def train_one(name, **settings):
         folder = tmp_path_factory.mktemp("runs") / "run"
         config = tiny_config(name, data_dir, **dict(seeds=(0, 1)) | settings)

@@ -18,9 +18,9 @@ SETTINGS = (
     "--config.norm=batch",  # with statistics to lose
     "--config.hidden=64",
     "--config.seeds=0,1",
-    "--config.steps=1200",
+    "--config.steps=600",
     "--config.log_every=70",  # so that checkpoints fall between two rows
-    "--config.eval_every=400",
+    "--config.eval_every=200",
     "--config.save_every=40",
     "--config.steps_per_call=10",
 )
@@ -58,7 +58,7 @@ def last_state(folder):
 def assert_same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
     (step_a, state_a), (step_b, state_b) = map(last_state, (a, b))
-    assert step_a == step_b == 1200
+    assert step_a == step_b == 600
     assert_equal(state_a, state_b)
 
 
@@ -100,7 +100,7 @@ def test_a_killed_run_resumes_as_the_same_run(whole, data_dir, tmp_path):
 
 def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     folder = tmp_path / "run"
-    process = begin(folder, data_dir, "--config.save_every=1200")
+    process = begin(folder, data_dir, "--config.save_every=600")
     rows = folder / "metrics.jsonl"
     wait_until(lambda: rows.exists() and rows.stat().st_size > 1000, process)
     process.send_signal(signal.SIGINT if os.name == "posix" else signal.CTRL_C_EVENT)
@@ -108,6 +108,6 @@ def test_ctrl_c_saves_and_prints_how_to_resume(whole, data_dir, tmp_path):
     assert process.returncode == 130, output
     assert f"--workdir={folder}" in output and "To resume: python -m scripts.train" in output
     step, _ = last_state(folder)
-    assert 0 < step < 1200 and step % 10 == 0
-    finish(begin(folder, data_dir, "--config.save_every=1200"))
+    assert 0 < step < 600 and step % 10 == 0
+    finish(begin(folder, data_dir, "--config.save_every=600"))
     assert_same_run(whole, folder)
