@@ -23,7 +23,8 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 # --- Whole benchmarks ---
 
-RNN = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", "PyTorch eager")
+PYTORCH = "PyTorch eager", "PyTorch script"
+RNN = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", *PYTORCH)
 USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
 
 
@@ -34,7 +35,7 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
         ("step --case=mnist-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
         exhaustive("step --case=draw", ("ours", PLAIN), (NO_NORM,)),
         ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask",)),
-        exhaustive("rnn --case=tiny-gru", RNN[:2], ("PyTorch's GRU without norm or mask",)),
+        exhaustive("rnn --case=tiny-gru", RNN, ("PyTorch's GRU without norm or mask",)),
         ("lanes --case=mnist-small", (), [f"{n} lane(s)" for n in (1, 2, 4, 8)]),
     ],
 )
