@@ -11,11 +11,13 @@ import pytest
 
 import experiments
 from ln import fused
+from ln.training import runs, train
 from scripts.benchmarks import commands, jax_peers, random_data, rnn, timing
 from scripts.benchmarks.flops import count_flops
 from scripts.benchmarks.parts import FIRST_CALL, PARTS, Interval, shares
 from scripts.benchmarks.step import NO_NORM, PLAIN, TRAINER, make_config
 from scripts.benchmarks.timing import Numbers, Peer
+from scripts.benchmarks.trainer import Trainer
 from tests.commands import python
 from tests.products import exhaustive
 
@@ -108,6 +110,16 @@ def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
         for name in ("ours", PLAIN)
     }
     assert timing.compare(experiment, peers, 1, 0.01)[PLAIN]["differs_by"] < 1e-4
+
+
+def test_the_timed_trainer_writes_rows_and_nothing_else(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(runs.Run, "write", lambda run, step, *_: steps.append(step))
+    for owner, name in ((train.Training, "evaluate"), (runs.Run, "save")):
+        monkeypatch.setattr(owner, name, None)
+    config = make_config(str(tmp_path), "mnist", "tiny", data_dir=str(tmp_path))
+    assert Trainer(config).seconds_per_step(3) > 0
+    assert steps == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
