@@ -35,8 +35,6 @@ WORKERS = flags.DEFINE_integer("workers", None, "runs to train at a time [one pe
 OUT = flags.DEFINE_string("out", None, "folder of the page; default: report/<scale>")
 
 PAUSE = 100  # seconds between two drawings of the page, each of which takes a core about six
-# For CPUs. A quarter of a small run is compiling, and LLVM's expensive passes save nothing there.
-QUICK = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("experiments", "ln", "scripts")
 
@@ -111,8 +109,8 @@ def share() -> list[devices.Environment]:
     """Return the environment of each worker; on a CPU, prepare that of all processes."""
     here = devices.ask()
     if not here.variable and SCALE.value != "paper":
-        os.environ.setdefault("XLA_FLAGS", QUICK)
-        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # fewer page faults
+        for name, value in devices.QUICK.items():
+            os.environ.setdefault(name, value)
     workers = WORKERS.value or (None if here.variable else min(4, os.cpu_count() or 1))
     return devices.share(here, workers)
 

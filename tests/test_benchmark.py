@@ -11,10 +11,13 @@ import pytest
 
 import experiments
 from ln import fused
-from scripts.benchmarks import jax_peers, random_data, rnn, timing
+from ln.training import runs, train
+from scripts.benchmarks import commands, jax_peers, random_data, rnn, timing
 from scripts.benchmarks.flops import count_flops
-from scripts.benchmarks.step import NO_NORM, PLAIN, make_config
+from scripts.benchmarks.parts import FIRST_CALL, PARTS, Interval, shares
+from scripts.benchmarks.step import NO_NORM, PLAIN, TRAINER, make_config
 from scripts.benchmarks.timing import Numbers, Peer
+from scripts.benchmarks.trainer import Trainer
 from tests.commands import python
 from tests.products import exhaustive
 
@@ -23,7 +26,8 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 # --- Whole benchmarks ---
 
-RNN = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", "PyTorch eager")
+PYTORCH = "PyTorch eager", "PyTorch script"
+RNN = ("ours", "ours, schedule=plain", "Flax, nn.scan of a cell", *PYTORCH)
 USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
 
 
@@ -31,30 +35,63 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
 @pytest.mark.parametrize(
     "words, compared, timed_only",
     [
-        ("step --case=mnist-4", ("ours", *USUAL_LOOPS), (NO_NORM,)),
-        exhaustive("step --case=draw", ("ours", PLAIN), (NO_NORM,)),
+        ("step --case=mnist-4", ("ours", *USUAL_LOOPS), (NO_NORM, TRAINER)),
+        exhaustive("step --case=draw", ("ours", PLAIN), (NO_NORM, TRAINER)),
         ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask",)),
-        exhaustive("rnn --case=tiny-gru", RNN[:2], ("PyTorch's GRU without norm or mask",)),
+        exhaustive("rnn --case=tiny-gru", RNN, ("PyTorch's GRU without norm or mask",)),
         ("lanes --case=mnist-small", (), [f"{n} lane(s)" for n in (1, 2, 4, 8)]),
     ],
 )
 def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path):
     name, _, case = words.partition(" --case=")
-    stored, old = tmp_path / f"{name}.json", dict(differs_by=None, seconds_per_step=[1, 1])
-    stored.write_text(json.dumps({case: {"of another machine": old}}))
+    stored, names = tmp_path / f"{name}.json", {*compared, *timed_only}
+    stored.write_text(json.dumps({case: {peer: {} for peer in [*names, "former"]}, "former": {}}))
     flags = "--quick", "--scale=tiny", f"--data_dir={tmp_path}", f"--out={tmp_path}"
     words = ("-m", "scripts.benchmark", *words.split(), *flags)
     # Compiles in half the time, and waits without spinning beside other tests.
     run = python(*words, JAX_DISABLE_MOST_OPTIMIZATIONS="1", OMP_WAIT_POLICY="PASSIVE")
     assert run.returncode == 0, run.stderr
-    rows = json.loads(stored.read_text())[case]
-    assert rows.pop("of another machine") == old
-    expected = {name for name in (*compared, *timed_only) if HAS_TORCH or "PyTorch" not in name}
+    kept = json.loads(stored.read_text())
+    assert kept.keys() == {case} and kept[case].keys() == names
+    rows = {name: row for name, row in kept[case].items() if row}
+    expected = {name for name in names if HAS_TORCH or "PyTorch" not in name}
     assert rows.keys() == expected and all(name in run.stdout for name in expected)
     for name, row in rows.items():
         assert len(row["ratios"]) == 2 and min(row["seconds_per_step"]) > 0
         assert row["differs_by"] is None if name in timed_only else row["differs_by"] < 1e-4
         assert row["environment"]["versions"]["jax"]
+
+
+@pytest.mark.slow
+def test_a_start_is_timed_by_parts(tmp_path):
+    rows = commands.start("mnist", "tiny", str(tmp_path), rounds=1)
+    (cold,), (warm,) = (row["rounds"] for row in rows.values())
+    for seconds in (cold, warm):
+        parts = dict(seconds)
+        whole, cpu = parts.pop("seconds"), parts.pop("CPU seconds")
+        assert cpu > 0 and sum(parts.values()) == pytest.approx(whole, abs=0.01)
+        assert list(parts) == list(PARTS[: PARTS.index(FIRST_CALL) + 1])
+    assert warm["compiling"] < cold["compiling"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_reproduce_is_timed_by_parts_and_as_a_whole(tmp_path):
+    words = "reproduce --case=mnist --case=whole --quick".split()
+    run = python("-m", "scripts.benchmark", *words, f"--out={tmp_path}")
+    assert run.returncode == 0, run.stderr
+    stored = json.loads((tmp_path / "reproduce.json").read_text())
+    (row,), (first, again) = (rows.values() for rows in stored.values())
+    assert {*PARTS} - {FIRST_CALL} <= row["rounds"][0].keys()
+    assert 0 < first["rounds"][0]["first figure"] < first["rounds"][0]["seconds"]
+    assert again["rounds"][0]["seconds"] < first["rounds"][0]["seconds"]
+
+
+def test_at_any_time_the_innermost_part_counts():
+    spans = ("writing", 8, 9), ("tracing", 2, 3), ("tracing", 1, 4), ("training", 0, 10)
+    inner = ("compiling", 3.5, 5), ("importing", -1, 0)
+    seconds = shares([Interval(*span) for span in (*spans, *inner)])
+    assert seconds == dict(importing=1, tracing=2.5, compiling=1.5, training=5, writing=1)
 
 
 # --- Training steps of any experiment ---
@@ -73,6 +110,16 @@ def test_plain_autodiff_has_the_gradients_of_ours(experiment, tmp_path):
         for name in ("ours", PLAIN)
     }
     assert timing.compare(experiment, peers, 1, 0.01)[PLAIN]["differs_by"] < 1e-4
+
+
+def test_the_timed_trainer_writes_rows_and_nothing_else(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(runs.Run, "write", lambda run, step, *_: steps.append(step))
+    for owner, name in ((train.Training, "evaluate"), (runs.Run, "save")):
+        monkeypatch.setattr(owner, name, None)
+    config = make_config(str(tmp_path), "mnist", "tiny", data_dir=str(tmp_path))
+    assert Trainer(config).seconds_per_step(3) > 0
+    assert steps == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -210,3 +257,12 @@ def test_a_table_shows_spread_memory_and_conditions():
     conditions = "GLIBC_TUNABLES=huge | 1.5 | 1234567 |"
     assert first == f"| draw | ours | 2,000 | 1.00 (0.50–3.00) | 4 | 2 MiB | 1e-07 | {conditions}"
     assert second == f"|  | theirs |  |  |  |  |  | {conditions}"
+
+
+def test_a_table_of_processes_shows_the_medians_of_parts():
+    environment = dict(variables={}, load_average=1.5, commit=None)
+    rounds = [dict(seconds=s, tracing=2 * s) for s in (1, 3, 2)]
+    cold, warm = (dict(rounds=r, environment=environment) for r in (rounds[:1], rounds))
+    *_, first, second = timing.table({"mnist": {"cold": cold, "warm": warm}}).splitlines()
+    assert first == "| mnist | cold | 1.0 | 2.0 | default | 1.5 | None |"
+    assert second == "|  | warm | 2.0 (1.0–3.0) | 4.0 | default | 1.5 | None |"

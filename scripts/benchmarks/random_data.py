@@ -84,9 +84,9 @@ def lines(random: Random, count: int, T: int, U: int) -> Split:
 # Data set -> how to make a split, the number of examples for training, and their sizes.
 KINDS: dict[Any, Any] = {
     "mnist": (images, 55_000, dict(pixels=784)),
-    "digits": (images, 1_300, dict(pixels=64)),
+    "digits": (images, 1_297, dict(pixels=64)),
     "cifar10": (images, 5_000, dict(pixels=3072)),
-    "binarized_mnist": (binary_images, 1_000, dict(pixels=784)),
+    "binarized_mnist": (binary_images, 50_000, dict(pixels=784)),
     "cnn": (questions, 1_000, dict(vocab_size=65_829, T=300, S=30)),
     "coco": (captions, 1_000, dict(vocab_size=10_000, D=4096, T=20)),
     "books": (sentences, 20_000, dict(vocab_size=20_000, length=29)),

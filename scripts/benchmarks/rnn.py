@@ -87,16 +87,36 @@ class FlaxLSTM(nn.Module):
         return carry, carry[1]
 
 
+class FlaxGRU(nn.Module):
+    """A GRU of Flax's own modules with our equations; the carry is (h,)."""
+
+    H: int
+
+    @nn.compact
+    def __call__(self, carry, x, mask):
+        """Return the states of all steps."""
+        (h,), n, dense = carry, 2 * self.H, partial(nn.Dense, use_bias=False)
+        b_zr, b = jnp.split(self.param("b", nn.initializers.zeros, (3 * self.H,)), [n])
+        zr_x, zr_h = dense(n, name="W_x")(x), dense(n, name="W_h")(h)
+        zr = flax_norm("norm_zr_x")(zr_x) + flax_norm("norm_zr_h")(zr_h) + b_zr
+        z, r = jnp.split(nn.sigmoid(zr), 2, axis=-1)
+        U_h = flax_norm("norm_h")(dense(self.H, name="U")(h))
+        h_hat = nn.tanh(flax_norm("norm_x")(dense(self.H, name="W")(x)) + b + r * U_h)
+        h = jnp.where(mask[:, None], (1 - z) * h + z * h_hat, h)
+        return (h,), h
+
+
 class FlaxLayers(nn.Module):
-    """The same LSTMs in Flax: nn.scan of a cell, which nn.RNN does too, but without a mask."""
+    """The same layers in Flax: nn.scan of a cell, which nn.RNN does too, but without a mask."""
 
     case: Case
 
     @nn.compact
     def __call__(self, xs, mask):
         """Return the states of all steps."""
-        carry = (jnp.zeros((self.case.B, self.case.H)),) * 2
-        scan = nn.scan(FlaxLSTM, variable_broadcast="params", split_rngs={"params": False})
+        cell, parts = {"lstm": (FlaxLSTM, 2), "gru": (FlaxGRU, 1)}[self.case.cell]
+        carry = (jnp.zeros((self.case.B, self.case.H)),) * parts
+        scan = nn.scan(cell, variable_broadcast="params", split_rngs={"params": False})
         for n in range(self.case.layers):
             _, xs = scan(self.case.H, name=f"layer_{n}")(carry, xs, mask)
         return xs
@@ -163,23 +183,20 @@ def in_jax(case: Case, model: nn.Module) -> Peer:
     return Peer(partial(compiled, *arguments), jax.block_until_ready, numbers=numbers, facts=facts)
 
 
-def in_torch(case: Case, norm: bool) -> Peer:
-    """Return an implementation in PyTorch."""
+def in_torch(case: Case, kind: str) -> Peer:
+    """Return an implementation in PyTorch; see `torch_peers.recurrent`."""
     from scripts.benchmarks import torch_peers
 
-    return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), norm)
+    return torch_peers.recurrent(case, named(make_params(case)), make_batch(case), kind)
 
 
 def make_peers(case: Case, folder: str) -> Makers:
     """Return the implementations of a case, which needs no folder of data."""
-    cell = case.cell.upper()
-    peers = {
+    return {
         "ours": partial(in_jax, case, Layers(case)),
         "ours, schedule=plain": partial(in_jax, case, Layers(case, "plain")),
         "Flax, nn.scan of a cell": partial(in_jax, case, FlaxLayers(case)),
-        "PyTorch eager": partial(in_torch, case, norm=True),
-        f"PyTorch's {cell} without norm or mask": partial(in_torch, case, norm=False),
+        "PyTorch eager": partial(in_torch, case, "eager"),
+        "PyTorch script": partial(in_torch, case, "script"),
+        f"PyTorch's {case.cell.upper()} without norm or mask": partial(in_torch, case, "own"),
     }
-    if case.cell == "gru":  # only the LSTM is written out in the other libraries
-        del peers["Flax, nn.scan of a cell"], peers["PyTorch eager"]
-    return peers

@@ -22,10 +22,13 @@ from scripts import cli
 from scripts.benchmarks import jax_peers, random_data
 from scripts.benchmarks.jax_peers import trainer_peer
 from scripts.benchmarks.timing import Makers, Numbers, Peer
+from scripts.benchmarks.trainer import Trainer
 
 LEARNING_RATE = 1e-5  # small: Adam goes as far along rounding noise as along a gradient
 
-PLAIN, NO_NORM = "plain autodiff", "ours without norm"
+PLAIN, NO_NORM, TRAINER = "plain autodiff", "ours without norm", "the trainer"
+# Their batches have one shape: those of the trainer are like those of the bare call.
+ONE_SHAPE = ("convnet", "draw", "mnist", "sequential_mnist")
 
 
 def norms(experiment: str) -> list[str]:
@@ -77,7 +80,10 @@ def step_peers(config) -> Makers:
         "ours": partial(trainer_peer, config),
         PLAIN: partial(trainer_peer, config, plain=True),
         NO_NORM: partial(trainer_peer, without, compared=False),
+        TRAINER: partial(Trainer, config),
     }
+    if config.experiment not in ONE_SHAPE:
+        del peers[TRAINER]
     if config.norm == "none" or "none" not in config.norms:
         del peers[NO_NORM]
     if config.experiment != "mnist":

@@ -169,8 +169,27 @@ def milliseconds(seconds: float) -> str:
 
 def cells(row: Row) -> dict[str, str]:
     """Return a line of the table, by column."""
-    facts, conditions, times = row["facts"], row["environment"], row["seconds_per_step"]
+    conditions = row["environment"]
+    allocator = [f"{k}={v}" for k, v in conditions["variables"].items() if k.startswith(ALLOCATOR)]
+    line = whole_seconds(row["rounds"]) if "rounds" in row else per_step(row)
+    line["allocator"] = " ".join(allocator) or "default"
+    line["load"] = str(conditions["load_average"])
+    return line | {"commit": str(conditions["commit"])[:7]}
+
+
+def whole_seconds(rounds: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """Return the medians over rounds of the seconds of a process, by part."""
     line = {}
+    for part in rounds[0]:
+        low, median, high = np.percentile([seconds[part] for seconds in rounds], [0, 50, 100])
+        spread = f" ({low:.1f}–{high:.1f})" if part == "seconds" and len(rounds) > 1 else ""
+        line[part] = f"{median:,.1f}{spread}"
+    return line
+
+
+def per_step(row: Row) -> dict[str, str]:
+    """Return what was measured of a peer, by column."""
+    facts, times, line = row["facts"], row["seconds_per_step"], dict[str, str]()
     if times:
         low, ratio, high = np.percentile(row["ratios"], [0, 50, 100])
         line["ms/step"] = milliseconds(float(np.median(times)))
@@ -179,12 +198,9 @@ def cells(row: Row) -> dict[str, str]:
         line["GFLOP/s"] = f"{facts['matmul_flops'] / np.median(times) / 1e9:,.0f}"
     if "temporary_bytes" in facts:
         line["temporary"] = f"{facts['temporary_bytes'] / 2**20:,.0f} MiB"
-    allocator = [f"{k}={v}" for k, v in conditions["variables"].items() if k.startswith(ALLOCATOR)]
     if row["differs_by"] is not None:
         line["differs by"] = f"{row['differs_by']:.0e}"
-    line["allocator"] = " ".join(allocator) or "default"
-    line["load"] = str(conditions["load_average"])
-    return line | {"commit": str(conditions["commit"])[:7]}
+    return line
 
 
 def table(cases: Mapping[str, Mapping[str, Row]]) -> str:

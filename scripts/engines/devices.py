@@ -13,6 +13,12 @@ Environment = dict[str, str]
 ASK = "import json, jax; print(json.dumps([jax.default_backend(), len(jax.local_devices())]))"
 FORCED = "--xla_force_host_platform_device_count"
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")  # why there may be no device
+# For small runs on CPUs: a quarter of such a run is compiling, and LLVM's expensive passes save
+# nothing there; huge pages save page faults.
+QUICK = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 MEMORY = 0.9  # of a device, for all runs on it
 
 
