@@ -39,7 +39,7 @@ USUAL_LOOPS = ("Flax + Optax", "PyTorch eager (fused Adam)")
         exhaustive("step --case=draw", ("ours", PLAIN), (NO_NORM, TRAINER)),
         ("rnn --case=tiny", RNN, ("PyTorch's LSTM without norm or mask",)),
         exhaustive("rnn --case=tiny-gru", RNN, ("PyTorch's GRU without norm or mask",)),
-        ("lanes --case=mnist-small", (), [f"{n} lane(s)" for n in (1, 2, 4, 8)]),
+        exhaustive("lanes --case=mnist-small", (), [f"{n} lane(s)" for n in (1, 2, 4, 8)]),
     ],
 )
 def test_peers_agree_before_they_are_timed(words, compared, timed_only, tmp_path):
@@ -96,7 +96,7 @@ def test_at_any_time_the_innermost_part_counts():
 
 # --- Training steps of any experiment ---
 
-QUICK = ("mnist", "order_embeddings")
+QUICK = ("sequential_mnist",)
 
 
 @pytest.mark.slow
