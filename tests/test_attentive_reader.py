@@ -14,6 +14,7 @@ from ln.norm import EPSILON, Norm
 from tests import reference
 from tests.cells import assert_all_close
 from tests.learning import tiny_task
+from tests.products import exhaustive
 
 SITES = ("x", "h", "c")
 NORMS = {
@@ -141,13 +142,13 @@ def test_dropout_keeps_a_share_and_scales_by_it_in_test(make_task):
     assert all((array == 1).all() for array in everything)
 
 
-@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("norm", ["batch", exhaustive("layer")])
 def test_scores_are_means_over_all_examples_of_a_split(make_task, norm):
     task = make_task(norm=norm, batch_size=400)
     variables = jax.jit(task.init)(jax.random.key(0))
     assert "stats" not in variables  # BN-LSTM keeps no averages
     scores = task.evaluate(variables)
-    assert scores.keys() == {"valid", "test"}
+    assert scores.keys() == {"valid", "test"} and scores["test"].keys() == set(task.metrics)
     split, lengths = task.splits["valid"], task.lengths["valid"]
     nll, error, entity_error = [], [], []
     order = np.argsort(lengths, kind="stable")

@@ -56,7 +56,10 @@ def task(request, data_dir):
 
 
 @pytest.mark.slow
-def test_a_task_names_the_metrics_of_its_evaluations(task):
+@pytest.mark.parametrize("name", ["convnet", "draw", "handwriting", "sequential_mnist"])
+def test_a_task_names_the_metrics_of_its_evaluations(name, data_dir):
+    """Tests of the other experiments evaluate them, too."""
+    task = tiny_task(name, data_dir)
     scores = task.evaluate(jax.jit(task.init)(jax.random.key(0)))
     assert set().union(*scores.values()) == set(task.metrics)
 

@@ -43,9 +43,9 @@ def trained(name: str, norm: str, data_dir: str, steps: int = 20):
     return before, jax.device_get(state.params), losses
 
 
-# Layer norm in every experiment, and every norm in an experiment whose programs are small.
-QUICK = [pair for pair in PAIRS if pair[1] == "layer" or pair[0] in ("mnist", "convnet")]
-QUICK += [("attentive_reader", "everywhere")]
+# Layer norm in every experiment, and every norm somewhere.
+QUICK = [pair for pair in PAIRS if pair[1] == "layer" or pair[0] == "mnist"]
+QUICK += [("convnet", "layer_units"), ("attentive_reader", "everywhere")]
 
 
 @pytest.mark.slow

@@ -115,4 +115,4 @@ def test_scores_are_averages_over_all_examples_of_a_split(task, trained):
         nll = per_row(reference.negative_log_likelihood, logits, y)
         assert actual["nll"] == pytest.approx(nll.mean(), rel=1e-5)
         assert actual["error"] == pytest.approx((logits.argmax(1) != y).mean(), rel=1e-6)
-        assert set(actual) == {"nll", "error"}
+        assert set(actual) == set(task.metrics) == {"nll", "error"}

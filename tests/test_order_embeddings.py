@@ -145,6 +145,7 @@ def test_scores_are_means_over_whole_folds(task, variables):
     assert [len(fold.images) for fold in task.folds["test"]] == [150] * 3
     scores = task.evaluate(variables)
     assert set(scores) == {"valid", "test"}
+    assert set().union(*scores.values()) == set(task.metrics)
     places = []
     for fold in task.folds["test"]:
         E = direct(*task.points(variables, fold))

@@ -12,7 +12,7 @@ from tests.products import exhaustive
 # Each cell in each schedule once.
 PAIRS = ["RNN, layer, cpu", "RNN, batch, accelerator", "LSTM, batch, cpu"]
 PAIRS += ["LSTM, layer, accelerator", "GRU, layer, cpu", "GRU, layer, accelerator"]
-SLOW = ("attentive_reader", "draw", "handwriting", "skip_thoughts")
+SLOW = ("attentive_reader", "convnet", "draw", "handwriting", "sequential_mnist", "skip_thoughts")
 
 
 def json_of(*words):
@@ -45,6 +45,7 @@ def check(measured):
     assert four <= 0.35 * alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_sharded_batch_stays_sharded(measured, pair):
     check(measured[pair])
@@ -61,6 +62,7 @@ def test_training_on_several_devices_is_that_on_one(steps, row):
     assert difference is None if name not in COMPUTED else difference < 5e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_several_devices_give_the_gradients_of_one(measured, pair):
     places = {"auto", "explicit", "shard_map"} & measured[pair].keys()

@@ -243,4 +243,6 @@ def test_scores_are_means_over_all_words_of_a_split(make_task):
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0)))
     pairs = [nats(task, variables["params"], block) for block in map(jax.device_get, task.scored)]
     total, words = map(sum, zip(*pairs, strict=True))
-    assert task.evaluate(variables)["valid"]["nll"] == pytest.approx(total / words, rel=1e-4)
+    scores = task.evaluate(variables)
+    assert scores["valid"]["nll"] == pytest.approx(total / words, rel=1e-4)
+    assert set().union(*scores.values()) == set(task.metrics)

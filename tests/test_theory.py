@@ -31,6 +31,7 @@ def analysis():
     return theory.analysis(7)
 
 
+@pytest.mark.slow
 def test_verdicts_are_the_same_on_another_seed(analysis):
     for check in (check for result in analysis.values() for check in result.checks):
         assert check.holds is EXCEPTIONS.get((check.number, check.statement), True), check

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from scripts import cli
-from scripts import train as command
 
 EVENTS = {  # of jax -> part
     "/jax/core/compile/jaxpr_trace_duration": "tracing",
@@ -94,6 +93,7 @@ def main():
     import jax
 
     from ln.training import runs, train
+    from scripts import train as command  # here, for its flags
 
     importlib.import_module(f"experiments.{experiment}.task")
     clock.note("importing", clock.began)
