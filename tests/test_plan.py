@@ -431,16 +431,16 @@ def test_a_stopped_plan_resumes(tmp_path):
     path.write_text(tiny("tiny").replace("4 steps", "9000000 steps") + settings)
     words = ("scripts.sweep", f"--plan={path}", f"--root={root}")
 
-    timed = run_command(*words, "--minutes=0.25")
-    assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
-
     with start("-m", *words) as process:
-        while "Resuming at step" not in process.stdout.readline():
-            pass
-        time.sleep(1)
+        while not any(path.name.isdigit() for path in root.glob("**/checkpoints/*")):
+            time.sleep(0.05)
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 130
+
+    timed = run_command(*words, "--minutes=0.1")
+    assert timed.returncode == 0 and "The time is up" in timed.stdout, timed.stdout + timed.stderr
+    assert "Resuming at step" in timed.stdout
 
     (folder,) = runs.find(root)
     length = f"{int(runs.read(folder).progress()) + 1_000} steps"
