@@ -417,6 +417,8 @@ def refused(cell=None, xs=None, **arguments):
         (lambda: LSTM(H, forget_bias="1"), "forget_bias must be a finite number; got '1'"),
         (lambda: unroll("LSTM", draw(T, B, D)), "cell must be an RNN, LSTM or GRU; got 'LSTM'"),
         (lambda: unroll(LSTM(H), draw(T, B, D)), "call it inside a Flax module"),
+        (lambda: scan("step", LSTM(H), 0.0, draw(T, B)), "step must be a function (module, carry"),
+        (lambda: scan(print, "LSTM", 0.0, draw(T, B)), "scan needs a module with parameters"),
         (refused(xs=draw(T, B)), "xs must be [T, B, D], none of them 0; got (5, 4)"),
         (lambda: LSTM(H).initial(2.5), "B, the number of examples, must be a whole number"),
         (lambda: uniform(-1.0), "limit must be a finite number, 0 or more; got -1.0"),
