@@ -74,6 +74,7 @@ REJECTED = [
     ("scripts.benchmark step --case=drwa", "Did you mean 'draw'?"),
     ("scripts.benchmark step --case=mnist --scale=tiny --peer=our", "Did you mean 'ours'?"),
     ("scripts.benchmark rnn --out=README.md", "is not a folder"),
+    ("scripts.benchmark reproduce --case=whole --scale=tinny", "Did you mean 'tiny'?"),
     ("scripts.gpu", "--help"),
     ("scripts.gpu trian --out=x", "Did you mean 'train'"),
     ("scripts.gpu train --out=x", "--minutes=N"),

@@ -103,7 +103,12 @@ def whole(names: list[str], scale: str, folder: str, rounds: int) -> dict[str, R
         scale: of their configs.
         folder: for the data, the runs and the pages.
         rounds: not used: it takes minutes.
+
+    Raises:
+        InputError: an experiment has no such scale.
     """
+    for name in names or experiments.names():
+        cli.read_config(name, scale)  # raises before anything starts
     place = Path(tempfile.mkdtemp(dir=folder))
     page, rows = place / "report" / scale / "index.html", dict[str, Row]()
     for name in ("all of it", "the same again"):
