@@ -15,6 +15,7 @@ import pytest
 
 from configs import mnist as config_file
 from configs import order_embeddings as order_config
+from configs import sequential_mnist as sequential_config
 import experiments
 from experiments import curves
 from experiments.curves import PUBLISHED, Curve, Panel
@@ -462,3 +463,23 @@ def test_a_speed_up_of_one_rate_is_not_tuned(tmp_path, changes, data):
     (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
     assert study.at_best is None and "not run" in study.cells
     assert study.setting == f"{data}, reduced, 22 % of the updates"
+
+
+def test_a_surface_has_the_speed_up_of_each_shape(tmp_path):
+    for (pixels, fast), norm in itertools.product(((28, 1.5), (4, 3.0)), ("none", "layer")):
+        config = sequential_config.get_config("tiny")
+        config.update_from_flattened_dict(
+            dict(norm=norm, seeds=(0, 1), steps="600 steps", pixels_per_step=pixels, noise=0.1)
+        )
+        pace = fast if norm == "layer" else 1.0
+        rows = [
+            dict(step=10 * n, epoch=None, split="valid", seed=seed, lr=config.lr[0])
+            | dict(error=0.9 * np.exp(-pace * n / 12))
+            for n, seed in itertools.product(range(1, 61), (0, 1))
+        ]
+        write_folder(tmp_path / "sequential_mnist" / f"norm={norm},{pixels}", config, rows)
+    known = evidence.studies(sections.read_sections(tmp_path)[0])
+    chart = evidence.surface_chart(known)
+    factors = {row["length"]: row["factor"] for row in chart["data"]["values"]}
+    assert factors == {28: pytest.approx(1.5, rel=0.1), 196: pytest.approx(3.0, rel=0.1)}
+    assert charts.png(chart).startswith(PNG)

@@ -57,6 +57,9 @@ def write() -> None:
     drawn = dict(speed_ups=speeds, rates=evidence.rates_chart(rates))
     named = tomllib.loads((FIGURES / "figures.toml").read_text(encoding="utf-8"))
     for file, (folder, name) in named.items():
+        if name == "surface":
+            drawn[file] = evidence.surface_chart(studies_in(folder))
+            continue
         section = section_in(folder)
         curves = gather(section)
         (figure,) = (figure for figure in section.figures if figure.name == name)
@@ -82,6 +85,11 @@ def fill(text: str, path: Path) -> str:
 def section_in(folder: str) -> Section:
     """Return the first section of the runs in a folder of results/."""
     return read_sections(RESULTS / folder)[0][0]
+
+
+def studies_in(folder: str) -> list[Study]:
+    """Return the studies of the runs in a folder of results/."""
+    return evidence.studies(read_sections(RESULTS / folder)[0])
 
 
 def panel_in(section: Section, name: str) -> Panel:
@@ -147,7 +155,7 @@ def curves(folder: str, *words: str) -> str:
     """
     at = words.index("at")
     places, by_seed = list(map(float, words[at + 1].split(","))), words[at + 2 :] == ("by", "seed")
-    study, rows = by_size(evidence.studies(read_sections(RESULTS / folder)[0]))[-1], []
+    study, rows = by_size(studies_in(folder))[-1], []
     for name in words[:at]:
         panel = dataclasses.replace(panel_in(study.section, name), x_per=1, x_plus=0)
         title = f"{panel.label}, {panel.title}: " if at > 1 else ""
@@ -221,7 +229,7 @@ def table(folder: str) -> str:
 
 def rates(folder: str) -> str:
     """Return layer norm's gains over no norm at each learning rate: `rates FOLDER`."""
-    rows, known = [], by_size(evidence.studies(read_sections(RESULTS / folder)[0]))
+    rows, known = [], by_size(studies_in(folder))
     for study in known:
         length, faster, better = study.section.values("steps"), study.faster, study.better
         pairs = {f"{rate:g}": (rate, rate) for rate in study.by_rate}
@@ -231,6 +239,21 @@ def rates(folder: str) -> str:
             rows.append((length, name, *(study.words(*pair) for pair in gains)))
     head = "length", "learning rate of both norms", "speed-up", f"end: {known[0].end_panel.label}"
     return markdown(head, rows, texts=2)
+
+
+def surface(folder: str) -> str:
+    """Return the speed-up by length of the sequences and batch size: `surface FOLDER`."""
+    known = evidence.by_shape(studies_in(folder))
+    lengths, sizes = (sorted(set(values)) for values in zip(*known, strict=True))
+
+    def cell(T: int, B: int) -> str:
+        study = known.get((T, B))
+        if study is None or not study.by_rate:
+            return "–"
+        return study.words(study.faster, study.by_rate[study.rate])
+
+    rows = [(f"{T} steps", *(cell(T, B) for B in sizes)) for T in lengths]
+    return markdown(["sequences of", *(f"batch size {B}" for B in sizes)], rows)
 
 
 def by_size(studies: list[Study]) -> list[Study]:
@@ -249,7 +272,7 @@ def quote(path: str) -> str:
     return "\n\n".join(re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)).replace("\n\n\n", "\n\n")
 
 
-MAKERS = (analysis, results, settings, curves, numbers, rates, falls, table, speed, quote)
+MAKERS = analysis, results, settings, curves, numbers, rates, surface, falls, table, speed, quote
 BLOCKS = {make.__name__: make for make in MAKERS} | {"claims": all_claims}
 
 

@@ -263,3 +263,21 @@ def rates_chart(shown: list[Study]) -> Chart:
     for axis, values in (("x", RATES), ("y", ticks)):
         chart["encoding"][axis]["axis"] = dict(values=values, tickCount=20)
     return chart
+
+
+def by_shape(known: Iterable[Study]) -> dict[tuple[int, int], Study]:
+    """Return (length of the sequences, batch size) -> study, of runs of sequential MNIST."""
+    configs = ((study.section.runs[0].stored.config, study) for study in known)
+    return {(784 // c["pixels_per_step"], c["batch_size"]): study for c, study in configs}
+
+
+def surface_chart(known: Iterable[Study]) -> Chart:
+    """Return the speed-up as a surface over the length of the sequences and the batch size."""
+    rows = []
+    for (length, size), study in by_shape(known).items():
+        if study.by_rate:
+            gains = study.by_rate[study.rate]
+            words = rules.in_words(study.faster, gains, panels_of(study.section))
+            factor, text = math.exp(gains.values.mean()), [words.estimate, words.interval]
+            rows.append(dict(length=length, size=size, factor=factor, text=text))
+    return SPECS["surface"] | dict(data=dict(values=rows))
