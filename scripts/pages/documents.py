@@ -27,7 +27,7 @@ from scripts.benchmarks import timing
 from scripts.pages import charts, claims, evidence
 from scripts.pages.charts import styles_of
 from scripts.pages.evidence import BASELINE, NORM, Study
-from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_sections
+from scripts.pages.sections import RESULTS, Section, by_norm, gather, read_length, read_sections
 from scripts.pages.tables import as_line, first, markdown, number, rows_of, table_of
 
 ROOT = RESULTS.parent
@@ -83,8 +83,8 @@ def fill(text: str, path: Path) -> str:
 
 
 def section_in(folder: str) -> Section:
-    """Return the first section of the runs in a folder of results/."""
-    return read_sections(RESULTS / folder)[0][0]
+    """Return the first section of the longest runs in a folder of results/."""
+    return max(read_sections(RESULTS / folder)[0], key=length)
 
 
 def studies_in(folder: str) -> list[Study]:
@@ -155,7 +155,7 @@ def curves(folder: str, *words: str) -> str:
     """
     at = words.index("at")
     places, by_seed = list(map(float, words[at + 1].split(","))), words[at + 2 :] == ("by", "seed")
-    study, rows = by_size(studies_in(folder))[-1], []
+    study, rows = by_length(studies_in(folder))[-1], []
     for name in words[:at]:
         panel = dataclasses.replace(panel_in(study.section, name), x_per=1, x_plus=0)
         title = f"{panel.label}, {panel.title}: " if at > 1 else ""
@@ -229,7 +229,7 @@ def table(folder: str) -> str:
 
 def rates(folder: str) -> str:
     """Return layer norm's gains over no norm at each learning rate: `rates FOLDER`."""
-    rows, known = [], by_size(studies_in(folder))
+    rows, known = [], by_length(studies_in(folder))
     for study in known:
         length, faster, better = study.section.values("steps"), study.faster, study.better
         pairs = {f"{rate:g}": (rate, rate) for rate in study.by_rate}
@@ -256,9 +256,14 @@ def surface(folder: str) -> str:
     return markdown(["sequences of", *(f"batch size {B}" for B in sizes)], rows)
 
 
-def by_size(studies: list[Study]) -> list[Study]:
-    """Return studies in order of the number of their runs, the largest last."""
-    return sorted(studies, key=lambda study: sum(len(s.runs) for s in study.sections.values()))
+def by_length(studies: list[Study]) -> list[Study]:
+    """Return studies in order of the length of their runs, the longest last."""
+    return sorted(studies, key=lambda study: length(study.section))
+
+
+def length(section: Section) -> float:
+    """Return the length of the runs of a section, in epochs or steps."""
+    return read_length(section.runs[0].stored.config["steps"])[0]
 
 
 def speed(benchmark: str) -> str:

@@ -1,5 +1,6 @@
 """Layer norm's speed-up over no norm: the lines of a table, and two figures of them."""
 
+import collections
 from collections.abc import Callable, Iterable
 import copy
 import dataclasses
@@ -31,9 +32,11 @@ class Study:
 
     Attributes:
         sections: learning rate -> its runs.
+        tuned: whether rates were compared in the folder, here or in runs of another length.
     """
 
     sections: dict[float, Section]
+    tuned: bool = False
 
     @property
     def section(self) -> Section:
@@ -105,7 +108,7 @@ class Study:
     def at_best(self) -> Gains | None:
         """Return the speed-up with each norm at its best rate; None if only one rate was run."""
         rates = self.best_rate(NORM), self.best_rate(BASELINE)
-        return self.gains(self.faster, *rates) if len(self.sections) > 1 else None
+        return self.gains(self.faster, *rates) if self.tuned else None
 
     def best_rate(self, norm: str) -> float:
         """Return a norm's best rate by config.select, of those with the most remaining lanes."""
@@ -158,7 +161,7 @@ class Study:
             self.setting,
             self.words(speed, self.in_paper(speed)).partition(", ")[0],
             self.words(speed, self.by_rate[rate]),
-            self.words(speed, self.at_best) if len(self.sections) > 1 else "not run",
+            self.words(speed, self.at_best) if self.tuned else "not run",
             self.words(end, self.in_paper(end)).partition(", ")[0],
             self.words(end, self.gains(end, rate, rate)),
             self.end_panel.label,
@@ -179,13 +182,16 @@ class Study:
 def studies(some: Iterable[Section]) -> list[Study]:
     """Return the runs of sections, grouped into studies."""
     groups: dict[tuple, dict[float, Section]] = {}
+    rates_in = collections.defaultdict(set)
     for section in some:
         name, scale, changes = section.experiment, section.scale, without_rate(section.changes)
         for run in section.runs:
-            rates = groups.setdefault((name, scale, run.stored.folder.parent, *changes), {})
+            folder = run.stored.folder.parent
+            rates = groups.setdefault((name, scale, folder, *changes), {})
             for shown in sections.at_rates(run.stored, without_rate(run.changes)):
                 rates.setdefault(shown.lr, Section(name, scale, changes, [])).runs.append(shown)
-    return [Study(rates) for rates in groups.values()]
+                rates_in[name, folder].add(shown.lr)
+    return [Study(r, len(rates_in[key[0], key[2]]) > 1) for key, r in groups.items()]
 
 
 def without_rate(changes: list[str]) -> list[str]:
@@ -251,7 +257,7 @@ def rates_chart(shown: list[Study]) -> Chart:
     rows, styles = [], []
     looks = [look for _, *look in charts.STYLES.values()][2:]
     for study, (colour, shape) in zip(shown, looks, strict=False):
-        styles.append((f"{study.title} ({study.data})", colour, shape))
+        styles.append((study.title, colour, shape))
         factors = {rate: np.exp(gains.values) for rate, gains in study.measured.items()}
         lanes = np.full((max(map(len, factors.values())), len(factors)), np.nan)
         for n, values in enumerate(factors.values()):
