@@ -159,6 +159,24 @@ def test_a_wrong_argument_of_scan_raises_one_line(arguments, words):
         Loop(**arguments).init(jax.random.key(0), XS)
 
 
+@pytest.mark.wrong_values
+def test_scan_over_no_time_steps_raises():
+    with pytest.raises(InputError, match="T of 1 or more; got .*0"):
+        Loop().init(jax.random.key(0), XS[:0])
+
+
+def test_an_error_in_a_step_is_the_models_own():
+    """The remedy for forward derivatives belongs to no other TypeError."""
+
+    class Wrong(nn.Module):
+        @nn.compact
+        def __call__(self, xs):
+            return scan(lambda module, c, x: len(3), self, ZEROS, xs)
+
+    with pytest.raises(TypeError, match=r"^object of type 'int' has no len"):
+        Wrong().init(jax.random.key(0), XS)
+
+
 @pytest.mark.parametrize("schedule", [None, "plain"])
 def test_a_carry_that_changes_raises_after_init_too(schedule):
     """The module was initialized with a carry that fits."""

@@ -1,8 +1,10 @@
 """Run folders: what is rejected, kept, dropped and read."""
 
+import errno
 import importlib
 import json
 import math
+import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs import mnist
-from ln.errors import InputError
+from ln.errors import InputError, writing
 from ln.training import origin, runs
 
 LANES = [(0, 1e-3), (1, 1e-3)]
@@ -586,3 +588,18 @@ def test_a_new_run_is_not_taken_for_a_former_one(folder):
         open_run(folder)
     own = dict(experiment="mine", words=7, longest=2)  # another experiment's keys stay as they are
     assert runs.modernize(own | dict(data_seed=3)).items() >= own.items()
+
+
+@pytest.mark.parametrize(
+    "code, remedy",
+    [
+        (errno.ENOSPC, " Make room, or choose another --out; nothing is lost."),
+        (errno.EROFS, " Choose another --out; nothing is lost."),
+        (errno.EIO, ""),
+    ],
+)
+def test_an_error_of_writing_says_what_to_do(code, remedy):
+    error = OSError(code, os.strerror(code))
+    with pytest.raises(InputError) as raised, writing("page", "--out", "; nothing is lost"):
+        raise error
+    assert str(raised.value) == f"Cannot write to page ({error}).{remedy}"
