@@ -284,6 +284,7 @@ def surface_chart(known: Iterable[Study]) -> Chart:
         if study.by_rate:
             gains = study.by_rate[study.rate]
             words = rules.in_words(study.faster, gains, panels_of(study.section))
-            factor, text = math.exp(gains.values.mean()), [words.estimate, words.interval]
+            certain = words.interval if words.pairs >= rules.LEAST else f"seeds: {words.pairs}"
+            factor, text = math.exp(gains.values.mean()), [words.estimate, certain]
             rows.append(dict(length=length, size=size, factor=factor, text=text))
     return SPECS["surface"] | dict(data=dict(values=rows))
