@@ -174,7 +174,7 @@ def test_an_error_in_a_step_is_the_models_own():
             return scan(lambda module, c, x: len(3), self, ZEROS, xs)
 
     with pytest.raises(TypeError, match=r"^object of type 'int' has no len"):
-        Wrong().init(jax.random.key(0), XS)
+        Wrong().apply({}, XS)
 
 
 @pytest.mark.parametrize("schedule", [None, "plain"])
