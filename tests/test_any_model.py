@@ -165,18 +165,6 @@ def test_scan_over_no_time_steps_raises():
         Loop().init(jax.random.key(0), XS[:0])
 
 
-def test_an_error_in_a_step_is_the_models_own():
-    """The remedy for forward derivatives belongs to no other TypeError."""
-
-    class Wrong(nn.Module):
-        @nn.compact
-        def __call__(self, xs):
-            return scan(lambda module, c, x: len(3), self, ZEROS, xs)
-
-    with pytest.raises(TypeError, match=r"^object of type 'int' has no len"):
-        Wrong().apply({}, XS)
-
-
 @pytest.mark.parametrize("schedule", [None, "plain"])
 def test_a_carry_that_changes_raises_after_init_too(schedule):
     """The module was initialized with a carry that fits."""
