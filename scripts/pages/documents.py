@@ -83,8 +83,9 @@ def fill(text: str, path: Path) -> str:
 
 
 def section_in(folder: str) -> Section:
-    """Return the first section of the longest runs in a folder of results/."""
-    return max(read_sections(RESULTS / folder)[0], key=length)
+    """Return the section of the longest runs in a folder of results/; of several, the largest."""
+    known = read_sections(RESULTS / folder)[0]
+    return max(known, key=lambda section: (length(section), len(section.runs)))
 
 
 def studies_in(folder: str) -> list[Study]:
