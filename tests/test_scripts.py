@@ -107,6 +107,12 @@ def test_runs_are_named_by_what_varies():
         jobs.names([dict(norm="none"), dict(norm="none")])
 
 
+def test_runs_of_the_same_config_raise(tmp_path):
+    points = jobs.read_grid(["hidden=8,08"])
+    with pytest.raises(InputError, match="two ways"):
+        jobs.unfinished(mnist.get_config("tiny"), points, tmp_path)
+
+
 def test_overriding_leaves_the_config_alone():
     config = mnist.get_config("tiny")
     values = {"optimizer.b2": "0.5", "lr": "1e-3,2e-3", "norms.layer.gain": 2.0}

@@ -142,12 +142,15 @@ def unfinished(config: ConfigDict, points: list[dict], root: Path) -> list[Job]:
     """Return the runs that are not finished.
 
     Raises:
-        InputError: one of the runs cannot be trained, or its folder has a run of another config.
+        InputError: one of the runs cannot be trained, two have the same config, or the folder of
+            one has a run of another config.
     """
     from ln.training import runs
 
     pairs = zip(names(points), points, strict=True)
     made = [Job(root / name, checked(name, config, point).to_json()) for name, point in pairs]
+    if len({job.config for job in made}) < len(made):  # hidden=8,08
+        raise InputError("Two runs of this sweep are the same: a grid writes a value in two ways.")
     for job in made:
         if (job.folder / "config.json").exists():
             runs.continued(job.folder, json.loads(job.config), "--root")
