@@ -29,6 +29,7 @@ NOT_DECIDED, NOT_TESTED, ERRATUM = "not decided", "not tested", "erratum"
 
 LEAST = 3  # pairs
 CELLS = 4  # of lengths and batch sizes that show a trend
+AXES = "doubling of the length", "halving of the batch size"  # of a trend
 ERROR = 0.05  # the probability of a verdict if there is no effect
 EXACT = 12  # pairs up to which all sign patterns are enumerated
 
@@ -184,6 +185,7 @@ class Part:
         margin: the gain must exceed it: a factor, or a difference in the unit of the metric.
         minus: the panel whose gain is subtracted.
         peak: the panel that says whether the baseline has peaked, if the baseline's cannot.
+        per: one of AXES: not the gain is compared with the margin, but how it changes along this.
     """
 
     rule: Callable[[Line, Line], Gains]
@@ -192,6 +194,7 @@ class Part:
     margin: float | None = None
     minus: str = ""
     peak: str = ""
+    per: str = ""
 
     @property
     def is_factor(self) -> bool:
@@ -254,16 +257,15 @@ def measure(part: Part, curves: Curves, panels: Panels) -> Gains | None:
     return Gains(values, gains[0].bounds, tuple(seeds))
 
 
-def trend(cells: Sequence["Cell"], gains: Sequence[Gains]) -> Gains:
-    """Trend: fit each seed's log factors by a line in log2 of length over batch size.
+def trend(part: Part, cells: Sequence["Cell"], gains: Sequence[Gains]) -> Gains:
+    """Trend: fit each seed's log factors by a plane in log2 of the length and of the batch size.
 
     The gain is its slope. Bounds count with their values.
     """
     seeds = sorted(set.intersection(*(set(gain.seeds) for gain in gains)))
     rows = [gain.values[[gain.seeds.index(seed) for seed in seeds]] for gain in gains]
-    x = np.log2([cell.ratio for cell in cells])
-    x -= x.mean()
-    return Gains.exact(x @ np.array(rows) / (x @ x))._replace(seeds=tuple(seeds))
+    plane = np.linalg.lstsq(places(cells), np.array(rows))[0]
+    return Gains.exact(plane[1 + AXES.index(part.per)])._replace(seeds=tuple(seeds))
 
 
 RULES = faster, sooner, better, best, later, ratio, trend
@@ -354,7 +356,6 @@ class Claim:
         datasets: the only ones that can decide it; () if all can. `limits` says why.
         setting: what it changes against the paper's main setting, as runs.differences says it.
         is_timing: whether a benchmark decides it.
-        is_trend: whether it is about the trend over lengths of sequences and batch sizes.
         is_erratum: whether the analysis shows that the paper's wording is wrong.
     """
 
@@ -370,8 +371,12 @@ class Claim:
     limits: str = ""
     setting: tuple[str, ...] = ()
     is_timing: bool = False
-    is_trend: bool = False
     is_erratum: bool = False
+
+    @property
+    def is_trend(self) -> bool:
+        """Return whether it is about the trend over lengths of sequences and batch sizes."""
+        return any(part.per for part in self.parts)
 
 
 class Cell(NamedTuple):
@@ -380,10 +385,11 @@ class Cell(NamedTuple):
     config: Mapping[str, Any]
     curves: Curves
 
-    @property
-    def ratio(self) -> float:
-        """Return the length of the sequences over the batch size, of sequential MNIST."""
-        return 784 / self.config["pixels_per_step"] / self.config["batch_size"]
+
+def places(cells: Sequence[Cell]) -> np.ndarray:
+    """Return 1 and the place on AXES of each run of sequential MNIST ``[cells, 3]``."""
+    sizes = [(784 / c.config["pixels_per_step"], 1 / c.config["batch_size"]) for c in cells]
+    return np.insert(np.log2(sizes), 0, 1.0, axis=1)
 
 
 def is_full(claim: Claim, changes: Sequence[str]) -> bool:
@@ -407,9 +413,9 @@ def decide(claim: Claim, cells: Sequence[Cell], panels: Panels, full: bool) -> V
     """
     curves = cells[0].curves
     parts = parts_of(claim, curves)
-    gains = [measure(part, curves, panels) for part in parts]
-    if claim.is_trend:
-        gains = [slope(parts[0], cells, panels)]
+    gains = [
+        slope(part, cells, panels) if part.per else measure(part, curves, panels) for part in parts
+    ]
     known = [gain for gain in gains if gain is not None]
     rows = rows_of(parts, gains, panels)
     if len(known) < len(gains):
@@ -450,14 +456,14 @@ def slope(part: Part, cells: Sequence[Cell], panels: Panels) -> Gains | None:
     """Return the trend of a part over cells; None if some are not finished or they are too few."""
     gains = [measure(part, cell.curves, panels) for cell in cells]
     known = [gain for gain in gains if gain is not None]
-    few = len({cell.ratio for cell in cells}) < CELLS or len(known) < len(cells)
-    return None if few else trend(cells, known)
+    few = len(cells) < CELLS or np.linalg.matrix_rank(places(cells)) < 1 + len(AXES)
+    return None if few or len(known) < len(cells) else trend(part, cells, known)
 
 
 def lacking(claim: Claim, parts: Sequence[Part], curves: Curves) -> str:
     """Say which runs a claim still needs."""
     if claim.is_trend:
-        return f"It needs {CELLS} ratios of length to batch size: claim_29 in results/plan.toml."
+        return f"It needs {CELLS} lengths and batch sizes: claim_29 in results/plan.toml."
     keys = dict.fromkeys(key for part in parts for key in sorted(part.keys))
     names = [f"{norm} ({panel})" for panel, norm in keys if lookup(curves, (panel, norm)) is None]
     return f"It needs finished runs of {', '.join(names)}."
@@ -499,4 +505,5 @@ def describe(part: Part, panels: Panels) -> str:
     if part.rule is later:
         return f"{where}: {norm}, {rule}"
     less = f", less the same at {name(part.minus)}" if part.minus else ""
-    return f"{where}: {norm} against {baseline}, {rule}{less}"
+    per = f", per {part.per}" if part.per else ""
+    return f"{where}: {norm} against {baseline}, {rule}{less}{per}"

@@ -141,18 +141,28 @@ def test_claim_28_needs_images_with_content_at_the_border():
 
 
 @pytest.mark.parametrize(
-    "power, word", [(0.3, "confirmed"), (-0.3, "contradicted"), (0, "not decided")]
+    "longer, smaller, word",
+    [
+        (0.3, 0.3, "confirmed"),
+        (-0.3, 0.3, "contradicted"),
+        (0.3, -0.3, "contradicted"),
+        (0.3, 0, "not decided"),
+        (0, 0, "not decided"),
+    ],
 )
-def test_claim_29_is_the_trend_over_lengths_and_batch_sizes(power, word):
+def test_claim_29_is_the_trend_over_lengths_and_batch_sizes(longer, smaller, word):
     random, cells = np.random.default_rng(0), []
     for pixels, batch_size in ((28, 8), (28, 32), (4, 8), (4, 32)):
         config = dict(pixels_per_step=pixels, batch_size=batch_size)
-        pace = 1.5 * Cell(config, {}).ratio ** power * np.exp(0.05 * random.normal(size=(3, 1)))
+        pace = 3 * (7 / pixels) ** longer * (8 / batch_size) ** smaller
+        pace = pace * np.exp(0.05 * random.normal(size=(3, 1)))
         curves = {("error_in_order", "none"): 0.9**X * np.ones((3, 1))}
         curves["error_in_order", "layer"] = 0.9 ** (pace * X)
         cells.append(Cell(config, {key: Curve(X, y) for key, y in curves.items()}))
     assert rules.decide(CLAIMS[28], cells, {}, full=True).word == word
     assert rules.decide(CLAIMS[28], cells[:3], {}, full=True).word == "not tested"
+    line = [cells[0], cells[1], cells[0], cells[1]]  # one length
+    assert rules.decide(CLAIMS[28], line, {}, full=True).word == "not tested"
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,16 @@ def test_a_sum_is_taken_where_all_curves_have_a_reading():
 
 
 def test_a_trend_is_the_slope_of_each_seed_per_doubling():
-    gains = [rules.Gains.exact(np.array([n, 2.0 * n]))._replace(seeds=(0, 1)) for n in range(4)]
-    sizes = [dict(pixels_per_step=1, batch_size=2 ** (3 - n)) for n in range(4)]
-    slopes = rules.trend([rules.Cell(size, {}) for size in sizes], gains).values
-    assert slopes.round(9).tolist() == [1, 2]
+    sizes = [(1, 8), (2, 8), (2, 4), (4, 1)]  # pixels a step, batch size
+    cells = [rules.Cell(dict(pixels_per_step=p, batch_size=b), {}) for p, b in sizes]
+    length, batch = (np.log2([1 / size[axis] for size in sizes]) for axis in (0, 1))
+    gains = [
+        rules.Gains.exact(np.array([3 + 2 * n, 5 - n + 4 * m]))._replace(seeds=(0, 1))
+        for n, m in zip(length, batch, strict=True)
+    ]
+    parts = (Part(rules.faster, ("p", "layer"), ("p", "none"), per=axis) for axis in rules.AXES)
+    slopes = [rules.trend(part, cells, gains).values.round(9).tolist() for part in parts]
+    assert slopes == [[2, -1], [0, 4]]
 
 
 # --- Intervals and outcomes ---

@@ -242,8 +242,11 @@ def rates(folder: str) -> str:
     return markdown(head, rows, texts=2)
 
 
-def surface(folder: str) -> str:
-    """Return the speed-up by length of the sequences and batch size: `surface FOLDER`."""
+def surface(folder: str, end: str = "") -> str:
+    """Return the speed-up by length of the sequences and batch size: `surface FOLDER [end]`.
+
+    With "end" it is how far layer norm is ahead at the end.
+    """
     known = evidence.by_shape(studies_in(folder))
     lengths, sizes = (sorted(set(values)) for values in zip(*known, strict=True))
 
@@ -251,7 +254,8 @@ def surface(folder: str) -> str:
         study = known.get((T, B))
         if study is None or not study.by_rate:
             return "–"
-        return study.words(study.faster, study.by_rate[study.rate])
+        part = study.better if end else study.faster
+        return study.words(part, study.gains(part, study.rate, study.rate))
 
     rows = [(f"{T} steps", *(cell(T, B) for B in sizes)) for T in lengths]
     return markdown(["sequences of", *(f"batch size {B}" for B in sizes)], rows)
