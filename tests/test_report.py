@@ -440,6 +440,17 @@ def write_rates(root, paces):
         write_order_embeddings(root, norm, pace, lr=(rate,))
 
 
+def test_the_best_rate_may_have_fewer_seeds(tmp_path):
+    write_rates(tmp_path, {("none", 0.001): 1, ("none", 0.01): 1.6})
+    for folder in runs.find(tmp_path / "order_embeddings" / "norm=none,lr=0.01"):
+        config = runs.read(folder).config | dict(seeds=[0])
+        rows = [reading.row for reading in runs.read(folder).rows if reading.seed == 0]
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "metrics.jsonl").write_text("".join(map(runs.to_line, rows)))
+    (study,) = evidence.studies(sections.read_sections(tmp_path)[0])
+    assert study.best_rate("none") == 0.01
+
+
 def test_speed_ups_are_at_one_rate_and_at_the_best_of_each(tmp_path):
     """No norm is better at 0.01, layer norm at 0.001; the config's rate is 0.001."""
     paces = {("none", 0.001): 1, ("layer", 0.001): 2, ("none", 0.01): 1.6, ("layer", 0.01): 1.6}

@@ -111,11 +111,11 @@ class Study:
         return self.gains(self.faster, *rates) if self.tuned else None
 
     def best_rate(self, norm: str) -> float:
-        """Return a norm's best rate by config.select, of those with the most remaining lanes."""
+        """Return a norm's best rate by config.select, of those with the fewest diverged lanes."""
 
-        def order(rate: float) -> tuple[int, float]:
+        def order(rate: float) -> tuple[float, float]:
             shown = self.sections[rate].series(self.panel.where).get(norm)
-            return shown.rank if shown and shown.stored.finished else (0, math.inf)
+            return shown.rank if shown and shown.stored.finished else (math.inf, math.inf)
 
         return min(sorted(self.sections), key=order)
 

@@ -45,12 +45,14 @@ class Shown:
     Attributes:
         lr: the best learning rate of those with the fewest diverged lanes, by config.select.
         lanes: the lanes of this rate that have not diverged.
+        lost: how many have.
         changes: how the config differs from the nearest run of the paper's sweep.
     """
 
     stored: Stored
     lr: float
     lanes: list[Lane]
+    lost: int
     changes: list[str]
 
     @functools.cached_property
@@ -65,9 +67,9 @@ class Shown:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """Return a key that sorts runs by their remaining lanes, then by their best score."""
+        """Return a key that sorts runs by their diverged lanes, then by their best score."""
         best = self.stored.best(self.lanes)
-        return -len(self.lanes), self.stored.sign * best[1] if best else math.inf
+        return self.lost, self.stored.sign * best[1] if best else math.inf
 
     @property
     def progress(self) -> str:
@@ -181,7 +183,8 @@ def merge(group: list[Shown]) -> Shown:
     rows = [reading for shown in group for reading in shown.readings]
     finished = all(run.finished for run in stored)
     merged = dataclasses.replace(first.stored, rows=rows, finished=finished)
-    return Shown(merged, first.lr, [lane for shown in group for lane in shown.lanes], first.changes)
+    lanes = [lane for shown in group for lane in shown.lanes]
+    return Shown(merged, first.lr, lanes, sum(shown.lost for shown in group), first.changes)
 
 
 def read_sections(root: Path, apart: bool = False) -> tuple[list[Section], list[str]]:
@@ -220,7 +223,8 @@ def at_rates(run: Stored, changes: list[str]) -> list[Shown]:
     lanes = {float(rate): list[Lane]() for rate in run.config["lr"]}
     for lane in run.remaining:
         lanes[lane[1]].append(lane)
-    return [Shown(run, rate, remaining, changes) for rate, remaining in lanes.items()]
+    planned = len(run.config["seeds"])
+    return [Shown(run, rate, left, planned - len(left), changes) for rate, left in lanes.items()]
 
 
 def changes_against_paper(run: Stored) -> list[str]:
