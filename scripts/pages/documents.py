@@ -161,7 +161,6 @@ def curves(folder: str, *words: str) -> str:
         panel = dataclasses.replace(panel_in(study.section, name), x_per=1, x_plus=0)
         title = f"{panel.label}, {panel.title}: " if at > 1 else ""
         for rate, section in sorted(study.sections.items()):
-            many = f", {rate:g}" if len(study.sections) > 1 else ""
             series = section.series(panel.where)
             for norm, (label, *_) in styles_of(series).items():
                 curve = from_readings(series[norm].readings, panel, series[norm].stored.finished)
@@ -171,7 +170,7 @@ def curves(folder: str, *words: str) -> str:
                     texts = [", ".join(f"{y:{panel.digits}}" for y in v) or "–" for v in values]
                 else:
                     texts = [number(lanes, panel.digits) for lanes in values]
-                rows.append([title + label + many, *texts])
+                rows.append([title + label + at_rate(rate, study), *texts])
     head = f"{COUNTS[panel.x]}s" if at > 1 else f"{panel.label}, after … {COUNTS[panel.x]}s"
     return markdown([head, *(f"{x:,g}" for x in places)], rows)
 
@@ -192,18 +191,25 @@ def falls(folder: str, name: str, _at: str, levels: str) -> str:
     extends from one sorted time to another, a seed that never reaches the level counting as
     infinitely late: it needs no other assumption, and no estimate of what follows the training.
     """
-    section, places = section_in(folder), [float(level) for level in levels.split(",")]
-    panel, rows, head = panel_in(section, name), [], ["", "seeds"]
+    study, places = by_length(studies_in(folder))[-1], [float(level) for level in levels.split(",")]
+    panel, rows, head = panel_in(study.section, name), [], ["", "seeds"]
     for level in places:
         head += [f"{panel.x_label} when {panel.times * level:g} is reached", "the paper"]
-    ours, theirs = (by_norm(panel, curves) for curves in gather(section))
-    for norm, (label, *_) in styles_of(ours).items():
-        curve, cells = ours[norm], [label, str(len(ours[norm].lanes))]
-        for level in places:
-            paper = first(as_line(theirs[norm]), level, panel.falling) if norm in theirs else "–"
-            cells += [waiting(curve.first(level, panel.falling)), paper]
-        rows.append(cells)
+    for rate, gathered in sorted(study.curves.items()):
+        ours, theirs = (by_norm(panel, curves) for curves in gathered)
+        for norm, (label, *_) in styles_of(ours).items():
+            cells = [label + at_rate(rate, study), str(len(ours[norm].lanes))]
+            for level in places:
+                known = norm in theirs
+                paper = first(as_line(theirs[norm]), level, panel.falling) if known else "–"
+                cells += [waiting(ours[norm].first(level, panel.falling)), paper]
+            rows.append(cells)
     return markdown(head, rows)
+
+
+def at_rate(rate: float, study: Study) -> str:
+    """Return ", 0.001" if a study has several learning rates, else nothing."""
+    return f", {rate:g}" if len(study.sections) > 1 else ""
 
 
 def waiting(times: np.ndarray) -> str:

@@ -111,11 +111,16 @@ class Study:
         return self.gains(self.faster, *rates) if self.tuned else None
 
     def best_rate(self, norm: str) -> float:
-        """Return a norm's best rate by config.select, of those with the fewest diverged lanes."""
+        """Return a norm's best rate by config.select.
 
-        def order(rate: float) -> tuple[float, float]:
+        Rates with fewer lanes than an interval takes come last, those with diverged lanes next.
+        """
+
+        def order(rate: float) -> tuple[float, ...]:
             shown = self.sections[rate].series(self.panel.where).get(norm)
-            return shown.rank if shown and shown.stored.finished else (math.inf, math.inf)
+            if not shown or not shown.stored.finished:
+                return (math.inf,)
+            return (len(shown.lanes) < rules.LEAST, *shown.rank)
 
         return min(sorted(self.sections), key=order)
 
